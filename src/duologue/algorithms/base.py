@@ -1,0 +1,48 @@
+"""The contract of every algorithm. Loops know this page and nothing else of an algorithm."""
+
+from abc import abstractmethod
+from typing import Any, Generic, TypeVar
+
+from jaxtyping import Array
+
+from duologue.fields import Configurable
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+State = TypeVar("State")
+
+
+class AbstractAlgorithm(Configurable, Generic[State]):
+    """A final subclass holds hyperparameters as fields; its methods are pure functions of a `State` made of arrays only.
+
+    So `jit`, `scan`, `vmap` over seeds, donation and checkpoints need no filters. Loops close over the algorithm.
+    """
+
+    @property
+    @abstractmethod
+    def experience(self) -> Experience:
+        """How this algorithm wants to be fed, derived from its fields."""
+
+    @abstractmethod
+    def init(self, spec: EnvSpec, *, key: Array) -> State:
+        """Networks, optimisers and counters. Raises `ConfigError` for a space the algorithm cannot serve."""
+
+    def initial_carry(self, num_envs: int) -> PyTree:
+        """What acting remembers inside an episode, one row an environment."""
+        return None
+
+    @abstractmethod
+    def act(
+        self, state: State, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
+        """`(action, extras, carry)` for observations `[B]`. `explore=False` is the paper's test policy."""
+
+    def observe(self, state: State, carry: PyTree, transition: Transition) -> tuple[State, PyTree]:
+        """Take note of the newest transitions `[B]`; every loop calls this once a step."""
+        return state, carry
+
+    @abstractmethod
+    def update(self, state: State, batch: Transition, *, key: Array) -> tuple[State, Metrics]:
+        """One update on what it is given. The metric keys are the same every time."""
+
+
+AnyAlgorithm = AbstractAlgorithm[Any]

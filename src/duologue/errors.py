@@ -1,0 +1,34 @@
+"""Errors a user can act on. Each says what was wrong, what was expected, and how to fix it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DuologueError(Exception):
+    """Parent of every error this library raises on purpose. The CLI prints its message alone."""
+
+
+class ConfigError(DuologueError):
+    """A field, value, space or combination of them that cannot work."""
+
+
+class EnvError(DuologueError):
+    """An environment that raised, or broke its own contract (NaN, changed shape)."""
+
+
+class CheckpointError(DuologueError):
+    """A run folder or checkpoint that is missing, altered or in use."""
+
+
+class MissingExtraError(DuologueError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, extra: str, what: str):
+        super().__init__(f'{what} needs an extra: pip install "duologue[{extra}]"')
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A sentence that suggests the choice closest to `name`, or lists them all when none is close."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else f"Choose one of: {', '.join(choices)}."

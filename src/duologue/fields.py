@@ -1,0 +1,92 @@
+"""Hyperparameter fields: types with a range, checked once, at construction."""
+
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from duologue.errors import ConfigError, nearest
+
+
+class Range(NamedTuple):
+    """The closed interval of allowed values; `above` excludes the lower end."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'>' if self.above else '>='} {self.low:g}"
+        return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+
+
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+PositiveInt = Annotated[int, Range(1)]
+
+# What other libraries call our fields: used only to suggest the right name.
+SYNONYMS = {
+    "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
+    "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs", "ent_coef": "entropy_coefficient",
+    "beta_entropy": "entropy_coefficient", "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "clip_epsilon",
+    "clip_coef": "clip_epsilon", "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
+}  # fmt: skip
+
+
+class Configurable(eqx.Module):
+    """A frozen module whose fields are its hyperparameters. Unknown names, wrong types and values out of range raise `ConfigError`."""
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        known = cls.__dataclass_fields__
+        for name in kwargs:
+            if name not in known:
+                synonym = SYNONYMS.get(name)
+                hint = f"Did you mean {synonym!r}?" if synonym in known else nearest(name, known)
+                raise ConfigError(f"{cls.__name__} has no field {name!r}. {hint}")
+        return super().__new__(cls)
+
+    def __check_init__(self):
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        for name in self.__dataclass_fields__:
+            problem = mismatch(getattr(self, name), hints[name])
+            if problem:
+                raise ConfigError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: must be {problem}.")
+
+
+def mismatch(value: Any, hint: Any) -> str | None:
+    """What `value` must be to fit `hint`, or `None` if it fits. Traced values (a vmapped sweep) always fit a number."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        problem = mismatch(value, args[0])
+        ranges = [a for a in args[1:] if isinstance(a, Range)]
+        if problem:
+            return " ".join([problem, *map(str, ranges)])
+        concrete = not isinstance(value, jax.Array)
+        return next((f"{args[0].__name__} {r}" for r in ranges if concrete and value not in r), None)
+    if origin in (typing.Union, types.UnionType):
+        problems = [mismatch(value, arg) for arg in args]
+        return None if None in problems else " or ".join(p for p in problems if p)
+    if origin is Literal:
+        return None if value in args else f"one of {', '.join(map(repr, args))}"
+    if origin is tuple:
+        fits = isinstance(value, tuple) and all(mismatch(v, args[0]) is None for v in value)
+        return None if fits else f"a tuple of {args[0].__name__ if hasattr(args[0], '__name__') else args[0]}"
+    if hint is float:
+        number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
+        return None if number and (isinstance(value, jax.Array) or math.isfinite(value)) else "a finite number"
+    if hint is int:
+        return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
+    if hint is type(None):
+        return None if value is None else "None"
+    if isinstance(hint, type):
+        return None if isinstance(value, hint) else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+    return None

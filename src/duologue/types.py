@@ -1,0 +1,110 @@
+"""The records that everything shares. Store facts, derive quantities.
+
+Axes have one letter each, everywhere: `T` time, `B` environments, `N` batch, `L` sequence, `E` ensemble, `S` seeds.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from jaxtyping import Array
+
+PyTree: TypeAlias = Any
+Obs: TypeAlias = Any
+"""One array, or a dict of arrays where the observation space is a `Dict`."""
+Metrics: TypeAlias = dict[str, Array]
+"""Scalars by slash name (`"critic/loss"`), still on the device."""
+
+ACTION_MASK = "action_mask"
+"""The reserved key of a `Dict` observation that says which discrete actions are allowed (1) and which are not (0)."""
+
+
+class Transition(NamedTuple):
+    """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[N, L]` sequences.
+
+    `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units.
+    `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`).
+    """
+
+    obs: Obs
+    action: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: Obs
+    extras: dict[str, Array]
+
+
+class Step(NamedTuple):
+    """What every environment adapter answers, for `B` environments.
+
+    `next_obs` is the true successor; `obs` is what to act on next: the same, or the first observation of a new episode.
+    """
+
+    obs: Obs
+    next_obs: Obs
+    reward: Array
+    terminated: Array
+    truncated: Array
+    info: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """How an algorithm wants to be fed: all that loops know of it."""
+
+    num_envs: int
+    """Environments stepped together, unless `train(num_envs=...)` says otherwise."""
+    rollout_length: int
+    """Steps of each environment between two updates."""
+    extras: tuple[str, ...] = ()
+    """The entries of `Transition.extras` that `act` returns and `update` reads."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Real vectors or images. Bounds are `None` where any element is unbounded, else one number for each element."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers `0 … n - 1`. An adapter shifts spaces that start elsewhere."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """One integer `0 … nvec[i] - 1` for each component."""
+
+    nvec: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dict:
+    """Named parts, each a space of its own."""
+
+    spaces: dict[str, "Space"]
+
+
+Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """All that an algorithm may know of an environment."""
+
+    id: str
+    observation: Space
+    action: Space
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
