@@ -43,7 +43,8 @@ SYNONYMS = {
 
 
 class Configurable(eqx.Module):
-    """A frozen module whose fields are its hyperparameters. Unknown names, wrong types and values out of range raise `ConfigError`."""
+    """A frozen module whose fields are its hyperparameters. Unknown names, wrong types and values out of range raise
+    `ConfigError`."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         known = cls.__dataclass_fields__

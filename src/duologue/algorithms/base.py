@@ -12,7 +12,8 @@ State = TypeVar("State")
 
 
 class AbstractAlgorithm(Configurable, Generic[State]):
-    """A final subclass holds hyperparameters as fields; its methods are pure functions of a `State` made of arrays only.
+    """A final subclass holds hyperparameters as fields; its methods are pure functions of a `State` made of arrays
+    only.
 
     So `jit`, `scan`, `vmap` over seeds, donation and checkpoints need no filters. Loops close over the algorithm.
     """

@@ -1,0 +1,127 @@
+"""A2C, the synchronous advantage actor-critic.
+
+Mnih et al. (2016), *Asynchronous Methods for Deep Reinforcement Learning*, without the asynchrony: B actors step
+together, wait for each other, and one update follows from their T × B transitions. The policy that acts is the policy
+that is trained.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
+from duologue.networks import AbstractActorCritic, AbstractNetworks, Separate
+from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step
+from duologue.returns import gae, over_envs
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+
+class A2CState(eqx.Module):
+    networks: AbstractActorCritic
+    opt_state: PyTree
+    step: Int[Array, ""]
+
+
+def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
+    """L_π = −E[log π(aₜ|sₜ) Âₜ], whose gradient is the policy gradient with Âₜ held constant."""
+    return -jnp.mean(log_prob * advantage)
+
+
+def value_loss(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
+    """L_V = ½ E[(Gₜ − V(sₜ))²]."""
+    return 0.5 * jnp.mean((target - value) ** 2)
+
+
+def explained_variance(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
+    """1 − Var[G − V]/Var[G]: 1 is a perfect critic, 0 one that knows the mean, below 0 a harmful one."""
+    variance = jnp.var(target)
+    return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
+
+
+def loss(
+    networks: AbstractActorCritic, obs: Obs, action: Array, advantage: Float[Array, "T B"], target: Float[Array, "T B"],
+    *, value_coefficient: float, entropy_coefficient: float,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are data here."""
+    policy, value = networks.policy_and_value(obs)
+    actor, critic = policy_loss(policy.log_prob(action), advantage), value_loss(value, target)
+    entropy = jnp.mean(policy.entropy())
+    total = actor + value_coefficient * critic - entropy_coefficient * entropy
+    return total, {"policy_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value)}
+
+
+class A2C(AbstractAlgorithm[A2CState]):
+    """Synchronous advantage actor-critic (Mnih et al., 2016), with the defaults of OpenAI Baselines.
+
+    Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
+    """
+
+    learning_rate: LearningRate = 7e-4
+    """η, a number or a `Linear` schedule."""
+    discount: Fraction = 0.99
+    """γ."""
+    lambda_: Fraction = 1.0
+    """λ of generalised advantage estimation; 1 is the n-step return of the whole rollout, as in the paper."""
+    rollout_length: PositiveInt = 5
+    """T, steps of each environment between two updates (the paper's t_max)."""
+    num_envs: PositiveInt = 8
+    """B, actors that step together."""
+    value_coefficient: NonNegative = 0.5
+    """c_V, weight of the critic's loss."""
+    entropy_coefficient: NonNegative = 0.01
+    """c_H, weight of the entropy bonus (the paper's β)."""
+    max_gradient_norm: Positive | None = 0.5
+    """Clip of the gradient's global norm over actor and critic together; None for no clip."""
+    optimizer: RMSProp | Adam = RMSProp()
+    """The optimiser of actor and critic together."""
+    networks: AbstractNetworks = Separate()
+    """Builds actor and critic: `Separate` trunks or a `Shared` one, or an object of your own."""
+    reward_scale: Positive = 1.0
+    """Rewards are multiplied by this before learning; returns are logged as they came."""
+    reward_clip: Positive | None = None
+    """Then clipped to ± this for learning; None for no clip."""
+    test_policy: Literal["greedy", "sampled"] = "greedy"
+    """How an evaluated agent acts: the mode of π, or a sample of it as in training."""
+
+    @property
+    def experience(self) -> Experience:
+        return Experience(num_envs=self.num_envs, rollout_length=self.rollout_length)
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
+        networks = self.networks.actor_critic(spec, key=key)
+        return A2CState(networks, self._optimizer.init(networks), jnp.zeros((), jnp.int32))
+
+    def act(
+        self, state: A2CState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.networks.policy(obs)
+        return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
+
+    def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
+        """One gradient step on a rollout `[T, B]`."""
+        reward = batch.reward * self.reward_scale
+        if self.reward_clip is not None:
+            reward = jnp.clip(reward, -self.reward_clip, self.reward_clip)
+        # Targets come from the parameters that acted, before the step below moves them.
+        value, next_value = state.networks.value(batch.obs), state.networks.value(batch.next_obs)
+        advantage = over_envs(gae)(
+            reward, value, next_value, batch.terminated, batch.truncated, discount=self.discount, lambda_=self.lambda_
+        )
+        target = advantage + value
+        networks, opt_state, metrics = gradient_step(
+            lambda networks: loss(
+                networks, batch.obs, batch.action, advantage, target,
+                value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
+            ),
+            state.networks, state.opt_state, self._optimizer,
+        )  # fmt: skip
+        metrics["explained_variance"] = explained_variance(value, target)
+        return A2CState(networks, opt_state, state.step + 1), metrics

@@ -1,0 +1,134 @@
+"""Normalisation of observations and rewards: a wrapper that is itself an algorithm.
+
+Rollouts, rings and files keep raw facts. `observe` merges each new transition once into *pending* moments; the end of
+`update` makes them *current*. So all acting and updating of one rollout see one set of statistics, and evaluation sees
+the current ones, frozen.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.fields import Positive
+from duologue.statistics import RunningMoments
+from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
+
+ObsMoments = RunningMoments | dict[str, Any] | None
+"""Moments in the shape of an observation; `None` where a part stays as it is: images, integers, action masks."""
+
+
+class NormalizedState(eqx.Module):
+    algorithm: PyTree
+    current: tuple[ObsMoments, RunningMoments]
+    pending: tuple[ObsMoments, RunningMoments]
+
+
+class NormalizedCarry(eqx.Module):
+    algorithm: PyTree
+    discounted_return: Float[Array, " B"]
+
+
+def empty_moments(space: Space) -> ObsMoments:
+    match space:
+        case Dict(spaces):
+            return {name: empty_moments(part) for name, part in spaces.items() if name != ACTION_MASK}
+        case Box(shape, dtype) if dtype.startswith("float"):
+            return RunningMoments.empty(shape)
+        case _:
+            return None
+
+
+def merge_obs(moments: ObsMoments, obs: Obs) -> ObsMoments:
+    """`moments` and those of observations `[B]` together."""
+    match moments:
+        case RunningMoments():
+            return moments.merge(RunningMoments.of(obs))
+        case dict():
+            return {name: merge_obs(part, obs[name]) for name, part in moments.items()}
+        case _:
+            return None
+
+
+def normalize_obs(moments: ObsMoments, obs: Obs, *, clip: float) -> Obs:
+    match moments:
+        case RunningMoments():
+            return moments.normalize(obs, clip=clip)
+        case dict():
+            return {**obs, **{name: normalize_obs(part, obs[name], clip=clip) for name, part in moments.items()}}
+        case _:
+            return obs
+
+
+class Normalized(AbstractAlgorithm[NormalizedState]):
+    """Any algorithm on observations of mean 0 and variance 1, and rewards divided by the deviation of their discounted
+    sum.
+
+    Rewards: Rₜ = γRₜ₋₁ + rₜ in each environment, r̃ₜ = rₜ/√(Var[R] + ε), as OpenAI Baselines' VecNormalize does;
+    rewards are not centred, which would change the task. Float vectors are normalised; images, integers and masks are
+    left alone.
+    """
+
+    algorithm: AbstractAlgorithm
+    """The algorithm that learns from what is normalised."""
+    obs: bool = True
+    """Normalise observations."""
+    reward: bool = True
+    """Scale rewards, for learning only."""
+    clip: Positive = 10.0
+    """Normalised observations and rewards are clipped to ± this."""
+
+    @property
+    def experience(self) -> Experience:
+        return self.algorithm.experience
+
+    def init(self, spec: EnvSpec, *, key: Array) -> NormalizedState:
+        def empty() -> tuple[ObsMoments, RunningMoments]:
+            return empty_moments(spec.observation) if self.obs else None, RunningMoments.empty()
+
+        return NormalizedState(self.algorithm.init(spec, key=key), empty(), empty())
+
+    def initial_carry(self, num_envs: int) -> NormalizedCarry:
+        return NormalizedCarry(self.algorithm.initial_carry(num_envs), jnp.zeros(num_envs))
+
+    def act(
+        self, state: NormalizedState, carry: NormalizedCarry, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], NormalizedCarry]:
+        obs = normalize_obs(state.current[0], obs, clip=self.clip)
+        action, extras, inner = self.algorithm.act(state.algorithm, carry.algorithm, obs, key=key, explore=explore)
+        return action, extras, NormalizedCarry(inner, carry.discounted_return)
+
+    def observe(
+        self, state: NormalizedState, carry: NormalizedCarry, transition: Transition
+    ) -> tuple[NormalizedState, NormalizedCarry]:
+        obs_moments, return_moments = state.pending
+        discounted_return = self.algorithm.discount * carry.discounted_return + transition.reward
+        pending = merge_obs(obs_moments, transition.obs), return_moments.merge(RunningMoments.of(discounted_return))
+        ended = transition.terminated | transition.truncated
+        inner, inner_carry = self.algorithm.observe(
+            state.algorithm, carry.algorithm, self._normalize(state.current, transition)
+        )
+        carry = NormalizedCarry(inner_carry, jnp.where(ended, 0.0, discounted_return))
+        return NormalizedState(inner, state.current, pending), carry
+
+    def update(self, state: NormalizedState, batch: Transition, *, key: Array) -> tuple[NormalizedState, Metrics]:
+        inner, metrics = self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)
+        moments = RunningMoments
+        current = jax.tree.map(
+            lambda a, b: a.merge(b), state.current, state.pending, is_leaf=lambda node: isinstance(node, moments)
+        )
+        return NormalizedState(inner, current, jax.tree.map(jnp.zeros_like, state.pending)), metrics
+
+    def _normalize(self, moments: tuple[ObsMoments, RunningMoments], batch: Transition) -> Transition:
+        obs_moments, return_moments = moments
+        reward = batch.reward
+        if self.reward:
+            reward = jnp.clip(reward * jax.lax.rsqrt(return_moments.variance + 1e-8), -self.clip, self.clip)
+        return batch._replace(
+            obs=normalize_obs(obs_moments, batch.obs, clip=self.clip),
+            next_obs=normalize_obs(obs_moments, batch.next_obs, clip=self.clip),
+            reward=reward,
+        )

@@ -1,0 +1,217 @@
+"""Policies as distributions over actions. Any leading axes `*batch`; every method works elementwise over them."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+MASKED_LOGIT = -1e9
+"""The logit of a disallowed action. Its probability is exactly 0, for exp(-1e9) underflows; and as it is finite,
+0 · log 0 is 0 in values and in derivatives of every order, where -inf would give NaN."""
+
+
+class AbstractDistribution(eqx.Module):
+    """What an actor-critic method asks of a policy: to sample, to weigh and to compare."""
+
+    @abstractmethod
+    def sample(self, key: Array) -> Array:
+        """One draw for each element of the batch."""
+
+    @abstractmethod
+    def log_prob(self, x: Array) -> Float[Array, "*batch"]:
+        """log p(x), a mass or a density."""
+
+    @abstractmethod
+    def entropy(self) -> Float[Array, "*batch"]:
+        """H = -E[log p(x)], in nats."""
+
+    @abstractmethod
+    def kl(self, other: Any) -> Float[Array, "*batch"]:
+        """KL(self ‖ other) = E_self[log p_self(x) - log p_other(x)], for an `other` of the same class."""
+
+    @abstractmethod
+    def mode(self) -> Array:
+        """The most probable value."""
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Float[Array, "*batch"]]:
+        """A draw and its log-probability."""
+        x = self.sample(key)
+        return x, self.log_prob(x)
+
+
+class Categorical(AbstractDistribution):
+    """pᵢ = exp(lᵢ) / Σⱼ exp(lⱼ) for logits l `[*batch, n]`, normalised or not. Samples are int32 `[*batch]`."""
+
+    logits: Float[Array, "*batch n"]
+
+    @staticmethod
+    def masked(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*batch n"]) -> "Categorical":
+        """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action."""
+        return Categorical(jnp.where(mask.astype(bool), logits, MASKED_LOGIT))
+
+    @property
+    def log_probs(self) -> Float[Array, "*batch n"]:
+        return jax.nn.log_softmax(self.logits, axis=-1)
+
+    @property
+    def probs(self) -> Float[Array, "*batch n"]:
+        return jax.nn.softmax(self.logits, axis=-1)
+
+    def sample(self, key: Array) -> Int[Array, "*batch"]:
+        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    def log_prob(self, x: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+        return jnp.take_along_axis(self.log_probs, x[..., None], axis=-1)[..., 0]
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """H = -Σᵢ pᵢ log pᵢ."""
+        return -jnp.sum(self.probs * self.log_probs, axis=-1)
+
+    def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
+        """Σᵢ pᵢ (log pᵢ - log qᵢ). Where `other` forbids what `self` allows, 1e9 · pᵢ stands for infinity."""
+        return jnp.sum(self.probs * (self.log_probs - other.log_probs), axis=-1)
+
+    def mode(self) -> Int[Array, "*batch"]:
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+
+class MultiCategorical(AbstractDistribution):
+    """Independent categoricals, p(x) = Πᵢ pᵢ(xᵢ), their logits side by side in `[*batch, sum(nvec)]`.
+
+    Samples are int32 `[*batch, k]`; log-probability, entropy and KL are sums over the `k = len(nvec)` components.
+    """
+
+    logits: Float[Array, "*batch n"]
+    nvec: tuple[int, ...] = eqx.field(static=True)
+
+    @staticmethod
+    def masked(
+        logits: Float[Array, "*batch n"], mask: Shaped[Array, "*batch n"], nvec: tuple[int, ...]
+    ) -> "MultiCategorical":
+        """`Categorical.masked` for each component: the masks lie side by side as the logits do."""
+        return MultiCategorical(Categorical.masked(logits, mask).logits, nvec)
+
+    @property
+    def components(self) -> tuple[Categorical, ...]:
+        return tuple(map(Categorical, jnp.split(self.logits, np.cumsum(self.nvec)[:-1], axis=-1)))
+
+    def sample(self, key: Array) -> Int[Array, "*batch k"]:
+        keys = jax.random.split(key, len(self.nvec))
+        return jnp.stack([c.sample(k) for c, k in zip(self.components, keys, strict=True)], axis=-1)
+
+    def log_prob(self, x: Int[Array, "*batch k"]) -> Float[Array, "*batch"]:
+        return sum_of([c.log_prob(x[..., i]) for i, c in enumerate(self.components)])
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        return sum_of([c.entropy() for c in self.components])
+
+    def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
+        return sum_of([p.kl(q) for p, q in zip(self.components, other.components, strict=True)])
+
+    def mode(self) -> Int[Array, "*batch k"]:
+        return jnp.stack([c.mode() for c in self.components], axis=-1)
+
+
+class Normal(AbstractDistribution):
+    """Independent normals, p(x) = Πᵢ N(xᵢ; μᵢ, σᵢ²), with `loc` μ and `scale` σ `[*batch, d]`. Samples carry gradients.
+
+    Log-probability, entropy and KL are sums over the last axis.
+    """
+
+    loc: Float[Array, "*batch d"]
+    scale: Float[Array, "*batch d"]
+
+    def sample(self, key: Array) -> Float[Array, "*batch d"]:
+        """x = μ + σ ε,  ε ~ N(0, I)."""
+        return self.loc + self.scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+
+    def log_prob(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """Σᵢ -½ ((xᵢ - μᵢ) / σᵢ)² - log σᵢ - ½ log 2π."""
+        z = (x - self.loc) / self.scale
+        return jnp.sum(-0.5 * z**2 - jnp.log(self.scale) - 0.5 * math.log(2 * math.pi), axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Σᵢ log σᵢ + ½ log 2πe."""
+        return jnp.sum(jnp.log(self.scale) + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
+
+    def kl(self, other: "Normal") -> Float[Array, "*batch"]:
+        """Σᵢ log(σ'ᵢ / σᵢ) + (σᵢ² + (μᵢ - μ'ᵢ)²) / (2 σ'ᵢ²) - ½, primes for `other`."""
+        z = (self.loc - other.loc) / other.scale
+        ratio = self.scale / other.scale
+        return jnp.sum(-jnp.log(ratio) + 0.5 * (ratio**2 + z**2 - 1), axis=-1)
+
+    def mode(self) -> Float[Array, "*batch d"]:
+        return self.loc
+
+
+class TanhNormal(eqx.Module):
+    """A normal squashed into a box: a = c + h tanh(u),  u ~ N(loc, scale²),  c = ½(high + low),  h = ½(high - low).
+
+    log p(a) = log N(u) - Σᵢ log(1 - tanh² uᵢ) - Σᵢ log hᵢ   (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)
+
+    Bounds are `[d]`, the same for the whole batch. `u` is the *raw* action: once tanh has rounded to 1, atanh cannot
+    recover it, so what has it keeps it. The entropy has no closed form, so there is no `entropy` and this is no
+    `AbstractDistribution`: minus the log-probability of a sample is its unbiased estimate.
+    """
+
+    loc: Float[Array, "*batch d"]
+    scale: Float[Array, "*batch d"]
+    low: Float[Array, " d"]
+    high: Float[Array, " d"]
+
+    @property
+    def base(self) -> Normal:
+        """The distribution of the raw action u."""
+        return Normal(self.loc, self.scale)
+
+    def centre_and_half_range(self) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+        low, high = (jnp.broadcast_to(bound, self.loc.shape) for bound in (self.low, self.high))
+        return 0.5 * (high + low), 0.5 * (high - low)
+
+    def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """a = c + h tanh(u)."""
+        centre, half_range = self.centre_and_half_range()
+        return centre + half_range * jnp.tanh(raw)
+
+    def sample_raw_and_log_prob(
+        self, key: Array
+    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"], Float[Array, "*batch"]]:
+        """`(action, raw, log_prob)` of one draw; all three carry gradients."""
+        raw = self.base.sample(key)
+        return self.squash(raw), raw, self.log_prob_raw(raw)
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+        action, _, log_prob = self.sample_raw_and_log_prob(key)
+        return action, log_prob
+
+    def sample(self, key: Array) -> Float[Array, "*batch d"]:
+        return self.squash(self.base.sample(key))
+
+    def log_prob_raw(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """The log-density of the action `squash(raw)`. Stable: log(1 - tanh² u) = 2 (log 2 - u - softplus(-2u))."""
+        _, half_range = self.centre_and_half_range()
+        log_slope = 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw)) + jnp.log(half_range)
+        return self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)
+
+    def log_prob(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """The log-density of an action whose u is not known: by atanh, clipped to 1e-6 half-ranges off the bounds."""
+        centre, half_range = self.centre_and_half_range()
+        squashed = jnp.clip((action - centre) / half_range, -1 + 1e-6, 1 - 1e-6)
+        return self.log_prob_raw(jnp.arctanh(squashed))
+
+    def kl(self, other: "TanhNormal") -> Float[Array, "*batch"]:
+        """KL(self ‖ other) for equal bounds: that of the normals, since KL does not change under a bijection."""
+        return self.base.kl(other.base)
+
+    def mode(self) -> Float[Array, "*batch d"]:
+        """The squashed mode of u, the deterministic action of the papers (of the action itself it is the median)."""
+        return self.squash(self.loc)
+
+
+def sum_of(terms: list[Float[Array, "*batch"]]) -> Float[Array, "*batch"]:
+    return jnp.sum(jnp.stack(terms), axis=0)

@@ -1,0 +1,151 @@
+"""The compiled loop: acting, environment, and learning in one program; one device call a chunk of iterations.
+
+Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i. With several devices (two CPU
+devices on two cores, say) the seeds are spread over them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from duologue.envs.base import AbstractJaxEnvs
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Int
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key, track
+from duologue.types import PyTree, Transition
+
+CHUNK_SECONDS = 0.5
+"""A device call is made about this long, so that a person sees progress and can interrupt."""
+
+
+def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
+    """The state before the first step; with several seeds every leaf leads with their axis."""
+
+    def begin(key: Array) -> LoopState:
+        env, obs = envs.reset(key_for(key, "reset"))
+        return LoopState(
+            algorithm=algorithm.init(envs.spec, key=key_for(key, "init")),
+            carry=algorithm.initial_carry(envs.num_envs),
+            env=env,
+            obs=obs,
+            episodes=Episodes.begin(envs.num_envs),
+            key=key,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    keys = [run_key(seed) for seed in seeds]
+    return jax.jit(begin)(keys[0]) if len(keys) == 1 else jax.jit(jax.vmap(begin))(jnp.stack(keys))
+
+
+def run(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState,
+    *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
+    """Go on from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
+    `interval` of them.
+
+    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
+    loop yields at the next chunk, early.
+    """
+    seeds = state.step.shape[0] if state.step.ndim else None
+    per_iteration = envs.num_envs * algorithm.experience.rollout_length
+    program, zero = _program(algorithm, envs, state, seeds)
+    done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
+    last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
+    chunk = 1
+    while done < last:
+        totals, until = zero(), min((done // every + 1) * every, last)
+        while done < until and not interrupted():
+            iterations, began = min(chunk, until - done), time.perf_counter()
+            state, totals = program(state, totals, iterations)
+            jax.block_until_ready(state.step)
+            done += iterations
+            if iterations == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
+                chunk *= 2
+        totals = jax.device_get(totals)
+        raise_fault(totals.fault, envs.num_envs)
+        yield done * per_iteration, state, totals
+
+
+def _program(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState, seeds: int | None
+) -> tuple[Callable[[LoopState, Totals, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
+    """The jitted chunk, for any number of iterations, and a maker of zero totals."""
+    iterate = _iteration(algorithm, envs)
+    single = state if seeds is None else jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s), state)
+    metrics = jax.eval_shape(iterate, single)[1][0]
+
+    def zero() -> Totals:
+        totals = Totals.zero(metrics)
+        return totals if seeds is None else jax.tree.map(lambda x: jnp.repeat(x[None], seeds, 0), totals)
+
+    def chunk(state: LoopState, totals: Totals, iterations: Int[Array, ""]) -> tuple[LoopState, Totals]:
+        # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
+        return jax.lax.fori_loop(0, iterations, lambda _, both: _accumulate(iterate, *both), (state, totals))
+
+    if seeds is not None:
+        chunk = _over_seeds(chunk, seeds)
+    jitted = jax.jit(chunk, donate_argnums=(0, 1))
+    return lambda state, totals, iterations: jitted(state, totals, np.int32(iterations)), jax.jit(zero)
+
+
+def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[LoopState], tuple[LoopState, PyTree]]:
+    """One rollout and one update: `state -> (state, (metrics, finished episodes, fault))`."""
+    length = algorithm.experience.rollout_length
+
+    def step(state: LoopState, _: None) -> tuple[LoopState, PyTree]:
+        action, extras, carry = algorithm.act(
+            state.algorithm, state.carry, state.obs, key=key_for(state.key, "act", state.step), explore=True
+        )
+        env, seen = envs.step(state.env, action, key=key_for(state.key, "env", state.step))
+        transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
+        learner, carry = algorithm.observe(state.algorithm, carry, transition)
+        episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)
+        state = LoopState(learner, carry, env, seen.obs, episodes, state.key, state.step + 1)
+        return state, (transition, finished)
+
+    def iterate(state: LoopState) -> tuple[LoopState, PyTree]:
+        began = state.step
+        state, (rollout, finished) = jax.lax.scan(step, state, None, length)
+        learner, metrics = algorithm.update(state.algorithm, rollout, key=key_for(state.key, "update", began))
+        state = LoopState(learner, state.carry, state.env, state.obs, state.episodes, state.key, state.step)
+        finished = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), finished)
+        return state, (metrics, finished, _first_fault(rollout, began))
+
+    return iterate
+
+
+def _accumulate(iterate: Callable, state: LoopState, totals: Totals) -> tuple[LoopState, Totals]:
+    state, (metrics, (episodes, returns, lengths), fault) = iterate(state)
+    return state, Totals(
+        episodes=totals.episodes + episodes,
+        returns=totals.returns + returns,
+        lengths=totals.lengths + lengths,
+        updates=totals.updates + 1,
+        metrics=jax.tree.map(jnp.add, totals.metrics, metrics),
+        fault=jnp.where(totals.fault < 0, fault, totals.fault),
+    )
+
+
+def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
+    """Where in a rollout `[T, B]` a reward or an observation first is not finite: `step · B + index`, else −1."""
+    bad = ~jnp.isfinite(rollout.reward)
+    for leaf in jax.tree.leaves(rollout.next_obs):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            bad |= ~jnp.isfinite(leaf).reshape(*bad.shape, -1).all(-1)
+    return jnp.where(bad.any(), began * bad.shape[1] + jnp.argmax(bad.ravel()).astype(jnp.int32), -1)
+
+
+def _over_seeds(chunk: Callable, seeds: int) -> Callable:
+    """`vmap` over the seeds axis, and the axis spread over as many devices as divide it."""
+    lifted = jax.vmap(chunk, in_axes=(0, 0, None))
+    devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
+    if devices == 1:
+        return lifted
+    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("seeds",))
+    split, whole = PartitionSpec("seeds"), PartitionSpec()
+    return jax.shard_map(lifted, mesh=mesh, in_specs=(split, split, whole), out_specs=(split, split), check_vma=False)

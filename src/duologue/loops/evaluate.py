@@ -1,0 +1,82 @@
+"""Evaluation: every episode is assigned to an environment beforehand, for the first n to finish would favour short
+ones."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from jaxtyping import Array, Float, Int, Key
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.loops.lean import lean_jit
+from duologue.loops.state import key_for
+from duologue.types import PyTree
+
+Scores = tuple[np.ndarray, np.ndarray]
+"""Returns and lengths of episodes, `[episodes]` each."""
+
+
+def evaluate_host(
+    algorithm: AnyAlgorithm, state: PyTree, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""]
+) -> Scores:
+    """Play `episodes` episodes with the test policy; environment i plays the episodes i, i + B, i + 2B, …"""
+    obs, carry = envs.reset(), algorithm.initial_carry(envs.num_envs)
+
+    def act(state: PyTree, carry: PyTree, obs: PyTree, t: Array) -> tuple[Array, PyTree]:
+        action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=False)
+        return action, carry
+
+    view, call = lean_jit(act, state, carry, obs, np.int32(0))
+    seen = view(state)
+    count = envs.num_envs
+    running_return, running_length, played = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    left, t = episodes, 0
+    while left:
+        action, carry = call(seen, carry, obs, np.int32(t))
+        step = envs.step(np.asarray(action))
+        obs, t = step.obs, t + 1
+        running_return += step.reward
+        running_length += 1
+        for i in np.flatnonzero(step.terminated | step.truncated):
+            episode = i + played[i] * count
+            if episode < episodes:
+                returns[episode], lengths[episode] = running_return[i], running_length[i]
+                left -= 1
+            played[i] += 1
+            running_return[i], running_length[i] = 0, 0
+    return returns, lengths
+
+
+def compile_evaluation(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None
+) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "*seeds B"], Int[Array, "*seeds B"]]]:
+    """A jitted `(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the
+    seeds axis, if any."""
+
+    def play(state: PyTree, key: Array) -> tuple[Array, Array]:
+        env, obs = envs.reset(key_for(key, "reset"))
+        zeros = jnp.zeros(envs.num_envs)
+        begin = (
+            env,
+            obs,
+            algorithm.initial_carry(envs.num_envs),
+            jnp.int32(0),
+            zeros > 0,
+            zeros,
+            zeros.astype(jnp.int32),
+        )
+
+        def step(now: tuple) -> tuple:
+            env, obs, carry, t, over, returns, lengths = now
+            action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=False)
+            env, seen = envs.step(env, action, key=key_for(key, "env", t))
+            returns, lengths = returns + jnp.where(over, 0.0, seen.reward), lengths + jnp.where(over, 0, 1)
+            return env, seen.obs, carry, t + 1, over | seen.terminated | seen.truncated, returns, lengths
+
+        *_, returns, lengths = jax.lax.while_loop(lambda now: ~now[4].all(), step, begin)
+        return returns, lengths
+
+    return jax.jit(play if seeds is None else jax.vmap(play))

@@ -1,0 +1,157 @@
+"""The host loop: environments step in Python, acting and learning are jitted calls. Learning is dispatched, never
+waited for.
+
+A host array that was handed to a dispatched call is never written again: the CPU backend reads it in place.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from duologue.envs.base import AbstractHostEnvs
+from jaxtyping import Array
+
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.loops.lean import lean_jit
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key
+from duologue.types import Metrics, Obs, PyTree, Step, Transition
+
+
+def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seed: int) -> LoopState:
+    """The state before the first step, with the environments reset."""
+    key = run_key(seed)
+    obs = envs.reset()
+    learner = jax.jit(lambda key: algorithm.init(envs.spec, key=key_for(key, "init")))(key)
+    carry = algorithm.initial_carry(envs.num_envs)
+    episodes = jax.tree.map(np.asarray, Episodes.begin(envs.num_envs))
+    return LoopState(learner, carry, envs.snapshot(), obs, episodes, key, np.zeros((), np.int32))
+
+
+def restore(envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
+    """Bring fresh environments to where `state` left them; with a message in words where that cannot be done
+    exactly."""
+    obs, message = envs.restore(state.env)
+    return LoopState(
+        state.algorithm, state.carry, state.env, obs, jax.tree.map(np.array, state.episodes), state.key, state.step
+    ), message
+
+
+def run(
+    algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState,
+    *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
+    """Go on from `state` until `steps` environment steps are made; yield `(steps, state, totals)` every `interval` of
+    them.
+
+    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
+    loop yields after the running rollout, early. Raises `EnvError` for rewards or observations that are not finite,
+    before they are learned from.
+    """
+    length, count = algorithm.experience.rollout_length, envs.num_envs
+    per_rollout = length * count
+    player, tally = _Player(algorithm, state), Tally(state.episodes)
+    step, last = int(state.step), -(-steps // per_rollout) * length
+    every = max(1, interval // per_rollout) * length
+    obs = state.obs
+    while step < last:
+        until = min((step // every + 1) * every, last)
+        while step < until and not interrupted():
+            rows = []
+            for t in range(step, step + length):
+                action, extras = player.act(obs, t)
+                seen = envs.step(action)
+                rows.append(
+                    Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
+                )
+                player.newest, obs = rows[-1], seen.obs
+                tally.add(seen)
+            rollout = jax.tree.map(lambda *column: np.array(column), *rows)
+            raise_fault(first_fault(rollout, step), count)
+            player.learn(rollout, step)
+            step += length
+        learner, carry, metrics = player.learner, player.carry, player.fetch()
+        state = LoopState(learner, carry, envs.snapshot(), obs, tally.episodes(), state.key, np.asarray(step, np.int32))
+        yield step * count, state, tally.totals(metrics)
+
+
+class _Player:
+    """The learner as the host sees it: two or three jitted programs, and the newest state they returned."""
+
+    def __init__(self, algorithm: AnyAlgorithm, state: LoopState):
+        self.learner, self.carry, self.newest = state.algorithm, state.carry, None
+        self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
+        key = state.key
+
+        def act(learner: PyTree, carry: PyTree, obs: Obs, t: Array) -> tuple[Array, dict[str, Array], PyTree]:
+            return algorithm.act(learner, carry, obs, key=key_for(key, "act", t), explore=True)
+
+        def watch_and_act(learner: PyTree, carry: PyTree, newest: Transition, obs: Obs, t: Array) -> tuple:
+            learner, carry = algorithm.observe(learner, carry, newest)
+            return learner, act(learner, carry, obs, t)
+
+        def learn(learner: PyTree, carry: PyTree, rollout: Transition, t: Array) -> tuple[PyTree, PyTree, Metrics]:
+            if self.watches:
+                learner, carry = algorithm.observe(learner, carry, jax.tree.map(lambda x: x[-1], rollout))
+            learner, metrics = algorithm.update(learner, rollout, key=key_for(key, "update", t))
+            return learner, carry, metrics
+
+        self._view, self._act = lean_jit(act, self.learner, self.carry, state.obs, np.int32(0))
+        self._seen = self._view(self.learner)
+        self._watch_and_act = jax.jit(watch_and_act, donate_argnums=0)
+        self._learn = jax.jit(learn, donate_argnums=0)
+        self._metrics: list[Metrics] = []
+
+    def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
+        """Actions for `obs`; takes note of the newest transition on the way, where the algorithm wants to."""
+        if self.watches and self.newest is not None:
+            self.learner, out = self._watch_and_act(self.learner, self.carry, self.newest, obs, np.int32(t))
+        else:
+            out = self._act(self._seen, self.carry, obs, np.int32(t))
+        action, extras, self.carry = out
+        return np.asarray(action), extras
+
+    def learn(self, rollout: Transition, t: int) -> None:
+        self.learner, self.carry, metrics = self._learn(self.learner, self.carry, rollout, np.int32(t))
+        self._metrics.append(metrics)
+        self._seen, self.newest = self._view(self.learner), None
+
+    def fetch(self) -> list[dict[str, np.ndarray]]:
+        """The metrics of every update since the last call."""
+        metrics, self._metrics = jax.device_get(self._metrics), []
+        return metrics
+
+
+class Tally:
+    """Returns and lengths of running and finished episodes, in NumPy."""
+
+    def __init__(self, episodes: Episodes):
+        self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
+        self.finished: list[tuple[float, int]] = []
+
+    def add(self, seen: Step) -> None:
+        self.returns += seen.reward
+        self.lengths += 1
+        ended = seen.terminated | seen.truncated
+        if ended.any():
+            self.finished += zip(self.returns[ended].tolist(), self.lengths[ended].tolist(), strict=True)
+            self.returns[ended], self.lengths[ended] = 0, 0
+
+    def episodes(self) -> Episodes:
+        return Episodes(self.returns.copy(), self.lengths.copy())
+
+    def totals(self, metrics: list[dict[str, np.ndarray]]) -> Totals:
+        """Sums over the episodes that finished since the last call, and over updates."""
+        finished, self.finished = np.asarray(self.finished, np.float64).reshape(-1, 2), []
+        returns, lengths = finished.sum(0)
+        sums = {name: sum(row[name] for row in metrics) for name in (metrics[0] if metrics else ())}
+        return Totals(len(finished), returns, lengths, len(metrics), sums, -1)
+
+
+def first_fault(rollout: Transition, began: int) -> int:
+    """Where in a rollout `[T, B]` a reward or an observation first is not finite: `step · B + index`, else −1."""
+    floats = [x for x in jax.tree.leaves((rollout.obs, rollout.reward, rollout.next_obs)) if x.dtype.kind == "f"]
+    if all(np.isfinite(x).all() for x in floats):
+        return -1
+    shape = rollout.reward.shape
+    bad = np.logical_or.reduce([~np.isfinite(x).reshape(*shape, -1).all(-1) for x in floats])
+    return began * shape[1] + int(np.argmax(bad))

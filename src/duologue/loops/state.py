@@ -1,0 +1,102 @@
+"""What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
+
+import zlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from duologue.errors import EnvError
+from duologue.types import Metrics, Obs, PyTree
+
+
+def run_key(seed: int) -> Key[Array, ""]:
+    """The key all others of a run are derived from. The implementation is named, never left to a default."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
+    """The key of one purpose at one step: never of the order of calls, so what is logged or evaluated changes
+    nothing."""
+    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(purpose.encode())), step)
+
+
+class Episodes(eqx.Module):
+    """Return and length so far of the running episode of each environment."""
+
+    returns: Float[Array, " B"]
+    lengths: Int[Array, " B"]
+
+    @classmethod
+    def begin(cls, num_envs: int) -> "Episodes":
+        return cls(jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32))
+
+
+class LoopState(eqx.Module):
+    """A whole run: nothing that resuming needs lives outside it. Valid until the loop's generator advances."""
+
+    algorithm: PyTree
+    carry: PyTree
+    env: PyTree
+    """The environments' state, or what rebuilds it."""
+    obs: Obs
+    episodes: Episodes
+    key: Key[Array, ""]
+    step: Int[Array, ""]
+    """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
+
+
+class Totals(eqx.Module):
+    """Sums over an interval, from which its means are taken: of finished episodes and of updates."""
+
+    episodes: Int[Array, ""]
+    returns: Float[Array, ""]
+    lengths: Float[Array, ""]
+    updates: Int[Array, ""]
+    metrics: Metrics
+    fault: Int[Array, ""]
+    """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
+
+    @classmethod
+    def zero(cls, metrics: Metrics) -> "Totals":
+        zero = jnp.zeros((), jnp.int32)
+        sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
+        return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, jnp.asarray(-1, jnp.int32))
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`."""
+        episodes, updates = np.maximum(self.episodes, 1), np.maximum(self.updates, 1)
+        none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
+        return {
+            "rollout/ep_rew_mean": np.asarray(self.returns) / episodes + none,
+            "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
+            "rollout/episodes": np.asarray(self.episodes, np.float64),
+            **{f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()},
+        }
+
+
+def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
+    """Raise `EnvError` for the first fault of any seed, naming environment and step."""
+    for seed, where in enumerate(np.atleast_1d(fault).tolist()):
+        if where >= 0:
+            of_seed = f" of seed number {seed}" if np.ndim(fault) else ""
+            raise EnvError(
+                f"environment {where % num_envs}{of_seed} gave a NaN or infinite reward or observation at its step "
+                f"{where // num_envs}. Nothing was learned from it; what was saved before is intact. Mend the environment, or "
+                "replace the value there (numpy.nan_to_num) if it means something."
+            )
+
+
+def track(
+    episodes: Episodes, reward: Float[Array, " B"], ended: Bool[Array, " B"]
+) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""]]]:
+    """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of those that ended with it."""
+    returns, lengths = episodes.returns + reward, episodes.lengths + 1
+    finished = (
+        jnp.sum(ended, dtype=jnp.int32),
+        jnp.sum(jnp.where(ended, returns, 0.0)),
+        jnp.sum(jnp.where(ended, lengths, 0).astype(jnp.float32)),
+    )
+    return Episodes(jnp.where(ended, 0.0, returns), jnp.where(ended, 0, lengths)), finished

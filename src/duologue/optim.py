@@ -1,0 +1,89 @@
+"""Gradient steps, optimisers and schedules."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from duologue.errors import ConfigError
+from duologue.fields import Configurable, Fraction, NonNegative, Positive, Range
+from duologue.types import Metrics
+
+Params = TypeVar("Params")
+
+
+def gradient_step(
+    loss: Callable[..., tuple[Array, Metrics]],
+    params: Params,
+    opt_state: Any,
+    optimizer: optax.GradientTransformation,
+    *args: Any,
+) -> tuple[Params, Any, Metrics]:
+    """`(params, opt_state, metrics)` after one step down ∇ loss(params, *args), with the norm of the gradient before
+    clipping.
+
+    `loss` returns `(scalar, metrics)` and is differentiated by its first argument only: everything else is a constant.
+    """
+    gradient, metrics = jax.grad(loss, has_aux=True)(params, *args)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, {**metrics, "gradient_norm": optax.global_norm(gradient)}
+
+
+class Linear(Configurable):
+    """A straight line from `start` to `end`, constant afterwards."""
+
+    start: float
+    """Value at the first gradient step."""
+    end: float = 0.0
+    """Value from the last one on."""
+    updates: Annotated[int, Range(1)] | None = None
+    """Gradient steps from one to the other; `train` writes the length of the run here where it is left out."""
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        if self.updates is None:
+            raise ConfigError(
+                "Linear.updates is not set: `train` sets it to the length of the run; in a loop of your own, give it."
+            )
+        share = jnp.clip(step.astype(jnp.float32) / self.updates, 0.0, 1.0)
+        return self.start + (self.end - self.start) * share
+
+
+LearningRate = Positive | Linear
+
+
+class RMSProp(Configurable):
+    """RMSProp as TensorFlow and OpenAI Baselines have it: ε under the root, the running mean of squares starts at 1.
+
+    Δθ = −η g/√(v + ε),   v ← ρv + (1 − ρ)g². PyTorch (and so Stable-Baselines3) starts v at 0 and adds ε outside the
+    root.
+    """
+
+    decay: Fraction = 0.99
+    """ρ, how slowly the mean of squared gradients moves."""
+    eps: NonNegative = 1e-5
+    """ε under the root."""
+
+    def build(self, learning_rate: float | Callable) -> optax.GradientTransformation:
+        return optax.rmsprop(learning_rate, decay=self.decay, eps=self.eps, initial_scale=1.0, eps_in_sqrt=True)
+
+
+class Adam(Configurable):
+    """Adam (Kingma and Ba, 2015)."""
+
+    b1: Fraction = 0.9
+    """Decay of the mean of gradients."""
+    b2: Fraction = 0.999
+    """Decay of the mean of squared gradients."""
+    eps: NonNegative = 1e-8
+    """ε outside the root."""
+
+    def build(self, learning_rate: float | Callable) -> optax.GradientTransformation:
+        return optax.adam(learning_rate, b1=self.b1, b2=self.b2, eps=self.eps)
+
+
+def clipped(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
+    """`optimizer` behind a clip of the gradient's global norm; `None` leaves it as it is."""
+    return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)

@@ -1,0 +1,89 @@
+"""Returns and advantages: one equation a function, one trajectory in, no networks.
+
+Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `over_envs`) outside for more. `next_value[t]` is V(s'ₜ)
+of the true successor. Two facts of a step are kept apart everywhere:
+
+* *terminated*: the successor is worth nothing, so γ(1 − termₜ) multiplies its value;
+* *cut* = terminated or truncated: the next row belongs to another episode, so no recursion may cross it. A truncated
+  step is cut and still bootstraps from its successor. Where both flags are set, terminated wins.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Rewards = Float[Array, " T"]
+Flags = Bool[Array, " T"]
+Discount = float | Float[Array, ""]
+
+
+def td_target(
+    reward: Float[Array, "*batch"],
+    terminated: Bool[Array, "*batch"],
+    next_value: Float[Array, "*batch"],
+    discount: Discount,
+) -> Float[Array, "*batch"]:
+    """yₜ = rₜ + γ(1 − termₜ) V(s'ₜ). The only place where termination meets the discount."""
+    # `where` and not a product: the value of a terminal successor may be anything, even NaN.
+    return reward + discount * jnp.where(terminated, 0.0, next_value)
+
+
+def gae(
+    reward: Rewards, value: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags,
+    *, discount: Discount, lambda_: Discount,
+) -> Rewards:  # fmt: skip
+    """Generalised advantage estimation (Schulman et al., 2016, eq. 16), cut at episode ends.
+
+    Âₜ = δₜ + γλ(1 − cutₜ) Âₜ₊₁,   δₜ = rₜ + γ(1 − termₜ) V(s'ₜ) − V(sₜ),   Â_T = 0
+    """
+    delta = td_target(reward, terminated, next_value, discount) - value
+    decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)
+    return _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(reward[0]), (delta, decay))
+
+
+def lambda_return(
+    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Discount, lambda_: Discount
+) -> Rewards:
+    """The λ-return (Sutton and Barto, 2018, §12.1), cut at episode ends; λ = 0 is one-step TD, λ = 1 bootstraps at the
+    cut only.
+
+    Gₜ = rₜ + γ(1 − termₜ) [(1 − λₜ) V(s'ₜ) + λₜ Gₜ₊₁],   λₜ = λ(1 − cutₜ),   G_T = V(s'_{T−1})
+    """
+    mix = jnp.where(terminated | truncated, 0.0, lambda_)
+
+    def step(after: Array, now: tuple[Array, ...]) -> Array:
+        reward_t, next_value_t, terminated_t, mix_t = now
+        return td_target(reward_t, terminated_t, (1 - mix_t) * next_value_t + mix_t * after, discount)
+
+    return _backward(step, next_value[-1], (reward, next_value, terminated, mix))
+
+
+def n_step(
+    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Discount, n: int
+) -> Rewards:
+    """The n-step return (Sutton and Barto, 2018, eq. 7.1); fewer steps where the episode is cut or the trajectory ends.
+
+    G⁽ⁿ⁾ₜ = rₜ + γ(1 − termₜ) G⁽ⁿ⁻¹⁾ₜ₊₁,   and V(s'ₜ) in place of G⁽ⁿ⁻¹⁾ₜ₊₁ where n = 1, at a cut, and at t = T − 1
+    """
+    target = td_target(reward, terminated, next_value, discount)
+    cut = (terminated | truncated).at[-1].set(True)
+    for _ in range(min(n, len(reward)) - 1):
+        target = td_target(reward, terminated, jnp.where(cut, next_value, jnp.roll(target, -1)), discount)
+    return target
+
+
+def over_envs(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Lift a function of trajectories `[T]` to rollouts `[T, B]`. Keyword arguments are shared."""
+    return lambda *trajectories, **shared: jax.vmap(lambda *columns: function(*columns, **shared), 1, 1)(*trajectories)
+
+
+def _backward(step: Callable[..., Array], last: Array, now: tuple[Array, ...]) -> Array:
+    """xₜ = step(xₜ₊₁, nowₜ) from the end of the trajectory to its beginning, x_T = `last`."""
+
+    def body(after: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:
+        x = step(after, row)
+        return x, x
+
+    return jax.lax.scan(body, last, now, reverse=True)[1]

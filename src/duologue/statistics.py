@@ -1,0 +1,86 @@
+"""Running moments for normalisation (JAX), and the statistics of scores that reports quote (NumPy)."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class RunningMoments(eqx.Module):
+    """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merging after Chan et
+    al., 1983)."""
+
+    count: Int[Array, ""]
+    mean: Float[Array, "*shape"]
+    m2: Float[Array, "*shape"]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...] = ()) -> "RunningMoments":
+        # Two separate arrays: a donated buffer may stand in a tree only once.
+        return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
+
+    @classmethod
+    def of(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
+        """The moments of a batch, along its first axis."""
+        mean = batch.mean(0)
+        deviation = batch - jnp.broadcast_to(mean, batch.shape)
+        return cls(jnp.asarray(batch.shape[0], jnp.int32), mean, (deviation**2).sum(0))
+
+    def merge(self, other: "RunningMoments") -> "RunningMoments":
+        """The moments of both streams together. Merging with an empty one changes nothing.
+
+        n = nᵃ + nᵇ,  δ = μᵇ − μᵃ,  μ = μᵃ + δ nᵇ/n,  M₂ = M₂ᵃ + M₂ᵇ + δ² nᵃnᵇ/n
+        """
+        count = self.count + other.count
+        own, others = self.count.astype(jnp.float32), other.count.astype(jnp.float32)
+        share = others / jnp.maximum(own + others, 1.0)
+        delta = other.mean - self.mean
+        return RunningMoments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * own * share)
+
+    @property
+    def variance(self) -> Float[Array, "*shape"]:
+        """The population variance, 1 before anything was seen."""
+        count = self.count.astype(jnp.float32)
+        return jnp.where(self.count > 0, self.m2 / jnp.maximum(count, 1.0), 1.0)
+
+    def normalize(self, x: Float[Array, "*batch_and_shape"], *, clip: float, eps: float = 1e-8) -> Array:
+        """(x − μ)/√(σ² + ε), clipped to ±clip, for `x` with any leading axes."""
+        mean, scale = (jnp.broadcast_to(a, x.shape) for a in (self.mean, jax.lax.rsqrt(self.variance + eps)))
+        return jnp.clip((x - mean) * scale, -clip, clip)
+
+
+def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """The interquartile mean: the mean of the middle half, robust and less noisy than the median (Agarwal et al.,
+    2021).
+
+    The quarter cut from each end is rounded down to whole scores, as `scipy.stats.trim_mean(scores, 0.25)` does.
+    """
+    scores = np.asarray(scores, np.float64)
+    ordered = np.sort(scores.ravel() if axis is None else np.moveaxis(scores, axis, 0), axis=0)
+    cut = len(ordered) // 4
+    return ordered[cut : len(ordered) - cut].mean(0)
+
+
+def bootstrap_interval(
+    scores: np.ndarray,
+    *,
+    statistic: Callable[..., np.ndarray] = iqm,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(low, high)`: the percentile bootstrap interval of `statistic` over the first axis of `scores`.
+
+    `scores` is `[n]`, one score a run or episode, or `[n, tasks]`: then each task's column is resampled on its own (the
+    stratified bootstrap of Agarwal et al., 2021) and the statistic is of all resampled scores together.
+    """
+    scores = np.asarray(scores, np.float64)
+    generator = np.random.default_rng(seed)
+    columns = scores.reshape(len(scores), -1)
+    picks = generator.integers(len(columns), size=(samples, *columns.shape))
+    resampled = np.take_along_axis(columns[None], picks, axis=1).reshape(samples, -1)
+    low, high = np.quantile(statistic(resampled, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return low, high
