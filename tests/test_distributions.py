@@ -20,8 +20,8 @@ def f32(x):
 
 
 def tanh_normal(loc, scale, low, high):
-    loc, scale = (jnp.broadcast_to(f32(x), jnp.shape(loc)) for x in (loc, scale))
-    return TanhNormal(loc, scale, f32(low), f32(high))
+    loc = f32(loc)
+    return TanhNormal(loc, jnp.broadcast_to(f32(scale), loc.shape), f32(low), f32(high))
 
 
 def central_difference(f, x, eps=1e-5):
@@ -30,7 +30,7 @@ def central_difference(f, x, eps=1e-5):
     return np.array([(f(x + eps * e) - f(x - eps * e)) / (2 * eps) for e in np.eye(len(x))])
 
 
-# --- Categorical -------------------------------------------------------------------------------------------------------
+# Categorical
 
 
 def test_categorical_equals_its_definition_for_unnormalised_logits():
@@ -110,7 +110,7 @@ def test_masked_gradients_are_zero_on_disallowed_actions_and_finite_elsewhere(ma
     assert (sum(mask) == 1) == bool((abs(gradient) < 1e-6 * scale).all())
 
 
-# --- MultiCategorical --------------------------------------------------------------------------------------------------
+# MultiCategorical
 
 
 def test_multi_categorical_is_the_product_of_its_components():
@@ -139,7 +139,7 @@ def test_multi_categorical_masks_lie_side_by_side():
     np.testing.assert_allclose(policy.entropy(), math.log(2), rtol=1e-6)
 
 
-# --- Normal ------------------------------------------------------------------------------------------------------------
+# Normal
 
 
 def test_normal_against_quadrature():
@@ -190,7 +190,7 @@ def test_normal_samples_follow_the_cdf_and_carry_gradients():
     np.testing.assert_allclose(dscale[0], noise, rtol=1e-5)
 
 
-# --- TanhNormal --------------------------------------------------------------------------------------------------------
+# TanhNormal
 
 
 def test_tanh_normal_integrates_to_one_over_the_box_and_kl_is_that_of_quadrature():
@@ -267,7 +267,7 @@ def test_tanh_normal_offers_no_entropy():
     assert not hasattr(TanhNormal, "entropy") and not issubclass(TanhNormal, AbstractDistribution)
 
 
-# --- all of them -------------------------------------------------------------------------------------------------------
+# all of them
 
 
 def build(name, batch):

@@ -19,7 +19,7 @@ class Range(NamedTuple):
     high: float = math.inf
     above: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: int | float) -> bool:
         return (value > self.low if self.above else value >= self.low) and value <= self.high
 
     def __str__(self) -> str:
@@ -72,15 +72,15 @@ def mismatch(value: Any, hint: Any) -> str | None:
         if problem:
             return " ".join([problem, *map(str, ranges)])
         concrete = not isinstance(value, jax.Array)
-        return next((f"{args[0].__name__} {r}" for r in ranges if concrete and value not in r), None)
+        return next((f"a number {r}" for r in ranges if concrete and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
     if origin is Literal:
         return None if value in args else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
-        fits = isinstance(value, tuple) and all(mismatch(v, args[0]) is None for v in value)
-        return None if fits else f"a tuple of {args[0].__name__ if hasattr(args[0], '__name__') else args[0]}"
+        problems = [mismatch(v, args[0]) for v in value] if isinstance(value, tuple) else ["a tuple"]
+        return next((f"a tuple, each {problem}" if problem != "a tuple" else problem for problem in problems if problem), None)
     if hint is float:
         number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
         return None if number and (isinstance(value, jax.Array) or math.isfinite(value)) else "a finite number"

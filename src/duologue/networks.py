@@ -186,8 +186,8 @@ class AbstractNetworks(Configurable):
         """What on-policy algorithms train. Raises `ConfigError` for a space it cannot serve."""
 
 
-class Separate(AbstractNetworks):
-    """A network for the actor and another for the critic."""
+class Networks(AbstractNetworks):
+    """Dense layers after the encoder that the observation space asks for, for the actor and for the critic."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of each hidden layer, after the encoder of the observation space."""
@@ -195,61 +195,35 @@ class Separate(AbstractNetworks):
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
     """Initial weights: orthogonal (gain sqrt 2) or LeCun normal; biases are 0."""
+    shared_trunk: bool = False
+    """One encoder and trunk for both, with a linear layer each, instead of two networks."""
     state_dependent_std: bool = False
     """Box actions: let log σ depend on the observation instead of being one parameter for each action dimension."""
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box."""
 
-    def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic:
+    def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
-        actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
-        critic_encoder = encoder(spec.observation, init=self.init, key=keys[1])
         head = policy_head(
             spec.action, state_dependent_std=self.state_dependent_std, initial_log_std=self.initial_log_std
         )
-        activation = ACTIVATIONS[self.activation]
+        actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
+        sizes, activation = (actor_encoder.size, *self.hidden_sizes), ACTIVATIONS[self.activation]
+        if self.shared_trunk:
+            return SharedActorCritic(
+                encoder=actor_encoder,
+                trunk=Trunk(sizes, activation=activation, init=self.init, key=keys[1]),
+                actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
+                head=head,
+                critic=Dense(sizes[-1], 1, scale=1.0, init=self.init, key=keys[3]),
+            )
+        actor = MLP(
+            (*sizes, head.size), activation=activation, output_scale=POLICY_SCALE, init=self.init, key=keys[2]
+        )
         return SeparateActorCritic(
             actor_encoder=actor_encoder,
-            actor=MLP(
-                (actor_encoder.size, *self.hidden_sizes, head.size),
-                activation=activation,
-                output_scale=POLICY_SCALE,
-                init=self.init,
-                key=keys[2],
-            ),
+            actor=actor,
             head=head,
-            critic_encoder=critic_encoder,
-            critic=MLP(
-                (critic_encoder.size, *self.hidden_sizes, 1), activation=activation, init=self.init, key=keys[3]
-            ),
-        )
-
-
-class Shared(AbstractNetworks):
-    """One trunk for both, with a linear layer for the actor and another for the critic."""
-
-    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of each hidden layer, after the encoder of the observation space."""
-    activation: Activation = "tanh"
-    """Nonlinearity of the hidden layers."""
-    init: Init = "orthogonal"
-    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal; biases are 0."""
-    state_dependent_std: bool = False
-    """Box actions: let log σ depend on the observation instead of being one parameter for each action dimension."""
-    initial_log_std: float = 0.0
-    """Box actions: initial log σ, in half-ranges of a bounded box."""
-
-    def actor_critic(self, spec: EnvSpec, *, key: Array) -> SharedActorCritic:
-        keys = jax.random.split(key, 4)
-        observation = encoder(spec.observation, init=self.init, key=keys[0])
-        head = policy_head(
-            spec.action, state_dependent_std=self.state_dependent_std, initial_log_std=self.initial_log_std
-        )
-        sizes = (observation.size, *self.hidden_sizes)
-        return SharedActorCritic(
-            encoder=observation,
-            trunk=Trunk(sizes, activation=ACTIVATIONS[self.activation], init=self.init, key=keys[1]),
-            actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
-            head=head,
-            critic=Dense(sizes[-1], 1, scale=1.0, init=self.init, key=keys[3]),
+            critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
+            critic=MLP((*sizes, 1), activation=activation, init=self.init, key=keys[3]),
         )

@@ -29,7 +29,7 @@ def gradient_step(
     """
     gradient, metrics = jax.grad(loss, has_aux=True)(params, *args)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, {**metrics, "gradient_norm": optax.global_norm(gradient)}
+    return optax.apply_updates(params, updates), opt_state, {**metrics, "gradient_norm": optax.tree.norm(gradient)}
 
 
 class Linear(Configurable):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
-from duologue.networks import AbstractActorCritic, AbstractNetworks, Separate
+from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step
 from duologue.returns import gae, over_envs
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -78,8 +78,8 @@ class A2C(AbstractAlgorithm[A2CState]):
     """Clip of the gradient's global norm over actor and critic together; None for no clip."""
     optimizer: RMSProp | Adam = RMSProp()
     """The optimiser of actor and critic together."""
-    networks: AbstractNetworks = Separate()
-    """Builds actor and critic: `Separate` trunks or a `Shared` one, or an object of your own."""
+    networks: AbstractNetworks = Networks()
+    """Builds actor and critic: `Networks`, or an object of your own."""
     reward_scale: Positive = 1.0
     """Rewards are multiplied by this before learning; returns are logged as they came."""
     reward_clip: Positive | None = None

@@ -1,0 +1,80 @@
+"""The score of an agent: how it is found, what it is, and how sure it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs import AbstractHostEnvs
+from duologue.loops.evaluate import compile_evaluation, evaluate_host
+from duologue.loops.state import key_for, run_key
+from duologue.run.plan import EnvSource, Plan
+from duologue.statistics import bootstrap_interval, iqm
+from duologue.types import PyTree
+
+MAX_HOST_ENVS = 16
+"""Gymnasium environments that play test episodes side by side."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of test episodes, `[episodes]`, or `[S, episodes]` for several seeds."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """What is resampled: the return of each episode, or the mean return of each seed."""
+        return self.returns if self.returns.ndim == 1 else self.returns.mean(1)
+
+    @property
+    def over(self) -> str:
+        """What the interval is over: `"100 episodes"` of one agent, or `"5 seeds"`."""
+        count, unit = len(self.scores), "episode" if self.returns.ndim == 1 else "seed"
+        return f"{count} {unit}{'s' if count != 1 else ''}"
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    @property
+    def iqm(self) -> float:
+        """The interquartile mean of the same scores."""
+        return float(iqm(self.scores))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of the mean."""
+        low, high = bootstrap_interval(self.scores, statistic=np.mean)
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"mean return {self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
+            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
+        )
+
+
+def evaluator(
+    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str
+) -> Callable[[PyTree], Evaluation]:
+    """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
+
+    `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The state
+    of several `seeds` leads with their axis.
+    """
+    keys = [key_for(run_key(seed), purpose) for seed in seeds]
+    algorithm: AnyAlgorithm = plan.algorithm
+    envs = plan.envs(source, purpose=purpose, num_envs=episodes, seed=seeds[0])
+    if isinstance(envs, AbstractHostEnvs):
+        def host(state: PyTree) -> Evaluation:
+            return Evaluation(*evaluate_host(algorithm, state, envs, episodes=episodes, key=keys[0]))
+        return host
+    play = compile_evaluation(algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
+    key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
+    return lambda state: Evaluation(*jax.device_get(play(state, key)))

@@ -1,0 +1,172 @@
+"""Learning curves of finished and running runs, ready for a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from duologue.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+from duologue.run import files, log
+from duologue.statistics import bootstrap_interval
+
+TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind people tell apart too."""
+FORMATS = ("png", "svg", "pdf")
+PLACES = 400
+"""Places at most at which curves are averaged over seeds."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""`(steps, values)` of one seed."""
+
+
+class Line(NamedTuple):
+    """What is drawn of one metric of one group of runs: the mean over its seeds, and the interval around it."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
+    """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
+
+    Runs are grouped by algorithm and environment, seeds from one folder or several together. Evaluations are the main
+    line of a group and the return in training a thin one beside it, or the main line where nothing was evaluated. With
+    two seeds or more the main line is their mean, in a band that is its 95 % bootstrap interval. `key` draws one other
+    metric instead, like `"train/entropy"`.
+
+    Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
+    is not a run's, `MissingExtraError` without the extra `plots`.
+    """
+    kind = out.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError(f"out = {str(out)!r}: must end in .{', .'.join(FORMATS)}.")
+    drawing = figure(paths, key=key, title=title)
+    with files.replacing(out) as beside:
+        drawing.savefig(beside, format=kind, dpi=160)
+    return out
+
+
+def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None = None) -> Any:
+    """The `matplotlib.figure.Figure` that `learning_curve` writes; pyplot and its global state are not touched."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+    except ImportError as error:
+        raise MissingExtraError("plots", "drawing learning curves") from error
+    groups = grouped(paths, [key] if key else [EVALUATION, TRAINING])
+    name, labels = names(list(groups))
+    drawing = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = drawing.add_subplot()
+    for label, curves, colour in zip(labels, groups.values(), COLOURS * len(groups), strict=False):
+        for metric, line in reversed([(metric, summary(seeds)) for metric, seeds in curves.items()]):
+            _draw(axes, line, colour, f"{label} {_word(metric)}".strip(), main=metric == next(iter(curves)))
+    axes.set_title(title or name, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(_word(key) if key else "episode return")
+    axes.margins(x=0.01)
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#aaaaaa")
+    axes.tick_params(color="#aaaaaa", labelcolor="#444444")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.label.set_color("#444444")
+    drawing.legend(loc="outside lower left", frameon=False, fontsize=9, labelcolor="#222222")
+    return drawing
+
+
+def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[tuple[str, str], dict[str, list[Curve]]]:
+    """By algorithm and environment: one curve a seed for each of `metrics` that the group has."""
+    groups: dict[tuple[str, str], dict[str, list[Curve]]] = {}
+    seen: set[str] = set()
+    for path in paths:
+        rows = log.read(path / "metrics.jsonl")
+        seen |= {name for row in rows for name in row if "/" in name}
+        for metric in metrics:
+            found = [log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})]
+            found = [curve for curve in found if len(curve[0])]
+            if found:
+                groups.setdefault(identity(path), {}).setdefault(metric, []).extend(found)
+    if not groups:
+        where = ", ".join(map(str, paths)) or "an empty list of runs"
+        raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet. {nearest(metrics[0], seen)}")
+    # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
+    return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
+
+
+def identity(path: Path) -> tuple[str, str]:
+    """Algorithm and environment of a run by its config.json; what is not there is called by the folder's name, or
+    nothing."""
+    try:
+        config = files.read_json(path / "config.json")
+    except CheckpointError:
+        return path.name, ""
+    config = config if isinstance(config, dict) else {}
+    return _algorithm(config.get("algorithm")) or path.name, str(config.get("env") or "")
+
+
+def names(groups: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+    """A title of what all groups share, and a label for each of what they do not."""
+    algorithms, envs = ({group[i] for group in groups} for i in (0, 1))
+    if len(groups) == 1:
+        return " on ".join(filter(None, groups[0])), [""]
+    if len(envs) == 1:
+        return groups[0][1], [algorithm for algorithm, _ in groups]
+    if len(algorithms) == 1:
+        return groups[0][0], [env for _, env in groups]
+    return "Learning curves", [" on ".join(filter(None, group)) for group in groups]
+
+
+def summary(curves: Sequence[Curve]) -> Line:
+    """Mean and 95 % bootstrap interval of the mean over seeds, at the steps where all of them have data.
+
+    Between its own points a curve is a straight line. Raises `ConfigError` where the curves have no step in common.
+    """
+    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    if first > last:
+        raise ConfigError(
+            f"Seeds of one group have no steps in common: one ends at step {last:,}, another begins at {first:,}. "
+            "Leave out the run that is too short."
+        )
+    steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    if len(steps) > PLACES:
+        steps = np.linspace(first, last, PLACES)
+    values = np.stack([np.interp(steps, *curve) for curve in curves])
+    mean = values.mean(0)
+    if len(curves) == 1:
+        return Line(steps, mean, mean, mean, 1)
+    low, high = np.asarray([bootstrap_interval(column, statistic=np.mean) for column in values.T]).T
+    return Line(steps, mean, low, high, len(curves))
+
+
+def _draw(axes: Any, line: Line, colour: str, label: str, *, main: bool) -> None:
+    if not main:
+        label += " (mean)" if line.seeds > 1 else ""
+        axes.plot(line.steps, line.mean, color=colour, linewidth=0.9, alpha=0.45, label=label)
+        return
+    label += f" (mean and 95 % bootstrap interval over {line.seeds} seeds)" if line.seeds > 1 else " (1 seed)"
+    marks = {"marker": "o", "markersize": 3.5} if len(line.steps) <= 40 else {}
+    axes.plot(line.steps, line.mean, color=colour, linewidth=1.8, label=label, solid_capstyle="round", **marks)
+    if line.seeds > 1:
+        axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+
+
+def _word(metric: str) -> str:
+    words = {EVALUATION: "evaluation", TRAINING: "training"}
+    return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
+
+
+def _algorithm(node: Any) -> str:
+    """`SAC`, or `Normalized(SAC)` for a wrapper, of an algorithm in config.json."""
+    if not isinstance(node, dict):
+        return ""
+    inner = _algorithm(node.get("algorithm"))
+    return f"{node.get('type', '')}({inner})" if inner else str(node.get("type", ""))

@@ -1,0 +1,160 @@
+"""A run while it runs: the plain Python between chunks. Logging, evaluation, checkpoints, callbacks and signals live here."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from duologue.errors import DuologueError
+from duologue.loops import compiled, host
+from duologue.loops.state import LoopState, Totals
+from duologue.run import checkpoint
+from duologue.run.console import Screen, screen
+from duologue.run.evaluation import Evaluation, evaluator
+from duologue.run.log import JsonLines, Logger, TensorBoard
+from duologue.run.plan import Envs, EnvSource, Plan, is_compiled
+from duologue.run.signals import Interruption
+
+Callback = Callable[[int, Mapping[str, np.ndarray]], bool | None]
+"""Called after every row of metrics with the step and the row, `[S]` each for several seeds; `False` stops the run, saved."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same from the first chunk to the last."""
+
+    path: Path
+    plan: Plan
+    envs: Envs
+    source: EnvSource | None = None
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+    console: Console | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.plan.seed, self.plan.seed + self.plan.seeds))
+
+    @property
+    def loop(self) -> ModuleType:
+        """The module whose `start`, `restore` and `run` fit the environments."""
+        return compiled if is_compiled(self.envs) else host
+
+    def title(self) -> str:
+        seeds = f"seed {self.plan.seed}" if self.plan.seeds == 1 else f"seeds {self.seeds[0]}…{self.seeds[-1]}"
+        return f"{self.plan.name} · {self.plan.env} · {seeds} · {jax.devices()[0].device_kind}"
+
+    def drive(self, state: LoopState) -> LoopState:
+        """Go on from `state` to the planned steps, saving on the way; the last state is always saved.
+
+        After an interruption the state is saved and `KeyboardInterrupt` (or `SystemExit(143)` for SIGTERM) raised.
+        """
+        start = int(np.ravel(state.step)[0]) * self.plan.num_envs
+        sinks = [JsonLines(self.path / "metrics.jsonl"), TensorBoard(self.path / "tb"), *self.loggers]
+        shown = screen(self.plan.steps, self.title(), folder=self.path, console=self.console)
+        try:
+            with Interruption() as interruption, shown:
+                shown.start(start)
+                state = self._chunks(state, start, sinks, shown, interruption)
+        finally:
+            for sink in sinks:
+                sink.close()
+        interruption.raise_again()
+        return state
+
+    def _chunks(
+        self, state: LoopState, start: int, sinks: Sequence[Logger], shown: Screen, interruption: Interruption
+    ) -> LoopState:
+        plan = self.plan
+        saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
+        evaluate = self._evaluator()
+        step, stop, began = start, False, time.perf_counter()
+        shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
+        chunks = self.loop.run(
+            plan.algorithm, self.envs, state, steps=plan.steps, interval=plan.log_every, interrupted=interruption
+        )
+        for now, state, totals in chunks:
+            metrics = row(totals, steps=(now - step) * plan.seeds, seconds=time.perf_counter() - began)
+            step, began = now, time.perf_counter()
+            if evaluated.due(step) and not interruption():
+                score = evaluate(state.algorithm)
+                metrics |= evaluation_row(score)
+                if score.mean > best:
+                    best = score.mean
+                    self._save(state, step, score=best, directory="best")
+                    shown.note(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
+            self._write(sinks, step, metrics)
+            shown.update(step, {name: float(np.mean(value)) for name, value in metrics.items()})
+            stop = any([callback(step, metrics) is False for callback in self.callbacks])
+            self._check(metrics, step)
+            if saved.due(step) or stop or interruption() or step >= plan.steps:
+                self._save(state, step)
+            if stop or interruption():
+                shown.note(f"stopped at step {step:,}, saved")
+                break
+        return state
+
+    def _evaluator(self) -> Callable[[Any], Evaluation]:
+        """Periodic evaluation; nothing is made for a run without it."""
+        if self.plan.evaluate_every is None:
+            return lambda _: Evaluation(np.zeros(0), np.zeros(0))
+        purpose, episodes = "evaluate while training", self.plan.evaluate_episodes
+        return evaluator(self.plan, self.source, seeds=self.seeds, episodes=episodes, purpose=purpose)
+
+    def _best(self) -> float:
+        """The best score so far, −∞ before the first."""
+        found = checkpoint.newest(self.path / "checkpoints" / "best")
+        return -np.inf if found is None else checkpoint.info(found)["score"]
+
+    def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
+        where = self.path / "checkpoints" / directory
+        checkpoint.save(where, step, jax.device_get(state), info={"step": step, "score": score})
+        checkpoint.prune(where, keep=2 if directory == "latest" else 1)
+
+    def _write(self, sinks: Sequence[Logger], step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        for index, seed in enumerate(self.seeds):
+            one = {name: float(np.ravel(value)[index] if np.ndim(value) else value) for name, value in metrics.items()}
+            for sink in sinks:
+                sink.write(step, seed, one)
+
+    def _check(self, metrics: Mapping[str, np.ndarray], step: int) -> None:
+        """Raise where learning has diverged: nothing good can follow, and a good checkpoint is on disk."""
+        for name, value in metrics.items():
+            if name.startswith("train/") and not np.isfinite(value).all():
+                seeds = "" if self.plan.seeds == 1 else f" for seed {self.seeds[int(np.argmin(np.isfinite(value)))]}"
+                raise DuologueError(
+                    f"Learning has diverged: {name} is not finite at step {step:,}{seeds}. The checkpoints before it are "
+                    "intact. A smaller learning rate, a smaller max_gradient_norm or normalised observations may help."
+                )
+
+
+class Every:
+    """Whether a multiple of `interval` has been passed since the last time it was asked; never, for `None`."""
+
+    def __init__(self, interval: int | None, start: int):
+        self.interval, self.last = interval, start
+
+    def due(self, step: int) -> bool:
+        passed = self.interval is not None and step // self.interval > self.last // self.interval
+        self.last = step
+        return passed
+
+
+def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray]:
+    """One row of metrics under the names users know; `[S]` each for several seeds."""
+    return {**totals.summary(), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
+
+
+def evaluation_row(score: Evaluation) -> dict[str, np.ndarray]:
+    """What an evaluation adds to a row."""
+    return {
+        "eval/mean_reward": score.returns.mean(-1),
+        "eval/std_reward": score.returns.std(-1),
+        "eval/mean_ep_length": score.lengths.mean(-1),
+    }

@@ -1,0 +1,219 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from duologue.encoders import CNN, MLP, Dense, Trunk, encoder, image_shape, initial_weight, nature_cnn, small_cnn
+from duologue.errors import ConfigError
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete
+
+KEY = jax.random.key(0)
+BATCHES = [(), (3,), (2, 3)]
+SPACES = {
+    "vector": Box((5,), "float64"),
+    "scalar": Box(()),
+    "matrix": Box((2, 3)),
+    "tiny image": Box((2, 2, 3)),
+    "stack": Box((2, 36, 40), "uint8"),
+    "image": Box((40, 36, 3), "uint8"),
+    "minatar": Box((10, 10, 4), "bool"),
+    "discrete": Discrete(4),
+    "multi": MultiDiscrete((2, 3)),
+    "dict": Dict({"b": Box((2,)), "a": Discrete(3), ACTION_MASK: Box((7,), "int8")}),
+}
+SIZES = {"vector": 5, "scalar": 1, "matrix": 6, "tiny image": 12, "stack": 512, "image": 512, "minatar": 128}
+SIZES |= {"discrete": 4, "multi": 5, "dict": 5}
+
+
+def sample(space, batch=(), rng=None):
+    """A random observation of the space, as a NumPy array or a dict of them."""
+    rng = rng or np.random.default_rng(0)
+    match space:
+        case Discrete(n):
+            return rng.integers(n, size=batch, dtype=np.int32)
+        case MultiDiscrete(nvec):
+            return rng.integers(nvec, size=(*batch, len(nvec)), dtype=np.int32)
+        case Dict(spaces):
+            return {name: sample(part, batch, rng) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            values = rng.random((*batch, *shape)) * (256 if dtype == "uint8" else 2)
+            return values.astype("float32" if dtype == "float64" else dtype)
+
+
+def on_device(obs):
+    return jax.tree.map(jnp.asarray, obs)
+
+
+def convolve(x, weight, bias, stride):
+    """Valid convolution of one image `[H, W, C]`, written out."""
+    kernel = weight.shape[0]
+    rows, columns = ((n - kernel) // stride + 1 for n in x.shape[:2])
+    y = np.empty((rows, columns, weight.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = x[i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+            y[i, j] = np.einsum("hwc,hwco->o", patch, weight) + bias
+    return y
+
+
+def cnn_by_hand(network, image):
+    """One image `[H, W, C]` of floats through a CNN, in NumPy."""
+    x = image
+    for layer in network.convolutions:
+        x = np.maximum(convolve(x, np.asarray(layer.weight), np.asarray(layer.bias), layer.stride), 0)
+    return np.maximum(x.reshape(-1) @ np.asarray(network.dense.weight) + np.asarray(network.dense.bias), 0)
+
+
+def with_random_biases(module):
+    """Biases start at zero; here they must matter."""
+    leaves, tree = jax.tree.flatten(module)
+    keys = jax.random.split(KEY, len(leaves))
+    return tree.unflatten(
+        [jax.random.normal(k, x.shape) if x.ndim == 1 else x for k, x in zip(keys, leaves, strict=True)]
+    )
+
+
+# Layers
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (5, 8), (3, 3, 4, 16)])
+def test_orthogonal_weights_are_orthogonal_times_their_scale(shape):
+    weight = np.asarray(initial_weight("orthogonal", shape, scale=0.7, key=KEY)).reshape(-1, shape[-1])
+    gram = weight.T @ weight if weight.shape[0] >= weight.shape[1] else weight @ weight.T
+    np.testing.assert_allclose(gram, 0.49 * np.eye(len(gram)), atol=1e-5)
+
+
+def test_lecun_weights_have_variance_one_over_inputs():
+    dense = np.asarray(initial_weight("lecun", (400, 200), scale=1.0, key=KEY))
+    convolution = np.asarray(initial_weight("lecun", (3, 3, 20, 200), scale=2.0, key=KEY))
+    np.testing.assert_allclose([dense.var() * 400, convolution.var() * 180], [1, 4], rtol=0.03)
+    assert abs(dense).max() < 2.3 / 20  # truncated at two standard deviations, rescaled
+
+
+def test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale():
+    for init, gain in (("orthogonal", np.sqrt(2)), ("lecun", 1.0)):
+        mlp = MLP((20, 16, 12, 4), activation=jnp.tanh, output_scale=0.01, init=init, key=KEY)
+        layers = [*mlp.trunk.layers, mlp.output]
+        assert [layer.weight.shape for layer in layers] == [(20, 16), (16, 12), (12, 4)]
+        assert all((layer.bias == 0).all() for layer in layers)
+        if init == "orthogonal":
+            for layer, scale in zip(layers, (gain, gain, 0.01), strict=True):
+                np.testing.assert_allclose(
+                    layer.weight.T @ layer.weight, scale**2 * np.eye(layer.weight.shape[1]), atol=1e-5 * scale**2
+                )
+        else:
+            assert layers[0].weight.std() * np.sqrt(20) == pytest.approx(1, rel=0.1)
+            assert layers[2].weight.std() * np.sqrt(12) == pytest.approx(0.01, rel=0.3)
+        assert len({float(layer.weight[0, 0]) for layer in layers}) == 3
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_mlp_equals_its_numpy_forward_pass(batch):
+    mlp = with_random_biases(MLP((5, 8, 6, 3), activation=jnp.tanh, init="lecun", key=KEY))
+    x = expected = np.random.default_rng(0).normal(size=(*batch, 5)).astype(np.float32)
+    for layer in mlp.trunk.layers:
+        expected = np.tanh(expected @ np.asarray(layer.weight) + np.asarray(layer.bias))
+    expected = expected @ np.asarray(mlp.output.weight) + np.asarray(mlp.output.bias)
+    np.testing.assert_allclose(mlp(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_hold_arrays_only_and_depend_on_their_key():
+    mlp = MLP((2, 3, 1), activation=jax.nn.relu, init="orthogonal", key=KEY)
+    assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(mlp))
+    np.testing.assert_allclose(jax.jit(lambda m, x: m(x))(mlp, jnp.ones(2)), mlp(jnp.ones(2)), rtol=1e-6)
+    assert (
+        Dense(2, 2, scale=1.0, init="lecun", key=jax.random.key(1)).weight[0, 0]
+        != (Dense(2, 2, scale=1.0, init="lecun", key=KEY).weight[0, 0])
+    )
+    trunk = Trunk((7,), activation=jnp.tanh, init="lecun", key=KEY)
+    np.testing.assert_array_equal(trunk(jnp.arange(7.0)), jnp.arange(7.0))
+
+
+# Encoders
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_is_encoded_to_its_size_for_any_leading_axes(name, batch):
+    network = encoder(SPACES[name], init="lecun", key=KEY)
+    features = network(on_device(sample(SPACES[name], batch)))
+    assert features.shape == (*batch, SIZES[name]) and features.dtype == jnp.float32
+    assert network.size == SIZES[name]
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(network))
+
+
+@pytest.mark.parametrize("name", ["matrix", "minatar", "dict"])
+def test_a_batch_is_encoded_as_its_elements_are(name):
+    network = jax.jit(encoder(SPACES[name], init="lecun", key=KEY).__call__)
+    obs = on_device(sample(SPACES[name], (2, 3)))
+    one = network(jax.tree.map(lambda x: x[1, 2], obs))
+    np.testing.assert_allclose(network(obs)[1, 2], one, rtol=1e-5, atol=1e-6)
+
+
+def test_one_hots():
+    np.testing.assert_array_equal(
+        encoder(Discrete(3), init="lecun", key=KEY)(jnp.asarray([2, 0])), [[0, 0, 1], [1, 0, 0]]
+    )
+    two = encoder(MultiDiscrete((2, 3)), init="lecun", key=KEY)
+    np.testing.assert_array_equal(two(jnp.asarray([[1, 0], [0, 2]])), [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
+
+
+def test_a_vector_is_passed_on_as_it_is():
+    obs = jnp.asarray([3, 255], jnp.uint8)
+    np.testing.assert_array_equal(encoder(Box((2,), "uint8"), init="lecun", key=KEY)(obs), [3.0, 255.0])
+
+
+def test_dict_parts_are_joined_in_sorted_order_without_the_action_mask():
+    space = Dict(
+        {"z": Box((2,)), "a": Discrete(2), ACTION_MASK: Box((3,)), "m": Dict({"y": Box((1,)), "x": Box((1,))})}
+    )
+    obs = {
+        "m": {"y": jnp.asarray([6.0]), "x": jnp.asarray([5.0])},
+        "z": jnp.asarray([7.0, 8.0]),
+        ACTION_MASK: jnp.full(3, jnp.nan),
+        "a": jnp.int32(1),
+    }
+    np.testing.assert_array_equal(encoder(space, init="lecun", key=KEY)(obs), [0, 1, 5, 6, 7, 8])
+
+
+def test_a_dict_of_a_mask_alone_is_refused():
+    with pytest.raises(ConfigError, match="holds nothing to observe"):
+        encoder(Dict({ACTION_MASK: Box((2,))}), init="lecun", key=KEY)
+
+
+def test_published_architectures():
+    network = encoder(Box((4, 84, 84), "uint8"), init="lecun", key=KEY)
+    shapes = [layer.weight.shape for layer in network.convolutions]
+    assert shapes == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64)]
+    assert [layer.stride for layer in network.convolutions] == [4, 2, 1]
+    assert network.dense.weight.shape == (7 * 7 * 64, 512)
+
+    network = encoder(Box((10, 10, 6), "bool"), init="lecun", key=KEY)
+    assert [layer.weight.shape for layer in network.convolutions] == [(3, 3, 6, 16)]
+    assert network.dense.weight.shape == (8 * 8 * 16, 128)
+
+    assert nature_cnn((36, 36, 1), init="lecun", key=KEY).dense.weight.shape == (64, 512)
+    assert small_cnn((3, 35, 35), init="lecun", key=KEY).dense.weight.shape == (33 * 33 * 16, 128)
+    assert len(encoder(Box((36, 35, 3), "uint8"), init="lecun", key=KEY).convolutions) == 1
+    assert encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
+
+
+def test_channels_are_the_smaller_of_the_outer_axes_and_last_in_a_tie():
+    assert image_shape((4, 84, 90)) == (84, 90, 4)
+    assert image_shape((84, 90, 4)) == (84, 90, 4)
+    assert image_shape((10, 8, 10)) == (10, 8, 10)
+
+
+def test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes():
+    image = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
+    layers = ((3, 3, 2), (4, 2, 1))
+    last = with_random_biases(CNN((9, 7, 2), layers, 5, init="orthogonal", key=KEY))
+    expected = cnn_by_hand(last, image / 255)
+    assert (expected > 0).any()
+    np.testing.assert_allclose(last(jnp.asarray(image)), expected, rtol=1e-4, atol=1e-5)
+
+    first = with_random_biases(CNN((2, 9, 7), layers, 5, init="orthogonal", key=KEY))
+    np.testing.assert_allclose(first(jnp.asarray(np.moveaxis(image, -1, 0))), expected, rtol=1e-4, atol=1e-5)
+
+    floats = image.astype(np.float32) / 100
+    np.testing.assert_allclose(last(jnp.asarray(floats)), cnn_by_hand(last, floats), rtol=1e-4, atol=1e-5)
