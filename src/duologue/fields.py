@@ -80,7 +80,9 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return None if value in args else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         problems = [mismatch(v, args[0]) for v in value] if isinstance(value, tuple) else ["a tuple"]
-        return next((f"a tuple, each {problem}" if problem != "a tuple" else problem for problem in problems if problem), None)
+        return next(
+            (f"a tuple, each {problem}" if problem != "a tuple" else problem for problem in problems if problem), None
+        )
     if hint is float:
         number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
         return None if number and (isinstance(value, jax.Array) or math.isfinite(value)) else "a finite number"

@@ -217,9 +217,7 @@ class Networks(AbstractNetworks):
                 head=head,
                 critic=Dense(sizes[-1], 1, scale=1.0, init=self.init, key=keys[3]),
             )
-        actor = MLP(
-            (*sizes, head.size), activation=activation, output_scale=POLICY_SCALE, init=self.init, key=keys[2]
-        )
+        actor = MLP((*sizes, head.size), activation=activation, output_scale=POLICY_SCALE, init=self.init, key=keys[2])
         return SeparateActorCritic(
             actor_encoder=actor_encoder,
             actor=actor,

@@ -52,7 +52,7 @@ class RunningMoments(eqx.Module):
         return jnp.clip((x - mean) * scale, -clip, clip)
 
 
-def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray:
+def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | np.float64:
     """The interquartile mean: the mean of the middle half, robust and less noisy than the median (Agarwal et al.,
     2021).
 
@@ -71,7 +71,7 @@ def bootstrap_interval(
     level: float = 0.95,
     samples: int = 2000,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[float, float]:
     """`(low, high)`: the percentile bootstrap interval of `statistic` over the first axis of `scores`.
 
     `scores` is `[n]`, one score a run or episode, or `[n, tasks]`: then each task's column is resampled on its own (the
@@ -83,4 +83,4 @@ def bootstrap_interval(
     picks = generator.integers(len(columns), size=(samples, *columns.shape))
     resampled = np.take_along_axis(columns[None], picks, axis=1).reshape(samples, -1)
     low, high = np.quantile(statistic(resampled, axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return low, high
+    return float(low), float(high)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from duologue.envs.base import AbstractJaxEnvs
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key, track
 from duologue.types import PyTree, Transition
 
@@ -24,7 +24,21 @@ CHUNK_SECONDS = 0.5
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step; with several seeds every leaf leads with their axis."""
+    begin, keys = _begin(algorithm, envs), [run_key(seed) for seed in seeds]
+    return jax.jit(begin)(keys[0]) if len(keys) == 1 else jax.jit(jax.vmap(begin))(jnp.stack(keys))
 
+
+def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
+    """What `start` returns, as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda: start(algorithm, envs, seeds))
+
+
+def restore(envs: AbstractJaxEnvs, state: LoopState) -> tuple[LoopState, None]:
+    """A loaded state goes on as it is: it holds the environments."""
+    return state, None
+
+
+def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
     def begin(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         return LoopState(
@@ -37,8 +51,7 @@ def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) 
             step=jnp.zeros((), jnp.int32),
         )
 
-    keys = [run_key(seed) for seed in seeds]
-    return jax.jit(begin)(keys[0]) if len(keys) == 1 else jax.jit(jax.vmap(begin))(jnp.stack(keys))
+    return begin
 
 
 def run(

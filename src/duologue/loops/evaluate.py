@@ -6,10 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from jaxtyping import Array, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.lean import lean_jit
 from duologue.loops.state import key_for
 from duologue.types import PyTree

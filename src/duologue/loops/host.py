@@ -4,36 +4,42 @@ waited for.
 A host array that was handed to a dispatched call is never written again: the CPU backend reads it in place.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
-from duologue.envs.base import AbstractHostEnvs
 from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.lean import lean_jit
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key
 from duologue.types import Metrics, Obs, PyTree, Step, Transition
 
 
-def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seed: int) -> LoopState:
-    """The state before the first step, with the environments reset."""
-    key = run_key(seed)
-    obs = envs.reset()
+def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
+    """The state before the first step, with the environments reset. Takes one seed."""
+    (seed,) = seeds
+    key, obs = run_key(seed), envs.reset()
     learner = jax.jit(lambda key: algorithm.init(envs.spec, key=key_for(key, "init")))(key)
     carry = algorithm.initial_carry(envs.num_envs)
     episodes = jax.tree.map(np.asarray, Episodes.begin(envs.num_envs))
     return LoopState(learner, carry, envs.snapshot(), obs, episodes, key, np.zeros((), np.int32))
 
 
+def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
+    """What `start` returns. What rebuilds the environments grows with their episodes: `...` stands for any array
+    there."""
+    state = start(algorithm, envs, seeds)
+    return dataclasses.replace(state, env={name: ... for name in state.env})
+
+
 def restore(envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
     """Bring fresh environments to where `state` left them; with a message in words where that cannot be done
     exactly."""
     obs, message = envs.restore(state.env)
-    return LoopState(
-        state.algorithm, state.carry, state.env, obs, jax.tree.map(np.array, state.episodes), state.key, state.step
-    ), message
+    return dataclasses.replace(state, obs=obs), message
 
 
 def run(

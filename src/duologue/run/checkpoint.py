@@ -124,8 +124,8 @@ def verify(path: Path) -> str | None:
     if path.is_symlink() or not path.is_dir():
         return "it is not a folder"
     try:
-        for entry in os.scandir(path):
-            if not entry.is_file(follow_symlinks=False):
+        for entry in path.iterdir():
+            if entry.is_symlink() or not entry.is_file():
                 return f"{entry.name} is not a plain file"
         manifest = read_manifest(path)
         found, wanted = set(os.listdir(path)), {MANIFEST, *manifest.files}
@@ -234,7 +234,7 @@ def _is_jax(leaf: Any) -> bool:
 
 def _form(leaf: Any) -> str:
     """Dtype and shape, as compared and as shown. What JAX would narrow to 32 bits here has 32."""
-    dtype = getattr(leaf, "dtype", np.asarray(leaf).dtype)
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if _is_jax(leaf):
         dtype = jax.dtypes.canonicalize_dtype(dtype)
     return f"{dtype}{list(np.shape(leaf))}"
@@ -253,9 +253,9 @@ def _well_formed(content: dict[str, Any]) -> bool:
         content.keys() == kinds.keys()
         and all(isinstance(content[name], kind) for name, kind in kinds.items())
         and content["files"].keys() == {STATE}
-        and isinstance(content["files"][STATE], dict)
-        and content["files"][STATE].keys() == {"size", "sha256"}
-        and all(isinstance(impl, str) for impl in content["keys"].values())
+        and all(isinstance(entry, dict) and entry.keys() == {"size", "sha256"} for entry in content["files"].values())
+        and all(isinstance(entry["size"], int) for entry in content["files"].values())
+        and all(isinstance(implementation, str) for implementation in content["keys"].values())
     )
 
 

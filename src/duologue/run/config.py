@@ -20,7 +20,7 @@ from duologue.algorithms.a2c import A2C
 from duologue.algorithms.normalized import Normalized
 from duologue.errors import ConfigError, nearest
 from duologue.fields import SYNONYMS, mismatch
-from duologue.networks import Separate, Shared
+from duologue.networks import Networks
 from duologue.optim import Adam, Linear, RMSProp
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
@@ -28,7 +28,7 @@ PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         *(A2C, Normalized),
-        *(Separate, Shared),
+        Networks,
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),
     )
@@ -80,13 +80,15 @@ def from_dict(data: dict[str, Any], *, extra: Sequence[type] = (), at: str = "")
         return _object(data, PUBLIC | {cls.__name__: cls for cls in extra}, at)
     except RecursionError as error:
         raise ConfigError(f"{at or 'the configuration'} is nested too deeply.") from error
+    except OverflowError as error:
+        raise ConfigError(f"{at or 'the configuration'} holds an integer that is too large for its field.") from error
 
 
 def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     where = at or "the configuration"
     name = data.get("type")
     if not isinstance(name, str):
-        raise ConfigError(f"{where} = {data!r}: must say which class it is, as in {{'type': 'Separate', …}}.")
+        raise ConfigError(f"{where} = {data!r}: must say which class it is, as in {{'type': 'Networks', …}}.")
     if name not in table:
         raise ConfigError(
             f"{_join(at, 'type')} = {name!r}: no public class of Duologue. {nearest(name, table)} "
@@ -96,10 +98,11 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     values = {field: value for field, value in data.items() if field != "type"}
-    for field in values.keys() - fields.keys():
-        synonym = SYNONYMS.get(field)
-        hint = f"Did you mean {synonym!r}?" if synonym in fields else nearest(field, fields)
-        raise ConfigError(f"{_join(at, field)}: {name} has no such field. {hint}")
+    unknown = next((field for field in values if field not in fields), None)
+    if unknown is not None:
+        synonym = SYNONYMS.get(unknown)
+        hint = f"Did you mean {synonym!r}?" if synonym in fields else nearest(unknown, fields)
+        raise ConfigError(f"{_join(at, unknown)}: {name} has no such field. {hint}")
     for field in fields.values():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
@@ -124,6 +127,8 @@ def _value(data: Any, hint: Any, table: dict[str, type], at: str) -> Any:
         parts = next((typing.get_args(arm)[0] for arm in _arms(hint) if typing.get_origin(arm) is tuple), None)
         if parts is not None:
             value = tuple(_value(part, parts, table, f"{at}[{i}]") for i, part in enumerate(data))
+    elif type(data) is int and float in (arms := _arms(hint)) and int not in arms:
+        value = float(data)  # JSON and people write 1 for 1.0
     problem = mismatch(value, hint)
     if problem:
         raise ConfigError(f"{at} = {data!r}: must be {problem}.")
@@ -157,9 +162,8 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
+        if len(set(names)) < len(names):
+            raise ConstructorError(None, None, "a name stands twice in this mapping", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

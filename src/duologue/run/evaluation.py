@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs import AbstractHostEnvs
 from duologue.loops.evaluate import compile_evaluation, evaluate_host
 from duologue.loops.state import key_for, run_key
 from duologue.run.plan import EnvSource, Plan
@@ -49,8 +47,7 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % bootstrap interval of the mean."""
-        low, high = bootstrap_interval(self.scores, statistic=np.mean)
-        return float(low), float(high)
+        return bootstrap_interval(self.scores, statistic=np.mean)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -65,16 +62,14 @@ def evaluator(
 ) -> Callable[[PyTree], Evaluation]:
     """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
 
-    `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The state
-    of several `seeds` leads with their axis.
+    `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
+    state of several `seeds` leads with their axis.
     """
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    algorithm: AnyAlgorithm = plan.algorithm
-    envs = plan.envs(source, purpose=purpose, num_envs=episodes, seed=seeds[0])
-    if isinstance(envs, AbstractHostEnvs):
-        def host(state: PyTree) -> Evaluation:
-            return Evaluation(*evaluate_host(algorithm, state, envs, episodes=episodes, key=keys[0]))
-        return host
-    play = compile_evaluation(algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
-    key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
-    return lambda state: Evaluation(*jax.device_get(play(state, key)))
+    if plan.compiled(source):
+        envs = plan.envs(source, purpose=purpose, num_envs=episodes, seed=seeds[0])
+        play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
+        key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
+        return lambda state: Evaluation(*jax.device_get(play(state, key)))
+    envs = plan.envs(source, purpose=purpose, num_envs=min(episodes, MAX_HOST_ENVS), seed=seeds[0])
+    return lambda state: Evaluation(*evaluate_host(plan.algorithm, state, envs, episodes=episodes, key=keys[0]))

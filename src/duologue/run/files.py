@@ -68,7 +68,6 @@ def replacing(path: Path) -> Iterator[Path]:
     with _writing(path):
         try:
             yield beside
-            sync(beside)
             os.replace(beside, path)
             sync(path.parent)
         except BaseException:
@@ -111,10 +110,11 @@ def discard(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead processes of this machine, or this one earlier, did not finish. Never call it while saving."""
-    for entry in folder.iterdir():
-        match = TEMPORARY.fullmatch(entry.name)
-        if match and match["host"] == socket.gethostname() and not _alive_elsewhere(int(match["pid"])):
-            _remove(entry)
+    with _writing(folder):
+        for entry in sorted(folder.iterdir()):
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and match["host"] == socket.gethostname() and not _alive_elsewhere(int(match["pid"])):
+                _remove(entry)
 
 
 def _remove(path: Path) -> None:
@@ -188,7 +188,8 @@ def parse_json(data: bytes, name: Path | str) -> Any:
     except ValueError as error:
         raise CheckpointError(f"{name} is not strict JSON: {error}") from error
     level, depth = [value], 0
-    while level := [x for v in level if isinstance(v, dict | list) for x in (v.values() if isinstance(v, dict) else v)]:
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        level = [part for x in level for part in (x.values() if isinstance(x, dict) else x)]
         depth += 1
         if depth > MAX_NESTING:
             raise CheckpointError(f"{name} is nested deeper than {MAX_NESTING}.")
@@ -196,10 +197,8 @@ def parse_json(data: bytes, name: Path | str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names if len(set(names)) < len(names) else ():
-        if names.count(name) > 1:
-            raise ValueError(f"the key {name!r} stands twice in one object")
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice in one object")
     return dict(pairs)
 
 

@@ -202,8 +202,9 @@ def _rows(values: np.ndarray, down: int, low: float | None, high: float | None) 
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
         return values
-    low, high = np.nanmin(values) if low is None else low, np.nanmax(values) if high is None else high
-    depth = (high - values) / (high - low) if high > low else values * 0 + 0.5
+    bottom = float(np.nanmin(values)) if low is None else low
+    top = float(np.nanmax(values)) if high is None else high
+    depth = (top - values) / (top - bottom) if top > bottom else values * 0 + 0.5
     return np.rint(np.clip(depth, 0, 1) * (down - 1))
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
-from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, make
+from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make
 from duologue.errors import ConfigError
 from duologue.fields import Range, mismatch
+from duologue.loops.state import run_key
 from duologue.optim import Linear
 from duologue.types import EnvSpec
 
@@ -18,8 +20,8 @@ Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs
 """An id, a callable that returns a Gymnasium environment, or an adapter."""
 
-INTERVALS = 200
-"""Rows of metrics in a run, unless `log_every` says otherwise."""
+ROWS, CHECKPOINTS = 200, 10
+"""In a run, unless `log_every` and `save_every` say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Plan:
     max_episode_steps: int | None = None
     evaluate_every: int | None = None
     evaluate_episodes: int = 10
-    save_every: int | None = None
+    save_every: int = 1
     log_every: int = 1
 
     @property
@@ -45,21 +47,74 @@ class Plan:
         """The algorithm's class, without the wrapper."""
         return type(getattr(self.algorithm, "algorithm", self.algorithm)).__name__
 
-    def envs(self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None) -> Envs:
-        """Environments of this run for one purpose. `source` is needed where the run was not made from an id."""
+    def compiled(self, source: EnvSource | None) -> bool:
+        """Whether the environments are written in JAX."""
+        return is_compiled(self.env if source is None else source)
+
+    def envs(
+        self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
+    ) -> Envs:
+        """Environments for one purpose. `source` is needed where the run was not made from an id."""
         if source is None and self.env.startswith("<"):
             raise ConfigError(
-                f"This run's environment was a Python object, {self.env}. Pass it again: "
+                f"The environment of this run was a Python object, {self.env}. Pass it again: "
                 "duologue.load(path, env=...), or run.evaluate(env=...)."
             )
-        return make(
+        envs = make(
             self.env if source is None else source,
             self.num_envs if num_envs is None else num_envs,
-            seed=self.seed,
+            seed=self.seed if seed is None else seed,
             purpose=purpose,
             max_episode_steps=self.max_episode_steps,
             asynchronous=self.asynchronous and purpose == "train",
         )
+        if envs.spec != self.spec:
+            raise ConfigError(
+                f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
+            )
+        return envs
+
+
+def make_plan(
+    algorithm: AnyAlgorithm, env: EnvSource, *, steps: int, seed: int, seeds: int, num_envs: int | None,
+    evaluate_every: int | None, evaluate_episodes: int, save_every: int | None, log_every: int | None,
+    max_episode_steps: int | None, asynchronous: bool,
+) -> tuple[Plan, Envs]:  # fmt: skip
+    """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
+    if not isinstance(algorithm, AbstractAlgorithm):
+        raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
+    num_envs = algorithm.experience.num_envs if num_envs is None else num_envs
+    check_arguments(
+        steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
+        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
+    )  # fmt: skip
+    envs = make(
+        env, num_envs, seed=seed, purpose="train", max_episode_steps=max_episode_steps, asynchronous=asynchronous
+    )
+    if seeds > 1 and not isinstance(envs, AbstractJaxEnvs):
+        raise ConfigError(
+            f"seeds = {seeds}: several seeds in one program need an environment written in JAX, such as "
+            "gymnax/CartPole-v1. Here, run the seeds one by one, each with its own `seed`."
+        )
+    rollout = num_envs * algorithm.experience.rollout_length
+    plan = Plan(
+        algorithm=with_horizon(algorithm, -(-steps // rollout)),
+        env=describe(env),
+        spec=envs.spec,
+        steps=steps,
+        seed=seed,
+        seeds=seeds,
+        num_envs=num_envs,
+        asynchronous=asynchronous,
+        max_episode_steps=max_episode_steps,
+        evaluate_every=evaluate_every,
+        evaluate_episodes=evaluate_episodes,
+        save_every=save_every or max(steps // CHECKPOINTS, rollout),
+        log_every=log_every or max(steps // ROWS, rollout),
+    )
+    # Refuses spaces that the algorithm cannot serve, before anything is made.
+    jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
+    return plan, envs
 
 
 def check_arguments(**arguments: Any) -> None:
@@ -81,7 +136,9 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
         if isinstance(value, Linear):
             return dataclasses.replace(value, updates=updates) if value.updates is None else value
         if dataclasses.is_dataclass(value):
-            return dataclasses.replace(value, **{f.name: fill(getattr(value, f.name)) for f in dataclasses.fields(value)})
+            return dataclasses.replace(
+                value, **{f.name: fill(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            )
         return value
 
     return fill(algorithm)

@@ -63,8 +63,8 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     drawing = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = drawing.add_subplot()
     for label, curves, colour in zip(labels, groups.values(), COLOURS * len(groups), strict=False):
-        for metric, line in reversed([(metric, summary(seeds)) for metric, seeds in curves.items()]):
-            _draw(axes, line, colour, f"{label} {_word(metric)}".strip(), main=metric == next(iter(curves)))
+        for metric, seeds in curves.items():
+            _draw(axes, summary(seeds), colour, f"{label} {_word(metric)}".strip(), main=metric == next(iter(curves)))
     axes.set_title(title or name, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
     axes.set_xlabel("environment steps")
     axes.set_ylabel(_word(key) if key else "episode return")
@@ -154,7 +154,7 @@ def _draw(axes: Any, line: Line, colour: str, label: str, *, main: bool) -> None
         return
     label += f" (mean and 95 % bootstrap interval over {line.seeds} seeds)" if line.seeds > 1 else " (1 seed)"
     marks = {"marker": "o", "markersize": 3.5} if len(line.steps) <= 40 else {}
-    axes.plot(line.steps, line.mean, color=colour, linewidth=1.8, label=label, solid_capstyle="round", **marks)
+    axes.plot(line.steps, line.mean, color=colour, linewidth=1.8, zorder=3, label=label, **marks)
     if line.seeds > 1:
         axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
 

@@ -1,19 +1,143 @@
-"""A trained agent and its folder: evaluate it, act with it, go on with it."""
+"""A run from outside: train it, load it, evaluate it, act with it, go on with it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array
+from rich.console import Console
 
-from duologue.algorithms.base import AnyAlgorithm
-from duologue.errors import ConfigError
-from duologue.loops.state import key_for, run_key
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.errors import CheckpointError, ConfigError
+from duologue.loops.state import LoopState, key_for, run_key
+from duologue.run import checkpoint, config, files
 from duologue.run.evaluation import Evaluation, evaluator
-from duologue.run.plan import EnvSource, Plan
+from duologue.run.log import Logger
+from duologue.run.plan import EnvSource, Plan, make_plan
+from duologue.run.session import Callback, Session
 from duologue.types import Box, Dict, Discrete, Obs, PyTree, Space
+
+
+def train(
+    algorithm: AnyAlgorithm,
+    env: EnvSource,
+    *,
+    steps: int,
+    seed: int = 0,
+    seeds: int = 1,
+    num_envs: int | None = None,
+    asynchronous: bool = False,
+    run_dir: str | Path | None = None,
+    evaluate_every: int | None = None,
+    evaluate_episodes: int = 10,
+    save_every: int | None = None,
+    log_every: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_episode_steps: int | None = None,
+    console: Console | None = None,
+) -> "Run | Runs":
+    """Train an agent, or `seeds` of them in one program, and return it. Steps are environment steps of one seed.
+
+    Arguments:
+        algorithm: what learns; its fields are its hyperparameters.
+        env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
+        adapter. steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
+        seed: of everything random. Agent i of `seeds` uses `seed + i` and equals the single run with that seed.
+        seeds: agents trained side by side, in environments written in JAX.
+        num_envs: environments of each agent; by default the algorithm's own number.
+        asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
+        run_dir: the new folder of this run; by default `runs/ALGORITHM/ENV/N`.
+        evaluate_every: steps between evaluations on separate environments; by default none.
+        evaluate_episodes: episodes of each of these.
+        save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
+        log_every: steps between rows of metrics; by default 200 in a run.
+        callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
+        loggers: further places for metrics, like `duologue.run.log.WandB`.
+        max_episode_steps: a time limit other than the environment's own.
+        console: where progress is shown; by default the terminal.
+
+    Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails;
+    `KeyboardInterrupt` after Ctrl-C, with everything saved.
+    """
+    plan, envs = make_plan(
+        algorithm, env, steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, asynchronous=asynchronous,
+        evaluate_every=evaluate_every, evaluate_episodes=evaluate_episodes, save_every=save_every,
+        log_every=log_every, max_episode_steps=max_episode_steps,
+    )  # fmt: skip
+    source = None if isinstance(env, str) else env
+    path = new_folder(plan) if run_dir is None else Path(run_dir)
+    if (path / "config.json").exists():
+        raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
+    path.mkdir(parents=True, exist_ok=True)
+    with files.RunLock(path):
+        files.write_json(path / "config.json", config.to_dict(plan))
+        files.write_json(path / "versions.json", checkpoint.fingerprint())
+        session = Session(path, plan, envs, source, callbacks, loggers, console)
+        return _finished(session, session.drive(session.loop.start(plan.algorithm, envs, session.seeds)))
+
+
+def resume(
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    env: EnvSource | None = None,
+    algorithm: type[AbstractAlgorithm] | Sequence[type] = (),
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    console: Console | None = None,
+) -> "Run | Runs":
+    """Go on with a run from its newest good checkpoint to `steps`, by default to the planned end.
+
+    In environments written in JAX the run goes on bit for bit; Gymnasium environments are brought back by replaying the
+    actions of their running episodes, and one that does not come back the same is named on the screen.
+    """
+    path, plan = Path(path), read_plan(path, algorithm)
+    plan = plan if steps is None else replace(plan, steps=steps)
+    with files.RunLock(path):
+        envs = plan.envs(env, purpose="train")
+        session = Session(path, plan, envs, env, callbacks, loggers, console)
+        found, notes = checkpoint.latest(path / "checkpoints" / "latest")
+        step = checkpoint.read_manifest(found).step
+        if step >= plan.steps:
+            raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
+        state, note = session.loop.restore(envs, session.load(found))
+        notes += [note] if note else []
+        notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
+        files.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
+        files.write_json(path / "config.json", config.to_dict(plan))
+        return _finished(session, session.drive(state, notes=notes))
+
+
+def load(
+    path: str | Path,
+    *,
+    which: str = "latest",
+    env: EnvSource | None = None,
+    algorithm: type[AbstractAlgorithm] | Sequence[type] = (),
+) -> "Run | Runs":
+    """The agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
+
+    `env` is needed to evaluate a run whose environment was a Python object, `algorithm` (a class, or several) where the
+    configuration names classes of your own. No environment is made. Raises `CheckpointError` where there is nothing
+    good.
+    """
+    path, plan = Path(path), read_plan(path, algorithm)
+    if which not in ("latest", "best"):
+        raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
+    found, warnings = checkpoint.latest(path / "checkpoints" / which)
+    for warning in warnings:
+        Console(stderr=True).print(warning, style="yellow")
+    keys = [run_key(seed) for seed in range(plan.seed, plan.seed + plan.seeds)]
+    init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
+    like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
+    state = checkpoint.load(found, like, part=".algorithm")
+    return _agents(path, plan, checkpoint.read_manifest(found).step, state, env)
 
 
 @dataclass(frozen=True)
@@ -25,14 +149,10 @@ class Run:
     seed: int
     step: int
     """Environment steps it has learned from."""
-    state: PyTree
+    state: PyTree = field(repr=False)
     """The algorithm's state."""
     env: EnvSource | None = None
     """The Python object its environments come from, where that is not an id."""
-
-    @property
-    def algorithm(self) -> AnyAlgorithm:
-        return self.plan.algorithm
 
     def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
         """Play `episodes` episodes with the test policy, in environments of their own."""
@@ -42,17 +162,12 @@ class Run:
     def policy(self, obs: Obs) -> np.ndarray:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
 
-        The test policy; where that samples, it draws anew from the same key at every call. Raises `ConfigError` for
+        The test policy; where that samples, it draws from the same key at every call. Raises `ConfigError` for
         observations of another shape.
         """
-        spec = self.plan.spec
-        single = not has_batch_axis(spec.observation, obs)
-        batch = jax.tree.map(lambda x: np.asarray(x)[None], obs) if single else jax.tree.map(np.asarray, obs)
-        batch = in_dtype(spec.observation, batch)
-        size = len(jax.tree.leaves(batch)[0])
-        key = key_for(run_key(self.seed), "policy")
-        action = np.asarray(_act(self.algorithm)(self.state, self.algorithm.initial_carry(size), batch, key))
-        match spec.action:
+        batch, single = as_batch(self.plan.spec.observation, obs)
+        action = np.asarray(_act(self.plan.algorithm, self.state, batch, key_for(run_key(self.seed), "policy")))
+        match self.plan.spec.action:
             case Discrete(start=start):
                 action = action + start
             case Box(low=low, high=high) if low is not None and high is not None:
@@ -62,12 +177,7 @@ class Run:
         return action[0] if single else action
 
     def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
-        """Go on to `steps` environment steps, from the newest good checkpoint; to the planned end by default.
-
-        Takes `callbacks`, `loggers` and `console` as `train` does.
-        """
-        from duologue.run.train import resume
-
+        """Go on with this run's folder: `duologue.resume` with its arguments."""
         return resume(self.path, steps=steps, env=self.env, **options)
 
 
@@ -78,26 +188,77 @@ class Runs(Sequence[Run]):
     path: Path
     plan: Plan
     step: int
-    state: PyTree
+    state: PyTree = field(repr=False)
     """The algorithm's states; every leaf leads with the seeds axis."""
     env: EnvSource | None = None
-
-    @property
-    def seeds(self) -> list[int]:
-        return list(range(self.plan.seed, self.plan.seed + self.plan.seeds))
 
     def __len__(self) -> int:
         return self.plan.seeds
 
-    def __getitem__(self, index: int) -> Run:
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(index)
+            raise IndexError(f"run {index} of {len(self)}")
         one = jax.tree.map(lambda x: x[index], self.state)
-        return Run(self.path, self.plan, self.seeds[index], self.step, one, self.env)
+        return Run(self.path, self.plan, self.plan.seed + index % len(self), self.step, one, self.env)
 
     def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
         """Play `episodes` episodes with each seed's test policy; the interval is over seeds."""
-        source = self.env if env is None else env
-        return evaluator(self.plan, source, seeds=self.seeds, episodes=episodes, purpose="evaluate")(self.state)
+        source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
+        return evaluator(self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate")(self.state)
 
     resume = Run.resume
+
+
+def read_plan(path: Path, algorithm: type[AbstractAlgorithm] | Sequence[type] = ()) -> Plan:
+    """What a run folder says it is. Raises `CheckpointError` where it says nothing."""
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
+    extra = (Plan, algorithm) if isinstance(algorithm, type) else (Plan, *algorithm)
+    plan = config.from_dict(files.read_json(path / "config.json"), extra=extra)
+    if not isinstance(plan, Plan):
+        raise CheckpointError(f"{path / 'config.json'} does not describe a run.")
+    return plan
+
+
+def new_folder(plan: Plan) -> Path:
+    """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
+    parent = Path("runs") / plan.name.lower() / "".join(c if c.isalnum() or c in "-._" else "-" for c in plan.env)
+    return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
+
+
+def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
+    """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
+    if isinstance(space, Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
+            raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
+        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
+        return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
+    shape, dtype = (space.shape, space.dtype) if isinstance(space, Box) else ((), "int32")
+    if not isinstance(space, Box | Discrete):
+        shape = (len(space.nvec),)
+    array = np.asarray(obs, dtype)
+    if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
+        raise ConfigError(
+            f"An observation of this run has shape {shape}, or (n, *{shape}) in a batch; got {array.shape}."
+        )
+    single = array.ndim == len(shape)
+    return (array[None] if single else array), single
+
+
+@eqx.filter_jit
+def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array) -> Array:
+    carry = algorithm.initial_carry(len(jax.tree.leaves(obs)[0]))
+    return algorithm.act(state, carry, obs, key=key, explore=False)[0]
+
+
+def _finished(session: Session, state: LoopState) -> Run | Runs:
+    step = int(np.ravel(state.step)[0]) * session.plan.num_envs
+    return _agents(session.path, session.plan, step, state.algorithm, session.source)
+
+
+def _agents(path: Path, plan: Plan, step: int, state: PyTree, env: EnvSource | None) -> Run | Runs:
+    if plan.seeds > 1:
+        return Runs(path, plan, step, state, env)
+    return Run(path, plan, plan.seed, step, state, env)

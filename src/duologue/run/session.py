@@ -1,4 +1,5 @@
-"""A run while it runs: the plain Python between chunks. Logging, evaluation, checkpoints, callbacks and signals live here."""
+"""A run while it runs: the plain Python between chunks. Logging, evaluation, checkpoints, callbacks and signals live
+here."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import DuologueError
+from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host
 from duologue.loops.state import LoopState, Totals
 from duologue.run import checkpoint
@@ -22,7 +23,8 @@ from duologue.run.plan import Envs, EnvSource, Plan, is_compiled
 from duologue.run.signals import Interruption
 
 Callback = Callable[[int, Mapping[str, np.ndarray]], bool | None]
-"""Called after every row of metrics with the step and the row, `[S]` each for several seeds; `False` stops the run, saved."""
+"""Called after every row of metrics with the step and the row, `[S]` each for several seeds; `False` stops the run,
+saved."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,20 @@ class Session:
         seeds = f"seed {self.plan.seed}" if self.plan.seeds == 1 else f"seeds {self.seeds[0]}…{self.seeds[-1]}"
         return f"{self.plan.name} · {self.plan.env} · {seeds} · {jax.devices()[0].device_kind}"
 
-    def drive(self, state: LoopState) -> LoopState:
+    def drive(self, state: LoopState, *, notes: Sequence[str] = ()) -> LoopState:
         """Go on from `state` to the planned steps, saving on the way; the last state is always saved.
 
         After an interruption the state is saved and `KeyboardInterrupt` (or `SystemExit(143)` for SIGTERM) raised.
         """
         start = int(np.ravel(state.step)[0]) * self.plan.num_envs
-        sinks = [JsonLines(self.path / "metrics.jsonl"), TensorBoard(self.path / "tb"), *self.loggers]
+        rows = JsonLines(self.path / "metrics.jsonl")
+        sinks = [rows, TensorBoard(self.path / "tb", self.seeds), *self.loggers]
         shown = screen(self.plan.steps, self.title(), folder=self.path, console=self.console)
         try:
             with Interruption() as interruption, shown:
                 shown.start(start)
+                for note in notes:
+                    shown.note(note)
                 state = self._chunks(state, start, sinks, shown, interruption)
         finally:
             for sink in sinks:
@@ -90,7 +95,7 @@ class Session:
                     self._save(state, step, score=best, directory="best")
                     shown.note(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
             self._write(sinks, step, metrics)
-            shown.update(step, {name: float(np.mean(value)) for name, value in metrics.items()})
+            shown.update(step, {name: over_seeds(value) for name, value in metrics.items()})
             stop = any([callback(step, metrics) is False for callback in self.callbacks])
             self._check(metrics, step)
             if saved.due(step) or stop or interruption() or step >= plan.steps:
@@ -99,6 +104,11 @@ class Session:
                 shown.note(f"stopped at step {step:,}, saved")
                 break
         return state
+
+    def load(self, path: Path) -> LoopState:
+        """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""
+        like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
+        return checkpoint.load(path, like)
 
     def _evaluator(self) -> Callable[[Any], Evaluation]:
         """Periodic evaluation; nothing is made for a run without it."""
@@ -109,12 +119,14 @@ class Session:
 
     def _best(self) -> float:
         """The best score so far, −∞ before the first."""
-        found = checkpoint.newest(self.path / "checkpoints" / "best")
-        return -np.inf if found is None else checkpoint.info(found)["score"]
+        try:
+            return checkpoint.read_manifest(checkpoint.latest(self.path / "checkpoints" / "best")[0]).info["score"]
+        except CheckpointError:
+            return -np.inf
 
     def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
         where = self.path / "checkpoints" / directory
-        checkpoint.save(where, step, jax.device_get(state), info={"step": step, "score": score})
+        checkpoint.save(where, step, state, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2 if directory == "latest" else 1)
 
     def _write(self, sinks: Sequence[Logger], step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -144,6 +156,12 @@ class Every:
         passed = self.interval is not None and step // self.interval > self.last // self.interval
         self.last = step
         return passed
+
+
+def over_seeds(value: np.ndarray) -> float:
+    """The mean of those seeds that have a number; NaN if none has."""
+    known = np.ravel(value)[~np.isnan(np.ravel(value))]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray]:

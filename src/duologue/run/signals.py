@@ -10,7 +10,8 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interruption:
-    """A context in which signals set a flag. Outside of the main thread it does nothing: signals do not arrive there."""
+    """A context in which signals set a flag. Outside of the main thread it does nothing: signals do not arrive
+    there."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -1,0 +1,21 @@
+"""Duologue: actor-critic reinforcement learning in JAX."""
+
+from duologue import networks as networks
+from duologue.algorithms.a2c import A2C as A2C
+from duologue.algorithms.normalized import Normalized as Normalized
+from duologue.errors import CheckpointError as CheckpointError
+from duologue.errors import ConfigError as ConfigError
+from duologue.errors import DuologueError as DuologueError
+from duologue.errors import EnvError as EnvError
+from duologue.errors import MissingExtraError as MissingExtraError
+from duologue.networks import Networks as Networks
+from duologue.optim import Adam as Adam
+from duologue.optim import Linear as Linear
+from duologue.optim import RMSProp as RMSProp
+from duologue.run.evaluation import Evaluation as Evaluation
+from duologue.run.report import learning_curve as learning_curve
+from duologue.run.run import Run as Run
+from duologue.run.run import Runs as Runs
+from duologue.run.run import load as load
+from duologue.run.run import resume as resume
+from duologue.run.run import train as train
