@@ -77,9 +77,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Discrete:
-    """The integers `0 … n - 1`. An adapter shifts spaces that start elsewhere."""
+    """The integers `0 … n - 1`. Where an environment counts from `start`, its adapter shifts: inside, all begin at 0."""
 
     n: int
+    start: int = 0
 
 
 @dataclass(frozen=True)

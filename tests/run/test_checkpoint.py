@@ -33,6 +33,11 @@ class Inner(eqx.Module):
     name: str = eqx.field(static=True)
 
 
+class Pair(eqx.Module):
+    net: Any
+    nets: Any
+
+
 def state(seed: float = 0.0) -> dict[str, Any]:
     weight = jnp.arange(6, dtype=jnp.float32).reshape(2, 3) + seed
     return {
@@ -78,6 +83,15 @@ def test_shapes_alone_are_enough_to_load(tmp_path):
     before = {"key": jax.random.key(3), "w": jnp.ones((2, 2))}
     path = checkpoint.save(tmp_path, 1, before, info={})
     assert_same(checkpoint.load(path, jax.eval_shape(lambda: before)), before)
+
+
+def test_a_part_is_loaded_alone(tmp_path):
+    before = Pair(state(), {"other": jnp.zeros(1)})
+    path = checkpoint.save(tmp_path, 1, before, info={})
+    assert_same(checkpoint.load(path, state(9.0), part=".net"), before.net)
+    assert_same(checkpoint.load(path, {"other": jnp.ones(1)}, part=".nets"), before.nets)
+    with pytest.raises(CheckpointError, match=r"\['other'\] \(absent in the checkpoint"):
+        checkpoint.load(path, {"other": jnp.ones(1)}, part=".ne")
 
 
 @pytest.mark.parametrize("tree", [{}, None, np.arange(3)])
@@ -358,11 +372,12 @@ def test_what_a_power_cut_would_lose_is_never_relied_on(tmp_path, monkeypatch):
     def note(name: str, args: tuple) -> None:
         if name == "fsync":
             log.append((name, Path(os.readlink(f"/proc/self/fd/{args[0]}")).name.partition(".tmp-")[0]))
-        elif name in ("rename", "rmtree"):
+        elif name in ("rename", "replace", "rmtree"):
             log.append((name, Path(args[0]).name.partition(".tmp-")[0]))
 
     arm(note, monkeypatch.setattr)
     save_once(directory)
+    assert log[:3] == [("fsync", "config.json"), ("replace", "config.json"), ("fsync", tmp_path.name)]
     new, old = "step-000000000003", "step-000000000001"
     commit = log.index(("rename", new))
     assert log[commit - 3 : commit + 2] == [

@@ -1,7 +1,6 @@
 """Files: whole or not there, strict, locked."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -198,11 +197,12 @@ def test_lock_names_its_holder_and_dies_with_it(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(CheckpointError, match=rf"process {holder.pid} on {files.socket.gethostname()}"):
-            files.RunLock(tmp_path).__enter__()
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+            with pytest.raises(CheckpointError, match=rf"process {holder.pid} on {files.socket.gethostname()}"):
+                files.RunLock(tmp_path).__enter__()
+        finally:
+            holder.kill()
     for _ in range(2):  # taken over, and released by leaving
         with files.RunLock(tmp_path), pytest.raises(CheckpointError, match=f"process {os.getpid()} "):
             files.RunLock(tmp_path).__enter__()

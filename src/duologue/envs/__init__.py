@@ -1,10 +1,58 @@
-from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-def is_compiled(source):
-    return source.startswith(("gymnax/","probe/")) if isinstance(source,str) else isinstance(source, AbstractJaxEnvs)
-def make(env, num_envs, *, seed=0, purpose="train", max_episode_steps=None, asynchronous=False):
-    if isinstance(env,(AbstractHostEnvs,AbstractJaxEnvs)): return env
-    if isinstance(env,str) and env.startswith("gymnax/"):
+"""Environments behind one step contract, made from an id, a callable, or an adapter of your own."""
+
+from collections.abc import Callable
+
+import gymnasium as gym
+
+from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
+from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
+from duologue.errors import ConfigError
+
+COMPILED, PLANNED = ("gymnax", "probe"), ("brax", "playground", "envpool")
+"""Prefixes of ids of environments written in JAX, and of backends that are not built yet."""
+
+
+def is_compiled(env: str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs) -> bool:
+    """Whether an environment is written in JAX, and so runs in the compiled loop."""
+    return env.partition("/")[0] in COMPILED if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
+
+
+def make(
+    env: str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs,
+    num_envs: int,
+    *,
+    seed: int = 0,
+    purpose: str = "train",
+    max_episode_steps: int | None = None,
+    asynchronous: bool = False,
+) -> AbstractHostEnvs | AbstractJaxEnvs:
+    """`num_envs` environments of an id (`CartPole-v1`, `gymnax/CartPole-v1`), a callable, or an adapter as it is.
+
+    `asynchronous` steps each Gymnasium environment in a process of its own. Raises `ConfigError` for what there is not.
+    """
+    if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
+        if env.num_envs != num_envs:
+            raise ConfigError(f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}.")
+        return env
+    prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")
+    if asynchronous and is_compiled(env):
+        raise ConfigError(f"asynchronous: {env} is written in JAX and runs in one program. Leave it out.")
+    if prefix == "gymnax":
         from duologue.envs.gymnax import GymnaxEnvs
-        return GymnaxEnvs(env[7:], num_envs)
+
+        return GymnaxEnvs(name, num_envs, max_episode_steps=max_episode_steps)
+    if prefix == "probe":
+        from duologue.envs.probe import ProbeEnvs
+
+        return ProbeEnvs(name, num_envs)
+    if prefix in PLANNED:
+        raise ConfigError(f"env = {env!r}: the backend {prefix}/ is planned and not built yet.")
+    if not isinstance(env, str) and not callable(env):
+        raise ConfigError(f"env = {env!r}: must be an id, a callable that returns a gymnasium.Env, or an adapter.")
+    if asynchronous:
+        from duologue.envs.asynchronous import AsyncGymnasiumEnvs
+
+        return AsyncGymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)
     from duologue.envs.gymnasium import GymnasiumEnvs
+
     return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)

@@ -15,8 +15,8 @@ from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key, track
-from duologue.types import PyTree, Transition
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
+from duologue.types import Metrics, PyTree, Transition
 
 CHUNK_SECONDS = 0.5
 """A device call is made about this long, so that a person sees progress and can interrupt."""
@@ -90,7 +90,7 @@ def _program(
     """The jitted chunk, for any number of iterations, and a maker of zero totals."""
     iterate = _iteration(algorithm, envs)
     single = state if seeds is None else jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s), state)
-    metrics = jax.eval_shape(iterate, single)[1][0]
+    metrics = jax.eval_shape(lambda state: iterate(state, _keys(state))[1][0], single)
 
     def zero() -> Totals:
         totals = Totals.zero(metrics)
@@ -98,7 +98,13 @@ def _program(
 
     def chunk(state: LoopState, totals: Totals, iterations: Int[Array, ""]) -> tuple[LoopState, Totals]:
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
-        return jax.lax.fori_loop(0, iterations, lambda _, both: _accumulate(iterate, *both), (state, totals))
+        keys = _keys(state)
+
+        def once(_: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
+            state, seen = iterate(both[0], keys)
+            return state, _add(both[1], *seen)
+
+        return jax.lax.fori_loop(0, iterations, once, (state, totals))
 
     if seeds is not None:
         chunk = _over_seeds(chunk, seeds)
@@ -106,25 +112,30 @@ def _program(
     return lambda state, totals, iterations: jitted(state, totals, np.int32(iterations)), jax.jit(zero)
 
 
-def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[LoopState], tuple[LoopState, PyTree]]:
-    """One rollout and one update: `state -> (state, (metrics, finished episodes, fault))`."""
-    length = algorithm.experience.rollout_length
+def _keys(state: LoopState) -> dict[str, Array]:
+    """The keys of the loop's purposes, made once a chunk."""
+    return {purpose: purpose_key(state.key, purpose) for purpose in ("act", "env", "update")}
 
-    def step(state: LoopState, _: None) -> tuple[LoopState, PyTree]:
+
+def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[..., tuple[LoopState, PyTree]]:
+    """One rollout and one update: `(state, keys) -> (state, (metrics, finished episodes, fault))`."""
+    length, fold = algorithm.experience.rollout_length, jax.random.fold_in
+
+    def step(keys: dict[str, Array], state: LoopState) -> tuple[LoopState, PyTree]:
         action, extras, carry = algorithm.act(
-            state.algorithm, state.carry, state.obs, key=key_for(state.key, "act", state.step), explore=True
+            state.algorithm, state.carry, state.obs, key=fold(keys["act"], state.step), explore=True
         )
-        env, seen = envs.step(state.env, action, key=key_for(state.key, "env", state.step))
+        env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
         episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)
         state = LoopState(learner, carry, env, seen.obs, episodes, state.key, state.step + 1)
         return state, (transition, finished)
 
-    def iterate(state: LoopState) -> tuple[LoopState, PyTree]:
+    def iterate(state: LoopState, keys: dict[str, Array]) -> tuple[LoopState, PyTree]:
         began = state.step
-        state, (rollout, finished) = jax.lax.scan(step, state, None, length)
-        learner, metrics = algorithm.update(state.algorithm, rollout, key=key_for(state.key, "update", began))
+        state, (rollout, finished) = jax.lax.scan(lambda state, _: step(keys, state), state, None, length)
+        learner, metrics = algorithm.update(state.algorithm, rollout, key=fold(keys["update"], began))
         state = LoopState(learner, state.carry, state.env, state.obs, state.episodes, state.key, state.step)
         finished = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), finished)
         return state, (metrics, finished, _first_fault(rollout, began))
@@ -132,9 +143,9 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Loop
     return iterate
 
 
-def _accumulate(iterate: Callable, state: LoopState, totals: Totals) -> tuple[LoopState, Totals]:
-    state, (metrics, (episodes, returns, lengths), fault) = iterate(state)
-    return state, Totals(
+def _add(totals: Totals, metrics: Metrics, finished: tuple[Array, ...], fault: Array) -> Totals:
+    episodes, returns, lengths = finished
+    return Totals(
         episodes=totals.episodes + episodes,
         returns=totals.returns + returns,
         lengths=totals.lengths + lengths,

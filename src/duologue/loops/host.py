@@ -14,7 +14,7 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.lean import lean_jit
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, run_key
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key
 from duologue.types import Metrics, Obs, PyTree, Step, Transition
 
 
@@ -69,57 +69,81 @@ def run(
                 rows.append(
                     Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
                 )
-                player.newest, obs = rows[-1], seen.obs
+                player.note(rows[-1])
                 tally.add(seen)
+                obs = seen.obs
             rollout = jax.tree.map(lambda *column: np.array(column), *rows)
             raise_fault(first_fault(rollout, step), count)
             player.learn(rollout, step)
             step += length
-        learner, carry, metrics = player.learner, player.carry, player.fetch()
+        learner, carry = player.state()
         state = LoopState(learner, carry, envs.snapshot(), obs, tally.episodes(), state.key, np.asarray(step, np.int32))
-        yield step * count, state, tally.totals(metrics)
+        yield step * count, state, tally.totals(player.fetch())
 
 
 class _Player:
-    """The learner as the host sees it: two or three jitted programs, and the newest state they returned."""
+    """The learner and its carry as the host holds them: a flat list of leaves, and the two or three programs that read it.
+
+    A list, for flattening a tree of modules takes Python longer than a small network takes to act.
+    """
 
     def __init__(self, algorithm: AnyAlgorithm, state: LoopState):
-        self.learner, self.carry, self.newest = state.algorithm, state.carry, None
+        self._leaves, self._tree = jax.tree.flatten((state.algorithm, state.carry))
+        self._carried = len(jax.tree.leaves(state.carry))
         self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
-        key = state.key
+        self._newest: Transition | None = None
+        self._metrics: list[Metrics] = []
+        act_key, update_key = (purpose_key(state.key, purpose) for purpose in ("act", "update"))
 
-        def act(learner: PyTree, carry: PyTree, obs: Obs, t: Array) -> tuple[Array, dict[str, Array], PyTree]:
-            return algorithm.act(learner, carry, obs, key=key_for(key, "act", t), explore=True)
+        def act(leaves: list[Array], obs: Obs, t: Array) -> tuple[Array, dict[str, Array], list[Array]]:
+            learner, carry = jax.tree.unflatten(self._tree, leaves)
+            action, extras, carry = algorithm.act(learner, carry, obs, key=jax.random.fold_in(act_key, t), explore=True)
+            return action, extras, jax.tree.leaves(carry)
 
-        def watch_and_act(learner: PyTree, carry: PyTree, newest: Transition, obs: Obs, t: Array) -> tuple:
-            learner, carry = algorithm.observe(learner, carry, newest)
-            return learner, act(learner, carry, obs, t)
+        def watch(leaves: list[Array], newest: Transition) -> list[Array]:
+            return jax.tree.leaves(algorithm.observe(*jax.tree.unflatten(self._tree, leaves), newest))
 
-        def learn(learner: PyTree, carry: PyTree, rollout: Transition, t: Array) -> tuple[PyTree, PyTree, Metrics]:
+        def watch_and_act(leaves: list[Array], newest: Transition, obs: Obs, t: Array) -> tuple[list[Array], tuple]:
+            leaves = watch(leaves, newest)
+            return leaves, act(leaves, obs, t)
+
+        def learn(leaves: list[Array], rollout: Transition, t: Array) -> tuple[list[Array], Metrics]:
             if self.watches:
-                learner, carry = algorithm.observe(learner, carry, jax.tree.map(lambda x: x[-1], rollout))
-            learner, metrics = algorithm.update(learner, rollout, key=key_for(key, "update", t))
-            return learner, carry, metrics
+                leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
+            learner, carry = jax.tree.unflatten(self._tree, leaves)
+            learner, metrics = algorithm.update(learner, rollout, key=jax.random.fold_in(update_key, t))
+            return jax.tree.leaves((learner, carry)), metrics
 
-        self._view, self._act = lean_jit(act, self.learner, self.carry, state.obs, np.int32(0))
-        self._seen = self._view(self.learner)
+        self._view, self._act = lean_jit(act, self._leaves, state.obs, np.int32(0))
         self._watch_and_act = jax.jit(watch_and_act, donate_argnums=0)
         self._learn = jax.jit(learn, donate_argnums=0)
-        self._metrics: list[Metrics] = []
+        self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
         """Actions for `obs`; takes note of the newest transition on the way, where the algorithm wants to."""
-        if self.watches and self.newest is not None:
-            self.learner, out = self._watch_and_act(self.learner, self.carry, self.newest, obs, np.int32(t))
+        if self._newest is not None:
+            self._leaves, out = self._watch_and_act(self._leaves, self._newest, obs, np.int32(t))
         else:
-            out = self._act(self._seen, self.carry, obs, np.int32(t))
-        action, extras, self.carry = out
+            out = self._act(self._seen, obs, np.int32(t))
+        action, extras, carry = out
+        if carry:
+            self._leaves[-self._carried :] = carry
+            self._seen = self._view(self._leaves)
         return np.asarray(action), extras
 
+    def note(self, newest: Transition) -> None:
+        """Have `newest` observed by the next call that is made anyway."""
+        if self.watches:
+            self._newest = newest
+
     def learn(self, rollout: Transition, t: int) -> None:
-        self.learner, self.carry, metrics = self._learn(self.learner, self.carry, rollout, np.int32(t))
+        self._leaves, metrics = self._learn(self._leaves, rollout, np.int32(t))
         self._metrics.append(metrics)
-        self._seen, self.newest = self._view(self.learner), None
+        self._seen, self._newest = self._view(self._leaves), None
+
+    def state(self) -> tuple[PyTree, PyTree]:
+        """The algorithm's state and the carry."""
+        return jax.tree.unflatten(self._tree, self._leaves)
 
     def fetch(self) -> list[dict[str, np.ndarray]]:
         """The metrics of every update since the last call."""

@@ -17,10 +17,14 @@ def run_key(seed: int) -> Key[Array, ""]:
     return jax.random.key(seed, impl="threefry2x32")
 
 
+def purpose_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
+    """The key that all of one purpose are folded from; loops make it once, outside."""
+    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
+
+
 def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The key of one purpose at one step: never of the order of calls, so what is logged or evaluated changes
-    nothing."""
-    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(purpose.encode())), step)
+    """The key of one purpose at one step: never of the order of calls, so what is logged or evaluated changes nothing."""
+    return jax.random.fold_in(purpose_key(key, purpose), step)
 
 
 class Episodes(eqx.Module):

@@ -93,18 +93,23 @@ def save(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], chec
     return path
 
 
-def load(path: Path, like: PyTree) -> PyTree:
+def load(path: Path, like: PyTree, *, part: str = "") -> PyTree:
     """The tree saved at `path`, in the structure of `like`: arrays or `jax.ShapeDtypeStruct`, typed keys included.
 
+    `part` names the subtree that `like` stands for, such as `".algorithm"`; everything by default. A leaf `...` of
+    `like` takes the NumPy array of its name, whatever its shape and dtype.
     Leaves that are JAX's in `like` come back as JAX arrays, all others as NumPy arrays. Raises `CheckpointError` for
     a damaged checkpoint, and for any difference of names, shapes or dtypes: nothing is ever cast.
     """
     problem = verify(path)
     if problem:
         raise CheckpointError(f"{path} cannot be loaded: {problem}.")
-    values = _with_keys(files.load_arrays(path / STATE), read_manifest(path).keys, path)
+    whole = _with_keys(files.load_arrays(path / STATE), read_manifest(path).keys, path)
+    values = {name.removeprefix(part): leaf for name, leaf in whole.items() if _is_below(part, name)}
     named = _named(like)
-    saved, wanted = ({name: _form(leaf) for name, leaf in leaves.items()} for leaves in (values, named))
+    wanted = {name: _form(leaf) for name, leaf in named.items() if leaf is not ...}
+    saved = {name: _form(leaf) for name, leaf in values.items() if named.get(name) is not ...}
+    wanted |= {name: "any array" for name, leaf in named.items() if leaf is ... and name not in values}
     differences = [
         f"{name} ({saved.get(name, 'absent')} in the checkpoint, {wanted.get(name, 'absent')} in this run)"
         for name in sorted(saved.keys() | wanted.keys())
@@ -222,6 +227,10 @@ def _with_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) 
         return arrays | {name: jax.random.wrap_key_data(jnp.array(arrays[name]), impl=keys[name]) for name in keys}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds PRNG keys that this version of JAX cannot use: {error}") from error
+
+
+def _is_below(part: str, name: str) -> bool:
+    return name.startswith(part) and name[len(part) : len(part) + 1] in ("", ".", "[")
 
 
 def _is_key(leaf: Any) -> bool:

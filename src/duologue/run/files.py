@@ -68,6 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with _writing(path):
         try:
             yield beside
+            sync(beside)
             os.replace(beside, path)
             sync(path.parent)
         except BaseException:

@@ -76,7 +76,7 @@ class Session:
     def _chunks(
         self, state: LoopState, start: int, sinks: Sequence[Logger], shown: Screen, interruption: Interruption
     ) -> LoopState:
-        plan = self.plan
+        plan, rows = self.plan, next(sink for sink in sinks if isinstance(sink, JsonLines))
         saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
         evaluate = self._evaluator()
         step, stop, began = start, False, time.perf_counter()
@@ -99,6 +99,7 @@ class Session:
             stop = any([callback(step, metrics) is False for callback in self.callbacks])
             self._check(metrics, step)
             if saved.due(step) or stop or interruption() or step >= plan.steps:
+                rows.sync()
                 self._save(state, step)
             if stop or interruption():
                 shown.note(f"stopped at step {step:,}, saved")

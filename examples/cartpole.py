@@ -1,0 +1,30 @@
+"""A first agent: train it, score it, and act with it in a Gymnasium loop of your own."""
+
+import argparse
+
+import gymnasium as gym
+
+import duologue as dl
+
+
+def main(steps: int) -> None:
+    agent = dl.A2C(learning_rate=1e-3, rollout_length=8)
+    run = dl.train(agent, "CartPole-v1", steps=steps, seed=0, evaluate_every=max(steps // 5, 1))
+    print(run.evaluate(episodes=20))
+
+    # `run.policy` takes NumPy observations, one or a batch, and returns actions that `env.step` understands.
+    env = gym.make("CartPole-v1")
+    obs, _ = env.reset(seed=7)
+    total, over = 0.0, False
+    while not over:
+        obs, reward, terminated, truncated, _ = env.step(run.policy(obs))
+        total, over = total + float(reward), terminated or truncated
+    env.close()
+    print(f"one episode more: return {total:.0f}")
+    print(f"everything is in {run.path}; duologue.load({str(run.path)!r}) brings the agent back")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=100_000, help="environment steps to learn from")
+    main(parser.parse_args().steps)

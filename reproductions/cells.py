@@ -1,0 +1,153 @@
+"""Learning results, cell by cell: a cell is a task trained with one seed, and one line of a file once it is finished.
+
+Nothing that is finished is done again, and whatever was interrupted goes on from its run folder, so a long list of cells
+can be stopped at any time. The table is made of the file alone.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import duologue as dl
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.run import checkpoint, config, files
+from duologue.statistics import bootstrap_interval, iqm
+
+ROOT = Path(__file__).resolve().parent.parent
+EPISODES = 20
+"""Greedy episodes that score the final weights."""
+FIRST_TUNING_SEED = 100
+"""Settings are chosen on the seeds from here on, and results quote the seeds below it."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, what learns in it for how long, and what should come of it."""
+
+    name: str
+    env: str
+    steps: int
+    algorithm: AbstractAlgorithm
+    source: str
+    """Where the settings that are not defaults come from."""
+    target: float | None = None
+    published: str = ""
+    """The figure beside ours, with its source."""
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """All that decides the result, but for the seed and the program."""
+        return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm)}
+
+    @property
+    def digest(self) -> str:
+        """Ten characters that stand for the configuration."""
+        return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Cell:
+    task: Task
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What a finished line is known by."""
+        return self.task.name, self.task.digest, self.seed
+
+    def folder(self, runs: Path) -> Path:
+        """Its run folder. Other settings have another one, so no run goes on with what it was not begun with."""
+        return runs / f"{self.task.name}-{self.task.digest}" / f"seed-{self.seed}"
+
+
+def key_of(row: Row) -> tuple[str, str, int]:
+    return row["name"], row["configuration"], row["seed"]
+
+
+def read(out: Path) -> list[Row]:
+    """The finished cells. A line that a kill cut off is not one of them."""
+    return files.read_rows(out) if out.exists() else []
+
+
+def unfinished(cells: Iterable[Cell], rows: Iterable[Row]) -> list[Cell]:
+    done = {key_of(row) for row in rows}
+    return [cell for cell in cells if cell.key not in done]
+
+
+def run_cells(cells: Sequence[Cell], *, out: Path, runs: Path, command: str) -> None:
+    """Run what is not finished, one cell after the other; each appends its line to `out`.
+
+    Ctrl-C saves the running cell in its folder below `runs` and raises `KeyboardInterrupt`; the next call goes on there.
+    `command` is what a person types to run this list; the line of a cell narrows it to that cell.
+    """
+    for cell in unfinished(cells, read(out)):
+        row = run_cell(cell, cell.folder(runs), command=f"{command} --only {cell.task.name} --seeds {cell.seed}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        append(out, row)
+
+
+def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
+    """Train, or go on with training, play the test episodes, and say everything about it in one row."""
+    task, began, commit = cell.task, time.perf_counter(), checked_out()
+    run, resumed = train(cell, folder)
+    scores = run.evaluate(episodes=EPISODES).returns
+    return {
+        "name": task.name,
+        "configuration": task.digest,
+        "seed": cell.seed,
+        "mean": float(scores.mean()),
+        "scores": scores.tolist(),
+        **task.configuration,
+        "seconds": round(time.perf_counter() - began, 1),
+        "resumed_at": resumed,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "command": command,
+        "versions": versions(),
+    }
+
+
+def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
+    """The trained agent, and the step that a run already in `folder` had reached."""
+    try:
+        found = dl.load(folder)
+    except dl.CheckpointError:
+        # Nothing there, or a run that was killed before its first checkpoint.
+        shutil.rmtree(folder, ignore_errors=True)
+        return dl.train(
+            cell.task.algorithm, cell.task.env, steps=cell.task.steps, seed=cell.seed, run_dir=folder
+        ), 0
+    return (found if found.step >= cell.task.steps else found.resume()), found.step
+
+
+def append(out: Path, row: Row) -> None:
+    rows = files.JsonRows(out)
+    rows.write(row)
+    rows.close()
+
+
+def checked_out() -> str:
+    """The commit that runs, with a + where the library differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    changed = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True, text=True, check=False).stdout
+    return (head.strip() or "unknown") + ("+" if changed.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    packages = ("duologue", "jax", "numpy", "equinox", "optax", "gymnasium")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

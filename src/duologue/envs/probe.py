@@ -1,0 +1,169 @@
+"""Probe environments: so small that the right values are known in closed form, each wrong in one way if an algorithm
+is.
+
+After Andy Jones, *Debugging reinforcement learning systems* (2021), with a truncation probe. Each is described once, in
+JAX, and offered as JAX environments (ids `probe/NAME`) and as a `gymnasium.Env`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from duologue.envs.base import AbstractJaxEnvs
+from duologue.envs.spaces import convert
+from duologue.errors import ConfigError, nearest
+from duologue.types import EnvSpec, Obs, PyTree, Step
+
+TRUNCATED_AFTER = 5
+"""Steps of an episode of the truncation probe."""
+
+
+class Case(NamedTuple):
+    """What an algorithm must find at one observation."""
+
+    obs: float
+    value: float
+    action: float | None = None
+    """The best action, where it matters."""
+
+
+class Probe(NamedTuple):
+    """An environment whose observation is one number."""
+
+    begin: Callable[[Array], Array]
+    """The first observation `[]`, from a key."""
+    advance: Callable[[Array, Array, Array], tuple[Array, Array]]
+    """`(reward, next_obs)` from observation, action and the count of steps before, all `[]`."""
+    steps: int
+    """Length of every episode."""
+    truncates: bool
+    """Whether episodes end by time limit instead of termination."""
+    action: gym.Space
+    cases: Callable[[float], list[Case]]
+    """What holds for a discount."""
+
+
+def _zero(key: Array) -> Array:
+    return jnp.zeros(())
+
+
+def _sign(key: Array) -> Array:
+    return jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+
+
+def _probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Probe:
+    """One step of `reward(obs, action)`, terminated, two actions; `changes` say what is different."""
+    usual = {"steps": 1, "truncates": False, "action": gym.spaces.Discrete(2)}
+    return Probe(begin, lambda obs, action, t: (reward(obs, action), obs), cases=cases, **usual | changes)
+
+
+PROBES: dict[str, Probe] = {
+    # The critic alone: one reward, always.
+    "constant": _probe(_zero, lambda obs, action: jnp.ones(()), lambda discount: [Case(0, 1)]),
+    # The critic reads its observation.
+    "observation": _probe(_sign, lambda obs, action: obs, lambda discount: [Case(1, 1), Case(-1, -1)]),
+    # Rewards are discounted: 0 first, then 1.
+    "discount": Probe(
+        _zero,
+        lambda obs, action, t: (obs, jnp.ones(())),
+        steps=2,
+        truncates=False,
+        action=gym.spaces.Discrete(2),
+        cases=lambda discount: [Case(0, discount), Case(1, 1)],
+    ),
+    # The actor prefers what pays.
+    "action": _probe(
+        _zero, lambda obs, action: jnp.where(action == 1, 1.0, -1.0), lambda discount: [Case(0, 1, action=1)]
+    ),
+    # The actor reads its observation.
+    "both": _probe(
+        _sign,
+        lambda obs, action: jnp.where((action == 1) == (obs > 0), 1.0, -1.0),
+        lambda discount: [Case(1, 1, action=1), Case(-1, 1, action=0)],
+    ),
+    # A time limit is no end: 1 + γ + γ² + …
+    "truncation": _probe(
+        _zero,
+        lambda obs, action: jnp.ones(()),
+        lambda discount: [Case(0, 1 / (1 - discount))],
+        steps=TRUNCATED_AFTER,
+        truncates=True,
+    ),
+    # The actor prefers what pays, among real numbers.
+    "action-continuous": _probe(
+        _zero,
+        lambda obs, action: 1 - (action[0] - 0.5) ** 2,
+        lambda discount: [Case(0, 1, action=0.5)],
+        action=gym.spaces.Box(-1.0, 1.0, (1,)),
+    ),
+}
+
+OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,))
+
+
+def probe(name: str) -> Probe:
+    """The probe of this name. Raises `ConfigError`."""
+    if name not in PROBES:
+        raise ConfigError(f"There is no probe {name!r}. {nearest(name, PROBES)}")
+    return PROBES[name]
+
+
+class ProbeEnvs(AbstractJaxEnvs):
+    """`num_envs` of a probe, as pure functions."""
+
+    spec: EnvSpec
+    num_envs: int
+    _probe: Probe
+
+    def __init__(self, name: str, num_envs: int):
+        self._probe, self.num_envs = probe(name), num_envs
+        self.spec = EnvSpec(
+            id=f"probe/{name}",
+            observation=convert(OBSERVATION, what="observation"),
+            action=convert(self._probe.action, what="action"),
+            max_episode_steps=self._probe.steps if self._probe.truncates else None,
+        )
+
+    def reset(self, key: Array) -> tuple[PyTree, Obs]:
+        obs = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))
+        return (obs, jnp.zeros(self.num_envs, jnp.int32)), obs[:, None]
+
+    def step(self, env_state: PyTree, action: Array, *, key: Array) -> tuple[PyTree, Step]:
+        obs, t = env_state
+        reward, next_obs = jax.vmap(self._probe.advance)(obs, action, t)
+        ended, never = t + 1 >= self._probe.steps, jnp.zeros(self.num_envs, bool)
+        first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))
+        after = jnp.where(ended, first, next_obs)
+        terminated, truncated = (never, ended) if self._probe.truncates else (ended, never)
+        step = Step(after[:, None], next_obs[:, None], reward, terminated, truncated, {})
+        return (after, jnp.where(ended, 0, t + 1)), step
+
+
+class ProbeEnv(gym.Env):
+    """The same probe, one environment, for Gymnasium."""
+
+    observation_space = OBSERVATION
+
+    def __init__(self, name: str):
+        self._probe = probe(name)
+        self.action_space = self._probe.action
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._obs = self._probe.begin(jax.random.key(int(self.np_random.integers(2**31))))
+        self._t = 0
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward, self._obs = self._probe.advance(self._obs, jnp.asarray(action), jnp.asarray(self._t))
+        self._t += 1
+        ended = self._t >= self._probe.steps
+        return self._seen(), float(reward), ended and not self._probe.truncates, ended and self._probe.truncates, {}
+
+    def _seen(self) -> np.ndarray:
+        return np.asarray(self._obs, np.float32)[None]

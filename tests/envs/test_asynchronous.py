@@ -1,0 +1,64 @@
+"""Environments in processes: the same bits, and no way to take a late answer for another."""
+
+import os
+import signal
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from duologue.envs import make
+from duologue.envs.asynchronous import AsyncGymnasiumEnvs
+from duologue.errors import EnvError
+
+
+def test_processes_step_the_same_episodes_bit_for_bit():
+    actions = np.random.default_rng(0).integers(2, size=(150, 2)).astype(np.int32)
+    ours, theirs = make("CartPole-v1", 2, seed=4), make("CartPole-v1", 2, seed=4, asynchronous=True)
+    try:
+        np.testing.assert_array_equal(ours.reset(), theirs.reset())
+        for action in actions[:100]:
+            for a, b in zip(ours.step(action), theirs.step(action), strict=True):
+                np.testing.assert_array_equal(a, b) if not isinstance(a, dict) else None
+        snapshot = ours.snapshot()
+        for name, array in theirs.snapshot().items():
+            np.testing.assert_array_equal(array, snapshot[name])
+        assert snapshot["episodes"].min() > 0 and snapshot["lengths"].min() > 0
+        # Back to the snapshot, and on from there.
+        after = [ours.step(action).obs for action in actions[100:]]
+        obs, message = theirs.restore(snapshot)
+        assert message is None
+        for action, expected in zip(actions[100:], after, strict=True):
+            np.testing.assert_array_equal(theirs.step(action).obs, expected)
+        # A killed worker is noticed at once, and the pool is not used again.
+        os.kill(theirs._pool.processes[1].pid, signal.SIGKILL)
+        began = time.perf_counter()
+        with pytest.raises(EnvError, match="CartPole-v1 failed"):
+            for action in actions:
+                theirs.step(action)
+        assert time.perf_counter() - began < 5
+        assert not any(process.is_alive() for process in theirs._pool.processes)
+    finally:
+        theirs.close()
+
+
+def test_a_late_answer_ends_the_pool():
+    class Slow(gym.Env):
+        observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            if action:
+                time.sleep(20)
+            return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    envs = AsyncGymnasiumEnvs(Slow, 1, seed=0, timeout=0.5)
+    envs.reset()
+    envs.step(np.zeros(1, np.int32))
+    with pytest.raises(EnvError, match="no answer in 0.5 s"):
+        envs.step(np.ones(1, np.int32))
+    assert not any(process.is_alive() for process in envs._pool.processes)

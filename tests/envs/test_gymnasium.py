@@ -1,0 +1,225 @@
+"""The step contract of the Gymnasium adapter, at every way an episode can end, and every way an environment can fail."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from envs.scripted import Noisy, Scripted
+
+from duologue.envs import make
+from duologue.envs.base import seed_of
+from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.errors import ConfigError, EnvError, MissingExtraError
+from duologue.types import Box, Dict, Discrete, MultiDiscrete
+
+
+def act(count, action=0):
+    return np.full(count, action, np.int32)
+
+
+@pytest.mark.parametrize("end", [(True, False), (False, True), (True, True)], ids=["terminated", "truncated", "both"])
+def test_the_true_successor_is_kept_at_an_episode_end(end):
+    envs = GymnasiumEnvs(lambda: Scripted(script=((False, False), end)), 2, seed=0)
+    np.testing.assert_array_equal(envs.reset(), [[1, 0], [1, 0]])
+    step = envs.step(act(2))
+    np.testing.assert_array_equal(step.obs, [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(step.next_obs, step.obs)
+    step = envs.step(act(2))
+    np.testing.assert_array_equal(step.next_obs, [[1, 2], [1, 2]])  # before the reset
+    np.testing.assert_array_equal(step.obs, [[2, 0], [2, 0]])  # after it
+    assert (step.terminated == end[0]).all() and (step.truncated == end[1]).all()
+    np.testing.assert_array_equal(step.reward, [2, 2])
+
+
+def test_episodes_of_one_step():
+    envs = GymnasiumEnvs(lambda: Scripted(script=((True, False),)), 1, seed=0)
+    envs.reset()
+    for episode in range(1, 4):
+        step = envs.step(act(1))
+        assert step.next_obs.tolist() == [[episode, 1]] and step.obs.tolist() == [[episode + 1, 0]]
+
+
+def test_arrays_are_fresh_and_of_the_dtypes_of_the_spec():
+    """The scripted environment writes into one array for ever; what was handed out must not change."""
+    envs = GymnasiumEnvs(lambda: Scripted(script=((False, False),) * 9), 2, seed=0)
+    kept = [envs.reset(), *(envs.step(act(2)).obs for _ in range(4))]
+    assert [obs[0, 1] for obs in kept] == [0, 1, 2, 3, 4]
+    step = envs.step(act(2))
+    assert step.obs.dtype == np.float32 and step.reward.dtype == np.float32 and step.terminated.dtype == bool
+
+
+def test_every_episode_is_seeded_by_where_it_stands():
+    made = []
+    envs = GymnasiumEnvs(lambda: made.append(Scripted()) or made[-1], 2, seed=7)
+    envs.reset()
+    for _ in range(6):
+        envs.step(act(2))
+    assert [env.seeds for env in made] == [[seed_of(7, "train", i, e) for e in range(3)] for i in range(2)]
+    seeds = {seed_of(s, p, i, e) for s in range(3) for p in ("train", "evaluate") for i in range(3) for e in range(3)}
+    assert len(seeds) == 54 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_actions_are_shifted_and_clipped_at_the_door():
+    made = []
+    envs = GymnasiumEnvs(lambda: made.append(Scripted()) or made[-1], 1, seed=0)
+    envs.reset()
+    envs.step(act(1, 2))
+    assert made[0].actions == [7] and envs.spec.action == Discrete(3, start=5)
+
+    class Continuous(Scripted):
+        action_space = gym.spaces.Box(-2.0, 3.0, (2,))
+
+    made.clear()
+    envs = GymnasiumEnvs(lambda: made.append(Continuous()) or made[-1], 1, seed=0)
+    envs.reset()
+    envs.step(np.array([[9.0, -9.0]]))
+    np.testing.assert_array_equal(made[0].actions[0], np.array([3.0, -2.0], np.float32))
+    assert made[0].actions[0].dtype == np.float32
+    assert envs.spec.action == Box((2,), low=(-2.0, -2.0), high=(3.0, 3.0))
+
+
+def test_dict_observations_and_other_spaces():
+    class Parts(gym.Env):
+        observation_space = gym.spaces.Dict(
+            {"image": gym.spaces.Box(0, 255, (2, 2, 3), np.uint8), "level": gym.spaces.Discrete(4, start=1),
+             "flags": gym.spaces.MultiBinary(3), "pair": gym.spaces.MultiDiscrete([2, 5])}
+        )  # fmt: skip
+        action_space = gym.spaces.MultiBinary(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self._seen(1), {}
+
+        def step(self, action):
+            assert action.dtype == np.int8
+            return self._seen(4), 0.0, False, False, {}
+
+        def _seen(self, level):
+            return {"image": np.full((2, 2, 3), 200, np.uint8), "level": level, "flags": np.array([1, 0, 1], np.int8), "pair": np.array([1, 4])}
+
+    envs = GymnasiumEnvs(Parts, 3, seed=0)
+    assert envs.spec.action == MultiDiscrete((2, 2))
+    assert envs.spec.observation == Dict(
+        {"flags": Box((3,), "int8"), "image": Box((2, 2, 3), "uint8", (0.0,) * 12, (255.0,) * 12),
+         "level": Discrete(4, start=1), "pair": MultiDiscrete((2, 5))}
+    )  # fmt: skip
+    assert envs.reset()["level"].tolist() == [0, 0, 0]
+    obs = envs.step(np.zeros((3, 2), np.int32)).obs
+    assert obs["level"].tolist() == [3, 3, 3] and obs["image"].dtype == np.uint8 and obs["pair"].shape == (3, 2)
+
+
+def test_a_snapshot_brings_cartpole_back_bit_for_bit():
+    generator = np.random.default_rng(0)
+    actions = generator.integers(2, size=(160, 3)).astype(np.int32)
+    envs = make("CartPole-v1", 3, seed=5)
+    envs.reset()
+    for action in actions[:100]:
+        envs.step(action)
+    snapshot = envs.snapshot()
+    expected = [envs.step(action) for action in actions[100:]]
+    other = make("CartPole-v1", 3, seed=5)
+    obs, message = other.restore(snapshot)
+    assert message is None
+    for action, step in zip(actions[100:], expected, strict=True):
+        again = other.step(action)
+        np.testing.assert_array_equal(again.next_obs, step.next_obs)
+        np.testing.assert_array_equal(again.terminated, step.terminated)
+    # What a restored adapter snapshots is what it was restored from.
+    third = make("CartPole-v1", 3, seed=5)
+    third.restore(snapshot)
+    for name, array in third.snapshot().items():
+        np.testing.assert_array_equal(array, snapshot[name])
+
+
+def test_an_environment_that_is_not_deterministic_is_named():
+    envs, other = (GymnasiumEnvs(lambda: Noisy(script=((False, False),) * 9), 2, seed=0) for _ in range(2))
+    envs.reset()
+    for _ in range(3):
+        envs.step(act(2))
+    obs, message = other.restore(envs.snapshot())
+    assert "not deterministic" in message and "[0, 1]" in message
+    assert obs[:, 1].tolist() == [0, 0]  # new episodes
+    assert other.snapshot()["episodes"].tolist() == [1, 1]
+
+
+def test_the_history_forgets_what_no_running_episode_needs():
+    envs = GymnasiumEnvs(lambda: Scripted(script=((False, False), (True, False))), 1, seed=0)
+    envs.reset()
+    for _ in range(2501):
+        envs.step(act(1))
+    assert len(envs._history.actions) <= 1002
+    snapshot = envs.snapshot()
+    assert snapshot["lengths"].tolist() == [1] and snapshot["episodes"].tolist() == [1250]
+
+
+def raises(obs):
+    raise RuntimeError("the wheel came off")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (raises, "the wheel came off"),
+        (lambda obs: (obs[:1], 1.0, False, False, {}), r"shape \(1,\), where its space says \(2,\)"),
+        (lambda obs: (0.0, 1.0, False, False, {}), r"shape \(\), where its space says \(2,\)"),
+        (lambda obs: (obs, None, False, False, {}), "TypeError"),
+        (lambda obs: (obs, np.ones(2), False, False, {}), "Error"),
+        (lambda obs: (obs, 1.0, False, {}), "not enough values"),
+    ],
+    ids=["raises", "shape", "scalar", "no-reward", "reward-vector", "four-tuple"],
+)
+def test_a_failing_environment_is_named(fault, words):
+    made = iter([Scripted(script=((False, False),) * 9), Scripted(script=((False, False),) * 9, fault=fault)])
+    envs = GymnasiumEnvs(lambda: next(made), 2, seed=3)
+    envs.reset()
+    envs.step(act(2))
+    with pytest.raises(EnvError, match=words) as caught:
+        envs.step(act(2))
+    assert "Environment 1" in str(caught.value) and "step 2 of its episode 0" in str(caught.value)
+    assert str(seed_of(3, "train", 1, 0)) in str(caught.value) and caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("CartPol-v1", "Did you mean 'CartPole-v1'"),
+        ("CartPole-v7", "CartPole-v1"),
+        ("gymnax/CartPol-v1", "Did you mean 'CartPole-v1'"),
+        ("probe/constnat", "Did you mean 'constant'"),
+        ("brax/ant", "not built yet"),
+        ("no_such_module:Env-v0", "no_such_module"),
+        (3, "must be an id"),
+        (lambda: 3, "must return a gymnasium.Env"),
+        (lambda: gym.make_vec("CartPole-v1", 2, vectorization_mode="sync"), "vector environment"),
+    ],
+)
+def test_what_is_no_environment_is_said(env, words):
+    with pytest.raises(ConfigError, match=words):
+        make(env, 1)
+
+
+def test_spaces_that_are_not_served_are_named():
+    class Texts(Scripted):
+        observation_space = gym.spaces.Text(5)
+
+    class Tuples(Scripted):
+        action_space = gym.spaces.Tuple([gym.spaces.Discrete(2)])
+
+    for env, words in ((Texts, "observation space Text"), (Tuples, "action space Tuple")):
+        with pytest.raises(ConfigError, match=words):
+            GymnasiumEnvs(env, 1, seed=0)
+
+
+def test_a_missing_simulator_names_the_extra(monkeypatch):
+    def missing(*_, **__):
+        raise gym.error.DependencyNotInstalled("no MuJoCo")
+
+    monkeypatch.setattr(gym, "make", missing)
+    with pytest.raises(MissingExtraError, match=r'pip install "duologue\[mujoco\]"'):
+        make("HalfCheetah-v5", 1)
+
+
+def test_a_time_limit_of_the_users():
+    envs = make("CartPole-v1", 1, max_episode_steps=3)
+    envs.reset()
+    assert [bool(envs.step(act(1)).truncated[0]) for _ in range(3)] == [False, False, True]
+    assert envs.spec.max_episode_steps == 3
