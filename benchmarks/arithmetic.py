@@ -4,6 +4,7 @@ Both count and speed are of the same products, so the share that a training loop
 it: environments, sampling, dispatch, activations, the optimiser, logging.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ Agent = tuple[list[Array], list[Array], Array]
 
 def forward_flops(sizes: Sizes, rows: int) -> int:
     """2 · rows · Σ nᵢ nᵢ₊₁: a product and a sum for every weight and row."""
-    return 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return 2 * rows * sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def backward_flops(sizes: Sizes, rows: int) -> int:
@@ -75,7 +76,7 @@ TINY = 1e-6
 
 def weights(sizes: Sizes, key: Array) -> list[Array]:
     keys = jax.random.split(key, len(sizes) - 1)
-    return [jax.random.normal(k, (a, b)) / a**0.5 for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
+    return [jax.random.normal(k, (a, b)) / a**0.5 for k, (a, b) in zip(keys, itertools.pairwise(sizes), strict=True)]
 
 
 def chain(matrices: list[Array], x: Array) -> list[Array]:

@@ -1,4 +1,4 @@
-"""A child of `speed.py`: one measurement of Stable-Baselines3, with the peers' packages only. Prints one line of JSON."""
+"""A child of `speed.py`: one measurement of Stable-Baselines3, with the peers' packages only. Prints JSON."""
 
 import argparse
 import json
@@ -33,7 +33,6 @@ def measure(arguments: argparse.Namespace) -> dict:
     model.learn(arguments.steps - warm, reset_num_timesteps=False)
     return {
         "steps_per_second": (model.num_timesteps - warm) / (time.perf_counter() - began),
-        "device": "cpu",
         "versions": {"stable-baselines3": stable_baselines3.__version__, "torch": torch.__version__},
     }
 

@@ -7,6 +7,7 @@ short run that is made for it. Look at what it draws before you commit it.
 import contextlib
 import io
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -56,7 +57,8 @@ def screen(path: Path) -> str:
         progress.notes.append(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(render(progress, rows[-1]["time"], width=WIDTH))
-    return console.export_svg(title="duologue train a2c CartPole-v1", unique_id="duologue")
+    svg = console.export_svg(title=f"duologue train {plan.name.lower()} {plan.env}", unique_id="duologue")
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
 
 
 def help_text(arguments: list[str]) -> str:
@@ -76,6 +78,7 @@ def help_text(arguments: list[str]) -> str:
 # The network of A2C: boxes and arrows, by hand.
 
 INK, QUIET, PAPER, ACTOR, CRITIC = "#222222", "#666666", "#ffffff", "#0072B2", "#D55E00"
+ENCODERS = "a vector as it is, an integer one-hot, an image by convolutions, a Dict part by part, side by side"
 STYLE = f"""
   text {{ font-family: "Helvetica Neue", Arial, sans-serif; font-size: 14px; fill: {INK}; text-anchor: middle; }}
   .small {{ font-size: 12px; fill: {QUIET}; }}
@@ -97,13 +100,7 @@ def network() -> str:
         arrow((108, 118), (130, 118), (130, z), (150, z)),
         *row(y, ACTOR, "actor trunk", "actor output", "π(a | s)", "distribution"),
         *row(z, CRITIC, "critic trunk", "critic output", "V(s)", "[B]"),
-        text(24, 228, "the encoder is chosen by the observation space:", "small left"),
-        text(
-            290,
-            228,
-            "vector as it is · integer one-hot · image convolutions · Dict its parts, side by side",
-            "small left",
-        ),
+        text(24, 228, f"The encoder follows from the space: {ENCODERS}.", "small left"),
         '<line x1="24" y1="250" x2="856" y2="250" stroke="#dddddd"/>',
         text(24, 278, "Networks(shared_trunk=True): one encoder and trunk, two linear outputs", "title"),
         box(24, s + 40, 84, "obs", "[B, …]", INK),
@@ -120,7 +117,8 @@ def network() -> str:
         box(702, s + 6, 154, "π(a | s)", "distribution", ACTOR),
         box(702, s + 74, 154, "V(s)", "[B]", CRITIC),
     ]
-    arrowhead = f'<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><polygon points="0,0 8,4 0,8" fill="{INK}"/></marker>'
+    head = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    arrowhead = f'{head}<polygon points="0,0 8,4 0,8" fill="{INK}"/></marker>'
     lines = "\n".join(parts)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 436" width="880" height="436" role="img">\n'

@@ -8,8 +8,7 @@ import duologue as dl
 
 
 def main(steps: int) -> None:
-    agent = dl.A2C(learning_rate=1e-3, rollout_length=8)
-    run = dl.train(agent, "CartPole-v1", steps=steps, seed=0, evaluate_every=max(steps // 5, 1))
+    run = dl.train(dl.A2C(learning_rate=1e-3), "CartPole-v1", steps=steps, seed=0, evaluate_every=max(steps // 5, 1))
     print(run.evaluate(episodes=20))
 
     # `run.policy` takes NumPy observations, one or a batch, and returns actions that `env.step` understands.
@@ -26,5 +25,5 @@ def main(steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps to learn from")
+    parser.add_argument("--steps", type=int, default=200_000, help="environment steps to learn from")
     main(parser.parse_args().steps)

@@ -12,15 +12,13 @@ def main(steps: int, seeds: int = 8) -> None:
     agent = dl.A2C(learning_rate=2e-3, rollout_length=16)
     runs = dl.train(agent, "gymnax/CartPole-v1", steps=steps, seeds=seeds)
 
-    # Agent i is the agent that a run of its own with seed + i gives.
-    for run in runs:
-        score = run.evaluate(episodes=20)
-        low, high = score.interval
-        print(f"seed {run.seed}: {score.mean:6.1f}   [{low:.1f}, {high:.1f}] over {score.over}")
-
+    # Agent i is the agent that a run of its own with seed + i gives; runs[i] is that agent.
     score = runs.evaluate(episodes=20)
+    for run, returns in zip(runs, score.returns, strict=True):
+        print(f"seed {run.seed}: {returns.mean():6.1f}")
+
     low, high = score.interval
-    print(f"all:    {score.mean:6.1f}   [{low:.1f}, {high:.1f}] over {score.over}, interquartile mean {score.iqm:.1f}")
+    print(f"mean {score.mean:.1f}, 95 % interval [{low:.1f}, {high:.1f}] over {score.over}; iqm {score.iqm:.1f}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class ResidualNetworks(AbstractNetworks):
 
 
 def main(steps: int) -> None:
-    run = dl.train(dl.A2C(networks=ResidualNetworks(blocks=2)), "CartPole-v1", steps=steps)
+    run = dl.train(dl.A2C(networks=ResidualNetworks(width=32)), "CartPole-v1", steps=steps)
     # Nothing is imported by a name in a file: whoever loads a class of their own brings it along.
     run = dl.load(run.path, algorithm=ResidualNetworks)
     print(run.plan.algorithm.networks)

@@ -67,14 +67,17 @@ TASKS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     names = [task.name for task in TASKS]
-    parser.add_argument("--only", nargs="+", metavar="TASK", default=names, help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TASK", default=names, help=f"their beginnings; of {', '.join(names)}"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="by default 0 1 2 3 4")
     parser.add_argument("--list", action="store_true", help="say which cells are finished, and stop")
     parser.add_argument("--table", action="store_true", help="write RESULTS.md from what is finished, and stop")
     options = parser.parse_args(arguments)
-    tasks = [task for task in TASKS if any(task.name.startswith(name) for name in options.only)]
-    if not tasks:
-        parser.error(f"no task {', '.join(options.only)}; there are {', '.join(names)}")
+    unknown = [start for start in options.only if not any(name.startswith(start) for name in names)]
+    if unknown:
+        parser.error(f"no task {', '.join(unknown)}; there are {', '.join(names)}")
+    tasks = [task for task in TASKS if task.name.startswith(tuple(options.only))]
     cells = [Cell(task, seed) for seed in options.seeds for task in tasks]
     if options.list:
         left = unfinished(cells, read(OUT))
@@ -85,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.table:
             prepare_jax()
             run_cells(cells, out=OUT, runs=RUNS, command=COMMAND)
+    except dl.DuologueError as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"stopped; what is finished stays, the rest goes on with: {COMMAND}", file=sys.stderr)
         return 130

@@ -1,10 +1,9 @@
 """Learning results, cell by cell: a cell is a task trained with one seed, and one line of a file once it is finished.
 
-Nothing that is finished is done again, and whatever was interrupted goes on from its run folder, so a long list of cells
-can be stopped at any time. The table is made of the file alone.
+Nothing that is finished is done again, and whatever was interrupted goes on from its run folder, so a long list of
+cells can be stopped at any time. The table is made of the file alone.
 """
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -18,12 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.run import checkpoint, config, files
-from duologue.statistics import bootstrap_interval, iqm
+from duologue.run import config, files
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 20
@@ -66,7 +62,6 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What a finished line is known by."""
         return self.task.name, self.task.digest, self.seed
 
     def folder(self, runs: Path) -> Path:
@@ -75,7 +70,8 @@ class Cell:
 
 
 def key_of(row: Row) -> tuple[str, str, int]:
-    return row["name"], row["configuration"], row["seed"]
+    """What a finished line is known by; `Cell.key` is its counterpart."""
+    return row["name"], row["digest"], row["seed"]
 
 
 def read(out: Path) -> list[Row]:
@@ -91,12 +87,11 @@ def unfinished(cells: Iterable[Cell], rows: Iterable[Row]) -> list[Cell]:
 def run_cells(cells: Sequence[Cell], *, out: Path, runs: Path, command: str) -> None:
     """Run what is not finished, one cell after the other; each appends its line to `out`.
 
-    Ctrl-C saves the running cell in its folder below `runs` and raises `KeyboardInterrupt`; the next call goes on there.
-    `command` is what a person types to run this list; the line of a cell narrows it to that cell.
+    Ctrl-C saves the running cell in its folder below `runs` and raises `KeyboardInterrupt`; the next call goes on
+    there. `command` is what a person types to run this list; the line of a cell narrows it to that cell.
     """
     for cell in unfinished(cells, read(out)):
         row = run_cell(cell, cell.folder(runs), command=f"{command} --only {cell.task.name} --seeds {cell.seed}")
-        out.parent.mkdir(parents=True, exist_ok=True)
         append(out, row)
 
 
@@ -107,7 +102,7 @@ def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
     scores = run.evaluate(episodes=EPISODES).returns
     return {
         "name": task.name,
-        "configuration": task.digest,
+        "digest": task.digest,
         "seed": cell.seed,
         "mean": float(scores.mean()),
         "scores": scores.tolist(),
@@ -127,17 +122,23 @@ def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
         found = dl.load(folder)
     except dl.CheckpointError:
         # Nothing there, or a run that was killed before its first checkpoint.
-        shutil.rmtree(folder, ignore_errors=True)
-        return dl.train(
-            cell.task.algorithm, cell.task.env, steps=cell.task.steps, seed=cell.seed, run_dir=folder
-        ), 0
+        if folder.exists():
+            with files.RunLock(folder):
+                shutil.rmtree(folder)
+        task = cell.task
+        return dl.train(task.algorithm, task.env, steps=task.steps, seed=cell.seed, run_dir=folder), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step
 
 
 def append(out: Path, row: Row) -> None:
+    """One line more, durable when this returns."""
+    files.make_folder(out.parent)
     rows = files.JsonRows(out)
-    rows.write(row)
-    rows.close()
+    try:
+        rows.append(row)
+        rows.sync()
+    finally:
+        rows.close()
 
 
 def checked_out() -> str:

@@ -10,10 +10,10 @@ from cells import EPISODES, FIRST_TUNING_SEED, Row, Task
 from duologue.statistics import bootstrap_interval, iqm
 
 HEAD = f"""\
-The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights; never the best weights, never
-the best seed. Quoted are the interquartile mean (IQM) over seeds with its 95 % bootstrap interval over seeds, and the
-mean. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which appear in no table. All settings that are not defaults are listed,
-with their source.
+The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights: never the best weights,
+never the best seed. Quoted are the interquartile mean (IQM) over seeds with its 95 % bootstrap interval over seeds, and
+the mean. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table. Every setting that is not
+a default is listed, with its source.
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
@@ -23,7 +23,7 @@ def results(tasks: Sequence[Task], rows: Sequence[Row], *, command: str) -> str:
     """The page. Only lines with the settings of today count; the others stay in the file."""
     found = [(task, scores_of(task, rows)) for task in tasks]
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    lines += [f"| {' | '.join(cells(task, scores))} |" for task, scores in found]
+    lines += [f"| {' | '.join(line(task, scores))} |" for task, scores in found]
     parts = ["# Learning results", HEAD, f"`{command}`\n", "\n".join(lines) + "\n"]
     parts += [section(task, scores, command) for task, scores in found]
     return "\n".join(parts)
@@ -31,18 +31,20 @@ def results(tasks: Sequence[Task], rows: Sequence[Row], *, command: str) -> str:
 
 def scores_of(task: Task, rows: Sequence[Row]) -> dict[int, float]:
     """The score of each seed that is not for tuning."""
-    known = [row for row in rows if (row["name"], row["configuration"]) == (task.name, task.digest)]
-    return {row["seed"]: row["mean"] for row in sorted(known, key=seed_of) if row["seed"] < FIRST_TUNING_SEED}
+    known = [row for row in rows if (row["name"], row["digest"]) == (task.name, task.digest)]
+    return {
+        row["seed"]: row["mean"]
+        for row in sorted(known, key=lambda row: row["seed"])
+        if row["seed"] < FIRST_TUNING_SEED
+    }
 
 
-def seed_of(row: Row) -> int:
-    return row["seed"]
-
-
-def cells(task: Task, scores: dict[int, float]) -> tuple[str, ...]:
+def line(task: Task, scores: dict[int, float]) -> tuple[str, ...]:
     values = np.asarray(list(scores.values()))
     known = [score(values), f"{values.mean():,.1f}"] if len(values) else ["–", "–"]
-    reached = "" if task.target is None or not len(values) else ", reached" if iqm(values) >= task.target else ", missed"
+    reached = (
+        "" if task.target is None or not len(values) else ", reached" if iqm(values) >= task.target else ", missed"
+    )
     target = "none: reported" if task.target is None else f"≥ {task.target:g}{reached}"
     return f"{task.name} ({task.env})", f"{task.steps:,}", str(len(values)), *known, target, task.published
 

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-
 from oracles import rlax
 
 from duologue.returns import gae, lambda_return, n_step, over_envs, td_target
@@ -76,9 +74,7 @@ def test_gae_against_the_loop():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
 def test_n_step_against_the_loop(n):
-    ours = each_pattern(
-        lambda *row: n_step(*row, discount=DISCOUNT, n=n), REWARD, NEXT_VALUE, TERMINATED, TRUNCATED
-    )
+    ours = each_pattern(lambda *row: n_step(*row, discount=DISCOUNT, n=n), REWARD, NEXT_VALUE, TERMINATED, TRUNCATED)
     theirs = [loop_n_step(*row, n) for row in zip(REWARD, NEXT_VALUE, TERMINATED, TRUNCATED, strict=True)]
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
 

@@ -28,7 +28,8 @@ def gradient_step(
     `loss` returns `(scalar, metrics)` and is differentiated by its first argument only: everything else is a constant.
     """
     gradient, metrics = jax.grad(loss, has_aux=True)(params, *args)
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count, which strict rules forbid
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, {**metrics, "gradient_norm": optax.tree.norm(gradient)}
 
 

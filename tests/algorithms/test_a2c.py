@@ -38,7 +38,9 @@ def a_rollout(seed=0):
 def numpy_gradient(algorithm, networks, batch):
     """∇ of −E[log π Â] + c_V ½E[(G − V)²] − c_H E[H], by hand, one sample at a time."""
     actor_w, actor_b = (np.asarray(x, np.float64) for x in (networks.actor.output.weight, networks.actor.output.bias))
-    critic_w, critic_b = (np.asarray(x, np.float64) for x in (networks.critic.output.weight, networks.critic.output.bias))
+    critic_w, critic_b = (
+        np.asarray(x, np.float64) for x in (networks.critic.output.weight, networks.critic.output.bias)
+    )
     gradient = [np.zeros_like(x) for x in (actor_w, actor_b, critic_w, critic_b)]
 
     def value(s):
@@ -149,7 +151,9 @@ def test_the_expected_gradient_is_the_policy_gradient():
     @jax.vmap
     def gradient(s, a, r, s_next, terminated):
         """`horizon` times the gradient that `update` would apply to this one trajectory: its loss is a mean over time."""
-        columns = [x[:, None] for x in (r, networks.value(s), networks.value(s_next), terminated, jnp.zeros_like(terminated))]
+        columns = [
+            x[:, None] for x in (r, networks.value(s), networks.value(s_next), terminated, jnp.zeros_like(terminated))
+        ]
         advantage = over_envs(gae)(*columns, discount=1.0, lambda_=1.0)
         g = jax.grad(lambda n: loss(
             n, s[:, None], a[:, None], advantage, advantage, value_coefficient=0.0, entropy_coefficient=0.0

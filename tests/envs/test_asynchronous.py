@@ -24,10 +24,10 @@ def test_processes_step_the_same_episodes_bit_for_bit():
         snapshot = ours.snapshot()
         for name, array in theirs.snapshot().items():
             np.testing.assert_array_equal(array, snapshot[name])
-        assert snapshot["episodes"].min() > 0 and snapshot["lengths"].min() > 0
+        assert snapshot["episode"].min() > 0 and snapshot["length"].min() > 0
         # Back to the snapshot, and on from there.
         after = [ours.step(action).obs for action in actions[100:]]
-        obs, message = theirs.restore(snapshot)
+        _, message = theirs.restore(snapshot)
         assert message is None
         for action, expected in zip(actions[100:], after, strict=True):
             np.testing.assert_array_equal(theirs.step(action).obs, expected)

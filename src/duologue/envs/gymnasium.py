@@ -4,21 +4,19 @@ are reset with seeds of our choice."""
 import difflib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
-from duologue.envs.base import MAX_OBS_BOUNDS, AbstractHostEnvs, Journal, Rows, array_type, bounds, copy, empty, replay
+from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.journal import Journal, Rows, replay, success
+from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
-from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Obs, Space, Step
+from duologue.types import EnvSpec, Obs, Step
 
 Make = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
 
-NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
-"""JAX computes in 32 bits: what is wider is cast where it comes in."""
 PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari"}
 """Words of Gymnasium's complaint about a missing package, and our extra that installs it."""
 
@@ -100,14 +98,6 @@ class GymnasiumEnvs(AbstractHostEnvs):
             raise self._journal.failure(i, error) from error
 
 
-def success(rows: Rows) -> dict[str, np.ndarray]:
-    """`is_success` for every environment, NaN where it was not reported."""
-    values = np.full(len(rows.reward), np.nan, np.float32)
-    for i, value in rows.success.items():
-        values[i] = value
-    return {"is_success": values}
-
-
 def factory_of(make: Make, max_episode_steps: int | None) -> Callable[[], gym.Env]:
     """A function that makes one environment, and that a process which does not know this library can run."""
     if isinstance(make, str):
@@ -129,7 +119,9 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         if extra is None:
             raise ConfigError(f"{name} cannot be made: {error}") from error
         raise MissingExtraError(extra, name) from error
-    except gym.error.UnregisteredEnv as error:
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        if name.startswith("ALE/"):
+            raise MissingExtraError("atari", name) from error
         raise ConfigError(unknown(name, error)) from error
     except ImportError as error:
         if name.startswith("ALE/"):
@@ -183,91 +175,3 @@ def spec_of(env: gym.Env, make: Make) -> EnvSpec:
         limit,
         None if threshold is None else float(threshold),
     )
-
-
-def observation_space(space: gym.Space) -> Space:
-    """Our space for a Gymnasium one; `MultiBinary` is a `Box` of int8."""
-    match space:
-        case spaces.Dict():
-            return Dict({name: observation_space(part) for name, part in space.spaces.items()})
-        case spaces.MultiBinary():
-            return Box(space.shape, "int8")
-        case spaces.Box() if space.shape:
-            dtype = NARROWER.get(space.dtype.name, space.dtype.name)
-            few = np.prod(space.shape) <= MAX_OBS_BOUNDS
-            return Box(space.shape, dtype, *(bounds(space.low, space.high, space.shape) if few else ()))
-    return integers(space, "observation")
-
-
-def action_space(space: gym.Space) -> Space:
-    """Our space for a Gymnasium one; `MultiBinary` is a `MultiDiscrete` of twos."""
-    match space:
-        case spaces.MultiBinary(shape=(n,)):
-            return MultiDiscrete((2,) * n)
-        case spaces.Box() if space.shape and space.dtype.kind == "f":
-            return Box(space.shape, "float32", *bounds(space.low, space.high, space.shape))
-    return integers(space, "action")
-
-
-def integers(space: gym.Space, role: str) -> Space:
-    match space:
-        case spaces.Discrete():
-            return Discrete(int(space.n))
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
-            return MultiDiscrete(tuple(space.nvec.tolist()))
-    served = "Box (with an axis), Discrete, MultiDiscrete and MultiBinary (one axis)"
-    served += ", and Dict of these" if role == "observation" else "; Box of floats"
-    raise ConfigError(
-        f"The {role} space {space} cannot be served. Served are {served}. Convert it with a wrapper: "
-        f"gymnasium.wrappers.{'FlattenObservation or TransformObservation' if role == 'observation' else 'TransformAction'}."
-    )
-
-
-def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
-    """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape is the space's own."""
-    if isinstance(space, spaces.Dict):
-        parts = {name: writer(part) for name, part in space.spaces.items()}
-
-        def write_parts(rows: Obs, i: int, obs: Any) -> None:
-            if not isinstance(obs, dict) or not parts.keys() <= obs.keys():
-                raise EnvError(f"gave the observation {obs!r}; its space is a dict of {', '.join(parts)}")
-            for name, write in parts.items():
-                write(rows[name], i, obs[name])
-
-        return write_parts
-    shape, dtype = array_type(observation_space(space))
-    start, kinds = getattr(space, "start", 0), "fiub" if dtype.kind == "f" else "iub"
-    shifted = bool(np.any(start))
-
-    def write(rows: np.ndarray, i: int, obs: Any) -> None:
-        if obs.__class__ is not np.ndarray:
-            obs = np.asarray(obs)
-        # NumPy would broadcast a shape that differs, and cut fractions off, without a word.
-        if obs.shape != shape or obs.dtype.kind not in kinds:
-            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; its space is {dtype}{list(shape)}")
-        rows[i] = obs - start if shifted else obs
-
-    return write
-
-
-def door(space: gym.Space) -> Callable[[np.ndarray], Sequence[Any]]:
-    """From actions of our spec, any number of them, to what the environment takes: clipped to its box, shifted to its
-    start."""
-    match space:
-        case spaces.Box():
-            return lambda action: np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)
-        case spaces.Discrete():
-            start = int(space.start)
-            return lambda action: (action + start if start else action).tolist()
-        case _:
-            start = getattr(space, "start", 0)
-            return lambda action: (action + start).astype(space.dtype)
-
-
-def checked(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
-    """A copy of `action` in the spec's dtype, for the caller may write into its own later."""
-    shape, dtype = array_type(space)
-    given = np.asarray(action)
-    if given.shape != (num_envs, *shape) or (dtype.kind == "i" and given.dtype.kind not in "iu"):
-        raise ConfigError(f"action is {given.dtype}{list(given.shape)}: must be {dtype}{[num_envs, *shape]}.")
-    return np.array(given, dtype)

@@ -1,15 +1,18 @@
 """gymnax: classic control, MinAtar and bsuite written in JAX. Its step is our contract already."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Key
 
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.envs.spaces import convert
+from duologue.envs.spaces import bounds
 from duologue.errors import ConfigError, MissingExtraError, nearest
-from duologue.types import Box, EnvSpec, Obs, PyTree, Step
+from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step
 
 
 class GymnaxEnvs(AbstractJaxEnvs):
@@ -27,44 +30,47 @@ class GymnaxEnvs(AbstractJaxEnvs):
             raise MissingExtraError("gymnax", f"gymnax/{name}") from None
         if name not in gymnax.registered_envs:
             raise ConfigError(f"gymnax has no environment {name!r}. {nearest(name, gymnax.registered_envs)}")
-        self._env, params = gymnax.make(name)
-        if max_episode_steps is not None:
-            params = params.replace(max_steps_in_episode=max_episode_steps)
-        self._params, self.num_envs = params, num_envs
-        self.spec = EnvSpec(
-            id=f"gymnax/{name}",
-            observation=convert(self._env.observation_space(params), what="observation"),
-            action=convert(self._env.action_space(params), what="action"),
-            max_episode_steps=int(params.max_steps_in_episode),
-        )
+        with free_promotion():
+            env, params = gymnax.make(name)
+            if max_episode_steps is not None:
+                params = params.replace(max_steps_in_episode=max_episode_steps)
+            # What gymnax says of its observations is not always what it gives.
+            obs = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0))
+            action = converted(env.action_space(params), name)
+        self._env, self._params, self.num_envs = env, params, num_envs
+        limit = int(params.max_steps_in_episode)
+        self.spec = EnvSpec(f"gymnax/{name}", Box(obs.shape, obs.dtype.name), action, max_episode_steps=limit)
 
-    def reset(self, key: Array) -> tuple[PyTree, Obs]:
-        with _gymnax_rules():
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, Obs]:
+        with free_promotion():
             obs, state = jax.vmap(self._env.reset, (0, None))(jax.random.split(key, self.num_envs), self._params)
-        return state, self._float(obs)
+        return state, obs
 
-    def step(self, env_state: PyTree, action: Array, *, key: Array) -> tuple[PyTree, Step]:
-        if isinstance(self.spec.action, Box) and self.spec.action.low is not None:
-            action = jnp.clip(action, jnp.asarray(self.spec.action.low)[None], jnp.asarray(self.spec.action.high)[None])
-        keys = jax.random.split(key, self.num_envs)
-        with _gymnax_rules():
+    def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
+        space, keys = self.spec.action, jax.random.split(key, self.num_envs)
+        if isinstance(space, Box) and space.low is not None and space.high is not None:
+            low, high = (
+                jnp.broadcast_to(jnp.asarray(side, action.dtype), action.shape) for side in (space.low, space.high)
+            )
+            action = jnp.clip(action, low, high)
+        with free_promotion():
             step = jax.vmap(self._env.step, (0, 0, 0, None))
             obs, state, reward, terminated, truncated, info = step(keys, env_state, action, self._params)
-        next_obs, reward = self._float(info["final_observation"]), jnp.asarray(reward, jnp.float32)
-        return state, Step(self._float(obs), next_obs, reward, terminated, truncated, {})
-
-    def _float(self, obs: Array) -> Array:
-        return obs.astype(self.spec.observation.dtype) if isinstance(self.spec.observation, Box) else obs
+        next_obs = info["final_observation"].astype(obs.dtype)
+        return state, Step(obs, next_obs, reward.astype(jnp.float32), terminated, truncated, {})
 
 
-class _gymnax_rules:
-    """gymnax broadcasts and promotes freely; strict rules of the program around it do not hold inside."""
+def converted(space: Any, name: str) -> Space:
+    """Our space for one of gymnax's own classes or of Gymnasium's. Raises `ConfigError` for others."""
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if hasattr(space, "low") and np.issubdtype(np.dtype(space.dtype), np.floating):
+        return Box(tuple(space.shape), "float32", *bounds(space.low, space.high, space.shape))
+    raise ConfigError(f"The action space {space} of gymnax/{name} cannot be served: it must be discrete or a real box.")
 
-    def __enter__(self) -> None:
-        self._contexts = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")
-        for context in self._contexts:
-            context.__enter__()
 
-    def __exit__(self, *exception: Any) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*exception)
+@contextmanager
+def free_promotion() -> Iterator[None]:
+    """gymnax broadcasts and promotes freely: strict rules of the program around it do not hold inside."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

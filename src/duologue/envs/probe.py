@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.envs.spaces import convert
+from duologue.envs.spaces import action_space, observation_space
 from duologue.errors import ConfigError, nearest
 from duologue.types import EnvSpec, Obs, PyTree, Step
 
@@ -124,8 +124,8 @@ class ProbeEnvs(AbstractJaxEnvs):
         self._probe, self.num_envs = probe(name), num_envs
         self.spec = EnvSpec(
             id=f"probe/{name}",
-            observation=convert(OBSERVATION, what="observation"),
-            action=convert(self._probe.action, what="action"),
+            observation=observation_space(OBSERVATION),
+            action=action_space(self._probe.action),
             max_episode_steps=self._probe.steps if self._probe.truncates else None,
         )
 

@@ -1,114 +1,136 @@
 """From Gymnasium's spaces to ours, and how observations come in and actions go out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, EnvError
 from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
-MAX_BOUNDS = 64
-"""Elements of an array whose bounds are kept; images and the like have none worth keeping."""
+MAX_OBS_BOUNDS = 64
+"""Observation spaces with more elements than this carry no bounds in the spec: nobody reads an image's."""
+NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
+"""JAX computes in 32 bits: what is wider is cast where it comes in."""
 
 
-def convert(space: gym.Space, *, what: str) -> Space:
-    """Our description of a Gymnasium space; `what` ("action", "observation") is for the error.
-
-    Float64 becomes float32 and wide integers int32; MultiBinary is a Box of int8 to see and a MultiDiscrete of twos to
-    act in. Raises `ConfigError` for spaces without a fixed shape.
-    """
+def observation_space(space: gym.Space) -> Space:
+    """Our space for a Gymnasium one; `MultiBinary` is a `Box` of int8."""
     match space:
-        case gym.spaces.Box():
-            bounded = space.is_bounded("both") and np.prod(space.shape) <= MAX_BOUNDS
-            low, high = (
-                tuple(np.ravel(b).astype(float).tolist()) if bounded else None for b in (space.low, space.high)
-            )
-            return Box(tuple(space.shape), _dtype(space.dtype), low, high)
-        case gym.spaces.Discrete():
+        case spaces.Dict():
+            return Dict({name: observation_space(part) for name, part in space.spaces.items()})
+        case spaces.MultiBinary():
+            return Box(space.shape, "int8")
+        case spaces.Box() if space.shape:
+            dtype = NARROWER.get(space.dtype.name, space.dtype.name)
+            few = np.prod(space.shape) <= MAX_OBS_BOUNDS
+            return Box(space.shape, dtype, *(bounds(space.low, space.high, space.shape) if few else ()))
+    return integers(space, "observation")
+
+
+def action_space(space: gym.Space) -> Space:
+    """Our space for a Gymnasium one; `MultiBinary` is a `MultiDiscrete` of twos."""
+    match space:
+        case spaces.MultiBinary(shape=(n,)):
+            return MultiDiscrete((2,) * n)
+        case spaces.Box() if space.shape and space.dtype.kind == "f":
+            return Box(space.shape, "float32", *bounds(space.low, space.high, space.shape))
+    return integers(space, "action")
+
+
+def integers(space: gym.Space, role: str) -> Space:
+    match space:
+        case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
-        case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1 and not space.start.any():
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return MultiDiscrete(tuple(space.nvec.tolist()))
-        case gym.spaces.MultiBinary() if what == "action" and isinstance(space.n, int | np.integer):
-            return MultiDiscrete((2,) * int(space.n))
-        case gym.spaces.MultiBinary() if what == "observation":
-            return Box(tuple(space.shape), "int8")
-        case gym.spaces.Dict() if what == "observation":
-            return Dict({name: convert(part, what=what) for name, part in space.spaces.items()})
-    served = "Box, Discrete, MultiDiscrete and MultiBinary" + (", and Dicts of them" if what == "observation" else "")
-    raise ConfigError(f"The {what} space {space} is not served: {what} spaces are {served}. Wrap the environment.")
+    served = "Box (with an axis), Discrete, MultiDiscrete and MultiBinary (one axis)"
+    served += ", and Dict of these" if role == "observation" else "; Box of floats"
+    raise ConfigError(
+        f"The {role} space {space} cannot be served. Served are {served}. Convert it with a wrapper: "
+        f"gymnasium.wrappers.{'FlattenObservation or TransformObservation' if role == 'observation' else 'TransformAction'}."
+    )
 
 
-def _dtype(dtype: Any) -> str:
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return "float32"
-    return "int32" if kind.itemsize > 4 else kind.name
+def bounds(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Each as one number for each element, or `None` if any is infinite or as large as float32 goes, which means the
+    same."""
+    both = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
+    finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in both]
+    low, high = (tuple(side.tolist()) if known else None for side, known in zip(both, finite, strict=True))
+    return low, high
 
 
-class Rows:
-    """Observations of one space, written row by row into fresh batches."""
-
-    def __init__(self, space: Space):
-        self._space = space
-        self._leaves = list(_leaves(space, ()))
-
-    def empty(self, count: int) -> list[np.ndarray]:
-        return [np.empty((count, *shape), dtype) for _, shape, dtype, _ in self._leaves]
-
-    def write(self, batch: list[np.ndarray], row: int, obs: Any) -> None:
-        """Copy one observation into a row. Raises `ValueError` for another shape: broadcasting would hide it."""
-        for (path, shape, _, start), column in zip(self._leaves, batch, strict=True):
-            part = obs
-            for name in path:
-                part = part[name]
-            if getattr(part, "shape", ()) != shape and np.shape(part) != shape:
-                where = f" of {'.'.join(path)!r}" if path else ""
-                raise ValueError(f"an observation{where} of shape {np.shape(part)}, where its space says {shape}")
-            column[row] = part - start if start else part
-
-    def columns(self, batch: Any) -> list[np.ndarray]:
-        """Fresh columns of observations that are batched already."""
-        columns = []
-        for path, _, dtype, start in self._leaves:
-            part = batch
-            for name in path:
-                part = part[name]
-            columns.append(np.array(part, dtype) - np.asarray(start, dtype))
-        return columns
-
-    def build(self, batch: list[np.ndarray]) -> Obs:
-        """The batch in the structure of the space."""
-        columns = iter(batch)
-
-        def rebuild(space: Space) -> Obs:
-            if isinstance(space, Dict):
-                return {name: rebuild(part) for name, part in space.spaces.items()}
-            return next(columns)
-
-        return rebuild(self._space)
-
-
-def _leaves(space: Space, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[int, ...], str, int]]:
-    """`(path, shape, dtype, start)` of each array."""
+def array_type(space: Box | Discrete | MultiDiscrete) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one element of `space`."""
     match space:
-        case Dict(spaces):
-            return [leaf for name, part in spaces.items() for leaf in _leaves(part, (*path, name))]
-        case Box(shape, dtype):
-            return [(path, shape, dtype, 0)]
-        case Discrete(start=start):
-            return [(path, (), "int32", start)]
-        case MultiDiscrete(nvec):
-            return [(path, (len(nvec),), "int32", 0)]
+        case Box(shape=shape, dtype=dtype):
+            return shape, np.dtype(dtype)
+        case Discrete():
+            return (), np.dtype(np.int32)
+        case MultiDiscrete(nvec=nvec):
+            return (len(nvec),), np.dtype(np.int32)
 
 
-def door(space: gym.Space) -> Callable[[np.ndarray], Any]:
-    """What turns a batch of a policy's actions into what the environments take: clipped, shifted, in their dtype."""
+def empty(space: Space, num_envs: int) -> Obs:
+    """Unwritten arrays for `num_envs` elements of `space`."""
+    if isinstance(space, Dict):
+        return {name: empty(part, num_envs) for name, part in space.spaces.items()}
+    shape, dtype = array_type(space)
+    return np.empty((num_envs, *shape), dtype)
+
+
+def copy(obs: Obs) -> Obs:
+    return {name: copy(part) for name, part in obs.items()} if isinstance(obs, dict) else obs.copy()
+
+
+def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
+    """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape is the space's own."""
+    if isinstance(space, spaces.Dict):
+        parts = {name: writer(part) for name, part in space.spaces.items()}
+
+        def write_parts(rows: Obs, i: int, obs: Any) -> None:
+            if not isinstance(obs, dict) or not parts.keys() <= obs.keys():
+                raise EnvError(f"gave the observation {obs!r}; its space is a dict of {', '.join(parts)}")
+            for name, write in parts.items():
+                write(rows[name], i, obs[name])
+
+        return write_parts
+    shape, dtype = array_type(observation_space(space))
+    start, kinds = getattr(space, "start", 0), "fiub" if dtype.kind == "f" else "iub"
+    shifted = bool(np.any(start))
+
+    def write(rows: np.ndarray, i: int, obs: Any) -> None:
+        if obs.__class__ is not np.ndarray:
+            obs = np.asarray(obs)
+        # NumPy would broadcast a shape that differs, and cut fractions off, without a word.
+        if obs.shape != shape or obs.dtype.kind not in kinds:
+            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; its space is {dtype}{list(shape)}")
+        rows[i] = obs - start if shifted else obs
+
+    return write
+
+
+def door(space: gym.Space) -> Callable[[np.ndarray], Sequence[Any]]:
+    """From actions of our spec, any number of them, to what the environment takes: clipped to its box, shifted to its
+    start."""
     match space:
-        case gym.spaces.Box():
-            return lambda action: np.clip(action, space.low, space.high).astype(space.dtype)
-        case gym.spaces.Discrete(start=start):
-            return lambda action: (action + start).tolist() if start else action.tolist()
+        case spaces.Box():
+            return lambda action: np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)
+        case spaces.Discrete():
+            start = int(space.start)
+            return lambda action: (action + start if start else action).tolist()
         case _:
-            return lambda action: action.astype(space.dtype)
+            start = getattr(space, "start", 0)
+            return lambda action: (action + start).astype(space.dtype)
+
+
+def checked(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
+    """A copy of `action` in the spec's dtype, for the caller may write into its own later."""
+    shape, dtype = array_type(space)
+    given = np.asarray(action)
+    if given.shape != (num_envs, *shape) or (dtype.kind == "i" and given.dtype.kind not in "iu"):
+        raise ConfigError(f"action is {given.dtype}{list(given.shape)}: must be {dtype}{[num_envs, *shape]}.")
+    return np.array(given, dtype)

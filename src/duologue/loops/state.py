@@ -1,6 +1,7 @@
 """What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
 
 import zlib
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.errors import EnvError
-from duologue.types import Metrics, Obs, PyTree
+from duologue.types import Obs, PyTree
 
 
 def run_key(seed: int) -> Key[Array, ""]:
@@ -27,11 +28,15 @@ def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -
     return jax.random.fold_in(purpose_key(key, purpose), step)
 
 
-class Episodes(eqx.Module):
-    """Return and length so far of the running episode of each environment."""
+Leaf: TypeAlias = Any
+"""An array: JAX's in the compiled loop, NumPy's on the host; with several seeds it leads with their axis."""
 
-    returns: Float[Array, " B"]
-    lengths: Int[Array, " B"]
+
+class Episodes(eqx.Module):
+    """Return and length so far of the running episode of each environment, `[B]`."""
+
+    returns: Leaf
+    lengths: Leaf
 
     @classmethod
     def begin(cls, num_envs: int) -> "Episodes":
@@ -47,24 +52,24 @@ class LoopState(eqx.Module):
     """The environments' state, or what rebuilds it."""
     obs: Obs
     episodes: Episodes
-    key: Key[Array, ""]
-    step: Int[Array, ""]
+    key: Leaf
+    step: Leaf
     """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
 
 
 class Totals(eqx.Module):
     """Sums over an interval, from which its means are taken: of finished episodes and of updates."""
 
-    episodes: Int[Array, ""]
-    returns: Float[Array, ""]
-    lengths: Float[Array, ""]
-    updates: Int[Array, ""]
-    metrics: Metrics
-    fault: Int[Array, ""]
+    episodes: Leaf
+    returns: Leaf
+    lengths: Leaf
+    updates: Leaf
+    metrics: dict[str, Leaf]
+    fault: Leaf
     """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
 
     @classmethod
-    def zero(cls, metrics: Metrics) -> "Totals":
+    def zero(cls, metrics: dict[str, Leaf]) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
         return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, jnp.asarray(-1, jnp.int32))

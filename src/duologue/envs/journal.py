@@ -1,0 +1,169 @@
+"""Where environments on the host stand, and how they are brought back there.
+
+The reset seed of every episode is a pure function of (run seed, purpose, environment, episode), so an episode number
+and the actions since its beginning say where an environment stands.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from duologue.envs.base import seed_of
+from duologue.envs.spaces import empty
+from duologue.errors import ConfigError, EnvError
+from duologue.types import Obs, Space
+
+FORGET = 1024
+"""Vector steps after which actions that no running episode needs are dropped."""
+
+
+def digest(obs: Obs, i: int) -> np.ndarray:
+    """SHA-256 of observation `i`, whose order of parts does not matter: 32 bytes."""
+
+    def parts(obs: Obs) -> Iterable[bytes]:
+        if isinstance(obs, dict):
+            for name in sorted(obs):
+                yield from parts(obs[name])
+        else:
+            yield obs[i].tobytes()
+
+    return np.frombuffer(hashlib.sha256(b"".join(parts(obs))).digest(), np.uint8)
+
+
+class Journal:
+    """Where the environments stand: the number of each one's episode, and the actions since it began."""
+
+    def __init__(self, seed: int, purpose: str, num_envs: int):
+        self._seed, self._purpose = seed, purpose
+        self.episode, self._began = [0] * num_envs, [0] * num_envs
+        self.actions: list[np.ndarray] = []
+
+    def restart(self) -> None:
+        """Every environment is at the beginning of its first episode."""
+        self.episode, self._began = [0] * len(self.episode), [0] * len(self._began)
+        self.actions = []
+
+    def next_episode(self, i: int) -> None:
+        self.episode[i] += 1
+        self._began[i] = len(self.actions)
+        if len(self.actions) > FORGET and (oldest := min(self._began)):
+            del self.actions[:oldest]
+            self._began = [began - oldest for began in self._began]
+
+    def seed(self, i: int) -> int:
+        """The reset seed of environment `i`'s episode."""
+        return seed_of(self._seed, self._purpose, i, self.episode[i])
+
+    def running(self, t: int) -> list[int]:
+        """The environments whose running episode holds `actions[t]`."""
+        return [i for i, began in enumerate(self._began) if began <= t]
+
+    def failure(self, i: int, error: BaseException, trace: str = "") -> EnvError:
+        """What happened in environment `i`, and how to see it again."""
+        said = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
+        step = len(self.actions) - self._began[i]
+        when = f"at step {step} of" if step else "at the reset of"
+        return EnvError(
+            f"environment {i} {said} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
+        )
+
+    def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:
+        """Episode numbers, the running episodes' actions one after the other, their lengths, and a hash of each
+        current observation."""
+        end = len(self.actions)
+        table = np.asarray(self.actions) if end else empty(action, len(self.episode))[None][:0]
+        return {
+            "episode": np.asarray(self.episode, np.int32),
+            "length": np.asarray([end - began for began in self._began], np.int32),
+            "actions": np.concatenate([table[began:, i] for i, began in enumerate(self._began)]),
+            "obs_sha256": np.stack([digest(obs, i) for i in range(len(self.episode))]),
+        }
+
+    def load(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Take over a snapshot. Its episodes are laid side by side so that all end now."""
+        lengths, flat, count = snapshot["length"], snapshot["actions"], len(self.episode)
+        if len(lengths) != count:
+            raise ConfigError(
+                f"num_envs = {count}, but the saved run has {len(lengths)} environments: continue it with as many."
+            )
+        end = int(lengths.max())
+        table = np.zeros((end, count, *flat.shape[1:]), flat.dtype)
+        for i, actions in enumerate(np.split(flat, np.cumsum(lengths)[:-1])):
+            table[end - len(actions) :, i] = actions
+        self.episode, self._began = snapshot["episode"].tolist(), (end - lengths).tolist()
+        self.actions = list(table)
+
+
+NUMBERS = (float, int, np.floating, np.integer, np.bool_)
+
+
+def number(value: Any, what: str) -> float:
+    """`value` as one number; an array of one element counts. Raises `EnvError` otherwise."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "fiub":
+        raise EnvError(f"gave {what} {value!r}, which must be one number")
+    return float(array.reshape(()))
+
+
+class Rows:
+    """The fresh arrays of one vector step while they are filled, one environment after the other."""
+
+    __slots__ = ("_write", "ended", "obs", "reward", "success", "terminated", "truncated")
+
+    def __init__(self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None]):
+        self.obs, self._write = obs, write
+        self.reward = np.empty(num_envs, np.float32)
+        self.terminated, self.truncated = np.empty(num_envs, bool), np.empty(num_envs, bool)
+        self.ended: list[int] = []
+        self.success: dict[int, float] = {}
+
+    def put(self, i: int, answer: tuple[Any, ...]) -> None:
+        """Write the five-tuple of environment `i`. Raises `EnvError` for what is not as Gymnasium defines it."""
+        obs, reward, terminated, truncated, info = answer
+        self._write(self.obs, i, obs)
+        self.reward[i] = reward if isinstance(reward, NUMBERS) else number(reward, "the reward")
+        self.terminated[i], self.truncated[i] = terminated, truncated
+        if terminated or truncated:
+            self.ended.append(i)
+        if info and (success := info.get("is_success")) is not None:
+            self.success[i] = number(success, "is_success")
+
+
+def success(rows: Rows) -> dict[str, np.ndarray]:
+    """`is_success` for every environment, NaN where it was not reported."""
+    values = np.full(len(rows.reward), np.nan, np.float32)
+    for i, value in rows.success.items():
+        values[i] = value
+    return {"is_success": values}
+
+
+def replay(
+    journal: Journal, snapshot: dict[str, np.ndarray], rows: Rows,
+    *, reset: Callable[[Sequence[int], Obs], None], step: Callable[[Sequence[int], np.ndarray, Rows], None],
+) -> str | None:  # fmt: skip
+    """Bring environments to where `snapshot` left them and fill `rows.obs`; a message names those that came out
+    elsewhere, which begin their next episode."""
+    journal.load(snapshot)
+    count = len(journal.episode)
+    reset(range(count), rows.obs)
+    for t, action in enumerate(journal.actions):
+        step([i for i in journal.running(t) if i not in rows.ended], action, rows)
+    saved = snapshot["obs_sha256"]
+    lost = [i for i in range(count) if i in rows.ended or not np.array_equal(digest(rows.obs, i), saved[i])]
+    for i in lost:
+        journal.next_episode(i)
+    reset(lost, rows.obs)
+    return lost_message(lost)
+
+
+def lost_message(lost: list[int]) -> str | None:
+    """What is said of environments that did not come back to where they were."""
+    if not lost:
+        return None
+    return (
+        f"Environment {', '.join(map(str, lost))} did not come back to the saved state when its episode was replayed: "
+        "it is not deterministic, or its simulator is of another version. The running episode was dropped and the next "
+        "one begun, so the run goes on, but not bit for bit."
+    )

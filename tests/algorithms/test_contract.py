@@ -1,0 +1,163 @@
+"""One contract, every algorithm: pure, jittable, one trace, the same tree after an update, on every kind of space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from algorithms.catalogue import ALL
+
+import duologue as dl
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete, Transition
+
+ACTIONS = {
+    "discrete": Discrete(3),
+    "multi-discrete": MultiDiscrete((2, 3)),
+    "box": Box((2,), low=(-1.0, 0.0), high=(1.0, 5.0)),
+}
+OBSERVATIONS = {
+    "vector": Box((5,)),
+    "image": Box((10, 10, 2), "uint8"),
+    "dict": Dict({"image": Box((10, 10, 1)), "level": Discrete(4), "vector": Box((3,))}),
+}
+EACH = pytest.mark.parametrize("algorithm", ALL.values(), ids=ALL.keys())
+
+
+def drawn(space, shape, key):
+    match space:
+        case Dict(spaces):
+            return {
+                name: drawn(part, shape, jax.random.fold_in(key, i)) for i, (name, part) in enumerate(spaces.items())
+            }
+        case Discrete(n):
+            return jax.random.randint(key, shape, 0, n)
+        case MultiDiscrete(nvec):
+            whole = (*shape, len(nvec))
+            return jax.random.randint(key, whole, 0, jnp.broadcast_to(jnp.asarray(nvec), whole))
+        case Box(inner, dtype):
+            return (100 * jax.random.uniform(key, (*shape, *inner))).astype(dtype)
+
+
+def a_rollout(algorithm, spec, key):
+    """What acting for a rollout gives, in an environment of noise."""
+    shape = algorithm.experience.rollout_length, algorithm.experience.num_envs
+    keys = jax.random.split(key, 6)
+    return Transition(
+        obs=drawn(spec.observation, shape, keys[0]),
+        action=drawn(spec.action, shape, keys[1])
+        if not isinstance(spec.action, Box)
+        else jax.random.normal(keys[1], (*shape, 2)),
+        reward=jax.random.normal(keys[2], shape),
+        terminated=jax.random.bernoulli(keys[3], 0.2, shape),
+        truncated=jax.random.bernoulli(keys[4], 0.2, shape),
+        next_obs=drawn(spec.observation, shape, keys[5]),
+        extras={},
+    )
+
+
+def form(tree):
+    return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@EACH
+def test_acting_and_updating_on_every_kind_of_space(algorithm, observation, action, key):
+    if action != "discrete" and observation != "vector":
+        pytest.skip("the head does not see the encoder: one observation suffices for the other actions")
+    spec = EnvSpec("noise", OBSERVATIONS[observation], ACTIONS[action])
+    traces = []
+
+    @jax.jit
+    def learn(state, batch, key):
+        traces.append(None)
+        return algorithm.update(state, batch, key=key)
+
+    state, num_envs = jax.jit(lambda key: algorithm.init(spec, key=key))(key), algorithm.experience.num_envs
+    batch = a_rollout(algorithm, spec, key)
+    obs = jax.tree.map(lambda x: x[0], batch.obs)
+    carry = algorithm.initial_carry(num_envs)
+    for explore in (True, False):
+        out, extras, after = jax.jit(lambda s, c, o, e=explore: algorithm.act(s, c, o, key=key, explore=e))(
+            state, carry, obs
+        )
+        assert form(out) == form(batch.action[0]) and form(after) == form(carry)
+        assert tuple(sorted(extras)) == tuple(sorted(algorithm.experience.extras))
+    first, metrics = learn(state, batch, key)
+    second, again = learn(first, batch, key)
+    assert len(traces) == 1
+    assert form(first) == form(state) and form(second) == form(state)
+    assert metrics.keys() == again.keys() and all(m.shape == () for m in metrics.values())
+    assert all(
+        bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((second, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)
+    )
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, first)
+    assert any(jax.tree.leaves(changed))
+
+
+@EACH
+def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(algorithm, key):
+    spec = EnvSpec("noise", Box((5,)), Discrete(3))
+    init = jax.jit(lambda key: algorithm.init(spec, key=key))
+    batches = jax.tree.map(lambda *x: jnp.stack(x), *(a_rollout(algorithm, spec, jax.random.key(k)) for k in range(3)))
+    scanned, _ = jax.jit(lambda s: jax.lax.scan(lambda s, b: algorithm.update(s, b, key=key), s, batches))(init(key))
+    looped, update = init(key), jax.jit(lambda s, b: algorithm.update(s, b, key=key))
+    for k in range(3):
+        looped, _ = update(looped, jax.tree.map(lambda x: x[k], batches))
+    for a, b in zip(jax.tree.leaves(scanned), jax.tree.leaves(looped), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(init(key)), jax.tree.leaves(init(key)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = init(jax.random.key(1))
+    assert any(bool((a != b).any()) for a, b in zip(jax.tree.leaves(init(key)), jax.tree.leaves(other), strict=True))
+
+
+def test_a_field_can_be_swept_by_vmap(key, unchecked):
+    spec = EnvSpec("noise", Box((5,)), Discrete(3))
+    batch = a_rollout(ALL["a2c"], spec, key)
+
+    def norm_after(rate):
+        algorithm = dl.A2C(learning_rate=rate, networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
+        state = algorithm.init(spec, key=key)
+        moved = jax.tree.map(
+            lambda a, b: jnp.sum((a - b) ** 2), algorithm.update(state, batch, key=key)[0].networks, state.networks
+        )
+        return sum(jax.tree.leaves(moved)) ** 0.5
+
+    moved = jax.jit(jax.vmap(norm_after))(jnp.array([1e-4, 2e-4, 4e-4]))
+    np.testing.assert_allclose(moved / moved[0], [1, 2, 4], rtol=1e-2)
+
+
+def test_a_masked_action_is_never_taken(key):
+    """`obs["action_mask"]` reaches the policy, in training and in testing, and is not observed."""
+    spec = EnvSpec("masked", Dict({"x": Box((2,)), ACTION_MASK: Box((4,), "int8")}), Discrete(4))
+    obs = {"x": jax.random.normal(key, (500, 2)), ACTION_MASK: jnp.tile(jnp.array([0, 1, 0, 1], jnp.int8), (500, 1))}
+    for algorithm in ALL.values():
+        state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(500)
+        for explore in (True, False):
+            action, _, _ = algorithm.act(state, carry, obs, key=key, explore=explore)
+            assert set(np.asarray(action).tolist()) <= {1, 3}
+
+
+def test_spaces_an_algorithm_cannot_serve_are_refused(key):
+    for action in (Box((2, 2)), Box((2,), "int32")):
+        with pytest.raises(dl.ConfigError, match="not served"):
+            ALL["a2c"].init(EnvSpec("no", Box((3,)), action), key=key)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"gamma": 0.9}, "Did you mean 'discount'"),
+        ({"learing_rate": 1e-3}, "Did you mean 'learning_rate'"),
+        ({"discount": 1.5}, r"A2C.discount = 1.5: must be a number in \[0, 1\]"),
+        ({"rollout_length": 0}, "A2C.rollout_length = 0: must be a number >= 1"),
+        ({"max_gradient_norm": -1.0}, "A2C.max_gradient_norm"),
+        ({"discount": "high"}, "A2C.discount = 'high': must be a finite number"),
+        ({"networks": 3}, "A2C.networks = 3: must be an AbstractNetworks"),
+        ({"test_policy": "best"}, "one of 'greedy', 'sampled'"),
+        ({"learning_rate": float("nan")}, "A2C.learning_rate"),
+    ],
+)
+def test_a_mistake_in_a_field_is_one_clear_message(fields, words, unchecked):
+    with pytest.raises(dl.ConfigError, match=words):
+        dl.A2C(**fields)

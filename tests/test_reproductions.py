@@ -1,0 +1,166 @@
+"""The machinery of reproductions/: what is skipped, what is resumed, what the page says. No learning here."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import duologue as dl
+
+FOLDER = Path(__file__).parent.parent / "reproductions"
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """`cells`, `table` and `a2c`, which are scripts and import each other by these names."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = ("cells", "table", "a2c")
+    loaded = [__import__(name) for name in names]
+    yield loaded
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def cells(modules):
+    return modules[0]
+
+
+@pytest.fixture
+def table(modules):
+    return modules[1]
+
+
+@pytest.fixture
+def task(cells):
+    return cells.Task("tiny", "CartPole-v1", 80, dl.A2C(num_envs=2), source="a test", target=100, published="120 (x)")
+
+
+def row(task, seed, mean):
+    return {"name": task.name, "digest": task.digest, "seed": seed, "mean": mean}
+
+
+@pytest.fixture
+def stub(cells, monkeypatch):
+    """The cells that were run, without running them; the third raises Ctrl-C."""
+    ran = []
+
+    def run_cell(cell, folder, *, command):
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append((cell.seed, folder, command))
+        return row(cell.task, cell.seed, 0.0)
+
+    monkeypatch.setattr(cells, "run_cell", run_cell)
+    return ran
+
+
+def test_finished_cells_stay_after_an_interruption_and_are_skipped(cells, task, stub, tmp_path):
+    todo, out = [cells.Cell(task, seed) for seed in range(4)], tmp_path / "results" / "tiny.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        cells.run_cells(todo, out=out, runs=tmp_path, command="make it")
+    assert [json.loads(line)["seed"] for line in out.read_text().splitlines()] == [0, 1]
+    assert stub[1] == (1, tmp_path / f"tiny-{task.digest}" / "seed-1", "make it --only tiny --seeds 1")
+    stub.clear()
+    cells.run_cells(todo, out=out, runs=tmp_path, command="make it")
+    assert [seed for seed, *_ in stub] == [2, 3]
+    assert [json.loads(line)["seed"] for line in out.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+def test_a_line_cut_off_by_a_kill_is_not_finished(cells, task, stub, tmp_path):
+    out = tmp_path / "tiny.jsonl"
+    out.write_text(json.dumps(row(task, 0, 1.0)) + "\n" + json.dumps(row(task, 1, 1.0))[:-4])
+    cells.run_cells([cells.Cell(task, 0), cells.Cell(task, 1)], out=out, runs=tmp_path, command="c")
+    assert [seed for seed, *_ in stub] == [1]
+    assert [line["seed"] for line in cells.read(out)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 120}, {"env": "Acrobot-v1"}, {"algorithm": dl.A2C(num_envs=2, discount=0.98)}, {"name": "other"}],
+)
+def test_other_settings_are_another_cell_in_another_folder(cells, task, change, tmp_path):
+    one, other = cells.Cell(task, 0), cells.Cell(dataclasses.replace(task, **change), 0)
+    finished = [row(task, 0, 1.0)]
+    assert cells.unfinished([one, other], finished) == [other]
+    assert one.folder(tmp_path) != other.folder(tmp_path)
+
+
+def test_a_target_or_a_source_does_not_change_the_cell(task):
+    assert dataclasses.replace(task, target=1.0, source="elsewhere", published="").digest == task.digest
+
+
+def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_path):
+    """The three states of a run folder: nothing good in it, half done, done."""
+    calls, folder = [], tmp_path / "seed-0"
+    done = SimpleNamespace(step=80, resume=pytest.fail)
+    half = SimpleNamespace(step=40, resume=lambda: calls.append("resume") or done)
+    monkeypatch.setattr(dl, "train", lambda *_, **options: calls.append(options) or done)
+
+    def load(path):
+        raise dl.CheckpointError("nothing good")
+
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(dl, "load", load)
+    assert cells.train(cells.Cell(task, 3), folder) == (done, 0)
+    assert calls == [{"steps": 80, "seed": 3, "run_dir": folder}]
+    assert not folder.exists()  # `train` refuses a folder that holds a configuration
+    monkeypatch.setattr(dl, "load", lambda path: half)
+    assert cells.train(cells.Cell(task, 3), folder) == (done, 40)
+    assert calls[1:] == ["resume"]
+    monkeypatch.setattr(dl, "load", lambda path: done)
+    assert cells.train(cells.Cell(task, 3), folder) == (done, 80)
+    assert calls[2:] == []
+
+
+def test_the_page_quotes_seeds_of_results_and_settings_of_today(cells, table, task):
+    old = dataclasses.replace(task, algorithm=dl.A2C(num_envs=4))
+    means = {0: 90.0, 1: 110.0, 2: 120.0, 3: 130.0, 4: 500.0}
+    rows = [row(task, seed, mean) for seed, mean in means.items()]
+    rows += [row(task, 100, 9999.0), row(old, 0, 7777.0)]
+    page = table.results([task], rows, command="make it")
+    line = next(line for line in page.splitlines() if line.startswith("| tiny"))
+    parts = [part.strip() for part in line.strip("|").split("|")]
+    assert parts[:3] == ["tiny (CartPole-v1)", "80", "5"]
+    assert parts[3].startswith("120.0 [")  # the mean of 110, 120 and 130
+    assert parts[4] == f"{np.mean(list(means.values())):,.1f}" == "190.0"
+    assert parts[5:] == ["≥ 100, reached", "120 (x)"]
+    assert "9999" not in page and "9,999" not in page and "7,777" not in page
+    assert "`A2C(num_envs=2)`" in page and "a test" in page and "`make it --only tiny`" in page
+
+
+def test_a_target_missed_is_said(table, task):
+    assert "≥ 100, missed" in table.results([task], [row(task, 0, 99.9)], command="c")
+    assert "missed" not in table.results([task], [], command="c")
+
+
+def test_expression_shows_what_is_not_a_default(table):
+    wrapped = dl.Normalized(dl.A2C(learning_rate=dl.Linear(7e-4), networks=dl.Networks(hidden_sizes=(8,))), clip=5.0)
+    inner = "A2C(learning_rate=Linear(start=0.0007), networks=Networks(hidden_sizes=(8,)))"
+    assert table.expression(wrapped) == f"Normalized(algorithm={inner}, clip=5.0)"
+
+
+def test_a_cell_from_end_to_end(cells, task, tmp_path):
+    """One real cell, of two updates: what its line says can be read back and repeated."""
+    cell = cells.Cell(dataclasses.replace(task, steps=20), 5)
+    found = cells.run_cell(cell, cell.folder(tmp_path), command="make it")
+    assert json.loads(json.dumps(found)) == found
+    assert (found["seed"], found["steps"], found["env"], found["command"]) == (5, 20, "CartPole-v1", "make it")
+    assert len(found["scores"]) == cells.EPISODES and np.mean(found["scores"]) == pytest.approx(found["mean"])
+    assert found["algorithm"]["num_envs"] == 2 and found["resumed_at"] == 0
+    again, step = cells.train(cell, cell.folder(tmp_path))
+    assert step == 20 and again.evaluate(episodes=cells.EPISODES).returns.tolist() == found["scores"]
+
+
+def test_the_list_of_a2c(modules, capsys):
+    a2c = modules[2]
+    assert len({task.name for task in a2c.TASKS}) == len(a2c.TASKS)
+    assert a2c.main(["--list", "--only", "lunar", "--seeds", "0", "1"]) == 0
+    assert capsys.readouterr().out.count("LunarLander".lower()) == 4
+    with pytest.raises(SystemExit):
+        a2c.main(["--list", "--only", "chess"])
