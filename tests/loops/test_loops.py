@@ -1,0 +1,308 @@
+"""Both loops: one agent whatever runs it, exact resuming, keys by name, faults before they are learned from."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import duologue as dl
+from duologue.envs import make
+from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from duologue.loops import compiled, host
+from duologue.loops.evaluate import compile_evaluation, evaluate_host
+from duologue.loops.lean import leaves_read, lean_jit
+from duologue.loops.state import key_for, run_key
+
+SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
+BOTH = pytest.mark.parametrize("algorithm", [SMALL, dl.Normalized(SMALL)], ids=["a2c", "normalized"])
+ITERATION = 12
+
+
+def finished(loop):
+    """The last thing a loop yields, copied."""
+    for step, state, totals in loop:
+        last = step, jax.tree.map(lambda x: np.array(jax.random.key_data(x) if is_key(x) else x), state), totals
+    return last
+
+
+def is_key(x):
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def assert_equal(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance) if tolerance else np.testing.assert_array_equal(x, y)
+
+
+@BOTH
+def test_the_compiled_loop_goes_on_bit_for_bit(algorithm):
+    """However it is cut into intervals, and wherever it is stopped and started again."""
+    envs = make("gymnax/CartPole-v1", 3)
+
+    def run(state, steps, interval):
+        return finished(compiled.run(algorithm, envs, state, steps=steps, interval=interval))
+
+    whole = run(compiled.start(algorithm, envs, [4]), 20 * ITERATION, 20 * ITERATION)
+    cut = run(compiled.start(algorithm, envs, [4]), 20 * ITERATION, 3 * ITERATION)
+    assert whole[0] == cut[0] == 20 * ITERATION
+    assert_equal(whole[1], cut[1])
+    first = compiled.start(algorithm, envs, [4])
+    for _, first, _ in compiled.run(algorithm, envs, first, steps=7 * ITERATION, interval=7 * ITERATION):  # noqa: B020
+        pass
+    assert_equal(whole[1], run(first, 20 * ITERATION, 5 * ITERATION)[1])
+
+
+@BOTH
+def test_agent_i_of_many_is_the_single_run(algorithm):
+    """Over ten updates, to 1e-5, whether on one device or spread over two."""
+    envs = make("gymnax/CartPole-v1", 3)
+    for seeds in ([7, 8, 9], [7, 8]):
+        _, many, totals = finished(
+            compiled.run(algorithm, envs, compiled.start(algorithm, envs, seeds), steps=10 * ITERATION, interval=10**9)
+        )
+        for i, seed in enumerate(seeds):
+            _, one, alone = finished(
+                compiled.run(
+                    algorithm, envs, compiled.start(algorithm, envs, [seed]), steps=10 * ITERATION, interval=10**9
+                )
+            )
+            assert_equal(jax.tree.map(lambda x, i=i: x[i], many.algorithm), one.algorithm, rtol=1e-5, atol=1e-5)
+            assert_equal(many.obs[i], one.obs, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(totals.returns[i], alone.returns)
+
+
+def test_one_program_serves_every_chunk(monkeypatch):
+    """The count of iterations is traced: nothing is compiled again for the last, shorter interval."""
+    algorithm, envs, compilations = SMALL, make("probe/both", 3), []
+    state = compiled.start(algorithm, envs, [0])
+    loop = compiled.run(algorithm, envs, state, steps=50 * ITERATION, interval=7 * ITERATION)
+    next(loop)
+    with jax.log_compiles(), monkeypatch.context() as patch:
+        patch.setattr("jax._src.interpreters.pxla.logger.warning", lambda *a: compilations.append(a), raising=False)
+        steps = [step for step, _, _ in loop]
+    assert steps[-1] == 50 * ITERATION and not compilations
+
+
+@BOTH
+def test_the_host_loop_goes_on_bit_for_bit(algorithm):
+    def run(envs, state, steps, interval):
+        return finished(host.run(algorithm, envs, state, steps=steps, interval=interval))
+
+    def fresh():
+        return make("CartPole-v1", 3, seed=4)
+
+    envs = fresh()
+    _, whole, _ = run(envs, host.start(algorithm, envs, [4]), 40 * ITERATION, 9 * ITERATION)
+    envs = fresh()
+    _, half, _ = run(envs, host.start(algorithm, envs, [4]), 17 * ITERATION, 17 * ITERATION)
+    half = dataclasses.replace(half, key=run_key(4))
+    envs = fresh()
+    state, message = host.restore(envs, half)
+    assert message is None
+    assert_equal(whole, run(envs, state, 40 * ITERATION, 40 * ITERATION)[1])
+
+
+@BOTH
+def test_both_loops_learn_the_same(algorithm):
+    """On a probe without chance in it, with the same keys: the same parameters after ten updates."""
+    jax_envs, host_envs = ProbeEnvs("discount", 3), GymnasiumEnvs(lambda: ProbeEnv("discount"), 3, seed=0)
+    _, a, in_jax = finished(
+        compiled.run(
+            algorithm, jax_envs, compiled.start(algorithm, jax_envs, [5]), steps=10 * ITERATION, interval=10**9
+        )
+    )
+    _, b, on_host = finished(
+        host.run(algorithm, host_envs, host.start(algorithm, host_envs, [5]), steps=10 * ITERATION, interval=10**9)
+    )
+    assert_equal(a.algorithm, b.algorithm, rtol=1e-4, atol=1e-5)
+    assert_equal(a.obs, b.obs)
+    assert_equal(a.episodes.returns, b.episodes.returns)
+    ours, theirs = in_jax.summary(), on_host.summary()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+    assert ours["rollout/ep_rew_mean"] == 1.0 and ours["rollout/ep_len_mean"] == 2.0
+    assert ours["rollout/episodes"] == 10 * ITERATION / 2
+
+
+def test_totals_count_every_episode_once():
+    """Over intervals, against a plain recount of what the environments gave."""
+    envs = make("CartPole-v1", 3, seed=1)
+    returns, running, step = [], np.zeros(3), envs.step
+
+    def counted(action):
+        seen = step(action)
+        running[:] += seen.reward
+        ended = seen.terminated | seen.truncated
+        returns.extend(running[ended].tolist())
+        running[ended] = 0
+        return seen
+
+    envs.step = counted
+    episodes, total = 0, 0.0
+    state = host.start(SMALL, envs, [1])
+    for _, _, totals in host.run(SMALL, envs, state, steps=100 * ITERATION, interval=11 * ITERATION):
+        episodes, total = episodes + totals.episodes, total + totals.returns
+        np.testing.assert_allclose(totals.lengths, totals.returns)  # CartPole pays 1 a step
+    assert episodes == len(returns) and total == sum(returns) and episodes > 20
+
+
+class Recorded(GymnasiumEnvs):
+    """Remembers what was handed out, as it was."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.seen = []
+
+    def step(self, action):
+        seen = super().step(action)
+        self.seen.append((seen.next_obs, seen.next_obs.copy(), seen.obs, seen.obs.copy()))
+        return seen
+
+
+def test_no_array_is_written_after_it_was_handed_over():
+    """The backend reads aligned NumPy arrays in place, after the call has returned."""
+    envs = Recorded("CartPole-v1", 16, seed=0)
+    algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=16)
+    finished(host.run(algorithm, envs, host.start(algorithm, envs, [0]), steps=16 * 200, interval=16 * 40))
+    for next_obs, as_it_was, obs, after in envs.seen:
+        np.testing.assert_array_equal(next_obs, as_it_was)
+        np.testing.assert_array_equal(obs, after)
+    rollouts = {id(next_obs) for next_obs, *_ in envs.seen}
+    assert len(rollouts) == len(envs.seen)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["reward", "next_obs"])
+def test_a_fault_is_named_before_it_is_learned_from(where, value):
+    """Environment 2, at its tenth step (counted from 0)."""
+    envs = make("CartPole-v1", 3, seed=1)
+    step, calls = envs.step, []
+
+    def faulty(action):
+        seen = step(action)
+        calls.append(None)
+        if len(calls) == 11:
+            getattr(seen, where)[2] = value
+        return seen
+
+    envs.step = faulty
+    learned = []
+    watched = host._Player.learn
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(dl.EnvError, match=r"environment 2 .* at its step 10"):
+        patch.setattr(host._Player, "learn", lambda self, rollout, t: (learned.append(t), watched(self, rollout, t)))
+        for _ in host.run(SMALL, envs, host.start(SMALL, envs, [1]), steps=100 * ITERATION, interval=ITERATION):
+            pass
+    assert learned == [0, 4]
+
+
+class FaultyProbe(ProbeEnvs):
+    """A reward that is NaN for environment 1 once its key says so: at about every hundredth step."""
+
+    def step(self, env_state, action, *, key):
+        state, seen = super().step(env_state, action, key=key)
+        bad = jnp.arange(self.num_envs) == 1
+        late = jax.random.uniform(key) < 0.02
+        return state, seen._replace(reward=jnp.where(bad & late, jnp.nan, seen.reward))
+
+
+def test_a_fault_in_a_compiled_loop_stops_it():
+    envs = FaultyProbe("both", 3)
+    state = compiled.start(SMALL, envs, [0])
+    expected = next(t for t in range(10_000) if jax.random.uniform(key_for(run_key(0), "env", t)) < 0.02)
+    with pytest.raises(dl.EnvError, match=rf"environment 1 .* at its step {expected}\."):
+        for _ in compiled.run(SMALL, envs, state, steps=3000 * ITERATION, interval=ITERATION):
+            pass
+
+
+def test_interruption_yields_early_with_a_whole_state():
+    envs = make("CartPole-v1", 3, seed=1)
+    asked = iter([False, False, False, True, True])
+    loop = host.run(
+        SMALL, envs, host.start(SMALL, envs, [1]), steps=10**6, interval=10**6, interrupted=lambda: next(asked)
+    )
+    step, state, totals = next(loop)
+    assert step == 3 * ITERATION and int(state.step) * 3 == step and totals.updates == 3
+    envs = make("probe/both", 3)
+    flags = iter([False, False, True, True])
+    loop = compiled.run(
+        SMALL, envs, compiled.start(SMALL, envs, [1]), steps=10**6, interval=10**6, interrupted=lambda: next(flags)
+    )
+    step, state, totals = next(loop)
+    assert step == 3 * ITERATION and int(state.step) * 3 == step and totals.updates == 3  # chunks of 1 and 2
+
+
+def test_keys_differ_by_purpose_step_and_seed_and_never_by_order():
+    keys = {
+        tuple(np.asarray(jax.random.key_data(key_for(run_key(seed), purpose, step))).tolist())
+        for seed in range(3) for purpose in ("act", "env", "update", "evaluate") for step in range(5)
+    }  # fmt: skip
+    assert len(keys) == 60
+    first = key_for(run_key(1), "act", 3)
+    key_for(run_key(1), "evaluate", 9)
+    assert (jax.random.key_data(key_for(run_key(1), "act", 3)) == jax.random.key_data(first)).all()
+
+
+def test_lean_jit_hands_over_only_what_is_read(key):
+    state = SMALL.init(make("probe/both", 1).spec, key=key)
+
+    def act(state, obs, t):
+        return SMALL.act(state, None, obs, key=jax.random.fold_in(key, t), explore=True)[0]
+
+    obs = jnp.ones((5, 1))
+    read = leaves_read(act, state, obs, np.int32(0))
+    assert sum(read) == len(jax.tree.leaves(state.networks.actor))  # neither the critic nor the optimiser
+    view, call = lean_jit(act, state, obs, np.int32(0))
+    assert len(view(state)) == sum(read)
+    np.testing.assert_array_equal(call(view(state), obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))
+
+
+class Script(ProbeEnvs):
+    """Environment i has episodes of i + 1 steps that pay i + 1 in all."""
+
+    def step(self, env_state, action, *, key):
+        obs, t = env_state
+        own = jnp.arange(self.num_envs, dtype=jnp.int32)
+        ended = t + 1 > own
+        _, seen = super().step(env_state, action, key=key)
+        flags = {"terminated": ended, "truncated": jnp.zeros_like(ended), "reward": jnp.ones(self.num_envs)}
+        return (obs, jnp.where(ended, 0, t + 1)), seen._replace(**flags)
+
+
+def test_every_test_episode_is_assigned_beforehand(key):
+    """The first n to finish would be the short ones."""
+    envs = Script("constant", 5)
+    state = SMALL.init(envs.spec, key=key)
+    returns, lengths = compile_evaluation(SMALL, envs, seeds=None)(state, key)
+    assert returns.tolist() == [1, 2, 3, 4, 5] and lengths.tolist() == [1, 2, 3, 4, 5]
+
+    class Lengths(GymnasiumEnvs):
+        def step(self, action):
+            self.t = getattr(self, "t", np.zeros(3, int)) + 1
+            seen = super().step(action)
+            ended = self.t > np.arange(3)
+            self.t[ended] = 0
+            return seen._replace(terminated=ended, truncated=np.zeros(3, bool), reward=np.ones(3, np.float32))
+
+    on_host = Lengths(lambda: ProbeEnv("constant"), 3, seed=0)
+    returns, lengths = evaluate_host(SMALL, state, on_host, episodes=7, key=key)
+    # Episodes 0, 3, 6 by environment 0 (1 step), 1 and 4 by environment 1, 2 and 5 by environment 2.
+    assert lengths.tolist() == [1, 2, 3, 1, 2, 3, 1] and returns.tolist() == lengths.tolist()
+
+
+def test_evaluation_leaves_training_alone():
+    """Evaluating between chunks changes no bit of what is learned."""
+    results = []
+    for evaluates in (False, True):
+        envs, tests = make("CartPole-v1", 3, seed=4), make("CartPole-v1", 2, seed=4, purpose="evaluate")
+        for _, state, _ in host.run(
+            SMALL, envs, host.start(SMALL, envs, [4]), steps=20 * ITERATION, interval=5 * ITERATION
+        ):
+            if evaluates:
+                evaluate_host(SMALL, state.algorithm, tests, episodes=4, key=key_for(run_key(4), "evaluate"))
+        results.append(jax.tree.map(np.asarray, state.algorithm))
+    assert_equal(*results)
