@@ -216,7 +216,7 @@ def test_other_action_spaces_are_refused_by_name(networks, action):
 
 @BUILDERS
 def test_layers_without_units_are_refused(networks):
-    with pytest.raises(ConfigError, match="Networks.hidden_sizes"):
+    with pytest.raises(ConfigError, match=r"Networks\.hidden_sizes"):
         networks(hidden_sizes=(64, 0))
 
 

@@ -1,4 +1,5 @@
-"""Every pattern of terminated × truncated × position, against a plain loop in the papers' indices, hand constants and rlax."""
+"""Every pattern of terminated × truncated × position: against a plain loop in the papers' indices, hand constants,
+rlax."""
 
 import itertools
 

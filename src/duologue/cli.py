@@ -5,6 +5,7 @@ after SIGTERM, with everything saved.
 """
 
 import dataclasses
+import itertools
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -23,14 +24,14 @@ from tyro.conf import Positional
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
-from duologue.errors import ConfigError, DuologueError, MissingExtraError, nearest
+from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
 from duologue.optim import LearningRate, Linear
 from duologue.run import config
 from duologue.run.log import WandB, read
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load, read_plan, resume, train
 
-ALGORITHMS: dict[str, type[AbstractAlgorithm]] = {"a2c": A2C}
+ALGORITHMS: dict[str, Any] = {"a2c": A2C}
 """By the name that the command line uses."""
 
 
@@ -38,7 +39,7 @@ ALGORITHMS: dict[str, type[AbstractAlgorithm]] = {"a2c": A2C}
 class Train:
     """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
 
-    env: Positional[str]
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
     """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours)."""
     algorithm: AbstractAlgorithm
     """Hyperparameters."""
@@ -135,7 +136,8 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
             return float(words[0])
         if len(numbers) not in (1, 2):
             raise ValueError("a schedule is linear:START or linear:START:END")
-        return Linear(*map(float, numbers))
+        start, end = map(float, [*numbers, 0][:2])
+        return Linear(start, end)
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -156,8 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except DuologueError as error:
-        if isinstance(error.__cause__, Exception):
-            traceback.print_exception(error.__cause__)
+        cause = error.__cause__
+        if isinstance(error, EnvError) and cause is not None and not isinstance(cause, DuologueError):
+            traceback.print_exception(cause.with_traceback(cause.__traceback__ and cause.__traceback__.tb_next))
         Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigError | MissingExtraError) else 1)
 
@@ -173,7 +176,8 @@ def run(arguments: list[str]) -> int:
     if name == "train":
         return run_train(rest)
     command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}")
-    return {Evaluate: run_evaluate, Resume: run_resume, Plot: run_plot, List: run_list}[type(command)](command)
+    runners: dict[type, Any] = {Evaluate: run_evaluate, Resume: run_resume, Plot: run_plot, List: run_list}
+    return runners[type(command)](command)
 
 
 def overview(usage: str, entries: dict[str, str | None]) -> None:
@@ -203,9 +207,9 @@ def run_train(arguments: list[str]) -> int:
             print(f"{path} = {setting.value!r}  ({setting.source})")
         return 0
     prepare_jax(command.seeds)
-    algorithm = command.algorithm
+    algorithm: AbstractAlgorithm = command.algorithm
     if command.normalize_obs or command.normalize_reward:
-        algorithm = Normalized(algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
+        algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
     options = {
         field.name: getattr(command, field.name)
         for field in dataclasses.fields(command)
@@ -221,16 +225,15 @@ TRAIN_ONLY = {"env", "algorithm", "normalize_obs", "normalize_reward", "final_ep
 
 def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setting], Train]:
     """The merged configuration with where each value came from, and the command it makes."""
-    default = Train(env="", algorithm=ALGORITHMS[name]())
+    algorithm: Any = ALGORITHMS[name]
+    default = Train(env="", algorithm=algorithm())
     layers = [("default", config.to_dict(default))]
     path = config_path(arguments)
     if path is not None:
         values = config.read_yaml(Path(path))
         layers.append((f"config file {path}", values | {"config": path}))
         default = config.from_dict(config.nested(config.merge(layers)), extra=(Train,))
-    before = config.merge(layers)
-    if not default.env:
-        default = dataclasses.replace(default, env=tyro.MISSING)
+    sources, before = config.merge(layers), config.to_dict(default)
     command = tyro.cli(
         Train,
         args=arguments,
@@ -240,15 +243,35 @@ def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setti
         registry=registry,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    after = config.merge([("command line", config.to_dict(command))])
+    if not command.env:
+        raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
+    after = config.to_dict(command)
+    given = config.merge([("command line", difference(before, after))])
     return {
-        key: before[key] if before.get(key, (None,))[0] == after[key].value else after[key] for key in after
+        key: given.get(key) or config.Setting(value, sources[key].source if key in sources else "default")
+        for key, (value, _) in config.merge([("", after)]).items()
     }, command
+
+
+def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
+    """What `after` says that `before` does not; of an object of another type, what is not that type's default."""
+    before = before if isinstance(before, dict) else {}
+    changed = {"type": after["type"]} if before.get("type") != after.get("type") else {}
+    if changed:
+        required = [f for f in dataclasses.fields(config.PUBLIC[after["type"]]) if f.default is dataclasses.MISSING]
+        before = {} if required else config.to_dict(config.PUBLIC[after["type"]]())
+    for name, value in after.items():
+        if isinstance(value, dict):
+            if inner := difference(before.get(name), value):
+                changed[name] = inner
+        elif name != "type" and (name not in before or before[name] != value):
+            changed[name] = value
+    return changed
 
 
 def config_path(arguments: list[str]) -> str | None:
     """The value of `--config`, which is needed before the rest can be read."""
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, after in itertools.zip_longest(arguments, arguments[1:]):
         if word == "--config":
             return after
         if word.startswith("--config="):
@@ -264,8 +287,8 @@ def finish(agent: Run | Runs, episodes: int) -> int:
     console.print(f"[bold]run[/]     {path}", markup=True)
     try:
         console.print(f"[bold]curve[/]   {learning_curve([path], path / 'curve.png')}")
-    except MissingExtraError as error:
-        console.print(f"[bold]curve[/]   {error}", markup=True)
+    except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
+        console.print(f"curve   {error}", markup=False)
     console.print(f"[bold]next[/]    duologue resume {shlex.quote(str(path))} --steps {2 * agent.step}")
     return 0
 
@@ -301,17 +324,25 @@ def run_list(command: List) -> int:
     runs = sorted(path.parent for path in command.folder.rglob("config.json"))
     table = Table("run", "algorithm", "environment", "steps", "seeds", "last return", box=None)
     for path in runs:
-        plan = read_plan(path)
-        rows = [row for row in read(path / "metrics.jsonl") if row.get("rollout/ep_rew_mean") is not None]
-        last = f"{rows[-1]['rollout/ep_rew_mean']:,.1f}" if rows else "-"
-        step = f"{rows[-1]['step']:,}" if rows else "0"
-        table.add_row(str(path), plan.name, plan.env, f"{step} / {plan.steps:,}", str(plan.seeds), last)
+        table.add_row(str(path), *cells(path))
     if runs:
         console.print(table)
         console.print(f"\n[bold]next[/]    duologue evaluate {shlex.quote(str(runs[-1]))}")
     else:
         console.print(f"No runs below {command.folder}.\n[bold]next[/]    duologue train a2c CartPole-v1")
     return 0
+
+
+def cells(path: Path) -> list[str]:
+    """What `list` says of a run; of one that cannot be read, why."""
+    try:
+        plan, rows = read_plan(path), read(path / "metrics.jsonl")
+    except DuologueError as error:
+        return [str(error)]
+    step = rows[-1]["step"] if rows else 0
+    returns = [row["rollout/ep_rew_mean"] for row in rows if row.get("rollout/ep_rew_mean") is not None]
+    last = f"{returns[-1]:,.1f}" if returns else "-"
+    return [plan.name, plan.env, f"{step:,} / {plan.steps:,}", str(plan.seeds), last]
 
 
 def prepare_jax(seeds: int = 1) -> None:

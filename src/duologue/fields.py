@@ -3,7 +3,8 @@
 import math
 import types
 import typing
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import equinox as eqx
 import jax
@@ -12,15 +13,16 @@ import numpy as np
 from duologue.errors import ConfigError, nearest
 
 
-class Range(NamedTuple):
+@dataclass(frozen=True)
+class Range:
     """The closed interval of allowed values; `above` excludes the lower end."""
 
-    low: float = -math.inf
-    high: float = math.inf
+    low: int | float = -math.inf
+    high: int | float = math.inf
     above: bool = False
 
-    def __contains__(self, value: int | float) -> bool:
-        return (value > self.low if self.above else value >= self.low) and value <= self.high
+    def __contains__(self, value: int | float | np.number) -> bool:
+        return bool((value > self.low if self.above else value >= self.low) and value <= self.high)
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -36,8 +38,10 @@ PositiveInt = Annotated[int, Range(1)]
 # What other libraries call our fields: used only to suggest the right name.
 SYNONYMS = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
-    "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs", "ent_coef": "entropy_coefficient",
-    "beta_entropy": "entropy_coefficient", "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "clip_epsilon",
+    "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
+    "ent_coef": "entropy_coefficient",
+    "beta_entropy": "entropy_coefficient",
+    "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "clip_epsilon",
     "clip_coef": "clip_epsilon", "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
 }  # fmt: skip
 
@@ -77,7 +81,9 @@ def mismatch(value: Any, hint: Any) -> str | None:
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
     if origin is Literal:
-        return None if value in args else f"one of {', '.join(map(repr, args))}"
+        # The type first: an array compares element by element, and True == 1.
+        known = type(value) in map(type, args) and value in args
+        return None if known else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         problems = [mismatch(v, args[0]) for v in value] if isinstance(value, tuple) else ["a tuple"]
         return next(
@@ -85,7 +91,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         )
     if hint is float:
         number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
-        return None if number and (isinstance(value, jax.Array) or math.isfinite(value)) else "a finite number"
+        return None if number and (isinstance(value, jax.Array) or finite(value)) else "a finite number"
     if hint is int:
         return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
     if hint is type(None):
@@ -93,3 +99,10 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if isinstance(hint, type):
         return None if isinstance(value, hint) else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     return None
+
+
+def finite(value: int | float | np.floating) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False

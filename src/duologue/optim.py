@@ -1,7 +1,7 @@
 """Gradient steps, optimisers and schedules."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,16 @@ from jaxtyping import Array, Float, Int
 
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction, NonNegative, Positive, Range
-from duologue.types import Metrics
-
-Params = TypeVar("Params")
+from duologue.types import Metrics, PyTree
 
 
 def gradient_step(
     loss: Callable[..., tuple[Array, Metrics]],
-    params: Params,
-    opt_state: Any,
+    params: PyTree,
+    opt_state: PyTree,
     optimizer: optax.GradientTransformation,
     *args: Any,
-) -> tuple[Params, Any, Metrics]:
+) -> tuple[PyTree, PyTree, Metrics]:
     """`(params, opt_state, metrics)` after one step down ∇ loss(params, *args), with the norm of the gradient before
     clipping.
 

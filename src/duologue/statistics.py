@@ -52,7 +52,7 @@ class RunningMoments(eqx.Module):
         return jnp.clip((x - mean) * scale, -clip, clip)
 
 
-def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | np.float64:
+def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
     """The interquartile mean: the mean of the middle half, robust and less noisy than the median (Agarwal et al.,
     2021).
 
@@ -67,7 +67,7 @@ def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | np.float64:
 def bootstrap_interval(
     scores: np.ndarray,
     *,
-    statistic: Callable[..., np.ndarray] = iqm,
+    statistic: Callable[..., np.ndarray | float] = iqm,
     level: float = 0.95,
     samples: int = 2000,
     seed: int = 0,

@@ -23,16 +23,17 @@ class Transition(NamedTuple):
     """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[N, L]` sequences.
 
     `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units.
-    `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`).
+    `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`). Arrays are
+    JAX's in compiled code and NumPy's on the host.
     """
 
     obs: Obs
-    action: Array
-    reward: Array
-    terminated: Array
-    truncated: Array
+    action: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
     next_obs: Obs
-    extras: dict[str, Array]
+    extras: dict[str, Any]
 
 
 class Step(NamedTuple):
@@ -43,10 +44,10 @@ class Step(NamedTuple):
 
     obs: Obs
     next_obs: Obs
-    reward: Array
-    terminated: Array
-    truncated: Array
-    info: dict[str, Array]
+    reward: Any
+    terminated: Any
+    truncated: Any
+    info: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Discrete:
-    """The integers `0 … n - 1`. Where an environment counts from `start`, its adapter shifts: inside, all begin at 0."""
+    """The integers `0 … n - 1`. Where an environment counts from `start`, its adapter
+    shifts: inside, all begin at 0."""
 
     n: int
     start: int = 0

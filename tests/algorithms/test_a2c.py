@@ -36,7 +36,7 @@ def a_rollout(seed=0):
 
 
 def numpy_gradient(algorithm, networks, batch):
-    """∇ of −E[log π Â] + c_V ½E[(G − V)²] − c_H E[H], by hand, one sample at a time."""
+    """∇ of −E[log π Â] + c_V E[(G − V)²] − c_H E[H], by hand, one sample at a time."""
     actor_w, actor_b = (np.asarray(x, np.float64) for x in (networks.actor.output.weight, networks.actor.output.bias))
     critic_w, critic_b = (
         np.asarray(x, np.float64) for x in (networks.critic.output.weight, networks.critic.output.bias)
@@ -64,7 +64,7 @@ def numpy_gradient(algorithm, networks, batch):
             entropy = -(pi * np.log(pi)).sum()
             d_logits = advantage * (pi - np.eye(ACTIONS)[a])
             d_logits += algorithm.entropy_coefficient * pi * (np.log(pi) + entropy)
-            d_value = -algorithm.value_coefficient * advantage  # ∂½(G − V)²/∂V = −(G − V), and G − V = Â
+            d_value = -2 * algorithm.value_coefficient * advantage  # ∂(G − V)²/∂V = −2(G − V), and G − V = Â
             gradient[0][s] += d_logits / (T * B)
             gradient[1] += d_logits / (T * B)
             gradient[2][s, 0] += d_value / (T * B)
@@ -139,12 +139,9 @@ def test_the_expected_gradient_is_the_policy_gradient():
 
     walks = list(itertools.product(range(STATES), *[range(ACTIONS), range(STATES)] * horizon))
     pi = np.asarray(networks.policy(jnp.arange(STATES, dtype=jnp.int32)).probs, np.float64)
-    probability = np.array([
-        begin[w[0]] * np.prod([pi[w[2 * t], w[2 * t + 1]] * dynamics[w[2 * t], w[2 * t + 1], w[2 * t + 2]] for t in range(horizon)])
-        for w in walks
-    ])  # fmt: skip
     walks = np.array(walks, np.int32)
     s, a, s_next = walks[:, 0:-1:2], walks[:, 1::2], walks[:, 2::2]
+    probability = begin[s[:, 0]] * (pi[s, a] * dynamics[s, a, s_next]).prod(1)
     terminated = np.broadcast_to(np.arange(horizon) == horizon - 1, s.shape)
 
     @jax.jit

@@ -102,7 +102,7 @@ def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(algorithm, key):
     scanned, _ = jax.jit(lambda s: jax.lax.scan(lambda s, b: algorithm.update(s, b, key=key), s, batches))(init(key))
     looped, update = init(key), jax.jit(lambda s, b: algorithm.update(s, b, key=key))
     for k in range(3):
-        looped, _ = update(looped, jax.tree.map(lambda x: x[k], batches))
+        looped, _ = update(looped, jax.tree.map(lambda x, k=k: x[k], batches))
     for a, b in zip(jax.tree.leaves(scanned), jax.tree.leaves(looped), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for a, b in zip(jax.tree.leaves(init(key)), jax.tree.leaves(init(key)), strict=True):

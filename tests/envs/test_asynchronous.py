@@ -59,6 +59,6 @@ def test_a_late_answer_ends_the_pool():
     envs = AsyncGymnasiumEnvs(Slow, 1, seed=0, timeout=0.5)
     envs.reset()
     envs.step(np.zeros(1, np.int32))
-    with pytest.raises(EnvError, match="no answer in 0.5 s"):
+    with pytest.raises(EnvError, match=r"no answer in 0\.5 s"):
         envs.step(np.ones(1, np.int32))
     assert not any(process.is_alive() for process in envs._pool.processes)

@@ -1,4 +1,4 @@
-"""The step contract of the Gymnasium adapter, at every way an episode can end, and every way an environment can fail."""
+"""The step contract of the Gymnasium adapter: every way an episode can end, and every way an environment can fail."""
 
 import gymnasium as gym
 import numpy as np
@@ -122,7 +122,7 @@ def test_a_snapshot_brings_cartpole_back_bit_for_bit():
     snapshot = envs.snapshot()
     expected = [envs.step(action) for action in actions[100:]]
     other = make("CartPole-v1", 3, seed=5)
-    obs, message = other.restore(snapshot)
+    _, message = other.restore(snapshot)
     assert message is None
     for action, step in zip(actions[100:], expected, strict=True):
         again = other.step(action)

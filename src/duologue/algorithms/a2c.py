@@ -32,8 +32,8 @@ def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -
 
 
 def value_loss(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
-    """L_V = ½ E[(Gₜ − V(sₜ))²]."""
-    return 0.5 * jnp.mean((target - value) ** 2)
+    """L_V = E[(Gₜ − V(sₜ))²]."""
+    return jnp.mean((target - value) ** 2)
 
 
 def explained_variance(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
@@ -55,7 +55,7 @@ def loss(
 
 
 class A2C(AbstractAlgorithm[A2CState]):
-    """Synchronous advantage actor-critic (Mnih et al., 2016), with the defaults of OpenAI Baselines.
+    """Synchronous advantage actor-critic (Mnih et al., 2016), with the coefficients of OpenAI Baselines.
 
     Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
     """
@@ -97,7 +97,8 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)
-        return A2CState(networks, self._optimizer.init(networks), jnp.zeros((), jnp.int32))
+        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
+        return A2CState(networks, opt_state, jnp.zeros((), jnp.int32))
 
     def act(
         self, state: A2CState, carry: None, obs: Obs, *, key: Array, explore: bool

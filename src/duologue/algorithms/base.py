@@ -15,7 +15,8 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     """A final subclass holds hyperparameters as fields; its methods are pure functions of a `State` made of arrays
     only.
 
-    So `jit`, `scan`, `vmap` over seeds, donation and checkpoints need no filters. Loops close over the algorithm.
+    So `jit`, `scan`, `vmap` over seeds, donation and checkpoints need no filters. Loops close over the algorithm. Every
+    algorithm has a field, or a property, `discount`.
     """
 
     @property

@@ -82,6 +82,10 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
     """Normalised observations and rewards are clipped to ± this."""
 
     @property
+    def discount(self) -> float:
+        return self.algorithm.discount  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
     def experience(self) -> Experience:
         return self.algorithm.experience
 
@@ -105,7 +109,7 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         self, state: NormalizedState, carry: NormalizedCarry, transition: Transition
     ) -> tuple[NormalizedState, NormalizedCarry]:
         obs_moments, return_moments = state.pending
-        discounted_return = self.algorithm.discount * carry.discounted_return + transition.reward
+        discounted_return = self.discount * carry.discounted_return + transition.reward
         pending = merge_obs(obs_moments, transition.obs), return_moments.merge(RunningMoments.of(discounted_return))
         ended = transition.terminated | transition.truncated
         inner, inner_carry = self.algorithm.observe(

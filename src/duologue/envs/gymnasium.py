@@ -133,16 +133,17 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         raise EnvError(f"{name} could not be made; it raised {type(error).__name__}: {error}") from error
     if isinstance(env, gym.vector.VectorEnv):
         raise ConfigError(
-            f"{name} makes a vector environment, {type(env).__name__}. It may insert dummy steps when it resets itself; "
-            "give a callable that makes one environment, and num_envs."
+            f"{name} makes a vector environment, {type(env).__name__}. It may insert dummy steps when it resets "
+            "itself; give a callable that makes one environment, and num_envs."
         )
     if not isinstance(env, gym.Env):
         raise ConfigError(f"{name} makes {env!r}, which is no gymnasium.Env.")
-    own = None if isinstance(make, str) or env.spec is None else env.spec.max_episode_steps
+    spec = None if isinstance(make, str) else env.spec
+    own = None if spec is None else spec.max_episode_steps
     if own is not None and max_episode_steps is not None and own < max_episode_steps:
         raise ConfigError(
             f"max_episode_steps = {max_episode_steps}: {name} ends its own episodes after {own} steps already. Set a "
-            f"longer limit there, gymnasium.make({env.spec.id!r}, max_episode_steps={max_episode_steps})."
+            f"longer limit there, gymnasium.make({spec and spec.id!r}, max_episode_steps={max_episode_steps})."
         )
     return env
 
@@ -159,8 +160,8 @@ def unknown(name: str, error: Exception) -> str:
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
     hint = f"Closest: {', '.join(map(repr, close))}. " if close else ""
     return (
-        f"There is no Gymnasium environment {name!r}. {hint}Gymnasium says: {error} Ids that a module of yours registers "
-        "are written 'module:Name-v0'; environments in JAX have a prefix, such as 'gymnax/CartPole-v1'."
+        f"There is no Gymnasium environment {name!r}. {hint}Gymnasium says: {error} Ids that a module of yours "
+        "registers are written 'module:Name-v0'; environments in JAX have a prefix, such as 'gymnax/CartPole-v1'."
     )
 
 

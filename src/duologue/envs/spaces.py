@@ -1,6 +1,6 @@
 """From Gymnasium's spaces to ours, and how observations come in and actions go out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -48,9 +48,10 @@ def integers(space: gym.Space, role: str) -> Space:
             return MultiDiscrete(tuple(space.nvec.tolist()))
     served = "Box (with an axis), Discrete, MultiDiscrete and MultiBinary (one axis)"
     served += ", and Dict of these" if role == "observation" else "; Box of floats"
+    wrapper = "FlattenObservation or TransformObservation" if role == "observation" else "TransformAction"
     raise ConfigError(
         f"The {role} space {space} cannot be served. Served are {served}. Convert it with a wrapper: "
-        f"gymnasium.wrappers.{'FlattenObservation or TransformObservation' if role == 'observation' else 'TransformAction'}."
+        f"gymnasium.wrappers.{wrapper}."
     )
 
 
@@ -63,7 +64,7 @@ def bounds(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ..
     return low, high
 
 
-def array_type(space: Box | Discrete | MultiDiscrete) -> tuple[tuple[int, ...], np.dtype]:
+def array_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of one element of `space`."""
     match space:
         case Box(shape=shape, dtype=dtype):
@@ -72,6 +73,8 @@ def array_type(space: Box | Discrete | MultiDiscrete) -> tuple[tuple[int, ...], 
             return (), np.dtype(np.int32)
         case MultiDiscrete(nvec=nvec):
             return (len(nvec),), np.dtype(np.int32)
+        case Dict():
+            raise TypeError("a Dict is not one array")
 
 
 def empty(space: Space, num_envs: int) -> Obs:
@@ -113,7 +116,7 @@ def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
     return write
 
 
-def door(space: gym.Space) -> Callable[[np.ndarray], Sequence[Any]]:
+def door(space: gym.Space) -> Callable[[np.ndarray], Any]:
     """From actions of our spec, any number of them, to what the environment takes: clipped to its box, shifted to its
     start."""
     match space:

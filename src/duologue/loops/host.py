@@ -82,7 +82,8 @@ def run(
 
 
 class _Player:
-    """The learner and its carry as the host holds them: a flat list of leaves, and the two or three programs that read it.
+    """The learner and its carry as the host holds them: a flat list of leaves, and the two or three programs that read
+    it.
 
     A list, for flattening a tree of modules takes Python longer than a small network takes to act.
     """
@@ -101,7 +102,8 @@ class _Player:
             return action, extras, jax.tree.leaves(carry)
 
         def watch(leaves: list[Array], newest: Transition) -> list[Array]:
-            return jax.tree.leaves(algorithm.observe(*jax.tree.unflatten(self._tree, leaves), newest))
+            learner, carry = jax.tree.unflatten(self._tree, leaves)
+            return jax.tree.leaves(algorithm.observe(learner, carry, newest))
 
         def watch_and_act(leaves: list[Array], newest: Transition, obs: Obs, t: Array) -> tuple[list[Array], tuple]:
             leaves = watch(leaves, newest)

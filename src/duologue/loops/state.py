@@ -1,7 +1,7 @@
 """What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
 
 import zlib
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,19 +24,16 @@ def purpose_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
 
 
 def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The key of one purpose at one step: never of the order of calls, so what is logged or evaluated changes nothing."""
+    """The key of one purpose at one step, never of the order of calls: so what is logged or evaluated changes
+    nothing."""
     return jax.random.fold_in(purpose_key(key, purpose), step)
-
-
-Leaf: TypeAlias = Any
-"""An array: JAX's in the compiled loop, NumPy's on the host; with several seeds it leads with their axis."""
 
 
 class Episodes(eqx.Module):
     """Return and length so far of the running episode of each environment, `[B]`."""
 
-    returns: Leaf
-    lengths: Leaf
+    returns: Any
+    lengths: Any
 
     @classmethod
     def begin(cls, num_envs: int) -> "Episodes":
@@ -44,7 +41,10 @@ class Episodes(eqx.Module):
 
 
 class LoopState(eqx.Module):
-    """A whole run: nothing that resuming needs lives outside it. Valid until the loop's generator advances."""
+    """A whole run: nothing that resuming needs lives outside it. Valid until the loop's generator advances.
+
+    With several seeds every leaf leads with their axis.
+    """
 
     algorithm: PyTree
     carry: PyTree
@@ -52,29 +52,29 @@ class LoopState(eqx.Module):
     """The environments' state, or what rebuilds it."""
     obs: Obs
     episodes: Episodes
-    key: Leaf
-    step: Leaf
+    key: Any
+    step: Any
     """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
 
 
 class Totals(eqx.Module):
     """Sums over an interval, from which its means are taken: of finished episodes and of updates."""
 
-    episodes: Leaf
-    returns: Leaf
-    lengths: Leaf
-    updates: Leaf
-    metrics: dict[str, Leaf]
-    fault: Leaf
+    episodes: Any
+    returns: Any
+    lengths: Any
+    updates: Any
+    metrics: dict[str, Any]
+    fault: Any
     """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
 
     @classmethod
-    def zero(cls, metrics: dict[str, Leaf]) -> "Totals":
+    def zero(cls, metrics: dict[str, Any]) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
         return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, jnp.asarray(-1, jnp.int32))
 
-    def summary(self) -> dict[str, np.ndarray]:
+    def summary(self) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`."""
         episodes, updates = np.maximum(self.episodes, 1), np.maximum(self.updates, 1)
         none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
@@ -93,8 +93,8 @@ def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
             of_seed = f" of seed number {seed}" if np.ndim(fault) else ""
             raise EnvError(
                 f"environment {where % num_envs}{of_seed} gave a NaN or infinite reward or observation at its step "
-                f"{where // num_envs}. Nothing was learned from it; what was saved before is intact. Mend the environment, or "
-                "replace the value there (numpy.nan_to_num) if it means something."
+                f"{where // num_envs}. Nothing was learned from it; what was saved before is intact. Mend the "
+                "environment, or replace the value there (numpy.nan_to_num) if it means something."
             )
 
 

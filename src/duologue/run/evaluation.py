@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from duologue.envs import AbstractJaxEnvs
 from duologue.loops.evaluate import compile_evaluation, evaluate_host
 from duologue.loops.state import key_for, run_key
-from duologue.run.plan import EnvSource, Plan
+from duologue.run.plan import EnvSource, Plan, check_arguments
 from duologue.statistics import bootstrap_interval, iqm
 from duologue.types import PyTree
 
@@ -65,11 +66,12 @@ def evaluator(
     `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
     state of several `seeds` leads with their axis.
     """
+    check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    if plan.compiled(source):
-        envs = plan.envs(source, purpose=purpose, num_envs=episodes, seed=seeds[0])
+    num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
+    envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])
+    if isinstance(envs, AbstractJaxEnvs):
         play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
         key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
         return lambda state: Evaluation(*jax.device_get(play(state, key)))
-    envs = plan.envs(source, purpose=purpose, num_envs=min(episodes, MAX_HOST_ENVS), seed=seeds[0])
     return lambda state: Evaluation(*evaluate_host(plan.algorithm, state, envs, episodes=episodes, key=keys[0]))

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import jax
@@ -68,7 +68,7 @@ class Plan:
             max_episode_steps=self.max_episode_steps,
             asynchronous=self.asynchronous and purpose == "train",
         )
-        if envs.spec != self.spec:
+        if dataclasses.replace(envs.spec, id=self.spec.id) != self.spec:  # a callable may have another name now
             raise ConfigError(
                 f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
             )
@@ -125,7 +125,7 @@ def check_arguments(**arguments: Any) -> None:
         if value is None and name in optional:
             continue
         low = Range(lowest.get(name, 1), 2**31 - 1)
-        if mismatch(value, int) or value not in low:
+        if mismatch(value, Annotated[int, low]):
             raise ConfigError(f"{name} = {value!r}: must be an integer {low}.")
 
 
@@ -135,7 +135,7 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     def fill(value: Any) -> Any:
         if isinstance(value, Linear):
             return dataclasses.replace(value, updates=updates) if value.updates is None else value
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return dataclasses.replace(
                 value, **{f.name: fill(getattr(value, f.name)) for f in dataclasses.fields(value)}
             )

@@ -18,7 +18,7 @@ from duologue.loops.state import LoopState, key_for, run_key
 from duologue.run import checkpoint, config, files
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
-from duologue.run.plan import EnvSource, Plan, make_plan
+from duologue.run.plan import EnvSource, Plan, check_arguments, make_plan
 from duologue.run.session import Callback, Session
 from duologue.types import Box, Dict, Discrete, Obs, PyTree, Space
 
@@ -47,7 +47,8 @@ def train(
     Arguments:
         algorithm: what learns; its fields are its hyperparameters.
         env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
-        adapter. steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
+            adapter.
+        steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
         seed: of everything random. Agent i of `seeds` uses `seed + i` and equals the single run with that seed.
         seeds: agents trained side by side, in environments written in JAX.
         num_envs: environments of each agent; by default the algorithm's own number.
@@ -74,7 +75,7 @@ def train(
     path = new_folder(plan) if run_dir is None else Path(run_dir)
     if (path / "config.json").exists():
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
-    path.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path)
     with files.RunLock(path):
         files.write_json(path / "config.json", config.to_dict(plan))
         files.write_json(path / "versions.json", checkpoint.fingerprint())
@@ -97,8 +98,11 @@ def resume(
     In environments written in JAX the run goes on bit for bit; Gymnasium environments are brought back by replaying the
     actions of their running episodes, and one that does not come back the same is named on the screen.
     """
-    path, plan = Path(path), read_plan(path, algorithm)
-    plan = plan if steps is None else replace(plan, steps=steps)
+    path = Path(path)
+    plan = read_plan(path, algorithm)
+    if steps is not None:
+        check_arguments(steps=steps)
+        plan = replace(plan, steps=steps)
     with files.RunLock(path):
         envs = plan.envs(env, purpose="train")
         session = Session(path, plan, envs, env, callbacks, loggers, console)
@@ -127,7 +131,8 @@ def load(
     configuration names classes of your own. No environment is made. Raises `CheckpointError` where there is nothing
     good.
     """
-    path, plan = Path(path), read_plan(path, algorithm)
+    path = Path(path)
+    plan = read_plan(path, algorithm)
     if which not in ("latest", "best"):
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     found, warnings = checkpoint.latest(path / "checkpoints" / which)
@@ -170,10 +175,9 @@ class Run:
         match self.plan.spec.action:
             case Discrete(start=start):
                 action = action + start
-            case Box(low=low, high=high) if low is not None and high is not None:
-                action = np.clip(action, np.float32(low), np.float32(high))
-            case _:
-                pass
+            case Box(shape=shape, low=low, high=high):
+                action = action if low is None else np.maximum(action, np.reshape(np.float32(low), shape))
+                action = action if high is None else np.minimum(action, np.reshape(np.float32(high), shape))
         return action[0] if single else action
 
     def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
@@ -238,7 +242,7 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     shape, dtype = (space.shape, space.dtype) if isinstance(space, Box) else ((), "int32")
     if not isinstance(space, Box | Discrete):
         shape = (len(space.nvec),)
-    array = np.asarray(obs, dtype)
+    array = np.asarray(obs, dtype) - (space.start if isinstance(space, Discrete) else 0)
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
         raise ConfigError(
             f"An observation of this run has shape {shape}, or (n, *{shape}) in a batch; got {array.shape}."

@@ -1,6 +1,7 @@
 """A run while it runs: the plain Python between chunks. Logging, evaluation, checkpoints, callbacks and signals live
 here."""
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from duologue.run.log import JsonLines, Logger, TensorBoard
 from duologue.run.plan import Envs, EnvSource, Plan, is_compiled
 from duologue.run.signals import Interruption
 
-Callback = Callable[[int, Mapping[str, np.ndarray]], bool | None]
+Callback = Callable[[int, Mapping[str, np.ndarray | np.float64]], bool | None]
 """Called after every row of metrics with the step and the row, `[S]` each for several seeds; `False` stops the run,
 saved."""
 
@@ -85,6 +86,8 @@ class Session:
             plan.algorithm, self.envs, state, steps=plan.steps, interval=plan.log_every, interrupted=interruption
         )
         for now, state, totals in chunks:
+            if now == step:  # interrupted before anything was done: there is no row to write
+                break
             metrics = row(totals, steps=(now - step) * plan.seeds, seconds=time.perf_counter() - began)
             step, began = now, time.perf_counter()
             if evaluated.due(step) and not interruption():
@@ -98,12 +101,15 @@ class Session:
             shown.update(step, {name: over_seeds(value) for name, value in metrics.items()})
             stop = any([callback(step, metrics) is False for callback in self.callbacks])
             self._check(metrics, step)
-            if saved.due(step) or stop or interruption() or step >= plan.steps:
+            if stop or interruption():
+                break
+            if saved.due(step):
                 rows.sync()
                 self._save(state, step)
-            if stop or interruption():
-                shown.note(f"stopped at step {step:,}, saved")
-                break
+        rows.sync()
+        self._save(state, step)
+        if step < plan.steps:
+            shown.note(f"stopped at step {step:,}, saved; next: duologue resume {shlex.quote(str(self.path))}")
         return state
 
     def load(self, path: Path) -> LoopState:
@@ -130,20 +136,21 @@ class Session:
         checkpoint.save(where, step, state, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2 if directory == "latest" else 1)
 
-    def _write(self, sinks: Sequence[Logger], step: int, metrics: Mapping[str, np.ndarray]) -> None:
+    def _write(self, sinks: Sequence[Logger], step: int, metrics: Mapping[str, np.ndarray | np.float64]) -> None:
         for index, seed in enumerate(self.seeds):
             one = {name: float(np.ravel(value)[index] if np.ndim(value) else value) for name, value in metrics.items()}
             for sink in sinks:
                 sink.write(step, seed, one)
 
-    def _check(self, metrics: Mapping[str, np.ndarray], step: int) -> None:
+    def _check(self, metrics: Mapping[str, np.ndarray | np.float64], step: int) -> None:
         """Raise where learning has diverged: nothing good can follow, and a good checkpoint is on disk."""
         for name, value in metrics.items():
             if name.startswith("train/") and not np.isfinite(value).all():
-                seeds = "" if self.plan.seeds == 1 else f" for seed {self.seeds[int(np.argmin(np.isfinite(value)))]}"
+                first = self.seeds[int(np.argmin(np.isfinite(value)))]
+                seeds = "" if self.plan.seeds == 1 else f" for seed {first}"
                 raise DuologueError(
-                    f"Learning has diverged: {name} is not finite at step {step:,}{seeds}. The checkpoints before it are "
-                    "intact. A smaller learning rate, a smaller max_gradient_norm or normalised observations may help."
+                    f"Learning has diverged: {name} is not finite at step {step:,}{seeds}. The checkpoints before it "
+                    "are intact. A smaller learning rate or max_gradient_norm, or normalised observations, may help."
                 )
 
 
@@ -159,18 +166,18 @@ class Every:
         return passed
 
 
-def over_seeds(value: np.ndarray) -> float:
+def over_seeds(value: np.ndarray | np.float64) -> float:
     """The mean of those seeds that have a number; NaN if none has."""
     known = np.ravel(value)[~np.isnan(np.ravel(value))]
     return float(known.mean()) if known.size else float("nan")
 
 
-def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray]:
+def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray | np.float64]:
     """One row of metrics under the names users know; `[S]` each for several seeds."""
     return {**totals.summary(), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
 
 
-def evaluation_row(score: Evaluation) -> dict[str, np.ndarray]:
+def evaluation_row(score: Evaluation) -> dict[str, np.ndarray | np.float64]:
     """What an evaluation adds to a row."""
     return {
         "eval/mean_reward": score.returns.mean(-1),
