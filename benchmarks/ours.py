@@ -29,6 +29,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     import jax  # after the affinity is set: the backend counts its threads when it starts
 
     jax.config.update("jax_num_cpu_devices", arguments.devices)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the command line does
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **__: (

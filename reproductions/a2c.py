@@ -48,16 +48,15 @@ TASKS = (
         "pendulum", "Pendulum-v1", 1_000_000,
         dl.Normalized(
             dl.A2C(
-                rollout_length=8,
-                discount=0.9,
-                lambda_=0.9,
-                learning_rate=dl.Linear(4e-3),
+                discount=0.95,
+                lambda_=0.95,
+                learning_rate=dl.Linear(1e-3),
+                optimizer=dl.Adam(),
                 entropy_coefficient=0.0,
                 value_coefficient=0.4,
-                networks=dl.Networks(initial_log_std=-0.5),
             )
         ),
-        source=f"{ZOO}; learning rate and initial σ chosen on seed 100, for its exploration (gSDE) is not ours",
+        source="ours, chosen on seeds 100 to 107: the zoo's explore with gSDE, which is not ours, and fail without it",
         target=-250, published=f"−163 ({BENCHMARK})",
     ),
 )  # fmt: skip

@@ -44,7 +44,7 @@ LONGEST = 320
 
 
 def ours(tree):
-    """Every module of the package that is imported anywhere in the file, also inside functions, relatively or by name."""
+    """Every module of the package that is imported anywhere in the file, also inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "duologue")

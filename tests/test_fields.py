@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ FITS = [
     (PositiveInt | None, [None, 1]),
     (Inner, [Inner(), Inner(size=1)]),
     (Inner | Other, [Inner(), Other()]),
+    (Any, [None, 3, "x", object()]),
 ]
 
 REFUSALS = [

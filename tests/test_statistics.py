@@ -23,6 +23,13 @@ def assert_moments(moments, rows, **tolerance):
     np.testing.assert_allclose(moments.m2, rows.var(0) * len(rows), **tolerance)
 
 
+def test_hand_constants():
+    """{1, 3} and {5}: mean 3, squared deviations 4 + 0 + 4."""
+    both = RunningMoments.of(jnp.array([1.0, 3.0])).merge(RunningMoments.of(jnp.array([5.0])))
+    assert (int(both.count), float(both.mean), float(both.m2)) == (3, 3.0, 8.0)
+    assert float(both.variance) == pytest.approx(8 / 3)
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     order=st.permutations(range(PIECES)),
@@ -50,13 +57,6 @@ def test_pieces_of_different_sizes_weigh_as_many(sizes):
     a, b = (RunningMoments.of(jnp.asarray(part)) for part in (rows[: sizes[0]], rows[sizes[0] :]))
     assert_moments(a.merge(b), rows, rtol=1e-5)
     assert_moments(b.merge(a), rows, rtol=1e-5)
-
-
-def test_hand_constants():
-    """{1, 3} and {5}: mean 3, squared deviations 4 + 0 + 4."""
-    both = RunningMoments.of(jnp.array([1.0, 3.0])).merge(RunningMoments.of(jnp.array([5.0])))
-    assert (int(both.count), float(both.mean), float(both.m2)) == (3, 3.0, 8.0)
-    assert float(both.variance) == pytest.approx(8 / 3)
 
 
 def test_an_empty_stream_is_the_neutral_element_and_has_variance_one():

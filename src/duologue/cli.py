@@ -351,6 +351,8 @@ def prepare_jax(seeds: int = 1) -> None:
     The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it off. Whoever
     can write there can run code, so it belongs to the user alone.
     """
+    # An on-policy agent waits for each update before it acts: another thread to run it on only costs the hand-over.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if seeds > 1:
         jax.config.update("jax_num_cpu_devices", max(n for n in range(1, (os.cpu_count() or 1) + 1) if seeds % n == 0))
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -96,7 +96,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
     if hint is type(None):
         return None if value is None else "None"
-    if isinstance(hint, type):
+    if isinstance(hint, type) and hint is not Any:
         return None if isinstance(value, hint) else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     return None
 

@@ -93,7 +93,8 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm)
+        # Flat: one vector of squares instead of one for each layer, for small networks are bound by overhead.
+        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -15,7 +16,7 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.lean import lean_jit
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key
-from duologue.types import Metrics, Obs, PyTree, Step, Transition
+from duologue.types import Obs, PyTree, Step, Transition
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
@@ -78,7 +79,7 @@ def run(
             step += length
         learner, carry = player.state()
         state = LoopState(learner, carry, envs.snapshot(), obs, tally.episodes(), state.key, np.asarray(step, np.int32))
-        yield step * count, state, tally.totals(player.fetch())
+        yield step * count, state, tally.totals(*player.fetch())
 
 
 class _Player:
@@ -93,7 +94,8 @@ class _Player:
         self._carried = len(jax.tree.leaves(state.carry))
         self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
-        self._metrics: list[Metrics] = []
+        self._names: list[str] = []
+        self._metrics: list[Array] = []
         act_key, update_key = (purpose_key(state.key, purpose) for purpose in ("act", "update"))
 
         def act(leaves: list[Array], obs: Obs, t: Array) -> tuple[Array, dict[str, Array], list[Array]]:
@@ -109,12 +111,13 @@ class _Player:
             leaves = watch(leaves, newest)
             return leaves, act(leaves, obs, t)
 
-        def learn(leaves: list[Array], rollout: Transition, t: Array) -> tuple[list[Array], Metrics]:
+        def learn(leaves: list[Array], rollout: Transition, t: Array) -> tuple[list[Array], Array]:
             if self.watches:
                 leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             learner, metrics = algorithm.update(learner, rollout, key=jax.random.fold_in(update_key, t))
-            return jax.tree.leaves((learner, carry)), metrics
+            self._names = list(metrics)
+            return jax.tree.leaves((learner, carry)), jnp.stack(list(metrics.values()))
 
         self._view, self._act = lean_jit(act, self._leaves, state.obs, np.int32(0))
         self._watch_and_act = jax.jit(watch_and_act, donate_argnums=0)
@@ -147,10 +150,11 @@ class _Player:
         """The algorithm's state and the carry."""
         return jax.tree.unflatten(self._tree, self._leaves)
 
-    def fetch(self) -> list[dict[str, np.ndarray]]:
-        """The metrics of every update since the last call."""
-        metrics, self._metrics = jax.device_get(self._metrics), []
-        return metrics
+    def fetch(self) -> tuple[int, dict[str, np.float64]]:
+        """How many updates there were since the last call, and the sums of their metrics."""
+        count, rows, self._metrics = len(self._metrics), [np.asarray(row) for row in self._metrics], []
+        sums = np.asarray(rows, np.float64).sum(0) if count else ()
+        return count, dict(zip(self._names, sums, strict=True)) if count else {}
 
 
 class Tally:
@@ -171,12 +175,11 @@ class Tally:
     def episodes(self) -> Episodes:
         return Episodes(self.returns.copy(), self.lengths.copy())
 
-    def totals(self, metrics: list[dict[str, np.ndarray]]) -> Totals:
-        """Sums over the episodes that finished since the last call, and over updates."""
+    def totals(self, updates: int, sums: dict[str, np.float64]) -> Totals:
+        """Sums over the episodes that finished since the last call, beside those of updates."""
         finished, self.finished = np.asarray(self.finished, np.float64).reshape(-1, 2), []
         returns, lengths = finished.sum(0)
-        sums = {name: sum(row[name] for row in metrics) for name in (metrics[0] if metrics else ())}
-        return Totals(len(finished), returns, lengths, len(metrics), sums, -1)
+        return Totals(len(finished), returns, lengths, updates, sums, -1)
 
 
 def first_fault(rollout: Transition, began: int) -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from duologue.envs import AbstractJaxEnvs
+from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.evaluate import compile_evaluation, evaluate_host
 from duologue.loops.state import key_for, run_key
 from duologue.run.plan import EnvSource, Plan, check_arguments
@@ -28,7 +28,8 @@ class Evaluation:
     @property
     def scores(self) -> np.ndarray:
         """What is resampled: the return of each episode, or the mean return of each seed."""
-        return self.returns if self.returns.ndim == 1 else self.returns.mean(1)
+        returns = np.asarray(self.returns, np.float64)
+        return returns if returns.ndim == 1 else returns.mean(1)
 
     @property
     def over(self) -> str:
@@ -69,6 +70,8 @@ def evaluator(
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
     num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
+    if isinstance(source, AbstractHostEnvs):
+        num_envs = source.num_envs
     envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])
     if isinstance(envs, AbstractJaxEnvs):
         play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))

@@ -68,7 +68,7 @@ class Plan:
             max_episode_steps=self.max_episode_steps,
             asynchronous=self.asynchronous and purpose == "train",
         )
-        if dataclasses.replace(envs.spec, id=self.spec.id) != self.spec:  # a callable may have another name now
+        if (envs.spec.observation, envs.spec.action) != (self.spec.observation, self.spec.action):
             raise ConfigError(
                 f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
             )
@@ -88,6 +88,11 @@ def make_plan(
         steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
     )  # fmt: skip
+    if evaluate_every is not None and isinstance(env, AbstractHostEnvs):
+        raise ConfigError(
+            f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
+            "them. Give an id or a callable, or leave this out."
+        )
     envs = make(
         env, num_envs, seed=seed, purpose="train", max_episode_steps=max_episode_steps, asynchronous=asynchronous
     )

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from rich.console import Console
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.envs.spaces import array_type
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.state import LoopState, key_for, run_key
 from duologue.run import checkpoint, config, files
@@ -176,8 +177,8 @@ class Run:
             case Discrete(start=start):
                 action = action + start
             case Box(shape=shape, low=low, high=high):
-                action = action if low is None else np.maximum(action, np.reshape(np.float32(low), shape))
-                action = action if high is None else np.minimum(action, np.reshape(np.float32(high), shape))
+                action = action if low is None else np.maximum(action, np.asarray(low, np.float32).reshape(shape))
+                action = action if high is None else np.minimum(action, np.asarray(high, np.float32).reshape(shape))
         return action[0] if single else action
 
     def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
@@ -220,7 +221,8 @@ def read_plan(path: Path, algorithm: type[AbstractAlgorithm] | Sequence[type] = 
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
     extra = (Plan, algorithm) if isinstance(algorithm, type) else (Plan, *algorithm)
-    plan = config.from_dict(files.read_json(path / "config.json"), extra=extra)
+    content = files.read_json(path / "config.json")
+    plan = config.from_dict(content, extra=extra) if isinstance(content, dict) else None
     if not isinstance(plan, Plan):
         raise CheckpointError(f"{path / 'config.json'} does not describe a run.")
     return plan
@@ -239,15 +241,15 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
             raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
         parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
-    shape, dtype = (space.shape, space.dtype) if isinstance(space, Box) else ((), "int32")
-    if not isinstance(space, Box | Discrete):
-        shape = (len(space.nvec),)
-    array = np.asarray(obs, dtype) - (space.start if isinstance(space, Discrete) else 0)
+    shape, dtype = array_type(space)
+    array = np.asarray(obs, dtype)
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
         raise ConfigError(
             f"An observation of this run has shape {shape}, or (n, *{shape}) in a batch; got {array.shape}."
         )
     single = array.ndim == len(shape)
+    if isinstance(space, Discrete):
+        array = array - space.start
     return (array[None] if single else array), single
 
 

@@ -179,8 +179,9 @@ def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray |
 
 def evaluation_row(score: Evaluation) -> dict[str, np.ndarray | np.float64]:
     """What an evaluation adds to a row."""
+    returns, lengths = np.asarray(score.returns, np.float64), np.asarray(score.lengths, np.float64)
     return {
-        "eval/mean_reward": score.returns.mean(-1),
-        "eval/std_reward": score.returns.std(-1),
-        "eval/mean_ep_length": score.lengths.mean(-1),
+        "eval/mean_reward": returns.mean(-1),
+        "eval/std_reward": returns.std(-1),
+        "eval/mean_ep_length": lengths.mean(-1),
     }

@@ -1,0 +1,462 @@
+"""Planted bugs, each of which must die: `python tests/mutants.py [--only SUBSTRING] [--jobs 2]`.
+
+Each mutant is one known mistake of reinforcement learning, as a replacement of text in a copy of the project; the tests
+named with it are run there, and one of them must fail. A mutant that survives is a missing test.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 240
+"""Seconds; a mutant that hangs its tests is dead too."""
+
+
+class Mutant(NamedTuple):
+    """A bug: in `file`, below `src/duologue`, `old` (which stands there once) becomes `new`; `tests` are to notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+RETURNS, OPTIM, STATISTICS = ("test_returns.py",), ("test_optim.py",), ("test_statistics.py",)
+GRADIENT = ("algorithms/test_a2c.py::test_the_gradient_that_update_applies_is_the_one_by_hand",)
+A2C, NORMALIZED = ("algorithms/test_a2c.py",), ("algorithms/test_normalized.py",)
+DISTRIBUTIONS, ENCODERS, NETWORKS = ("test_distributions.py",), ("test_encoders.py",), ("test_networks.py",)
+GYMNASIUM, JAX_ENVS = ("envs/test_gymnasium.py",), ("envs/test_jax_envs.py",)
+LOOPS = "loops/test_loops.py"
+SAME = (f"{LOOPS}::test_both_loops_learn_the_same",)
+EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
+KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
+POWER_CUT = ("run/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
+
+MUTANTS = [
+    # Returns and advantages.
+    Mutant(
+        "termination is ignored", "returns.py",
+        "reward + discount * jnp.where(terminated, 0.0, next_value)", "reward + discount * next_value", RETURNS,
+    ),
+    Mutant(
+        "a time limit is taken for a termination", "returns.py",
+        "delta = td_target(reward, terminated, next_value, discount) - value",
+        "delta = td_target(reward, terminated | truncated, next_value, discount) - value", RETURNS,
+    ),
+    Mutant(
+        "GAE runs on across a time limit", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(terminated, 0.0, discount * lambda_)", RETURNS,
+    ),
+    Mutant(
+        "GAE's mask is one step late", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(jnp.roll(terminated | truncated, 1), 0.0, discount * lambda_)", RETURNS,
+    ),
+    Mutant(
+        "GAE decays by λ alone", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(terminated | truncated, 0.0, lambda_)", RETURNS,
+    ),
+    Mutant(
+        "the λ-return's mask is one step early", "returns.py",
+        "mix = jnp.where(terminated | truncated, 0.0, lambda_)",
+        "mix = jnp.where(jnp.roll(terminated | truncated, -1), 0.0, lambda_)", RETURNS,
+    ),
+    Mutant(
+        "the λ-return of the last step does not bootstrap", "returns.py",
+        "_backward(step, next_value[-1], (reward", "_backward(step, jnp.zeros_like(next_value[-1]), (reward", RETURNS,
+    ),
+    Mutant(
+        "the n-step return wraps round at the end", "returns.py",
+        "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated | truncated", RETURNS,
+    ),
+    Mutant(
+        "the n-step return crosses a time limit", "returns.py",
+        "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated.at[-1].set(True)", RETURNS,
+    ),
+    Mutant(
+        "the n-step return takes n + 1 steps", "returns.py",
+        "range(min(n, len(reward)) - 1)", "range(min(n, len(reward)))", RETURNS,
+    ),
+    Mutant(
+        "a rollout's time and environments are swapped", "returns.py",
+        "function(*columns, **shared), 1, 1)", "function(*columns, **shared), 0, 0)", RETURNS,
+    ),
+    # A2C.
+    Mutant(
+        "log-probabilities times advantages, all with all (a source's main bug)", "algorithms/a2c.py",
+        "-jnp.mean(log_prob * advantage)",
+        "-jnp.mean(jnp.outer(log_prob.ravel(), advantage.ravel()))", GRADIENT,
+    ),
+    Mutant(
+        "the sign of the policy loss", "algorithms/a2c.py",
+        "-jnp.mean(log_prob * advantage)", "jnp.mean(log_prob * advantage)", GRADIENT,
+    ),
+    Mutant(
+        "the sign of the entropy", "algorithms/a2c.py",
+        "- entropy_coefficient * entropy", "+ entropy_coefficient * entropy", GRADIENT,
+    ),
+    Mutant(
+        "the value loss is halved", "algorithms/a2c.py",
+        "jnp.mean((target - value) ** 2)", "0.5 * jnp.mean((target - value) ** 2)", GRADIENT,
+    ),
+    Mutant(
+        "the gradient runs through the advantage", "algorithms/a2c.py",
+        "networks, batch.obs, batch.action, advantage, target,",
+        "networks, batch.obs, batch.action, target - networks.value(batch.obs), target,", GRADIENT,
+    ),
+    Mutant(
+        "the gradient runs through the target", "algorithms/a2c.py",
+        "networks, batch.obs, batch.action, advantage, target,",
+        "networks, batch.obs, batch.action, advantage, advantage + 0.5 * (value + networks.value(batch.obs)),",
+        GRADIENT,
+    ),
+    Mutant(
+        "the successor's value is that of the state", "algorithms/a2c.py",
+        "state.networks.value(batch.next_obs)", "state.networks.value(batch.obs)", GRADIENT,
+    ),
+    Mutant(
+        "the critic regresses on the advantage", "algorithms/a2c.py",
+        "target = advantage + value", "target = advantage", GRADIENT,
+    ),
+    Mutant(
+        "rewards are clipped before they are scaled", "algorithms/a2c.py",
+        "jnp.clip(reward, -self.reward_clip, self.reward_clip)",
+        "self.reward_scale * jnp.clip(batch.reward, -self.reward_clip, self.reward_clip)", GRADIENT,
+    ),
+    Mutant(
+        "rewards are clipped from above alone", "algorithms/a2c.py",
+        "jnp.clip(reward, -self.reward_clip, self.reward_clip)", "jnp.minimum(reward, self.reward_clip)", GRADIENT,
+    ),
+    Mutant(
+        "the gradient is not clipped", "algorithms/a2c.py",
+        "clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm)",
+        "self.optimizer.build(self.learning_rate)", GRADIENT,
+    ),
+    Mutant(
+        "the step is not counted", "algorithms/a2c.py",
+        "opt_state, state.step + 1)", "opt_state, state.step)", GRADIENT,
+    ),
+    Mutant(
+        "a greedy test samples", "algorithms/a2c.py",
+        'explore or self.test_policy == "sampled"', 'explore or self.test_policy == "greedy"', A2C,
+    ),
+    # Optimisers.
+    Mutant(
+        "the gradient's norm is reported after the clip", "optim.py",
+        "optax.tree.norm(gradient)", "optax.tree.norm(updates)", OPTIM,
+    ),
+    Mutant("each element is clipped, not the norm", "optim.py", "optax.clip_by_global_norm(", "optax.clip(", OPTIM),
+    Mutant("RMSProp's mean square starts at 0", "optim.py", "initial_scale=1.0", "initial_scale=0.0", OPTIM),
+    Mutant("RMSProp's ε stands outside the root", "optim.py", "eps_in_sqrt=True", "eps_in_sqrt=False", OPTIM),
+    Mutant("Adam's decays are swapped", "optim.py", "b1=self.b1, b2=self.b2", "b1=self.b2, b2=self.b1", OPTIM),
+    Mutant(
+        "a schedule goes on below its end", "optim.py",
+        "jnp.clip(step.astype(jnp.float32) / self.updates, 0.0, 1.0)", "step.astype(jnp.float32) / self.updates", OPTIM,
+    ),
+    # Distributions.
+    Mutant("a masked action keeps some probability", "distributions.py", "MASKED_LOGIT = -1e9", "MASKED_LOGIT = -5.0",
+           DISTRIBUTIONS),
+    Mutant("a masked logit of −∞ makes the entropy NaN", "distributions.py", "MASKED_LOGIT = -1e9",
+           "MASKED_LOGIT = -math.inf", DISTRIBUTIONS),
+    Mutant(
+        "the KL of categoricals is reversed", "distributions.py",
+        "jnp.sum(self.probs * (self.log_probs - other.log_probs), axis=-1)",
+        "jnp.sum(other.probs * (other.log_probs - self.log_probs), axis=-1)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the KL of normals divides by its own deviation", "distributions.py",
+        "z = (self.loc - other.loc) / other.scale", "z = (self.loc - other.loc) / self.scale", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the entropy of a normal lacks its ½", "distributions.py",
+        "0.5 * math.log(2 * math.pi * math.e)", "0.5 * math.log(2 * math.pi)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the log-probability of a squashed action is that of the raw one", "distributions.py",
+        "self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)", "self.base.log_prob(raw)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the log-probability of a squashed action forgets the range (Spinning Up #314)", "distributions.py",
+        " + jnp.log(half_range)", "", DISTRIBUTIONS,
+    ),
+    # Networks.
+    Mutant("hidden layers have gain 1", "encoders.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
+    Mutant("bytes are not divided by 255", "encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
+    Mutant("the first policy is not near uniform", "networks.py", "POLICY_SCALE = 0.01", "POLICY_SCALE = 1.0",
+           NETWORKS),
+    Mutant(
+        "the action mask is ignored", "networks.py",
+        "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
+        "Categorical(outputs)", NETWORKS,
+    ),
+    Mutant(
+        "actor and critic start from one key", "networks.py",
+        "critic=MLP((*sizes, 1), activation=activation, init=self.init, key=keys[3])",
+        "critic=MLP((*sizes, 1), activation=activation, init=self.init, key=keys[2])", NETWORKS,
+    ),
+    # Normalisation.
+    Mutant(
+        "observations are merged twice", "algorithms/normalized.py",
+        "pending = merge_obs(obs_moments, transition.obs),",
+        "pending = merge_obs(merge_obs(obs_moments, transition.obs), transition.obs),", NORMALIZED,
+    ),
+    Mutant(
+        "acting uses the pending statistics", "algorithms/normalized.py",
+        "obs = normalize_obs(state.current[0], obs, clip=self.clip)",
+        "obs = normalize_obs(state.pending[0], obs, clip=self.clip)", NORMALIZED,
+    ),
+    Mutant(
+        "updating uses the pending statistics", "algorithms/normalized.py",
+        "self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)",
+        "self.algorithm.update(state.algorithm, self._normalize(state.pending, batch), key=key)", NORMALIZED,
+    ),
+    Mutant(
+        "pending statistics are never emptied", "algorithms/normalized.py",
+        "jax.tree.map(jnp.zeros_like, state.pending)", "state.pending", NORMALIZED,
+    ),
+    Mutant("the newest statistics replace all older", "algorithms/normalized.py",
+           "lambda a, b: a.merge(b), state.current", "lambda a, b: b, state.current", NORMALIZED),
+    Mutant(
+        "rewards are centred", "algorithms/normalized.py",
+        "jnp.clip(reward * jax.lax.rsqrt",
+        "jnp.clip((reward - jnp.broadcast_to(return_moments.mean, reward.shape)) * jax.lax.rsqrt", NORMALIZED,
+    ),
+    Mutant(
+        "the discounted sum runs on across a time limit", "algorithms/normalized.py",
+        "ended = transition.terminated | transition.truncated", "ended = transition.terminated", NORMALIZED,
+    ),
+    Mutant(
+        "the successor stays raw", "algorithms/normalized.py",
+        "next_obs=normalize_obs(obs_moments, batch.next_obs, clip=self.clip)", "next_obs=batch.next_obs", NORMALIZED,
+    ),
+    # Statistics.
+    Mutant("Welford's share is the other's", "statistics.py", "share = others / jnp", "share = own / jnp", STATISTICS),
+    Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * own * share", "", STATISTICS),
+    Mutant(
+        "the bootstrap resamples whole rows", "statistics.py",
+        "size=(samples, *columns.shape)", "size=(samples, len(columns), 1)", STATISTICS,
+    ),
+    Mutant("the interquartile mean is the mean", "statistics.py", "len(ordered) // 4", "0", STATISTICS),
+    # Environments.
+    Mutant(
+        "next_obs is from after the reset (Gymnasium)", "envs/gymnasium.py",
+        "return Step(self._obs, rows.obs,", "return Step(self._obs, self._obs,", GYMNASIUM,
+    ),
+    Mutant(
+        "the reset overwrites the true successor", "envs/gymnasium.py",
+        "self._obs = copy(rows.obs)", "self._obs = rows.obs", GYMNASIUM,
+    ),
+    Mutant(
+        "one buffer is handed out at every step", "envs/gymnasium.py",
+        "return Rows(empty(self.spec.observation, self.num_envs), self.num_envs,",
+        "return Rows(self._obs, self.num_envs,", GYMNASIUM,
+    ),
+    Mutant(
+        "a time limit is passed on as a termination", "envs/journal.py",
+        "self.terminated[i], self.truncated[i] = terminated, truncated",
+        "self.terminated[i], self.truncated[i] = terminated or truncated, False", GYMNASIUM,
+    ),
+    Mutant(
+        "every episode begins alike", "envs/journal.py",
+        "seed_of(self._seed, self._purpose, i, self.episode[i])", "seed_of(self._seed, self._purpose, i, 0)", GYMNASIUM,
+    ),
+    Mutant(
+        "tests begin where training does", "envs/__init__.py",
+        "return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose,",
+        'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
+    ),
+    Mutant(
+        "actions are not clipped at the door", "envs/spaces.py",
+        "np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)", "action.astype(space.dtype)",
+        GYMNASIUM,
+    ),
+    Mutant(
+        "next_obs is from after the reset (gymnax)", "envs/gymnax.py",
+        'info["final_observation"].astype(obs.dtype)', "obs", JAX_ENVS,
+    ),
+    Mutant(
+        "next_obs is from after the reset (probes)", "envs/probe.py",
+        "Step(after[:, None], next_obs[:, None],", "Step(after[:, None], after[:, None],", JAX_ENVS,
+    ),
+    Mutant(
+        "environments of gymnax begin alike", "envs/gymnax.py",
+        "(jax.random.split(key, self.num_envs), self._params)", "(jnp.stack([key] * self.num_envs), self._params)",
+        JAX_ENVS,
+    ),
+    Mutant(
+        "environments of gymnax share their chance", "envs/gymnax.py",
+        "self.spec.action, jax.random.split(key, self.num_envs)", "self.spec.action, jnp.stack([key] * self.num_envs)",
+        JAX_ENVS,
+    ),
+    # Loops.
+    Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",
+           "purpose_key(key, purpose), 0)", KEYS),
+    Mutant("keys do not depend on the purpose", "loops/state.py", "zlib.crc32(purpose.encode())", "0", KEYS),
+    Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key=fold(keys["act"], state.step)',
+           'key=keys["act"]', SAME),
+    Mutant("acting reuses its key (host)", "loops/host.py", "key=jax.random.fold_in(act_key, t)", "key=act_key", SAME),
+    Mutant(
+        "environments reuse their key", "loops/compiled.py", 'key=fold(keys["env"], state.step)', 'key=keys["env"]',
+        (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),
+    ),
+    Mutant(
+        "every seed is the first", "loops/compiled.py", "[run_key(seed) for seed in seeds]",
+        "[run_key(seeds[0]) for seed in seeds]", (f"{LOOPS}::test_agent_i_of_many_is_the_single_run",),
+    ),
+    Mutant(
+        "the rollout begins after its first step", "loops/compiled.py",
+        "transition = Transition(state.obs,", "transition = Transition(seen.obs,", SAME,
+    ),
+    Mutant(
+        "nothing is observed (compiled)", "loops/compiled.py",
+        "learner, carry = algorithm.observe(state.algorithm, carry, transition)", "learner = state.algorithm",
+        NORMALIZED,
+    ),
+    Mutant(
+        "the last step of a rollout is not observed (host)", "loops/host.py",
+        "            if self.watches:\n                leaves = watch",
+        "            if False:\n                leaves = watch",
+        NORMALIZED,
+    ),
+    Mutant(
+        "the last step of a rollout is observed twice (host)", "loops/host.py",
+        "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
+        NORMALIZED,
+    ),
+    Mutant(
+        "returns run on over episode ends (compiled)", "loops/state.py",
+        "Episodes(jnp.where(ended, 0.0, returns),", "Episodes(returns,", SAME,
+    ),
+    Mutant(
+        "returns run on over episode ends (host)", "loops/host.py",
+        "self.returns[ended], self.lengths[ended] = 0, 0", "self.lengths[ended] = 0",
+        (f"{LOOPS}::test_totals_count_every_episode_once",),
+    ),
+    Mutant(
+        "an evaluation takes the first to finish", "loops/evaluate.py",
+        "episode = i + played[i] * count", "episode = episodes - left", EVALUATION,
+    ),
+    Mutant(
+        "an evaluation counts on after the end", "loops/evaluate.py",
+        "jnp.where(over, 0.0, seen.reward)", "seen.reward", EVALUATION,
+    ),
+    # Checkpoints.
+    Mutant(
+        "altered numbers are loaded", "run/checkpoint.py",
+        'if files.sha256(path / name) != expected["sha256"]:', "if False:",
+        ("run/test_checkpoint.py::test_every_truncation_and_every_flipped_bit_is_detected",),
+    ),
+    Mutant("a file takes its place before it is durable", "run/files.py",
+           "            sync(beside)\n            os.replace(", "            os.replace(", POWER_CUT),
+    Mutant("a checkpoint's place is not durable", "run/files.py",
+           "os.rename(beside, path)\n            sync(path.parent)\n        except",
+           "os.rename(beside, path)\n        except",
+           POWER_CUT),
+    Mutant(
+        "strided arrays are written as they lie", "run/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",
+        ("run/test_files.py::test_arrays_of_every_layout_come_back_as_they_were",),
+    ),
+]  # fmt: skip
+
+
+def copied(into: Path) -> Path:
+    """The project's sources and tests, with the cache of compiled programs shared between all copies."""
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, into / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", into)
+    cache = ROOT / ".cache" / "mutants"
+    cache.mkdir(parents=True, exist_ok=True)
+    (into / ".cache").symlink_to(cache)
+    return into
+
+
+def python(copy: Path, *arguments: str, keep_bytecode: bool = False) -> subprocess.CompletedProcess:
+    """Run Python where the copy's package shadows the installed one. Bytecode of a mutant must never stay."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy / "src"),
+        "PYTHONDONTWRITEBYTECODE": "" if keep_bytecode else "1",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+
+
+def pytest(copy: Path, tests: tuple[str, ...], **options: bool) -> subprocess.CompletedProcess:
+    where = [f"tests/{test}" for test in tests]
+    return python(copy, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *where, **options)
+
+
+def baseline(copy: Path, tests: tuple[str, ...]) -> None:
+    """Exit unless the copy is what is imported and its tests pass as they are."""
+    origin = python(copy, "-c", "import importlib.util as u; print(u.find_spec('duologue').origin)").stdout.strip()
+    if Path(origin).resolve() != (copy / "src" / "duologue" / "__init__.py").resolve():
+        sys.exit(f"The copy is not what is imported, but {origin!r}.")
+    run = pytest(copy, tests, keep_bytecode=True)
+    if run.returncode:
+        sys.exit(f"The tests fail without any mutant:\n{run.stdout[-3000:]}{run.stderr[-3000:]}")
+
+
+def outcome(copy: Path, mutant: Mutant) -> tuple[bool, str]:
+    """Whether the mutant died, and of what."""
+    path = copy / "src" / "duologue" / mutant.file
+    original, times = path.read_text(), path.stat()
+    if original.count(mutant.old) != 1:
+        return False, f"its text occurs {original.count(mutant.old)} times"
+    path.write_text(original.replace(mutant.old, mutant.new))
+    try:
+        run = pytest(copy, mutant.tests)
+    except subprocess.TimeoutExpired:
+        return True, "timeout"
+    finally:
+        path.write_text(original)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(.{1,150})", run.stdout, re.MULTILINE)
+    died = run.returncode == 1 and failed is not None
+    return died, failed[1] if died else f"exit code {run.returncode}: {run.stdout[-300:].strip() or run.stderr[-300:]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="of the mutant's name or file")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if options.only in f"{mutant.file} {mutant.name}"]
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        first = copied(Path(folder, "0"))
+        baseline(first, tuple(sorted({test for mutant in mutants for test in mutant.tests})))
+        copies: Queue[Path] = Queue()
+        copies.put(first)
+        for job in range(1, options.jobs):
+            copies.put(shutil.copytree(first, Path(folder, str(job)), symlinks=True))
+        print(f"{len(mutants)} mutants; without them the tests pass ({time.perf_counter() - began:.0f} s)", flush=True)
+
+        def judge(mutant: Mutant) -> bool:
+            copy = copies.get()
+            died, cause = outcome(copy, mutant)
+            copies.put(copy)
+            print(f"{'killed  ' if died else 'SURVIVED'}  {mutant.file}: {mutant.name} — {cause}", flush=True)
+            return died
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            dead = sum(pool.map(judge, mutants))
+    print(f"{dead} of {len(mutants)} killed in {time.perf_counter() - began:.0f} s")
+    return 0 if dead == len(mutants) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

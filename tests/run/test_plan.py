@@ -1,0 +1,144 @@
+"""A plan: defaults filled in, arguments checked before anything is made."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from run.helpers import ITERATION, TINY, quiet, resume, train
+
+import duologue as dl
+from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from duologue.run import config
+from duologue.run.plan import Plan, describe, make_plan, with_horizon
+
+OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
+"""Its schedule has no length of its own."""
+
+
+def plan(algorithm=TINY, env="probe/both", **options):
+    arguments = {
+        "steps": 1000, "seed": 0, "seeds": 1, "num_envs": None, "evaluate_every": None, "evaluate_episodes": 10,
+        "save_every": None, "log_every": None, "max_episode_steps": None, "asynchronous": False,
+    }  # fmt: skip
+    return make_plan(algorithm, env, **arguments | options)[0]
+
+
+@pytest.mark.parametrize(("steps", "updates"), [(120, 10), (121, 11), (1, 1)])
+def test_a_schedule_without_a_length_gets_that_of_the_run(steps, updates):
+    assert plan(OPEN, steps=steps).algorithm.learning_rate == dl.Linear(1e-3, updates=updates)
+    wrapped = plan(dl.Normalized(OPEN), steps=steps).algorithm
+    assert wrapped.algorithm.learning_rate.updates == updates
+    assert plan(TINY, steps=steps).algorithm == TINY  # 30 was given, and 30 it stays
+
+
+def test_more_environments_make_fewer_updates():
+    assert plan(OPEN, steps=120, num_envs=6).algorithm.learning_rate.updates == 5
+
+
+def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path):
+    run = train("probe/both", tmp_path / "run", iterations=3, algorithm=OPEN)
+    assert run.plan.algorithm.learning_rate.updates == 3
+    again = resume(run.path, iterations=5)
+    assert again.plan.algorithm.learning_rate.updates == 3 and dl.load(run.path).plan == again.plan
+    assert again.plan.steps == 5 * ITERATION
+
+
+def test_every_schedule_is_filled_wherever_it_stands(unchecked):
+    @dataclasses.dataclass(frozen=True)
+    class Holder:
+        inner: object
+        kind: type = Plan
+
+    filled = with_horizon(Holder(Holder(dl.Linear(1.0))), 7)
+    assert filled.inner.inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
+
+
+def test_defaults():
+    made = plan(steps=100_000)
+    assert made.num_envs == TINY.num_envs and made.log_every == 500 and made.save_every == 10_000
+    small = plan(steps=100)
+    assert small.log_every == small.save_every == ITERATION  # never oftener than an iteration
+    assert plan(log_every=7, save_every=9).log_every == 7
+    assert made.name == plan(dl.Normalized(TINY)).name == "A2C"
+
+
+def test_a_plan_is_read_back_from_its_file():
+    made = plan(dl.Normalized(OPEN), seeds=3, evaluate_every=50)
+    assert config.from_dict(config.to_dict(made), extra=(Plan,)) == made
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, r"steps = 0: must be an integer in \[1, "),
+        ({"steps": 2**31}, r"steps = 2147483648: must be"),
+        ({"steps": 1e6}, r"steps = 1000000\.0: must be an integer"),
+        ({"steps": True}, r"steps = True: must be an integer"),
+        ({"steps": float("nan")}, r"steps = nan"),
+        ({"seed": -1}, r"seed = -1: must be an integer in \[0, "),
+        ({"seed": None}, r"seed = None"),
+        ({"seeds": 0}, r"seeds = 0"),
+        ({"num_envs": 0}, r"num_envs = 0"),
+        ({"num_envs": "8"}, r"num_envs = '8'"),
+        ({"evaluate_every": 0}, r"evaluate_every = 0"),
+        ({"evaluate_episodes": 0}, r"evaluate_episodes = 0"),
+        ({"evaluate_episodes": None}, r"evaluate_episodes = None"),
+        ({"save_every": 0}, r"save_every = 0"),
+        ({"log_every": -3}, r"log_every = -3"),
+        ({"max_episode_steps": 0}, r"max_episode_steps = 0"),
+        ({"asynchronous": True}, r"asynchronous: probe/both is written in JAX"),
+        ({"env": "probe/bohT"}, r"no probe 'bohT'\. Did you mean 'both'"),
+        ({"env": "gymnax/CartPol-v1"}, r"Did you mean 'CartPole-v1'"),
+        ({"env": "CartPol-v1"}, r"no Gymnasium environment 'CartPol-v1'.*'CartPole-v1'"),
+        ({"env": 3}, r"env = 3: must be an id, a callable"),
+        ({"env": "CartPole-v1", "seeds": 2}, r"seeds = 2: .*gymnax/CartPole-v1"),
+        ({"algorithm": dl.A2C}, r"algorithm = .*must be an algorithm object, like duologue\.A2C\(\)"),
+        ({"algorithm": "a2c"}, r"algorithm = 'a2c': must be an algorithm object"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(options, message, unchecked):
+    with pytest.raises(dl.ConfigError, match=message):
+        plan(**options)
+
+
+class Odd(gym.Env):
+    """Spaces that are asked for."""
+
+    def __init__(self, action=None, observation=None):
+        self.action_space = action or gym.spaces.Discrete(2)
+        self.observation_space = observation or gym.spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ({"action": gym.spaces.Text(3)}, r"action space Text.* cannot be served"),
+        ({"action": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})}, r"action space Dict.* cannot be served"),
+        ({"action": gym.spaces.Box(-1, 1, (2, 2))}, r"Box"),
+        (
+            {"observation": gym.spaces.Sequence(gym.spaces.Discrete(2))},
+            r"observation space Sequence.* cannot be served",
+        ),
+    ],
+)
+def test_spaces_that_cannot_be_served(tmp_path, spaces, message):
+    with pytest.raises(dl.ConfigError, match=message):
+        dl.train(TINY, lambda: Odd(**spaces), steps=100, run_dir=tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def factory():
+    return ProbeEnv("both")
+
+
+def test_what_is_no_id_is_described_by_its_name():
+    assert describe("CartPole-v1") == "CartPole-v1"
+    assert describe(factory).endswith("test_plan.factory>") and describe(factory).startswith("<")
+    assert describe(ProbeEnvs("both", 2)) == "<duologue.envs.probe.ProbeEnvs>"
+    assert plan(env=factory).env == describe(factory)
+
+
+def test_integers_of_numpy_are_integers(unchecked):
+    made = plan(seed=np.int64(3), steps=np.int32(100))
+    assert made.seed == 3 and config.from_dict(config.to_dict(made), extra=(Plan,)) == made

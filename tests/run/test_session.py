@@ -1,0 +1,261 @@
+"""A run while it runs: what is logged, evaluated, saved and shown between chunks, and what stops it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from run.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
+
+import duologue as dl
+from duologue.envs.probe import ProbeEnvs
+from duologue.run import checkpoint, log, session
+from duologue.run.run import new_folder
+from duologue.run.session import Every, over_seeds
+from duologue.run.signals import Interruption
+
+PROBE = "probe/truncation"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Ten iterations, logged and saved every second one."""
+    return train(PROBE, tmp_path_factory.mktemp("whole") / "run", iterations=10, every=2)
+
+
+def test_every_row_and_checkpoint_is_where_it_was_asked_for(tmp_path):
+    run = train(PROBE, tmp_path / "run", iterations=12, every=2, save_every=5 * ITERATION)
+    assert [row["step"] for row in rows(run.path)] == [2 * ITERATION * i for i in range(1, 7)]
+    # 5 and 10 iterations are passed at the rows of 6 and 10; the last state is saved too; two are kept.
+    assert saved(run.path) == [10 * ITERATION, 12 * ITERATION]
+    assert run.step == 12 * ITERATION
+    # Episodes of the probe have 5 steps that pay 1: 8 steps of 3 environments end 3, 6, 3, 6, … or so; 12·4/5 in all.
+    assert sum(row["rollout/episodes"] for row in rows(run.path)) == 12 * 4 // 5 * 3
+    assert {row["rollout/ep_rew_mean"] for row in rows(run.path)} == {5.0}
+
+
+def test_an_interval_is_passed_once():
+    every = Every(10, 25)
+    assert [every.due(step) for step in (26, 29, 30, 31, 39, 45, 60, 60)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not any(Every(None, 0).due(step) for step in range(100))
+
+
+def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
+    seen = []
+
+    def stop_at_six(step, metrics):
+        seen.append((step, float(metrics["train/entropy"])))
+        return step < 6 * ITERATION
+
+    console = quiet()
+    run = train(
+        PROBE, tmp_path / "run", iterations=10, every=2, callbacks=[stop_at_six, lambda *_: None], console=console
+    )
+    assert run.step == 6 * ITERATION and saved(run.path)[-1] == 6 * ITERATION
+    assert seen == [(row["step"], row["train/entropy"]) for row in rows(run.path)] and len(seen) == 3
+    assert f"stopped at step 72, saved; next: duologue resume {run.path}" in console.file.getvalue()
+    resume(run.path)
+    assert_same_run(whole.path, run.path)
+
+
+def test_every_callback_is_asked_even_when_one_stops(tmp_path):
+    asked = []
+    callbacks = [lambda *_: False, lambda step, _: asked.append(step)]
+    train(PROBE, tmp_path / "run", iterations=4, every=2, callbacks=callbacks)
+    assert asked == [2 * ITERATION]
+
+
+def test_a_callback_that_raises_loses_nothing_saved(tmp_path, whole):
+    def fail(step, metrics):
+        if step == 6 * ITERATION:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        train(PROBE, tmp_path / "run", iterations=10, every=2, callbacks=[fail])
+    assert saved(tmp_path / "run") == [2 * ITERATION, 4 * ITERATION]
+    resume(tmp_path / "run")
+    assert_same_run(whole.path, tmp_path / "run")
+
+
+def test_loggers_get_each_seed_and_are_closed(tmp_path):
+    class Mine:
+        def __init__(self):
+            self.rows, self.closed = [], 0
+
+        def write(self, step, seed, metrics):
+            assert all(type(value) is float for value in metrics.values())
+            self.rows.append((step, seed))
+
+        def close(self):
+            self.closed += 1
+
+    mine = Mine()
+    run = train(PROBE, tmp_path / "run", iterations=4, every=2, seed=5, seeds=2, loggers=[mine])
+    assert mine.rows == [(step * ITERATION, seed) for step in (2, 4) for seed in (5, 6)] and mine.closed == 1
+    assert mine.rows == [(row["step"], row["seed"]) for row in rows(run.path)]
+    assert sorted(path.name for path in (run.path / "tb").iterdir()) == ["seed-5", "seed-6"]
+
+
+def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
+    """Scripted scores; a tie is no improvement."""
+    scores, asked = iter([3.0, 7.0, 7.0, 5.0, 1.0]), []
+
+    def scripted(plan, source, *, seeds, episodes, purpose):
+        asked.append((seeds, episodes, purpose))
+        return lambda state: dl.Evaluation(np.full(episodes, next(scores)), np.full(episodes, 9))
+
+    monkeypatch.setattr(session, "evaluator", scripted)
+    run = train(
+        PROBE, tmp_path / "run", iterations=8, every=1, evaluate_every=2 * ITERATION, evaluate_episodes=4, seed=3
+    )
+    assert asked == [([3], 4, "evaluate while training")]
+    found = {row["step"] // ITERATION: row.get("eval/mean_reward") for row in rows(run.path)}
+    assert found == {1: None, 2: 3.0, 3: None, 4: 7.0, 5: None, 6: 7.0, 7: None, 8: 5.0}
+    assert saved(run.path, "best") == [4 * ITERATION] and dl.load(run.path, which="best").step == 4 * ITERATION
+    assert checkpoint.info(checkpoint.newest(run.path / "checkpoints" / "best")) == {"score": 7.0}
+    resume(run.path, iterations=10)
+    assert saved(run.path, "best") == [4 * ITERATION]
+
+
+def test_evaluation_changes_no_bit_of_training(tmp_path, whole):
+    watched = train(PROBE, tmp_path / "run", iterations=10, every=2, evaluate_every=2 * ITERATION)
+    a, b = leaves(whole.path), leaves(watched.path)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert {row["eval/mean_reward"] for row in rows(watched.path)} == {5.0}
+    assert {row["eval/mean_ep_length"] for row in rows(watched.path)} == {5.0}
+
+
+class Late(Interruption):
+    """As if Ctrl-C came while the programs were compiled."""
+
+    def __enter__(self):
+        self.signal = 2
+        return super().__enter__()
+
+
+def test_an_interruption_before_the_first_step_leaves_a_run_to_resume(tmp_path, whole, monkeypatch):
+    """And one before the first step after resuming writes no row twice."""
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "Interruption", Late)
+        with pytest.raises(KeyboardInterrupt):
+            train(PROBE, tmp_path / "run", iterations=10, every=2)
+        assert saved(tmp_path / "run") == [0] and rows(tmp_path / "run") == []
+    resume(tmp_path / "run", callbacks=[lambda step, _: step < 4 * ITERATION])
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "Interruption", Late)
+        with pytest.raises(KeyboardInterrupt):
+            resume(tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run")] == [2 * ITERATION, 4 * ITERATION]
+    resume(tmp_path / "run")
+    assert_same_run(whole.path, tmp_path / "run")
+
+
+class Explosive(ProbeEnvs):
+    """Pays more than a float holds the square of, from the tenth step on."""
+
+    def step(self, env_state, action, *, key):
+        (obs, t), seen = super().step(env_state, action, key=key)
+        return (obs, t), seen._replace(reward=jnp.full(self.num_envs, 1e30))
+
+
+def test_learning_that_diverges_stops_with_words_and_is_not_saved(tmp_path):
+    with pytest.raises(
+        dl.DuologueError, match=r"diverged: train/\w+ is not finite at step 24\. .*smaller learning rate"
+    ):
+        train(Explosive("constant", 3), tmp_path / "run", iterations=10, every=2)
+    assert saved(tmp_path / "run") == []
+    (row,) = rows(tmp_path / "run")
+    assert row["step"] == 24 and None in row.values()  # strict JSON has no infinity
+
+
+class Broken(ProbeEnvs):
+    """Environment 1 gives NaN."""
+
+    def step(self, env_state, action, *, key):
+        state, seen = super().step(env_state, action, key=key)
+        return state, seen._replace(reward=jnp.where(jnp.arange(self.num_envs) == 1, jnp.nan, seen.reward))
+
+
+def test_an_environment_that_gives_nan_is_named_and_nothing_is_saved(tmp_path):
+    with pytest.raises(dl.EnvError, match=r"environment 1 gave a NaN .* at its step 0"):
+        train(Broken("constant", 3), tmp_path / "run", iterations=10, every=2)
+    assert saved(tmp_path / "run") == [] and rows(tmp_path / "run") == []
+
+
+# Folders
+
+
+def test_a_folder_that_holds_a_run_is_refused(whole):
+    before = {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()}
+    with pytest.raises(dl.ConfigError, match=r"holds a run already.*resume"):
+        train(PROBE, whole.path, iterations=10)
+    assert {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(dl.CheckpointError, match="cannot write"):
+        train(PROBE, tmp_path / "file", iterations=1)
+    with pytest.raises(dl.CheckpointError, match="cannot write"):
+        train(PROBE, tmp_path / "file" / "run", iterations=1)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from duologue.run.files import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_use_names_the_process(whole):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(whole.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(dl.CheckpointError, match=rf"in use by process {holder.pid} on "):
+            resume(whole.path, iterations=20)
+        assert dl.load(whole.path).step == whole.step  # reading disturbs nobody
+    finally:
+        holder.communicate()
+    assert (whole.path / "lock").exists() and os.path.getsize(whole.path / "lock") == 0
+
+
+def test_folders_are_numbered_by_algorithm_and_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a2c" / "probe-both" / "2").mkdir(parents=True)
+    run = train("probe/both", None, iterations=1)
+    assert str(run.path) == "runs/a2c/probe-both/1" and dl.load(run.path).step == run.step
+    wrapped = dataclasses.replace(run.plan, algorithm=dl.Normalized(TINY))
+    assert str(new_folder(wrapped)) == "runs/a2c/probe-both/3"
+
+
+def test_what_a_folder_holds(whole):
+    names = sorted(path.name for path in whole.path.iterdir())
+    assert names == ["checkpoints", "config.json", "lock", "metrics.jsonl", "tb", "versions.json"]
+    content = json.loads((whole.path / "config.json").read_text())
+    assert content["type"] == "Plan" and content["algorithm"]["learning_rate"]["updates"] == 30
+    assert json.loads((whole.path / "versions.json").read_text())["jax"] == jax.__version__
+    assert all(row["time/fps"] > 0 for row in log.read(whole.path / "metrics.jsonl"))
+
+
+def test_the_mean_over_seeds_leaves_out_those_without_a_number():
+    assert over_seeds(np.array([1.0, np.nan, 4.0])) == 2.5 and over_seeds(np.float64(3)) == 3.0
+    assert np.isnan(over_seeds(np.array([np.nan, np.nan])))
