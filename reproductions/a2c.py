@@ -18,12 +18,18 @@ COMMAND = "python reproductions/a2c.py"
 ZOO = "RL Baselines3 Zoo, hyperparams/a2c.yml"
 BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 
-# Stable-Baselines3's entropy coefficient is 0.
-LUNAR_LANDER = dl.A2C(
-    discount=0.995,
-    learning_rate=dl.Linear(0.00083),
-    entropy_coefficient=1e-5,
+# Stable-Baselines3's entropy coefficient is 0. On LunarLander the zoo's settings gave 183 and −84 on seeds 100 and 101; these
+# gave 137 and 132: a discount that sees the landing from the start, Adam, and GAE.
+LUNAR_LANDER = dl.Normalized(
+    dl.A2C(
+        discount=0.999,
+        lambda_=0.98,
+        learning_rate=dl.Linear(1e-3),
+        optimizer=dl.Adam(),
+        entropy_coefficient=0.0,
+    )
 )
+OURS = "ours, chosen on seeds 100 and 101"
 
 TASKS = (
     Task(
@@ -38,11 +44,11 @@ TASKS = (
     ),
     Task(
         "lunarlander-200k", "LunarLander-v3", 200_000, LUNAR_LANDER,
-        source=ZOO, published=f"156 on LunarLander-v2 ({BENCHMARK})",
+        source=OURS, published=f"156 on LunarLander-v2 ({BENCHMARK})",
     ),
     Task(
         "lunarlander-1m", "LunarLander-v3", 1_000_000, LUNAR_LANDER,
-        source=f"{ZOO}, five times as long", target=100, published=f"156 on LunarLander-v2 after 200 k ({BENCHMARK})",
+        source=OURS, target=100, published=f"156 on LunarLander-v2 after 200 k ({BENCHMARK})",
     ),
     Task(
         "pendulum", "Pendulum-v1", 1_000_000,
