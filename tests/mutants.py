@@ -35,10 +35,21 @@ class Mutant(NamedTuple):
 RETURNS, OPTIM, STATISTICS = ("test_returns.py",), ("test_optim.py",), ("test_statistics.py",)
 GRADIENT = ("algorithms/test_a2c.py::test_the_gradient_that_update_applies_is_the_one_by_hand",)
 A2C, NORMALIZED = ("algorithms/test_a2c.py",), ("algorithms/test_normalized.py",)
-DISTRIBUTIONS, ENCODERS, NETWORKS = ("test_distributions.py",), ("test_encoders.py",), ("test_networks.py",)
+DISTRIBUTIONS = ("test_distributions.py",)
+ENCODERS = (
+    "test_encoders.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
+    "test_encoders.py::test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes",
+)
+NETWORKS = (
+    "test_networks.py::test_initial_weights_start_the_policy_near_uniform_and_the_critic_at_scale_one",
+    "test_networks.py::test_separate_networks_start_apart",
+    "test_networks.py::test_an_action_mask_in_the_observation_masks_the_policy_and_nothing_else",
+)
 GYMNASIUM, JAX_ENVS = ("envs/test_gymnasium.py",), ("envs/test_jax_envs.py",)
+OBSERVED_COMPILED = ("algorithms/test_normalized.py::test_the_compiled_loop_observes_every_transition_once",)
+OBSERVED_HOST = ("algorithms/test_normalized.py::test_the_host_loop_observes_every_transition_once",)
 LOOPS = "loops/test_loops.py"
-SAME = (f"{LOOPS}::test_both_loops_learn_the_same",)
+SAME = (f"{LOOPS}::test_both_loops_learn_the_same[a2c]",)
 EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
 KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
 POWER_CUT = ("run/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
@@ -301,6 +312,16 @@ MUTANTS = [
         "self.spec.action, jax.random.split(key, self.num_envs)", "self.spec.action, jnp.stack([key] * self.num_envs)",
         JAX_ENVS,
     ),
+    Mutant(
+        "probes begin alike", "envs/probe.py",
+        "        obs = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))",
+        "        obs = jax.vmap(self._probe.begin)(jnp.stack([key] * self.num_envs))", JAX_ENVS,
+    ),
+    Mutant(
+        "probes begin alike after an end", "envs/probe.py",
+        "first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))",
+        "first = jax.vmap(self._probe.begin)(jnp.stack([key] * self.num_envs))", JAX_ENVS,
+    ),
     # Loops.
     Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",
            "purpose_key(key, purpose), 0)", KEYS),
@@ -314,7 +335,7 @@ MUTANTS = [
     ),
     Mutant(
         "every seed is the first", "loops/compiled.py", "[run_key(seed) for seed in seeds]",
-        "[run_key(seeds[0]) for seed in seeds]", (f"{LOOPS}::test_agent_i_of_many_is_the_single_run",),
+        "[run_key(seeds[0]) for seed in seeds]", (f"{LOOPS}::test_agent_i_of_many_is_the_single_run[a2c]",),
     ),
     Mutant(
         "the rollout begins after its first step", "loops/compiled.py",
@@ -323,18 +344,18 @@ MUTANTS = [
     Mutant(
         "nothing is observed (compiled)", "loops/compiled.py",
         "learner, carry = algorithm.observe(state.algorithm, carry, transition)", "learner = state.algorithm",
-        NORMALIZED,
+        OBSERVED_COMPILED,
     ),
     Mutant(
         "the last step of a rollout is not observed (host)", "loops/host.py",
         "            if self.watches:\n                leaves = watch",
         "            if False:\n                leaves = watch",
-        NORMALIZED,
+        OBSERVED_HOST,
     ),
     Mutant(
         "the last step of a rollout is observed twice (host)", "loops/host.py",
         "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
-        NORMALIZED,
+        OBSERVED_HOST,
     ),
     Mutant(
         "returns run on over episode ends (compiled)", "loops/state.py",

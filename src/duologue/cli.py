@@ -320,6 +320,8 @@ def run_plot(command: Plot) -> int:
 
 def run_list(command: List) -> int:
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 1000  # in a pipe a table is folded at 80 columns, and grep finds half a path
     overview("duologue train ALGORITHM ENV", {name: cls.__doc__ for name, cls in ALGORITHMS.items()})
     runs = sorted(path.parent for path in command.folder.rglob("config.json"))
     table = Table("run", "algorithm", "environment", "steps", "seeds", "last return", box=None)

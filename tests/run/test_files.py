@@ -11,6 +11,7 @@ import pytest
 
 from duologue.errors import CheckpointError
 from duologue.run import files
+from duologue.run import rows as json_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,19 +149,19 @@ def test_leftovers_of_the_dead_are_removed_and_no_others(tmp_path):
 
 def test_rows_go_on_after_a_crash(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    rows = files.JsonRows(path)
+    rows = json_rows.JsonRows(path)
     for step in range(3):
         rows.append({"step": step, "loss": None})
-        assert len(files.read_rows(path)) == step + 1  # seen by others at once
+        assert len(json_rows.read_rows(path)) == step + 1  # seen by others at once
     rows.sync()
     rows.close()
     with path.open("a") as file:
         file.write('{"step": 3, "lo')
-    assert [row["step"] for row in files.read_rows(path)] == [0, 1, 2]
-    rows = files.JsonRows(path)
+    assert [row["step"] for row in json_rows.read_rows(path)] == [0, 1, 2]
+    rows = json_rows.JsonRows(path)
     rows.append({"step": 3})
     rows.close()
-    assert [row["step"] for row in files.read_rows(path)] == [0, 1, 2, 3]
+    assert [row["step"] for row in json_rows.read_rows(path)] == [0, 1, 2, 3]
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
         rows.append({"loss": float("nan")})
 
@@ -169,19 +170,19 @@ def test_rows_beyond_a_step_are_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}, "seed": {seed}}}\n' for step in (10, 20, 30) for seed in (0, 1)))
     before = path.read_text().splitlines()
-    files.truncate_after(path, lambda row: row["step"] <= 20)
+    json_rows.truncate_after(path, lambda row: row["step"] <= 20)
     assert path.read_text().splitlines() == before[:4]
-    files.truncate_after(path, lambda row: False)
+    json_rows.truncate_after(path, lambda row: False)
     assert path.read_text() == ""
 
 
 def test_a_damaged_row_is_named(tmp_path):
     (tmp_path / "m").write_text('{"step": 1}\n[2]\n')
     with pytest.raises(CheckpointError, match="line 2, is not a JSON object"):
-        files.read_rows(tmp_path / "m")
+        json_rows.read_rows(tmp_path / "m")
     (tmp_path / "m").write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
     with pytest.raises(CheckpointError, match="line 2, is not strict JSON"):
-        files.read_rows(tmp_path / "m")
+        json_rows.read_rows(tmp_path / "m")
 
 
 HOLD = """

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """What the system refuses becomes a `CheckpointError` that says why."""
     try:
         yield
@@ -54,7 +54,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless they are there."""
-    with _writing(path):
+    with writing(path):
         if not path.is_dir():
             make_folder(path.parent)
             os.mkdir(path)
@@ -65,7 +65,7 @@ def make_folder(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write a file under; on leaving, what was written there takes the place of `path`."""
     beside = temporary(path)
-    with _writing(path):
+    with writing(path):
         try:
             yield beside
             sync(beside)
@@ -83,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     beside = temporary(path)
     if os.path.lexists(path):  # rename would replace an empty folder
         raise CheckpointError(f"cannot write {path}: it exists already.")
-    with _writing(path):
+    with writing(path):
         try:
             _remove(beside)
             os.mkdir(beside)
@@ -102,7 +102,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def discard(path: Path) -> None:
     """Remove a file or folder, which is never seen half gone under its own name."""
     beside = temporary(path)
-    with _writing(path):
+    with writing(path):
         _remove(beside)
         os.rename(path, beside)
         sync(path.parent)
@@ -111,7 +111,7 @@ def discard(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead processes of this machine, or this one earlier, did not finish. Never call it while saving."""
-    with _writing(folder):
+    with writing(folder):
         for entry in sorted(folder.iterdir()):
             match = TEMPORARY.fullmatch(entry.name)
             if match and match["host"] == socket.gethostname() and not _alive_elsewhere(int(match["pid"])):
@@ -144,7 +144,7 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as beside:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
-            _write_all(fd, text.encode())
+            write_all(fd, text.encode())
         finally:
             os.close(fd)
 
@@ -210,71 +210,10 @@ def _finite(text: str) -> float:
     return value
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
-
-
-class JsonRows:
-    """An append-only file with one JSON object a line, each handed to the system as it comes.
-
-    Opening it cuts a last line that a crash left without its end.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        with _writing(path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            truncate_after(path, lambda row: True)
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Raises `CheckpointError` for NaN, infinities and a full disk."""
-        line = to_json(row, self.path).encode() + b"\n"
-        with _writing(self.path):
-            _write_all(self._fd, line)
-
-    def sync(self) -> None:
-        """Make every row so far durable: before the checkpoint that will not produce them again."""
-        with _writing(self.path):
-            os.fsync(self._fd)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `JsonRows` file; a last line that is still being written is left out.
-
-    Raises `CheckpointError` naming the line that is not a JSON object.
-    """
-    return [row for _, row in _rows(path)]
-
-
-def truncate_after(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the rows up to the first that `keep` refuses, and cut the file there: so a resumed run writes none twice."""
-    end = 0
-    for after, row in _rows(path):
-        if not keep(row):
-            break
-        end = after
-    if end < path.stat().st_size:
-        os.truncate(path, end)
-        sync(path)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each whole line's end in the file, and its row."""
-    end = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            row = parse_json(line, f"{path}, line {number},")
-            if not isinstance(row, dict):
-                raise CheckpointError(f"{path}, line {number}, is not a JSON object.")
-            end += len(line)
-            yield end, row
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -312,7 +251,7 @@ class RunLock:
         self.folder = folder
 
     def __enter__(self) -> "RunLock":
-        with _writing(self.folder / "lock"):
+        with writing(self.folder / "lock"):
             self._fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

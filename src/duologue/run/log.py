@@ -14,7 +14,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from duologue.errors import CheckpointError, MissingExtraError
-from duologue.run.files import JsonRows, read_rows
+from duologue.run.rows import JsonRows, read_rows
 
 
 @runtime_checkable

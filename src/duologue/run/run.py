@@ -16,7 +16,7 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.state import LoopState, key_for, run_key
-from duologue.run import checkpoint, config, files
+from duologue.run import checkpoint, config, files, rows
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
 from duologue.run.plan import EnvSource, Plan, check_arguments, make_plan
@@ -114,7 +114,7 @@ def resume(
         state, note = session.loop.restore(envs, session.load(found))
         notes += [note] if note else []
         notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
-        files.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
+        rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
         files.write_json(path / "config.json", config.to_dict(plan))
         return _finished(session, session.drive(state, notes=notes))
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from duologue.envs import AbstractHostEnvs
 from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host
 from duologue.loops.state import LoopState, Totals
@@ -71,6 +72,8 @@ class Session:
         finally:
             for sink in sinks:
                 sink.close()
+            if isinstance(self.envs, AbstractHostEnvs) and self.envs is not self.source:
+                self.envs.close()
         interruption.raise_again()
         return state
 
