@@ -12,7 +12,7 @@ from duologue.envs import make
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.loops import compiled, host
-from duologue.loops.evaluate import compile_evaluation, evaluate_host
+from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.lean import lean_jit, leaves_read
 from duologue.loops.state import key_for, run_key
 
@@ -288,7 +288,7 @@ def test_every_test_episode_is_assigned_beforehand(key):
             return seen._replace(terminated=ended, truncated=np.zeros(3, bool), reward=np.ones(3, np.float32))
 
     on_host = Lengths(lambda: ProbeEnv("constant"), 3, seed=0)
-    returns, lengths = evaluate_host(SMALL, state, on_host, episodes=7, key=key)
+    returns, lengths = host_evaluation(SMALL, on_host, episodes=7, key=key)(state)
     # Episodes 0, 3, 6 by environment 0 (1 step), 1 and 4 by environment 1, 2 and 5 by environment 2.
     assert lengths.tolist() == [1, 2, 3, 1, 2, 3, 1] and returns.tolist() == lengths.tolist()
 
@@ -302,6 +302,6 @@ def test_evaluation_leaves_training_alone():
             SMALL, envs, host.start(SMALL, envs, [4]), steps=20 * ITERATION, interval=5 * ITERATION
         ):
             if evaluates:
-                evaluate_host(SMALL, state.algorithm, tests, episodes=4, key=key_for(run_key(4), "evaluate"))
+                host_evaluation(SMALL, tests, episodes=4, key=key_for(run_key(4), "evaluate"))(state.algorithm)
         results.append(jax.tree.map(np.asarray, state.algorithm))
     assert_equal(*results)

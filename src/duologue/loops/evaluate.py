@@ -18,36 +18,45 @@ Scores = tuple[np.ndarray, np.ndarray]
 """Returns and lengths of episodes, `[episodes]` each."""
 
 
-def evaluate_host(
-    algorithm: AnyAlgorithm, state: PyTree, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""]
-) -> Scores:
-    """Play `episodes` episodes with the test policy; environment i plays the episodes i, i + B, i + 2B, …"""
-    obs, carry = envs.reset(), algorithm.initial_carry(envs.num_envs)
+def host_evaluation(
+    algorithm: AnyAlgorithm, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""]
+) -> Callable[[PyTree], Scores]:
+    """A function of the algorithm's state that plays `episodes` episodes with the test policy, the same every time.
+
+    Environment i plays the episodes i, i + B, i + 2B, …
+    """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, t: Array) -> tuple[Array, PyTree]:
         action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=False)
         return action, carry
 
-    view, call = lean_jit(act, state, carry, obs, np.int32(0))
-    seen = view(state)
-    count = envs.num_envs
-    running_return, running_length, played = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    left, t = episodes, 0
-    while left:
-        action, carry = call(seen, carry, obs, np.int32(t))
-        step = envs.step(np.asarray(action))
-        obs, t = step.obs, t + 1
-        running_return += step.reward
-        running_length += 1
-        for i in np.flatnonzero(step.terminated | step.truncated):
-            episode = i + played[i] * count
-            if episode < episodes:
-                returns[episode], lengths[episode] = running_return[i], running_length[i]
-                left -= 1
-            played[i] += 1
-            running_return[i], running_length[i] = 0, 0
-    return returns, lengths
+    programs: list[tuple[Callable, Callable]] = []
+
+    def play(state: PyTree) -> Scores:
+        obs, carry, count = envs.reset(), algorithm.initial_carry(envs.num_envs), envs.num_envs
+        if not programs:  # the first state shows what is read of it
+            programs.append(lean_jit(act, state, carry, obs, np.int32(0)))
+        view, call = programs[0]
+        seen = view(state)
+        running_return, running_length, played = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+        left, t = episodes, 0
+        while left:
+            action, carry = call(seen, carry, obs, np.int32(t))
+            step = envs.step(np.asarray(action))
+            obs, t = step.obs, t + 1
+            running_return += step.reward
+            running_length += 1
+            for i in np.flatnonzero(step.terminated | step.truncated):
+                episode = i + played[i] * count
+                if episode < episodes:
+                    returns[episode], lengths[episode] = running_return[i], running_length[i]
+                    left -= 1
+                played[i] += 1
+                running_return[i], running_length[i] = 0, 0
+        return returns, lengths
+
+    return play
 
 
 def compile_evaluation(

@@ -93,7 +93,7 @@ def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
             of_seed = f" of seed number {seed}" if np.ndim(fault) else ""
             raise EnvError(
                 f"environment {where % num_envs}{of_seed} gave a NaN or infinite reward or observation at its step "
-                f"{where // num_envs}. Nothing was learned from it; what was saved before is intact. Mend the "
+                f"{where // num_envs}. Nothing learned from it is kept; what was saved before is intact. Mend the "
                 "environment, or replace the value there (numpy.nan_to_num) if it means something."
             )
 

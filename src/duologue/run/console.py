@@ -112,6 +112,9 @@ class PlainScreen:
             self.note(line(self.progress, seconds))
 
     def note(self, text: str) -> None:
+        if self._pending:  # what happened before is said before
+            self._pending = False
+            self.note(line(self.progress, time.perf_counter() - self._began))
         encoding = self._console.encoding
         safe = text.replace("·", "|").replace("…", "...").encode(encoding, "replace").decode(encoding)
         with contextlib.suppress(OSError):

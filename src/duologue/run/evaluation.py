@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.loops.evaluate import compile_evaluation, evaluate_host
+from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.state import key_for, run_key
 from duologue.run.plan import EnvSource, Plan, check_arguments
 from duologue.statistics import bootstrap_interval, iqm
@@ -77,4 +77,5 @@ def evaluator(
         play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
         key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
         return lambda state: Evaluation(*jax.device_get(play(state, key)))
-    return lambda state: Evaluation(*evaluate_host(plan.algorithm, state, envs, episodes=episodes, key=keys[0]))
+    play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0])
+    return lambda state: Evaluation(*play(state))
