@@ -20,6 +20,7 @@ from typing import Any
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.run import config, files
+from duologue.run import rows as json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 20
@@ -76,7 +77,7 @@ def key_of(row: Row) -> tuple[str, str, int]:
 
 def read(out: Path) -> list[Row]:
     """The finished cells. A line that a kill cut off is not one of them."""
-    return files.read_rows(out) if out.exists() else []
+    return json_rows.read_rows(out) if out.exists() else []
 
 
 def unfinished(cells: Iterable[Cell], rows: Iterable[Row]) -> list[Cell]:
@@ -133,7 +134,7 @@ def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
 def append(out: Path, row: Row) -> None:
     """One line more, durable when this returns."""
     files.make_folder(out.parent)
-    rows = files.JsonRows(out)
+    rows = json_rows.JsonRows(out)
     try:
         rows.append(row)
         rows.sync()

@@ -37,7 +37,7 @@ class Linear(Configurable):
     start: float
     """Value at the first gradient step."""
     end: float = 0.0
-    """Value from the last one on."""
+    """Value after `updates` of them."""
     updates: Annotated[int, Range(1)] | None = None
     """Gradient steps from one to the other; `train` writes the length of the run here where it is left out."""
 

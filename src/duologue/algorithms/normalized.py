@@ -18,7 +18,8 @@ from duologue.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
 
 ObsMoments = RunningMoments | dict[str, Any] | None
-"""Moments in the shape of an observation; `None` where a part stays as it is: images, integers, action masks."""
+"""Moments in the shape of an observation; `None` where a part stays as it is: integers (so images of bytes), action
+masks."""
 
 
 class NormalizedState(eqx.Module):

@@ -33,6 +33,10 @@ def make(
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
         if env.num_envs != num_envs:
             raise ConfigError(f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}.")
+        if asynchronous or max_episode_steps is not None:
+            raise ConfigError(
+                "asynchronous and max_episode_steps are the adapter's own matter: give them where it is made."
+            )
         return env
     prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")
     if asynchronous and is_compiled(env):
@@ -44,6 +48,10 @@ def make(
     if prefix == "probe":
         from duologue.envs.probe import ProbeEnvs
 
+        if max_episode_steps is not None:
+            raise ConfigError(
+                f"max_episode_steps = {max_episode_steps}: the episodes of a probe are as long as they are."
+            )
         return ProbeEnvs(name, num_envs)
     if prefix in PLANNED:
         raise ConfigError(f"env = {env!r}: the backend {prefix}/ is planned and not built yet.")

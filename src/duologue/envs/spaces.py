@@ -44,7 +44,7 @@ def integers(space: gym.Space, role: str) -> Space:
     match space:
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1 and not np.any(space.start):
             return MultiDiscrete(tuple(space.nvec.tolist()))
     served = "Box (with an axis), Discrete, MultiDiscrete and MultiBinary (one axis)"
     served += ", and Dict of these" if role == "observation" else "; Box of floats"

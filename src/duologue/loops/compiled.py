@@ -1,7 +1,7 @@
 """The compiled loop: acting, environment, and learning in one program; one device call a chunk of iterations.
 
-Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i. With several devices (two CPU
-devices on two cores, say) the seeds are spread over them.
+Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i, up to rounding. With several
+devices (two CPU devices on two cores, say) the seeds are spread over them.
 """
 
 import time
@@ -33,7 +33,7 @@ def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int])
     return jax.eval_shape(lambda: start(algorithm, envs, seeds))
 
 
-def restore(envs: AbstractJaxEnvs, state: LoopState) -> tuple[LoopState, None]:
+def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) -> tuple[LoopState, None]:
     """A loaded state goes on as it is: it holds the environments."""
     return state, None
 
@@ -158,7 +158,7 @@ def _add(totals: Totals, metrics: Metrics, finished: tuple[Array, ...], fault: A
 def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
     """Where in a rollout `[T, B]` a reward or an observation first is not finite: `step · B + index`, else −1."""
     bad = ~jnp.isfinite(rollout.reward)
-    for leaf in jax.tree.leaves(rollout.next_obs):
+    for leaf in jax.tree.leaves((rollout.obs, rollout.next_obs)):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             bad |= ~jnp.isfinite(leaf).reshape(*bad.shape, -1).all(-1)
     return jnp.where(bad.any(), began * bad.shape[1] + jnp.argmax(bad.ravel()).astype(jnp.int32), -1)

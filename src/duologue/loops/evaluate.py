@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.lean import lean_jit
-from duologue.loops.state import key_for
+from duologue.loops.state import key_for, restarted
 from duologue.types import PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -33,7 +33,8 @@ def host_evaluation(
     programs: list[tuple[Callable, Callable]] = []
 
     def play(state: PyTree) -> Scores:
-        obs, carry, count = envs.reset(), algorithm.initial_carry(envs.num_envs), envs.num_envs
+        obs, count = envs.reset(), envs.num_envs
+        carry = initial = algorithm.initial_carry(count)
         if not programs:  # the first state shows what is read of it
             programs.append(lean_jit(act, state, carry, obs, np.int32(0)))
         view, call = programs[0]
@@ -45,6 +46,7 @@ def host_evaluation(
             action, carry = call(seen, carry, obs, np.int32(t))
             step = envs.step(np.asarray(action))
             obs, t = step.obs, t + 1
+            carry = restarted(carry, initial, step.terminated | step.truncated)
             running_return += step.reward
             running_length += 1
             for i in np.flatnonzero(step.terminated | step.truncated):

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.lean import lean_jit
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, restarted, run_key
 from duologue.types import Obs, PyTree, Step, Transition
 
 
@@ -36,11 +36,15 @@ def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]
     return dataclasses.replace(state, env={name: ... for name in state.env})
 
 
-def restore(envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
+def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
     """Bring fresh environments to where `state` left them; with a message in words where that cannot be done
     exactly."""
     obs, message = envs.restore(state.env)
-    return dataclasses.replace(state, obs=obs), message
+    # What did not come back begins anew: nothing of the dropped episode may count for the next one.
+    lost = envs.snapshot()["episode"] != state.env["episode"]
+    episodes = jax.tree.map(lambda x: np.where(lost, 0, x).astype(x.dtype), state.episodes)
+    carry = restarted(state.carry, algorithm.initial_carry(envs.num_envs), lost)
+    return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry), message
 
 
 def run(

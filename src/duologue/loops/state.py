@@ -86,6 +86,17 @@ class Totals(eqx.Module):
         }
 
 
+def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
+    """`carry` with the rows of environments whose episode ended as they are at the beginning of one; `ended` is
+    `[B]`."""
+
+    def rows(now: Any, begin: Any) -> Any:
+        flags = ended.reshape(-1, *(1,) * (now.ndim - 1))
+        return jnp.where(jnp.broadcast_to(flags, now.shape), begin, now)
+
+    return jax.tree.map(rows, carry, initial)
+
+
 def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
     """Raise `EnvError` for the first fault of any seed, naming environment and step."""
     for seed, where in enumerate(np.atleast_1d(fault).tolist()):

@@ -70,12 +70,19 @@ def evaluator(
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
     num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
-    if isinstance(source, AbstractHostEnvs):
+    if isinstance(source, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = source.num_envs
     envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])
     if isinstance(envs, AbstractJaxEnvs):
         play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
-        key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
-        return lambda state: Evaluation(*jax.device_get(play(state, key)))
+        rounds = -(-episodes // num_envs)
+        key = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
+
+        def several(state: PyTree) -> Evaluation:
+            played = [play(state, each if len(seeds) > 1 else each[0]) for each in key]
+            returns, lengths = (np.concatenate(part, -1)[..., :episodes] for part in zip(*played, strict=True))
+            return Evaluation(returns, lengths)
+
+        return several
     play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0])
     return lambda state: Evaluation(*play(state))

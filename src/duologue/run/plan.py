@@ -14,7 +14,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Range, mismatch
 from duologue.loops.state import run_key
 from duologue.optim import Linear
-from duologue.types import EnvSpec
+from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs
@@ -68,7 +68,7 @@ class Plan:
             max_episode_steps=self.max_episode_steps,
             asynchronous=self.asynchronous and purpose == "train",
         )
-        if (envs.spec.observation, envs.spec.action) != (self.spec.observation, self.spec.action):
+        if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
             raise ConfigError(
                 f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
             )
@@ -115,7 +115,10 @@ def make_plan(
         evaluate_every=evaluate_every,
         evaluate_episodes=evaluate_episodes,
         save_every=save_every or max(steps // CHECKPOINTS, rollout),
-        log_every=log_every or max(steps // ROWS, rollout),
+        # A row is written wherever an evaluation or a checkpoint is due.
+        log_every=min(
+            every for every in (log_every or max(steps // ROWS, rollout), evaluate_every, save_every) if every
+        ),
     )
     # Refuses spaces that the algorithm cannot serve, before anything is made.
     jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
@@ -132,6 +135,17 @@ def check_arguments(**arguments: Any) -> None:
         low = Range(lowest.get(name, 1), 2**31 - 1)
         if mismatch(value, Annotated[int, low]):
             raise ConfigError(f"{name} = {value!r}: must be an integer {low}.")
+
+
+def form(space: Space) -> Any:
+    """A space without the bounds of its boxes, which no algorithm reads of an observation."""
+    match space:
+        case Dict(spaces):
+            return {name: form(part) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            return shape, dtype
+        case _:
+            return space
 
 
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:

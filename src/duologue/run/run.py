@@ -50,7 +50,8 @@ def train(
         env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
             adapter.
         steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
-        seed: of everything random. Agent i of `seeds` uses `seed + i` and equals the single run with that seed.
+        seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
+            seed up to rounding.
         seeds: agents trained side by side, in environments written in JAX.
         num_envs: environments of each agent; by default the algorithm's own number.
         asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
@@ -111,7 +112,7 @@ def resume(
         step = checkpoint.read_manifest(found).step
         if step >= plan.steps:
             raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
-        state, note = session.loop.restore(envs, session.load(found))
+        state, note = session.loop.restore(plan.algorithm, envs, session.load(found))
         notes += [note] if note else []
         notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
         rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
@@ -165,14 +166,14 @@ class Run:
         source = self.env if env is None else env
         return evaluator(self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate")(self.state)
 
-    def policy(self, obs: Obs) -> np.ndarray:
+    def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
 
-        The test policy; where that samples, it draws from the same key at every call. Raises `ConfigError` for
-        observations of another shape.
+        The test policy. Where that samples, `step` says which draw it is: the same one gives the same action. Raises
+        `ConfigError` for observations of another shape.
         """
         batch, single = as_batch(self.plan.spec.observation, obs)
-        action = np.asarray(_act(self.plan.algorithm, self.state, batch, key_for(run_key(self.seed), "policy")))
+        action = np.asarray(_act(self.plan.algorithm, self.state, batch, key_for(run_key(self.seed), "policy", step)))
         match self.plan.spec.action:
             case Discrete(start=start):
                 action = action + start

@@ -17,7 +17,7 @@ from duologue.envs import AbstractHostEnvs
 from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host
 from duologue.loops.state import LoopState, Totals
-from duologue.run import checkpoint
+from duologue.run import checkpoint, files
 from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import JsonLines, Logger, TensorBoard
@@ -92,8 +92,8 @@ class Session:
             if now == step:  # interrupted before anything was done: there is no row to write
                 break
             metrics = row(totals, steps=(now - step) * plan.seeds, seconds=time.perf_counter() - began)
-            step, began = now, time.perf_counter()
-            if evaluated.due(step) and not interruption():
+            step = now
+            if evaluated.due(step):
                 score = evaluate(state.algorithm)
                 metrics |= evaluation_row(score)
                 if score.mean > best:
@@ -109,6 +109,7 @@ class Session:
             if saved.due(step):
                 rows.sync()
                 self._save(state, step)
+            began = time.perf_counter()
         rows.sync()
         self._save(state, step)
         if step < plan.steps:
@@ -136,8 +137,12 @@ class Session:
 
     def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
         where = self.path / "checkpoints" / directory
-        checkpoint.save(where, step, state, info={"score": score}, check=state.algorithm)
-        checkpoint.prune(where, keep=2 if directory == "latest" else 1)
+        path = checkpoint.save(where, step, state, info={"score": score}, check=state.algorithm)
+        checkpoint.prune(where, keep=2)
+        if directory == "best":  # an earlier step may be the better one, after a resume
+            for other in where.glob("step-*"):
+                if other != path:
+                    files.discard(other)
 
     def _write(self, sinks: Sequence[Logger], step: int, metrics: Mapping[str, np.ndarray | np.float64]) -> None:
         for index, seed in enumerate(self.seeds):
