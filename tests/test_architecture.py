@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "envs": {"errors", "types", "envs"},
     "loops": BOTTOM | {"algorithms", "envs", "loops"},
     "run": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run"},
-    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run"},
+    "options": BOTTOM | TOOLS | {"algorithms", "run"},
+    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run", "options"},
 }
 """What each part may import; a part is a module of the package, or a folder."""
 

@@ -87,7 +87,7 @@ def documented(cls):
 @pytest.mark.parametrize(
     ("cls", "prefix"),
     [
-        (cli.Train, ""), (dl.A2C, "algorithm."), (dl.Networks, "algorithm.networks."),
+        (cli.COMMANDS["train"], ""), (dl.A2C, "algorithm."), (dl.Networks, "algorithm.networks."),
         (dl.RMSProp, "algorithm.optimizer."),
     ],
 )  # fmt: skip

@@ -5,149 +5,28 @@ after SIGTERM, with everything saved.
 """
 
 import dataclasses
-import itertools
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
 
-from duologue.algorithms.a2c import A2C
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
-from duologue.optim import LearningRate, Linear
+from duologue.options import ALGORITHMS as ALGORITHMS
+from duologue.options import COMMANDS, Evaluate, List, Plot, Resume, parse_train
 from duologue.run import config
 from duologue.run.log import WandB, read
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load, read_plan, resume, train
-
-ALGORITHMS: dict[str, Any] = {"a2c": A2C}
-"""By the name that the command line uses."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
-
-    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
-    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours)."""
-    algorithm: AbstractAlgorithm
-    """Hyperparameters."""
-    steps: int = 1_000_000
-    """Environment steps of each seed."""
-    seed: int = 0
-    """Of everything random."""
-    seeds: int = 1
-    """Agents trained in one program, with seeds SEED, SEED + 1, … (environments written in JAX)."""
-    num_envs: int | None = None
-    """Environments of each agent; None for the algorithm's own number."""
-    asynchronous: bool = False
-    """Step each Gymnasium environment in a process of its own; pays for slow simulators only."""
-    normalize_obs: bool = False
-    """Learn from observations of mean 0 and variance 1."""
-    normalize_reward: bool = False
-    """Learn from rewards divided by the standard deviation of their discounted sum."""
-    run_dir: str | None = None
-    """The new folder of this run; None for runs/ALGORITHM/ENV/N."""
-    evaluate_every: int | None = None
-    """Steps between evaluations on separate environments while training."""
-    evaluate_episodes: int = 10
-    """Episodes of each of these."""
-    final_episodes: int = 100
-    """Episodes of the evaluation at the end; 0 for none."""
-    save_every: int | None = None
-    """Steps between checkpoints; None for ten in a run."""
-    log_every: int | None = None
-    """Steps between rows of metrics; None for 200 in a run."""
-    max_episode_steps: int | None = None
-    """A time limit other than the environment's own."""
-    wandb: str | None = None
-    """Also log to this Weights & Biases project (extra: wandb)."""
-    config: str | None = None
-    """A YAML file with values for these options; options on the command line win."""
-    dry_run: bool = False
-    """Print the merged configuration, each value with where it came from, and stop."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Play test episodes with a trained agent, in environments of their own."""
-
-    run: Positional[Path]
-    """A run folder."""
-    episodes: int = 100
-    """Episodes to play, for each seed."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """The last state, or that of the best evaluation while training."""
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Go on with a run from its newest good checkpoint."""
-
-    run: Positional[Path]
-    """A run folder."""
-    steps: int | None = None
-    """Environment steps to reach; None for the number it was started with."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Draw learning curves: runs of one algorithm and environment become a mean with its interval."""
-
-    runs: Positional[tuple[Path, ...]]
-    """Run folders."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
-    """The picture: .png, .svg or .pdf."""
-
-
-@dataclass(frozen=True)
-class List:
-    """List the algorithms, and the runs below a folder."""
-
-    folder: Positional[Path] = Path("runs")
-    """Where to look for runs."""
-
-
-COMMANDS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "resume": Resume, "plot": Plot, "list": List}
-
-registry = tyro.constructors.ConstructorRegistry()
-
-
-@registry.primitive_rule
-def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """`7e-4`, or `linear:7e-4:0` for a schedule from the first number to the second over the whole run."""
-    if info.type != LearningRate:
-        return None
-
-    def parse(words: list[str]) -> float | Linear:
-        kind, *numbers = words[0].split(":")
-        if kind != "linear":
-            return float(words[0])
-        if len(numbers) not in (1, 2):
-            raise ValueError("a schedule is linear:START or linear:START:END")
-        start, end = map(float, [*numbers, 0][:2])
-        return Linear(start, end)
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="FLOAT|linear:START:END",
-        instance_from_str=parse,
-        is_instance=lambda value: isinstance(value, float | Linear),
-        str_from_instance=lambda value: [
-            f"linear:{value.start}:{value.end}" if isinstance(value, Linear) else str(value)
-        ],
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -221,62 +100,6 @@ def run_train(arguments: list[str]) -> int:
 
 TRAIN_ONLY = {"env", "algorithm", "normalize_obs", "normalize_reward", "final_episodes", "wandb", "config", "dry_run"}
 """Fields of `Train` that are not arguments of `duologue.train` by the same name."""
-
-
-def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setting], Train]:
-    """The merged configuration with where each value came from, and the command it makes."""
-    algorithm: Any = ALGORITHMS[name]
-    default = Train(env="", algorithm=algorithm())
-    layers = [("default", config.to_dict(default))]
-    path = config_path(arguments)
-    if path is not None:
-        values = config.read_yaml(Path(path))
-        layers.append((f"config file {path}", values | {"config": path}))
-        default = config.from_dict(config.nested(config.merge(layers)), extra=(Train,))
-    sources, before = config.merge(layers), config.to_dict(default)
-    command = tyro.cli(
-        Train,
-        args=arguments,
-        default=default,
-        prog=f"duologue train {name}",
-        description=Train.__doc__,
-        registry=registry,
-        config=(tyro.conf.CascadeSubcommandArgs,),
-    )
-    if not command.env:
-        raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
-    after = config.to_dict(command)
-    given = config.merge([("command line", difference(before, after))])
-    return {
-        key: given.get(key) or config.Setting(value, sources[key].source if key in sources else "default")
-        for key, (value, _) in config.merge([("", after)]).items()
-    }, command
-
-
-def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
-    """What `after` says that `before` does not; of an object of another type, what is not that type's default."""
-    before = before if isinstance(before, dict) else {}
-    changed = {"type": after["type"]} if before.get("type") != after.get("type") else {}
-    if changed:
-        required = [f for f in dataclasses.fields(config.PUBLIC[after["type"]]) if f.default is dataclasses.MISSING]
-        before = {} if required else config.to_dict(config.PUBLIC[after["type"]]())
-    for name, value in after.items():
-        if isinstance(value, dict):
-            if inner := difference(before.get(name), value):
-                changed[name] = inner
-        elif name != "type" and (name not in before or before[name] != value):
-            changed[name] = value
-    return changed
-
-
-def config_path(arguments: list[str]) -> str | None:
-    """The value of `--config`, which is needed before the rest can be read."""
-    for word, after in itertools.zip_longest(arguments, arguments[1:]):
-        if word == "--config":
-            return after
-        if word.startswith("--config="):
-            return word.partition("=")[2]
-    return None
 
 
 def finish(agent: Run | Runs, episodes: int) -> int:

@@ -147,7 +147,7 @@ def test_the_expected_gradient_is_the_policy_gradient():
     @jax.jit
     @jax.vmap
     def gradient(s, a, r, s_next, terminated):
-        """`horizon` times the gradient that `update` would apply to this one trajectory: its loss is a mean over time."""
+        """`horizon` times the gradient `update` would apply to this one trajectory: its loss is a mean over time."""
         columns = [
             x[:, None] for x in (r, networks.value(s), networks.value(s_next), terminated, jnp.zeros_like(terminated))
         ]

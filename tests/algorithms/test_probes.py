@@ -21,7 +21,7 @@ LEARNERS = {"a2c": dl.A2C(entropy_coefficient=0.0, **FAST)}
 @pytest.mark.parametrize("name", PROBES)
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_a_probe_is_solved_on_every_seed(learner, name):
-    """Values within 0.05 of the closed form (of 1/(1 − γ), for the truncation probe), the right action with p ≥ 0.95."""
+    """Values within 0.05 of the closed form (1/(1 − γ), for the truncation probe), the right action with p ≥ 0.95."""
     algorithm, envs = LEARNERS[learner], make(f"probe/{name}", 4)
     begin = compiled.start(algorithm, envs, list(range(SEEDS)))
     *_, (_, state, _) = compiled.run(algorithm, envs, begin, steps=STEPS, interval=STEPS)

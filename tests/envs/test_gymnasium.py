@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from envs.scripted import Noisy, Scripted
 
+import duologue as dl
 from duologue.envs import make
 from duologue.envs.base import seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.errors import ConfigError, EnvError, MissingExtraError
+from duologue.loops import host
 from duologue.types import Box, Dict, Discrete, MultiDiscrete
 
 
@@ -228,3 +230,18 @@ def test_a_time_limit_of_the_users():
     envs.reset()
     assert [bool(envs.step(act(1)).truncated[0]) for _ in range(3)] == [False, False, True]
     assert envs.spec.max_episode_steps == 3
+
+
+def test_tests_begin_elsewhere_than_training():
+    starts = {make("CartPole-v1", 1, seed=5, purpose=p).reset().tobytes() for p in ("train", "evaluate")}
+    assert len(starts) == 2
+
+
+def test_what_is_not_kept_of_a_dropped_episode():
+    """A run resumed where an environment did not come back counts nothing of the episode that was cut."""
+    algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), rollout_length=3, num_envs=2)
+    envs, other = (GymnasiumEnvs(lambda: Noisy(script=((False, False),) * 99), 2, seed=0) for _ in range(2))
+    *_, (_, state, _) = host.run(algorithm, envs, host.start(algorithm, envs, [0]), steps=30, interval=30)
+    assert state.episodes.lengths.tolist() == [15, 15]
+    state, message = host.restore(algorithm, other, state)
+    assert message and state.episodes.lengths.tolist() == [0, 0] and state.episodes.returns.tolist() == [0, 0]

@@ -74,3 +74,17 @@ def test_the_truncation_probe_never_terminates(key):
     _, step = rolled(make("probe/truncation", 1), jnp.zeros((2 * TRUNCATED_AFTER, 1), jnp.int32), key)
     assert np.flatnonzero(step.truncated).tolist() == [TRUNCATED_AFTER - 1, 2 * TRUNCATED_AFTER - 1]
     assert not step.terminated.any()
+
+
+@pytest.mark.parametrize("name", ["gymnax/CartPole-v1", "probe/observation"])
+def test_each_environment_has_chances_of_its_own(name, key):
+    """They begin apart; and those that end together, from one state, begin apart again."""
+    envs = make(name, 16)
+    state, obs = envs.reset(key)
+    assert len(np.unique(obs, axis=0)) > 1
+    state, ended = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state), False
+    step = jax.jit(lambda s: envs.step(s, jnp.ones(16, jnp.int32), key=key))
+    while not ended:
+        state, seen = step(state)
+        ended = bool(seen.terminated.all())
+    assert len(np.unique(seen.next_obs, axis=0)) == 1 and len(np.unique(seen.obs, axis=0)) > 1

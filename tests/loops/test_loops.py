@@ -100,7 +100,7 @@ def test_the_host_loop_goes_on_bit_for_bit(algorithm):
     _, half, _ = run(envs, host.start(algorithm, envs, [4]), 17 * ITERATION, 17 * ITERATION)
     half = dataclasses.replace(half, key=run_key(4))
     envs = fresh()
-    state, message = host.restore(envs, half)
+    state, message = host.restore(algorithm, envs, half)
     assert message is None
     assert_equal(whole, run(envs, state, 40 * ITERATION, 40 * ITERATION)[1])
 
