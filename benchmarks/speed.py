@@ -43,6 +43,7 @@ CONTESTANTS = {
     "host": Contestant("ours.py", 500_000, ("--env", "CartPole-v1")),
     "host, one core": Contestant("ours.py", 500_000, ("--env", "CartPole-v1", "--core", "0")),
     "compiled": Contestant("ours.py", 3_000_000, ("--env", "gymnax/CartPole-v1")),
+    "compiled, one core": Contestant("ours.py", 3_000_000, ("--env", "gymnax/CartPole-v1", "--core", "0")),
     "16 seeds": Contestant("ours.py", 500_000, ("--env", "gymnax/CartPole-v1", "--seeds", "16", "--devices", "2")),
     "3 seeds in turn": Contestant("ours.py", 1_000_000, ("--env", "gymnax/CartPole-v1", "--turns", "3")),
     "SB3, 1 thread": Contestant("sb3.py", 100_000, ("--env", "CartPole-v1", "--threads", "1")),
@@ -56,6 +57,7 @@ CASES = (
     Case("a2c-host", "A2C, CartPole-v1, host loop, against Stable-Baselines3", "host", SB3, 4),
     Case("a2c-host", "the same, both on one core", "host, one core", ("SB3, one core",), 4),
     Case("a2c-compiled", "A2C, gymnax/CartPole-v1, compiled loop, against Stable-Baselines3", "compiled", SB3, 25),
+    Case("a2c-compiled", "compiled loop, both on one core", "compiled, one core", ("SB3, one core",), 25),
     Case("a2c-seeds", "16 seeds in one program, two devices, against 16 runs in turn", "16 seeds", TURNS),
 )
 
