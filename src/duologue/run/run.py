@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 from rich.console import Console
 
-from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.state import LoopState, key_for, run_key
@@ -90,7 +90,7 @@ def resume(
     *,
     steps: int | None = None,
     env: EnvSource | None = None,
-    algorithm: type[AbstractAlgorithm] | Sequence[type] = (),
+    algorithm: type | Sequence[type] = (),
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     console: Console | None = None,
@@ -125,7 +125,7 @@ def load(
     *,
     which: str = "latest",
     env: EnvSource | None = None,
-    algorithm: type[AbstractAlgorithm] | Sequence[type] = (),
+    algorithm: type | Sequence[type] = (),
 ) -> "Run | Runs":
     """The agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
 
@@ -166,7 +166,7 @@ class Run:
         source = self.env if env is None else env
         return evaluator(self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate")(self.state)
 
-    def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray:
+    def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
 
         The test policy. Where that samples, `step` says which draw it is: the same one gives the same action. Raises
@@ -217,7 +217,7 @@ class Runs(Sequence[Run]):
     resume = Run.resume
 
 
-def read_plan(path: Path, algorithm: type[AbstractAlgorithm] | Sequence[type] = ()) -> Plan:
+def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:
     """What a run folder says it is. Raises `CheckpointError` where it says nothing."""
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
