@@ -19,8 +19,6 @@ ZOO = "RL Baselines3 Zoo, hyperparams/a2c.yml"
 BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 
 # Stable-Baselines3's entropy coefficient is 0, and its RMSProp PyTorch's: ε = 1e-5 outside the root is 1e-10 under it.
-# With our default of 1e-5 under the root small gradients take steps a third as large, and LunarLander is learned too
-# slowly.
 LUNAR_LANDER = dl.A2C(
     discount=0.995,
     learning_rate=dl.Linear(0.00083),
