@@ -157,10 +157,6 @@ MUTANTS = [
         "self.optimizer.build(self.learning_rate)", GRADIENT,
     ),
     Mutant(
-        "the step is not counted", "algorithms/a2c.py",
-        "opt_state, state.step + 1)", "opt_state, state.step)", GRADIENT,
-    ),
-    Mutant(
         "a greedy test samples", "algorithms/a2c.py",
         'explore or self.test_policy == "sampled"', 'explore or self.test_policy == "greedy"', A2C,
     ),
@@ -372,7 +368,7 @@ MUTANTS = [
     ),
     Mutant(
         "an evaluation counts on after the end", "loops/evaluate.py",
-        "jnp.where(over, 0.0, seen.reward)", "seen.reward", EVALUATION,
+        "jnp.where(now.over, 0.0, seen.reward)", "seen.reward", EVALUATION,
     ),
     # Checkpoints.
     Mutant(

@@ -95,6 +95,14 @@ def test_a_traced_value_fits_every_number():
     assert fits == [None] * 3
 
 
+def test_an_array_that_is_known_is_checked_whole(unchecked):
+    assert dl.A2C(discount=jnp.asarray(0.5)).discount == 0.5
+    with pytest.raises(dl.ConfigError, match="discount"):
+        dl.A2C(discount=jnp.asarray(1.5))
+    with pytest.raises(dl.ConfigError, match="discount"):
+        dl.A2C(discount=jnp.asarray([0.5, -0.1]))
+
+
 def test_ranges_are_read_as_they_are_written():
     assert (str(Range(0)), str(Range(0, above=True)), str(Range(0, 1)), str(Range(0, 1, above=True))) == (
         ">= 0", "> 0", "in [0, 1]", "in (0, 1]",

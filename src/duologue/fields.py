@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from duologue.errors import ConfigError, nearest
 
@@ -22,7 +23,7 @@ class Range:
     above: bool = False
 
     def __contains__(self, value: int | float | np.number) -> bool:
-        return bool((value > self.low if self.above else value >= self.low) and value <= self.high)
+        return bool(np.all(value > self.low if self.above else value >= self.low) and np.all(value <= self.high))
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -75,7 +76,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         ranges = [a for a in args[1:] if isinstance(a, Range)]
         if problem:
             return " ".join([problem, *map(str, ranges)])
-        concrete = not isinstance(value, jax.Array)
+        concrete = not isinstance(value, Tracer)
         return next((f"a number {r}" for r in ranges if concrete and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]

@@ -163,6 +163,31 @@ class Recorded(GymnasiumEnvs):
         return seen
 
 
+class Succeeding(ProbeEnv):
+    """Says at the end of every episode, and only then, whether it succeeded: every second one does."""
+
+    def __init__(self):
+        super().__init__("truncation")
+        self.ends = 0
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        if terminated or truncated:
+            self.ends += 1
+            info = {"is_success": self.ends % 2 == 0}
+        return obs, reward, terminated, truncated, info
+
+
+def test_the_share_of_episodes_that_succeed():
+    envs = GymnasiumEnvs(Succeeding, 3, seed=0)
+    loop = host.run(SMALL, envs, host.start(SMALL, envs, [0]), steps=10 * ITERATION, interval=5 * ITERATION)
+    first, second = (totals.summary() for _, _, totals in loop)
+    assert first["rollout/success_rate"] == 0.5 == second["rollout/success_rate"]
+    envs = GymnasiumEnvs("CartPole-v1", 3, seed=0)
+    _, _, totals = finished(host.run(SMALL, envs, host.start(SMALL, envs, [0]), steps=ITERATION, interval=ITERATION))
+    assert "rollout/success_rate" not in totals.summary()
+
+
 def test_no_array_is_written_after_it_was_handed_over():
     """The backend reads aligned NumPy arrays in place, after the call has returned."""
     envs = Recorded("CartPole-v1", 16, seed=0)

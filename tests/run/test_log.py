@@ -2,6 +2,7 @@ import json
 import math
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,18 +66,19 @@ def test_curve_takes_one_seed_skips_null_sorts_and_lets_the_later_row_win():
     assert [len(x) for x in curve(rows, "a", 7)] == [0, 0]
 
 
-def scalars(directory: Path) -> list[tuple[str, int, float]]:
-    """`(tag, step, value)` of every scalar in the event files directly in `directory` (TFRecord: length, its crc, data,
-    its crc)."""
-    found = []
+def events(directory: Path) -> Iterator[Event]:
+    """What the event files directly in `directory` hold (TFRecord: length, its crc, data, its crc)."""
     for file in sorted(directory.glob("events.*")):
         data = file.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            yield Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
-    return found
+
+
+def scalars(directory: Path) -> list[tuple[str, int, float]]:
+    """`(tag, step, value)` of every scalar."""
+    return [(value.tag, event.step, value.simple_value) for event in events(directory) for value in event.summary.value]
 
 
 def test_tensorboard_of_one_seed_holds_the_tags_in_the_directory_itself(tmp_path: Path):
@@ -89,6 +91,15 @@ def test_tensorboard_of_one_seed_holds_the_tags_in_the_directory_itself(tmp_path
         ("rollout/ep_rew_mean", 20, 2.5),
         ("eval/mean_reward", 20, 4.0),
     ]
+
+
+def test_tensorboard_is_told_from_where_a_resumed_run_writes_anew(tmp_path: Path):
+    for start in (0, 20):
+        log = TensorBoard(tmp_path / str(start), [3], start=start)
+        log.write(start + 10, 3, {"time/fps": 1.0})
+        log.close()
+        restarts = [event.step for event in events(tmp_path / str(start)) if event.session_log.status]
+        assert restarts == ([21] if start else [])
 
 
 def test_tensorboard_gives_each_of_several_seeds_a_directory(tmp_path: Path):

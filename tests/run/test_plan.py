@@ -1,6 +1,7 @@
 """A plan: defaults filled in, arguments checked before anything is made."""
 
 import dataclasses
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -9,8 +10,9 @@ from run.helpers import ITERATION, TINY, quiet, resume, train
 
 import duologue as dl
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from duologue.fields import Configurable
 from duologue.run import config
-from duologue.run.plan import Plan, describe, make_plan, with_horizon
+from duologue.run.plan import Plan, describe, horizon, make_plan, with_horizon
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
 """Its schedule has no length of its own."""
@@ -45,13 +47,14 @@ def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path):
 
 
 def test_every_schedule_is_filled_wherever_it_stands(unchecked):
-    @dataclasses.dataclass(frozen=True)
-    class Holder:
-        inner: object
+    class Holder(Configurable):
+        inner: Any
         kind: type = Plan
 
-    filled = with_horizon(Holder(Holder(dl.Linear(1.0))), 7)
-    assert filled.inner.inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
+    filled = with_horizon(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
+    assert filled.inner[0].inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
+    assert filled.inner[1].updates == 3 == horizon(filled)
+    assert horizon(TINY) == 30 and horizon(Holder(1.0)) is None
 
 
 def test_defaults():

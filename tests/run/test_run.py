@@ -82,6 +82,14 @@ def test_the_best_so_far_survives_resuming(one, copied):
     assert checkpoint.info(found if found.exists() else checkpoint.newest(found.parent))["score"] >= scores[0]
 
 
+def test_resuming_past_the_end_of_a_schedule_is_said(tmp_path):
+    run, shown = train("probe/both", tmp_path / "run", iterations=28), quiet()
+    resume(run.path, iterations=30, console=shown)
+    assert "Linear" not in shown.file.getvalue()
+    resume(run.path, iterations=31, console=shown)
+    assert f"a Linear schedule ends at step {30 * ITERATION} and stays at its last value" in shown.file.getvalue()
+
+
 def test_resuming_a_finished_run_asks_for_more_steps(copied):
     before = sorted(copied.rglob("*"))
     for steps in (None, 10, 10 * ITERATION):

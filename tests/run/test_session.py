@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 from run.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
+from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
 from duologue.run import checkpoint, log, session
 from duologue.run.run import new_folder
@@ -116,7 +118,7 @@ def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
 
     def scripted(plan, source, *, seeds, episodes, purpose):
         asked.append((seeds, episodes, purpose))
-        return lambda state: dl.Evaluation(np.full(episodes, next(scores)), np.full(episodes, 9))
+        return nullcontext(lambda state: dl.Evaluation(np.full(episodes, next(scores)), np.full(episodes, 9)))
 
     monkeypatch.setattr(session, "evaluator", scripted)
     run = train(
@@ -204,6 +206,28 @@ def test_a_folder_that_holds_a_run_is_refused(whole):
     with pytest.raises(dl.ConfigError, match=r"holds a run already.*resume"):
         train(PROBE, whole.path, iterations=10)
     assert {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_whose_run_failed_before_it_saved_anything_is_free(tmp_path):
+    def fail(step, metrics):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(PROBE, tmp_path / "run", iterations=4, every=2, callbacks=[fail])
+    run = train(PROBE, tmp_path / "run", iterations=8, every=4)
+    assert [row["step"] for row in rows(run.path)] == [4 * ITERATION, 8 * ITERATION]
+
+
+def test_environments_of_evaluation_are_closed_but_not_those_of_the_user(tmp_path, monkeypatch):
+    made, closed = [], []
+    init, close = GymnasiumEnvs.__init__, GymnasiumEnvs.close
+    monkeypatch.setattr(GymnasiumEnvs, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    monkeypatch.setattr(GymnasiumEnvs, "close", lambda self: (closed.append(self), close(self))[1])
+    run = train("CartPole-v1", tmp_path / "run", iterations=4, every=2, evaluate_every=2 * ITERATION)
+    assert len(made) == 2 and set(map(id, made)) == set(map(id, closed))
+    own = GymnasiumEnvs("CartPole-v1", 3, seed=0)
+    run.evaluate(episodes=2, env=own)
+    assert own not in closed
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):

@@ -10,7 +10,7 @@ from typing import Literal
 import equinox as eqx
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
@@ -23,7 +23,6 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 class A2CState(eqx.Module):
     networks: AbstractActorCritic
     opt_state: PyTree
-    step: Int[Array, ""]
 
 
 def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
@@ -99,7 +98,7 @@ class A2C(AbstractAlgorithm[A2CState]):
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)
         opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
-        return A2CState(networks, opt_state, jnp.zeros((), jnp.int32))
+        return A2CState(networks, opt_state)
 
     def act(
         self, state: A2CState, carry: None, obs: Obs, *, key: Array, explore: bool
@@ -126,4 +125,4 @@ class A2C(AbstractAlgorithm[A2CState]):
             state.networks, state.opt_state, self._optimizer,
         )  # fmt: skip
         metrics["explained_variance"] = explained_variance(value, target)
-        return A2CState(networks, opt_state, state.step + 1), metrics
+        return A2CState(networks, opt_state), metrics

@@ -94,7 +94,7 @@ def _program(
 
     def zero() -> Totals:
         totals = Totals.zero(metrics)
-        return totals if seeds is None else jax.tree.map(lambda x: jnp.repeat(x[None], seeds or 1, 0), totals)
+        return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
     def chunk(state: LoopState, totals: Totals, iterations: Int[Array, ""]) -> tuple[LoopState, Totals]:
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
@@ -151,6 +151,7 @@ def _add(totals: Totals, metrics: Metrics, finished: tuple[Array, ...], fault: A
         lengths=totals.lengths + lengths,
         updates=totals.updates + 1,
         metrics=jax.tree.map(jnp.add, totals.metrics, metrics),
+        successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
     )
 

@@ -3,16 +3,17 @@ ones."""
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.lean import lean_jit
 from duologue.loops.state import key_for, restarted
-from duologue.types import PyTree
+from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
 """Returns and lengths of episodes, `[episodes]` each."""
@@ -61,6 +62,18 @@ def host_evaluation(
     return play
 
 
+class Play(eqx.Module):
+    """Episodes while they are played in one program, one for each environment, `[B]`."""
+
+    env: PyTree
+    obs: Obs
+    carry: PyTree
+    t: Int[Array, ""]
+    over: Bool[Array, " B"]
+    returns: Float[Array, " B"]
+    lengths: Int[Array, " B"]
+
+
 def compile_evaluation(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None
 ) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "*seeds B"], Int[Array, "*seeds B"]]]:
@@ -68,26 +81,31 @@ def compile_evaluation(
     seeds axis, if any."""
 
     def play(state: PyTree, key: Array) -> tuple[Array, Array]:
+        def step(now: Play) -> Play:
+            action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=False)
+            env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
+            return Play(
+                env=env,
+                obs=seen.obs,
+                carry=carry,
+                t=now.t + 1,
+                over=now.over | seen.terminated | seen.truncated,
+                returns=now.returns + jnp.where(now.over, 0.0, seen.reward),
+                lengths=now.lengths + jnp.where(now.over, 0, 1),
+            )
+
         env, obs = envs.reset(key_for(key, "reset"))
-        zeros = jnp.zeros(envs.num_envs)
-        begin = (
-            env,
-            obs,
-            algorithm.initial_carry(envs.num_envs),
-            jnp.int32(0),
-            zeros > 0,
-            zeros,
-            zeros.astype(jnp.int32),
+        count = envs.num_envs
+        begin = Play(
+            env=env,
+            obs=obs,
+            carry=algorithm.initial_carry(count),
+            t=jnp.int32(0),
+            over=jnp.zeros(count, bool),
+            returns=jnp.zeros(count),
+            lengths=jnp.zeros(count, jnp.int32),
         )
-
-        def step(now: tuple) -> tuple:
-            env, obs, carry, t, over, returns, lengths = now
-            action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=False)
-            env, seen = envs.step(env, action, key=key_for(key, "env", t))
-            returns, lengths = returns + jnp.where(over, 0.0, seen.reward), lengths + jnp.where(over, 0, 1)
-            return env, seen.obs, carry, t + 1, over | seen.terminated | seen.truncated, returns, lengths
-
-        *_, returns, lengths = jax.lax.while_loop(lambda now: ~now[4].all(), step, begin)
-        return returns, lengths
+        end = jax.lax.while_loop(lambda now: ~now.over.all(), step, begin)
+        return end.returns, end.lengths
 
     return jax.jit(play if seeds is None else jax.vmap(play))

@@ -162,11 +162,12 @@ class _Player:
 
 
 class Tally:
-    """Returns and lengths of running and finished episodes, in NumPy."""
+    """Returns, lengths and successes of running and finished episodes, in NumPy."""
 
     def __init__(self, episodes: Episodes):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
         self.finished: list[tuple[float, int]] = []
+        self.successes: float | None = None
 
     def add(self, seen: Step) -> None:
         self.returns += seen.reward
@@ -175,6 +176,8 @@ class Tally:
         if ended.any():
             self.finished += zip(self.returns[ended].tolist(), self.lengths[ended].tolist(), strict=True)
             self.returns[ended], self.lengths[ended] = 0, 0
+            if "is_success" in seen.info:
+                self.successes = (self.successes or 0.0) + float(np.nansum(seen.info["is_success"][ended]))
 
     def episodes(self) -> Episodes:
         return Episodes(self.returns.copy(), self.lengths.copy())
@@ -183,7 +186,8 @@ class Tally:
         """Sums over the episodes that finished since the last call, beside those of updates."""
         finished, self.finished = np.asarray(self.finished, np.float64).reshape(-1, 2), []
         returns, lengths = finished.sum(0)
-        return Totals(len(finished), returns, lengths, updates, sums, -1)
+        successes, self.successes = self.successes, None if self.successes is None else 0.0
+        return Totals(len(finished), returns, lengths, updates, sums, successes, -1)
 
 
 def first_fault(rollout: Transition, began: int) -> int:

@@ -65,6 +65,8 @@ class Totals(eqx.Module):
     lengths: Any
     updates: Any
     metrics: dict[str, Any]
+    successes: Any
+    """How many finished episodes succeeded (`info["is_success"]`), `None` where no environment says."""
     fault: Any
     """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
 
@@ -72,7 +74,7 @@ class Totals(eqx.Module):
     def zero(cls, metrics: dict[str, Any]) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
-        return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, jnp.asarray(-1, jnp.int32))
+        return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, None, jnp.asarray(-1, jnp.int32))
 
     def summary(self) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`."""
@@ -82,6 +84,7 @@ class Totals(eqx.Module):
             "rollout/ep_rew_mean": np.asarray(self.returns) / episodes + none,
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
+            **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
             **{f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()},
         }
 

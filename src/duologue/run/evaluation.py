@@ -1,6 +1,7 @@
 """The score of an agent: how it is found, what it is, and how sure it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
@@ -59,13 +60,19 @@ class Evaluation:
         )
 
 
+Evaluate = Callable[[PyTree], Evaluation]
+"""From the algorithm's state to its score."""
+
+
+@contextmanager
 def evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str
-) -> Callable[[PyTree], Evaluation]:
+) -> Iterator[Evaluate]:
     """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
 
     `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
-    state of several `seeds` leads with their axis.
+    state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
+    user's own.
     """
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
@@ -83,6 +90,11 @@ def evaluator(
             returns, lengths = (np.concatenate(part, -1)[..., :episodes] for part in zip(*played, strict=True))
             return Evaluation(returns, lengths)
 
-        return several
+        yield several
+        return
     play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0])
-    return lambda state: Evaluation(*play(state))
+    try:
+        yield lambda state: Evaluation(*play(state))
+    finally:
+        if envs is not source:
+            envs.close()

@@ -20,7 +20,6 @@ LABELS = {
     EVALUATION: "evaluation",
     "rollout/ep_len_mean": "episode length",
     "rollout/success_rate": "success rate",
-    "eval/success_rate": "success, evaluated",
     **{f"train/{name}": name.replace("_", " ") for name in (
         "entropy", "policy_loss", "value_loss", "actor_loss", "critic_loss", "alpha", "approx_kl", "explained_variance",
     )},

@@ -55,10 +55,14 @@ class TensorBoard:
     """TensorBoard event files in `directory`; with several seeds in a sub-directory `seed-K` each, so that TensorBoard
     lists them as runs of their own. Only finite numbers are written."""
 
-    def __init__(self, directory: Path, seeds: Sequence[int]):
+    def __init__(self, directory: Path, seeds: Sequence[int], *, start: int = 0):
         several = len(seeds) > 1
         self._writers = {
-            seed: SummaryWriter(str(directory / f"seed-{seed}" if several else directory), flush_secs=10)
+            seed: SummaryWriter(
+                str(directory / f"seed-{seed}" if several else directory),
+                flush_secs=10,
+                purge_step=start + 1 if start else None,  # TensorBoard forgets what an interrupted run wrote after it
+            )
             for seed in seeds
         }
 

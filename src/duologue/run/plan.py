@@ -152,15 +152,20 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with the length of the run written into every `Linear` schedule that left it out."""
 
     def fill(value: Any) -> Any:
-        if isinstance(value, Linear):
-            return dataclasses.replace(value, updates=updates) if value.updates is None else value
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.replace(
-                value, **{f.name: fill(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            )
-        return value
+        left_out = is_schedule(value) and value.updates is None
+        return dataclasses.replace(value, updates=updates) if left_out else value
 
-    return fill(algorithm)
+    return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
+
+
+def horizon(algorithm: AnyAlgorithm) -> int | None:
+    """After how many updates the first `Linear` schedule has reached its end; `None` without any."""
+    schedules = filter(is_schedule, jax.tree.leaves(algorithm, is_leaf=is_schedule))
+    return min((schedule.updates for schedule in schedules if schedule.updates is not None), default=None)
+
+
+def is_schedule(value: Any) -> bool:
+    return isinstance(value, Linear)
 
 
 def describe(source: EnvSource) -> str:

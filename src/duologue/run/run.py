@@ -19,7 +19,7 @@ from duologue.loops.state import LoopState, key_for, run_key
 from duologue.run import checkpoint, config, files, rows
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
-from duologue.run.plan import EnvSource, Plan, check_arguments, make_plan
+from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan
 from duologue.run.session import Callback, Session
 from duologue.types import Box, Dict, Discrete, Obs, PyTree, Space
 
@@ -75,10 +75,11 @@ def train(
     )  # fmt: skip
     source = None if isinstance(env, str) else env
     path = new_folder(plan) if run_dir is None else Path(run_dir)
-    if (path / "config.json").exists():
+    if (path / "checkpoints").exists():
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
     files.make_folder(path)
     with files.RunLock(path):
+        (path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that failed before its first save
         files.write_json(path / "config.json", config.to_dict(plan))
         files.write_json(path / "versions.json", checkpoint.fingerprint())
         session = Session(path, plan, envs, source, callbacks, loggers, console)
@@ -114,6 +115,7 @@ def resume(
             raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
         state, note = session.loop.restore(plan.algorithm, envs, session.load(found))
         notes += [note] if note else []
+        notes += ended_schedules(plan)
         notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
         rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
         files.write_json(path / "config.json", config.to_dict(plan))
@@ -164,7 +166,8 @@ class Run:
     def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
         """Play `episodes` episodes with the test policy, in environments of their own."""
         source = self.env if env is None else env
-        return evaluator(self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate")(self.state)
+        with evaluator(self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate") as evaluate:
+            return evaluate(self.state)
 
     def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
@@ -212,7 +215,8 @@ class Runs(Sequence[Run]):
     def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
         """Play `episodes` episodes with each seed's test policy; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        return evaluator(self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate")(self.state)
+        with evaluator(self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate") as evaluate:
+            return evaluate(self.state)
 
     resume = Run.resume
 
@@ -227,6 +231,19 @@ def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:
     if not isinstance(plan, Plan):
         raise CheckpointError(f"{path / 'config.json'} does not describe a run.")
     return plan
+
+
+def ended_schedules(plan: Plan) -> list[str]:
+    """What is said of a run that goes on after a schedule of its learning has come to an end."""
+    updates = horizon(plan.algorithm)
+    if updates is None:
+        return []
+    end = updates * plan.num_envs * plan.algorithm.experience.rollout_length
+    note = (
+        f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
+        "nothing more is learned. It was made for the length planned first; to change it, train anew."
+    )
+    return [note] if end < plan.steps else []
 
 
 def new_folder(plan: Plan) -> Path:

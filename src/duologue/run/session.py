@@ -4,10 +4,10 @@ here."""
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from duologue.loops import compiled, host
 from duologue.loops.state import LoopState, Totals
 from duologue.run import checkpoint, files
 from duologue.run.console import Screen, screen
-from duologue.run.evaluation import Evaluation, evaluator
+from duologue.run.evaluation import Evaluate, Evaluation, evaluator
 from duologue.run.log import JsonLines, Logger, TensorBoard
 from duologue.run.plan import Envs, EnvSource, Plan, is_compiled
 from duologue.run.signals import Interruption
@@ -61,14 +61,14 @@ class Session:
         """
         start = int(np.ravel(state.step)[0]) * self.plan.num_envs
         rows = JsonLines(self.path / "metrics.jsonl")
-        sinks = [rows, TensorBoard(self.path / "tb", self.seeds), *self.loggers]
+        sinks = [rows, TensorBoard(self.path / "tb", self.seeds, start=start), *self.loggers]
         shown = screen(self.plan.steps, self.title(), folder=self.path, console=self.console)
         try:
-            with Interruption() as interruption, shown:
+            with Interruption() as interruption, shown, self._evaluator() as evaluate:
                 shown.start(start)
                 for note in notes:
                     shown.note(note)
-                state = self._chunks(state, start, sinks, shown, interruption)
+                state = self._chunks(state, start, rows, sinks, shown, interruption, evaluate)
         finally:
             for sink in sinks:
                 sink.close()
@@ -78,11 +78,11 @@ class Session:
         return state
 
     def _chunks(
-        self, state: LoopState, start: int, sinks: Sequence[Logger], shown: Screen, interruption: Interruption
-    ) -> LoopState:
-        plan, rows = self.plan, next(sink for sink in sinks if isinstance(sink, JsonLines))
+        self, state: LoopState, start: int, rows: JsonLines, sinks: Sequence[Logger], shown: Screen,
+        interruption: Interruption, evaluate: Evaluate | None,
+    ) -> LoopState:  # fmt: skip
+        plan = self.plan
         saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
-        evaluate = self._evaluator()
         step, stop, began = start, False, time.perf_counter()
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         chunks = self.loop.run(
@@ -93,7 +93,7 @@ class Session:
                 break
             metrics = row(totals, steps=(now - step) * plan.seeds, seconds=time.perf_counter() - began)
             step = now
-            if evaluated.due(step):
+            if evaluate is not None and evaluated.due(step):
                 score = evaluate(state.algorithm)
                 metrics |= evaluation_row(score)
                 if score.mean > best:
@@ -121,10 +121,10 @@ class Session:
         like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
         return checkpoint.load(path, like)
 
-    def _evaluator(self) -> Callable[[Any], Evaluation]:
-        """Periodic evaluation; nothing is made for a run without it."""
+    def _evaluator(self) -> AbstractContextManager[Evaluate | None]:
+        """Periodic evaluation; `None`, and nothing made, for a run without it."""
         if self.plan.evaluate_every is None:
-            return lambda _: Evaluation(np.zeros(0), np.zeros(0))
+            return nullcontext()
         purpose, episodes = "evaluate while training", self.plan.evaluate_episodes
         return evaluator(self.plan, self.source, seeds=self.seeds, episodes=episodes, purpose=purpose)
 
