@@ -18,14 +18,17 @@ COMMAND = "python reproductions/a2c.py"
 ZOO = "RL Baselines3 Zoo, hyperparams/a2c.yml"
 BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 
-# Stable-Baselines3's entropy coefficient is 0, and its RMSProp PyTorch's: ε = 1e-5 outside the root is 1e-10 under it.
-LUNAR_LANDER = dl.A2C(
-    discount=0.995,
-    learning_rate=dl.Linear(0.00083),
-    entropy_coefficient=1e-5,
-    optimizer=dl.RMSProp(eps=1e-10),
+# The entropy bonus is what counts: with less of it some seeds learn to hover, and never find that landing pays.
+LUNAR_LANDER = dl.Normalized(
+    dl.A2C(
+        num_envs=16,
+        rollout_length=16,
+        learning_rate=dl.Linear(2e-3),
+        optimizer=dl.Adam(),
+        entropy_coefficient=0.03,
+    )
 )
-SOURCE = f"{ZOO}, with PyTorch's epsilon"
+SOURCE = "ours, chosen on seeds 100 to 103"
 
 TASKS = (
     Task(
