@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 import duologue as dl
 from duologue.encoders import AbstractEncoder, Dense, encoder
 from duologue.fields import PositiveInt
-from duologue.networks import AbstractActorCritic, AbstractHead, AbstractNetworks, policy_head
+from duologue.heads import AbstractHead, policy_head
+from duologue.networks import AbstractActorCritic, AbstractNetworks
 
 
 class Residual(eqx.Module):

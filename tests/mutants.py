@@ -205,7 +205,7 @@ MUTANTS = [
     Mutant("the first policy is not near uniform", "networks.py", "POLICY_SCALE = 0.01", "POLICY_SCALE = 1.0",
            NETWORKS),
     Mutant(
-        "the action mask is ignored", "networks.py",
+        "the action mask is ignored", "heads.py",
         "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
         "Categorical(outputs)", NETWORKS,
     ),
@@ -322,9 +322,10 @@ MUTANTS = [
     Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",
            "purpose_key(key, purpose), 0)", KEYS),
     Mutant("keys do not depend on the purpose", "loops/state.py", "zlib.crc32(purpose.encode())", "0", KEYS),
-    Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key=fold(keys["act"], state.step)',
-           'key=keys["act"]', SAME),
-    Mutant("acting reuses its key (host)", "loops/host.py", "key=jax.random.fold_in(act_key, t)", "key=act_key", SAME),
+    Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key = fold(keys["act"], state.step)',
+           'key = keys["act"]', SAME),
+    Mutant("acting reuses its key (host)", "loops/host.py", "key = jax.random.fold_in(act_key, t)", "key = act_key",
+           SAME),
     Mutant(
         "environments reuse their key", "loops/compiled.py", 'key=fold(keys["env"], state.step)', 'key=keys["env"]',
         (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),

@@ -12,22 +12,26 @@ FILES = {path.relative_to(SRC).with_suffix("").as_posix().replace("/", "."): pat
 TREES = {name: ast.parse(path.read_text(), filename=str(path)) for name, path in FILES.items()}
 
 BOTTOM = {"errors", "types", "fields"}
-TOOLS = {"returns", "optim", "statistics", "distributions", "encoders", "networks"}
+TOOLS = {"returns", "optim", "statistics", "distributions", "encoders", "heads", "networks", "temperature"}
 MAY_IMPORT = {
     "errors": set(),
     "types": set(),
     "fields": {"errors"},
     "distributions": BOTTOM,
     "encoders": BOTTOM,
-    "networks": BOTTOM | {"distributions", "encoders"},
+    "heads": BOTTOM | {"distributions"},
+    "networks": BOTTOM | {"distributions", "encoders", "heads"},
+    "temperature": BOTTOM | {"optim"},
     "returns": BOTTOM,
     "optim": BOTTOM,
     "statistics": BOTTOM,
     "algorithms": BOTTOM | TOOLS | {"algorithms"},
     "envs": {"errors", "types", "envs"},
-    "loops": BOTTOM | {"algorithms", "envs", "loops"},
-    "run": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run"},
+    "replay": {"errors", "types", "replay"},
+    "loops": BOTTOM | {"algorithms", "envs", "loops", "replay"},
+    "run": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run"},
     "options": BOTTOM | TOOLS | {"algorithms", "run"},
+    "__main__": {"cli"},
     "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run", "options"},
 }
 """What each part may import; a part is a module of the package, or a folder."""

@@ -313,7 +313,10 @@ def assert_one_message(code, wanted, out, err, message):
     ("command", "message"),
     [
         ("trian a2c CartPole-v1", "no command 'trian'. Did you mean 'train'"),
-        ("train a3c CartPole-v1", "no algorithm 'a3c'. Did you mean 'a2c'"),
+        ("train a2cc CartPole-v1", "no algorithm 'a2cc'. Did you mean 'a2c'"),
+        ("train a2c CartPole-v1 --algorithm.gamma 0.9", "no --algorithm.gamma. Did you mean --algorithm.discount"),
+        ("train a2c CartPole-v1 --algorithm.gae-lambda=1", "Did you mean --algorithm.lambda_?"),
+        ("train a2c CartPole-v1 --algorithm.optimizer adam", "a word of its own, algorithm.optimizer:adam"),
         ("train ppo CartPole-v1", "no algorithm 'ppo'. Choose one of: a2c"),
         ("train a2c", "Which environment"),
         ("train a2c --steps 100", "Which environment"),

@@ -1,8 +1,14 @@
 """Duologue: actor-critic reinforcement learning in JAX."""
 
 from duologue import networks as networks
+from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
+from duologue.algorithms.ddpg import DDPG as DDPG
 from duologue.algorithms.normalized import Normalized as Normalized
+from duologue.algorithms.sac import SAC as SAC
+from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
+from duologue.algorithms.sac_v1 import SACv1 as SACv1
+from duologue.algorithms.td3 import TD3 as TD3
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError

@@ -1,7 +1,7 @@
 """The command line: the same dataclasses as in Python, read by tyro.
 
 Exit codes: 0 done; 1 a failure, with a message; 2 a mistake in the command or configuration; 130 after Ctrl-C and 143
-after SIGTERM, with everything saved.
+after SIGTERM, with everything saved; 141 where the reader of a pipe has gone.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,20 @@ from duologue.options import COMMANDS, Evaluate, List, Plot, Resume, parse_train
 from duologue.run import config
 from duologue.run.log import WandB, read
 from duologue.run.report import learning_curve
-from duologue.run.run import Run, Runs, load, read_plan, resume, train
+from duologue.run.run import Run, Runs, ended_schedules, load, read_plan, resume, train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program `duologue`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: the module of `module:Env-v0` lies here
     try:
         sys.exit(run(arguments))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except DuologueError as error:
         cause = error.__cause__
         if isinstance(error, EnvError) and cause is not None and not isinstance(cause, DuologueError):
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Do what `arguments` say. Raises `DuologueError`."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        overview("duologue COMMAND", {name: command.__doc__ for name, command in COMMANDS.items()})
+        overview("duologue COMMAND", COMMANDS)
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
@@ -59,15 +63,20 @@ def run(arguments: list[str]) -> int:
     return runners[type(command)](command)
 
 
-def overview(usage: str, entries: dict[str, str | None]) -> None:
-    """Names with the first line of their docstrings."""
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, doc in entries.items():
-        table.add_row(f"[bold]{name}[/bold]", (doc or "").splitlines()[0])
+def overview(usage: str, classes: Mapping[str, type]) -> None:
+    """How a command is used, and what it can be followed by."""
     console = Console()
     console.print(f"usage: {usage} [-h] ...\n", markup=False, highlight=False)
-    console.print(table)
+    console.print(described(classes))
     console.print(f"\n{usage} --help says more of each.", markup=False, highlight=False)
+
+
+def described(classes: Mapping[str, type]) -> Table:
+    """Names with the first line of their docstrings."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, cls in classes.items():
+        table.add_row(f"[bold]{name}[/bold]", (cls.__doc__ or "").splitlines()[0])
+    return table
 
 
 # Train
@@ -75,7 +84,7 @@ def overview(usage: str, entries: dict[str, str | None]) -> None:
 
 def run_train(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        overview("duologue train ALGORITHM ENV", {name: cls.__doc__ for name, cls in ALGORITHMS.items()})
+        overview("duologue train ALGORITHM ENV", ALGORITHMS)
         return 0
     name, *rest = arguments
     if name not in ALGORITHMS:
@@ -112,7 +121,10 @@ def finish(agent: Run | Runs, episodes: int) -> int:
         console.print(f"[bold]curve[/]   {learning_curve([path], path / 'curve.png')}")
     except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
         console.print(f"curve   {error}", markup=False)
-    console.print(f"[bold]next[/]    duologue resume {shlex.quote(str(path))} --steps {2 * agent.step}")
+    more = f"resume {shlex.quote(str(path))} --steps {2 * agent.step}"
+    if ended_schedules(dataclasses.replace(agent.plan, steps=2 * agent.step)):  # it would learn nothing more
+        more = f"evaluate {shlex.quote(str(path))} --episodes 1000"
+    console.print(f"[bold]next[/]    duologue {more}")
     return 0
 
 
@@ -123,7 +135,7 @@ def run_evaluate(command: Evaluate) -> int:
     prepare_jax(read_plan(command.run).seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold green]score[/]   {agent.evaluate(episodes=command.episodes)}")
+    console.print(f"[bold green]score[/]   {agent.evaluate(episodes=command.episodes, explore=command.explore)}")
     console.print(f"[bold]next[/]    duologue plot {shlex.quote(str(command.run))} -o curve.png")
     return 0
 
@@ -145,7 +157,8 @@ def run_list(command: List) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 1000  # in a pipe a table is folded at 80 columns, and grep finds half a path
-    overview("duologue train ALGORITHM ENV", {name: cls.__doc__ for name, cls in ALGORITHMS.items()})
+    console.print(described(ALGORITHMS))
+    console.print()
     runs = sorted(path.parent for path in command.folder.rglob("config.json"))
     table = Table("run", "algorithm", "environment", "steps", "seeds", "last return", box=None)
     for path in runs:

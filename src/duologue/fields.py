@@ -35,6 +35,7 @@ Fraction = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
 
 # What other libraries call our fields: used only to suggest the right name.
 SYNONYMS = {

@@ -1,129 +1,39 @@
 """Actors and critics, and the builders that an algorithm holds in its field `networks`.
 
-An algorithm knows two pages of this file: `AbstractNetworks.actor_critic(spec, key=...)` builds, `AbstractActorCritic`
-is what it builds. Your own networks are one subclass of each.
+An algorithm knows `AbstractNetworks`, which builds, and what comes of it: for A2C an `AbstractActorCritic`, for SAC
+functions of observations and actions. Your own networks are one subclass of `AbstractNetworks` and what it builds.
 """
 
 from abc import abstractmethod
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.distributions import AbstractDistribution, Categorical, MultiCategorical, Normal
+from duologue.distributions import AbstractDistribution, Categorical, TanhNormal
 from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, PositiveInt
-from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, MultiDiscrete, Obs, Space
+from duologue.heads import (
+    AbstractHead,
+    CategoricalHead,
+    SquashedNormalHead,
+    TanhHead,
+    bounded_box,
+    discrete,
+    policy_head,
+    to_unit,
+)  # fmt: skip
+from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu": jax.nn.silu}
 
 POLICY_SCALE = 0.01
 """Of the last policy layer: the first policy is near uniform, or near `centre` (OpenAI baselines)."""
-
-
-class AbstractHead(eqx.Module):
-    """Turns `size` network outputs into a distribution over actions in environment units."""
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """How many outputs of the network it reads."""
-
-    @abstractmethod
-    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> AbstractDistribution:
-        """The policy; `obs` is there for its action mask."""
-
-
-class CategoricalHead(AbstractHead):
-    """Logits, masked where the observation holds an action mask."""
-
-    n: int = eqx.field(static=True)
-
-    @property
-    def size(self) -> int:
-        return self.n
-
-    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Categorical:
-        return Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
-
-
-class MultiCategoricalHead(AbstractHead):
-    """Logits of every component side by side, as are their masks where the observation holds them."""
-
-    nvec: tuple[int, ...] = eqx.field(static=True)
-
-    @property
-    def size(self) -> int:
-        return sum(self.nvec)
-
-    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> MultiCategorical:
-        if has_mask(obs):
-            return MultiCategorical.masked(outputs, obs[ACTION_MASK], self.nvec)
-        return MultiCategorical(outputs, self.nvec)
-
-
-class NormalHead(AbstractHead):
-    """μ = c + h · output,  σ = h · exp(log_std), with c and h of `scaled_normal` and one `log_std` for all states."""
-
-    log_std: Float[Array, " d"]
-    space: Box = eqx.field(static=True)
-
-    @property
-    def size(self) -> int:
-        return self.space.size
-
-    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Normal:
-        return scaled_normal(self.space, outputs, jnp.broadcast_to(self.log_std, outputs.shape))
-
-
-class StateDependentNormalHead(AbstractHead):
-    """As `NormalHead`, with log_std = initial_log_std + the second half of the outputs."""
-
-    initial_log_std: float = eqx.field(static=True)
-    space: Box = eqx.field(static=True)
-
-    @property
-    def size(self) -> int:
-        return 2 * self.space.size
-
-    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Normal:
-        loc, log_std = jnp.split(outputs, 2, axis=-1)
-        return scaled_normal(self.space, loc, self.initial_log_std + log_std)
-
-
-def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Array, "*batch d"]) -> Normal:
-    """A normal in units of the box: 0 is its centre and ±1 its bounds. An unbounded box is taken as it is."""
-    scale = jnp.exp(log_std)
-    if space.low is None or space.high is None:
-        return Normal(loc, scale)
-    low, high = (jnp.broadcast_to(jnp.asarray(b, jnp.float32), loc.shape) for b in (space.low, space.high))
-    centre, half_range = 0.5 * (high + low), 0.5 * (high - low)
-    return Normal(centre + half_range * loc, half_range * scale)
-
-
-def has_mask(obs: Obs) -> bool:
-    return isinstance(obs, dict) and ACTION_MASK in obs
-
-
-def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: float) -> AbstractHead:
-    """The head of an action space; `ConfigError` unless that is Discrete, MultiDiscrete or a real Box of rank 1."""
-    match space:
-        case Discrete(n):
-            return CategoricalHead(n)
-        case MultiDiscrete(nvec):
-            return MultiCategoricalHead(nvec)
-        case Box((d,), dtype) if dtype.startswith("float"):
-            if state_dependent_std:
-                return StateDependentNormalHead(initial_log_std, space)
-            return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)
-    raise ConfigError(
-        f"Action space {space} is not served: actions are Discrete, MultiDiscrete or a real Box of rank 1. "
-        "Wrap the environment in gymnasium.wrappers.TransformAction to flatten or convert its actions."
-    )
 
 
 class AbstractActorCritic(eqx.Module):
@@ -178,16 +88,98 @@ class SharedActorCritic(AbstractActorCritic):
         return self.head(self.actor(features), obs), self.critic(features)[..., 0]
 
 
-class AbstractNetworks(Configurable):
-    """Builds networks from the spec. For your own: subclass it, its fields are then hyperparameters of the run."""
+class Policy(eqx.Module):
+    """An actor: a distribution over actions, or the action itself, as its head has it."""
 
-    @abstractmethod
+    encoder: AbstractEncoder
+    mlp: MLP
+    head: AbstractHead | SquashedNormalHead | TanhHead
+
+    def __call__(self, obs: Obs) -> Any:
+        return self.head(self.mlp(self.encoder(obs)), obs)
+
+
+class ActionValue(eqx.Module):
+    """Q(s, a) of real actions, which it reads in half-ranges of their box."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+    space: Box = eqx.field(static=True)
+
+    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        return self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1))[..., 0]
+
+
+class ActionValues(eqx.Module):
+    """Q(s, ·) of discrete actions, one output each."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+
+    def __call__(self, obs: Obs) -> Float[Array, "*batch n"]:
+        return self.mlp(self.encoder(obs))
+
+
+class StateValue(eqx.Module):
+    """V(s)."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+
+    def __call__(self, obs: Obs) -> Float[Array, "*batch"]:
+        return self.mlp(self.encoder(obs))[..., 0]
+
+
+class Ensemble(eqx.Module):
+    """Members of one shape with parameters of their own, in one batched product: leaves lead with E."""
+
+    members: PyTree
+
+    @classmethod
+    def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
+        return cls(jax.vmap(build)(jax.random.split(key, members)))
+
+    def __call__(self, *args: Any) -> Float[Array, "E ..."]:
+        return jax.vmap(lambda member: member(*args))(self.members)
+
+
+class AbstractNetworks(Configurable):
+    """Builds networks from the spec. For your own: subclass it, its fields are then hyperparameters of the run. Only
+    what the algorithm asks for need be there.
+
+    Each raises `ConfigError` for a space it cannot serve.
+    """
+
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> AbstractActorCritic:
-        """What on-policy algorithms train. Raises `ConfigError` for a space it cannot serve."""
+        """What on-policy algorithms train."""
+        raise self._lacks("actor_critic")
+
+    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], TanhNormal]:
+        """π(·|s) inside a bounded box."""
+        raise self._lacks("squashed_actor")
+
+    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
+        """μ(s) inside a bounded box."""
+        raise self._lacks("deterministic_actor")
+
+    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Categorical]:
+        """π(·|s) over discrete actions."""
+        raise self._lacks("categorical_actor")
+
+    def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Callable[..., Array]:
+        """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions."""
+        raise self._lacks("critics")
+
+    def state_value(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
+        """V(s)."""
+        raise self._lacks("state_value")
+
+    def _lacks(self, method: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__} has no method {method}(spec, key=...), which this algorithm needs.")
 
 
 class Networks(AbstractNetworks):
-    """Dense layers after the encoder that the observation space asks for, for the actor and for the critic."""
+    """Dense layers after the encoder that the observation space asks for, for every actor and critic."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of each hidden layer, after the encoder of the observation space."""
@@ -197,15 +189,16 @@ class Networks(AbstractNetworks):
     """Initial weights: orthogonal (gain sqrt 2) or LeCun normal; biases are 0."""
     shared_trunk: bool = False
     """One encoder and trunk for both, with a linear layer each, instead of two networks."""
-    state_dependent_std: bool = False
-    """Box actions: let log σ depend on the observation instead of being one parameter for each action dimension."""
+    state_dependent_std: bool | None = None
+    """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
+    does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
         head = policy_head(
-            spec.action, state_dependent_std=self.state_dependent_std, initial_log_std=self.initial_log_std
+            spec.action, state_dependent_std=bool(self.state_dependent_std), initial_log_std=self.initial_log_std
         )
         actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
         sizes, activation = (actor_encoder.size, *self.hidden_sizes), ACTIVATIONS[self.activation]
@@ -225,3 +218,41 @@ class Networks(AbstractNetworks):
             critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
             critic=MLP((*sizes, 1), activation=activation, init=self.init, key=keys[3]),
         )
+
+    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        space = bounded_box(spec.action)
+        own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
+        return self._policy(spec, SquashedNormalHead(own, self.initial_log_std, space), key=key)
+
+    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
+
+    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        return self._policy(spec, CategoricalHead(discrete(spec.action).n), key=key)
+
+    def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Ensemble:
+        def build(key: Array) -> ActionValue | ActionValues:
+            match spec.action:
+                case Discrete(n):
+                    return ActionValues(*self._layers(spec, outputs=n, key=key))
+                case _:
+                    space = bounded_box(spec.action)
+                    return ActionValue(*self._layers(spec, inputs=space.size, outputs=1, key=key), space)
+
+        return Ensemble.of(build, members, key=key)
+
+    def state_value(self, spec: EnvSpec, *, key: Array) -> StateValue:
+        return StateValue(*self._layers(spec, outputs=1, key=key))
+
+    def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
+        return Policy(*self._layers(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)
+
+    def _layers(
+        self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
+    ) -> tuple[AbstractEncoder, MLP]:
+        """An encoder of the observation, and dense layers that read its features beside `inputs` numbers more."""
+        encoder_key, mlp_key = jax.random.split(key)
+        reads = encoder(spec.observation, init=self.init, key=encoder_key)
+        sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
+        activation = ACTIVATIONS[self.activation]
+        return reads, MLP(sizes, activation=activation, output_scale=output_scale, init=self.init, key=mlp_key)

@@ -19,16 +19,26 @@ def gradient_step(
     opt_state: PyTree,
     optimizer: optax.GradientTransformation,
     *args: Any,
+    name: str = "",
 ) -> tuple[PyTree, PyTree, Metrics]:
     """`(params, opt_state, metrics)` after one step down ∇ loss(params, *args), with the norm of the gradient before
-    clipping.
+    clipping as `{name}gradient_norm`.
 
     `loss` returns `(scalar, metrics)` and is differentiated by its first argument only: everything else is a constant.
     """
     gradient, metrics = jax.grad(loss, has_aux=True)(params, *args)
     with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count, which strict rules forbid
         updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, {**metrics, "gradient_norm": optax.tree.norm(gradient)}
+    return (
+        optax.apply_updates(params, updates),
+        opt_state,
+        {**metrics, f"{name}gradient_norm": optax.tree.norm(gradient)},
+    )
+
+
+def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
+    """θ̄ ← (1 − τ) θ̄ + τ θ, so τ = 1 is a copy. Others write (1 − τ) and call it polyak, or ρ."""
+    return jax.tree.map(lambda old, new: old + tau * (new - old), target, source)
 
 
 class Linear(Configurable):

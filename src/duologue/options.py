@@ -11,11 +11,19 @@ from tyro.conf import Positional
 
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.ddpg import DDPG
+from duologue.algorithms.sac import SAC
+from duologue.algorithms.sac_discrete import SACDiscrete
+from duologue.algorithms.sac_v1 import SACv1
+from duologue.algorithms.td3 import TD3
 from duologue.errors import ConfigError
+from duologue.fields import SYNONYMS
 from duologue.optim import LearningRate, Linear
 from duologue.run import config
 
-ALGORITHMS: dict[str, Any] = {"a2c": A2C}
+ALGORITHMS: dict[str, Any] = {
+    "a2c": A2C, "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
+}  # fmt: skip
 """By the name that the command line uses."""
 
 
@@ -73,6 +81,8 @@ class Evaluate:
     """Episodes to play, for each seed."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The last state, or that of the best evaluation while training."""
+    explore: bool = False
+    """Act as in training, instead of with the test policy."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,7 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
 def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setting], Train]:
     """The merged configuration with where each value came from, and the command it makes."""
     algorithm: Any = ALGORITHMS[name]
+    check_words(algorithm, arguments)
     default = Train(env="", algorithm=algorithm())
     layers = [("default", config.to_dict(default))]
     path = config_path(arguments)
@@ -162,6 +173,25 @@ def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setti
         key: given.get(key) or config.Setting(value, sources[key].source if key in sources else "default")
         for key, (value, _) in config.merge([("", after)]).items()
     }, command
+
+
+def check_words(algorithm: type, arguments: list[str]) -> None:
+    """Raise `ConfigError` for what is called otherwise here: tyro's own guess may name another hyperparameter."""
+    fields = {field.name: field for field in dataclasses.fields(algorithm)}
+    for word, after in itertools.zip_longest(arguments, arguments[1:]):
+        option, _, value = word.partition("=")
+        name = option.removeprefix("--algorithm.").replace("-", "_")
+        if not option.startswith("--algorithm."):
+            continue
+        if name not in fields and SYNONYMS.get(name) in fields:
+            right = SYNONYMS[name].rstrip("_").replace("_", "-") + ("_" if SYNONYMS[name].endswith("_") else "")
+            raise ConfigError(f"{algorithm.__name__} has no {option}. Did you mean --algorithm.{right}?")
+        if name in fields and dataclasses.is_dataclass(fields[name].default):
+            kind = (value or after or "KIND").lower()
+            raise ConfigError(
+                f"{option} is an object and takes no value. Choose its kind with a word of its own, "
+                f"algorithm.{name.replace('_', '-')}:{kind}; its fields follow as {option}.FIELD."
+            )
 
 
 def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:

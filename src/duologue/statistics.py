@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from duologue.types import Metrics
+
 
 class RunningMoments(eqx.Module):
     """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merging after Chan et
@@ -50,6 +52,13 @@ class RunningMoments(eqx.Module):
         """(x − μ)/√(σ² + ε), clipped to ±clip, for `x` with any leading axes."""
         mean, scale = (jnp.broadcast_to(a, x.shape) for a in (self.mean, jax.lax.rsqrt(self.variance + eps)))
         return jnp.clip((x - mean) * scale, -clip, clip)
+
+
+def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
+    """Mean, standard deviation, minimum and maximum, as metrics."""
+    return {f"{name}_{what}": summary(x) for what, summary in (
+        ("mean", jnp.mean), ("std", jnp.std), ("min", jnp.min), ("max", jnp.max),
+    )}  # fmt: skip
 
 
 def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:

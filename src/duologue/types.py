@@ -51,6 +51,26 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Replay:
+    """How an algorithm learns from what it has seen before."""
+
+    capacity: int
+    """Transitions that are kept, over all environments of one seed."""
+    batch_size: int
+    """Transitions or sequences of a batch, N."""
+    sequence_length: int | None = None
+    """Rows of a sequence: a batch is `[N, L]`; `None` for single transitions, `[N]`."""
+    updates: int = 1
+    """Calls of `update` after each rollout."""
+    batches_per_update: int | None = None
+    """A call gets this many batches, `[D, N]` or `[D, N, L]`; `None` for one, without the axis."""
+    learning_starts: int = 0
+    """Environment steps before the first update."""
+    start_steps: int = 0
+    """Environment steps with uniformly random actions."""
+
+
+@dataclass(frozen=True)
 class Experience:
     """How an algorithm wants to be fed: all that loops know of it."""
 
@@ -60,6 +80,15 @@ class Experience:
     """Steps of each environment between two updates."""
     extras: tuple[str, ...] = ()
     """The entries of `Transition.extras` that `act` returns and `update` reads."""
+    learn_from_rollout: bool = True
+    """Whether `update` gets each rollout, `[T, B]`."""
+    replay: Replay | None = None
+    """Whether, and how, it then gets batches of what came before."""
+
+    @property
+    def updates(self) -> int:
+        """Calls of `update` for one rollout, once learning has started."""
+        return int(self.learn_from_rollout) + (0 if self.replay is None else self.replay.updates)
 
 
 @dataclass(frozen=True)

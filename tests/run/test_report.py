@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
-from duologue.run.report import figure, learning_curve, names, summary
+from duologue.run.report import Group, figure, learning_curve, names, summary
 
 A2C = {"type": "A2C", "discount": 0.99}
 NORMALIZED = {"type": "Normalized", "algorithm": A2C, "obs": True}
@@ -51,9 +51,9 @@ def test_one_seed_with_evaluations(tmp_path: Path):
 def test_seeds_of_one_group_are_averaged_within_one_folder_and_over_several(tmp_path: Path):
     paths = [
         run(tmp_path / "a", {0: [0.0, 0.0, 0.0], 1: [3.0, 3.0, 9.0]}),
-        run(tmp_path / "b", {0: [6.0, 9.0, 12.0, 500.0]}),
+        run(tmp_path / "b", {2: [6.0, 9.0, 12.0, 500.0]}),
     ]
-    drawing = figure(paths)
+    drawing = figure([*paths, paths[0]])  # a folder that is named twice counts once
     # The fourth step is left out: only one of the seeds has data there.
     assert lines(drawing) == {f"training {BAND.format(3)}": ([1000, 2000, 3000], [3, 4, 7])}
     (band,) = drawing.axes[0].collections
@@ -81,10 +81,29 @@ def test_a_metric_by_its_key(tmp_path: Path):
 
 
 def test_titles_say_what_groups_share():
-    assert names([("A2C", "Hopper-v5")]) == ("A2C on Hopper-v5", [""])
-    assert names([("A2C", "Hopper-v5"), ("SAC", "Hopper-v5")]) == ("Hopper-v5", ["A2C", "SAC"])
-    assert names([("A2C", "Hopper-v5"), ("A2C", "Ant-v5")]) == ("A2C", ["Hopper-v5", "Ant-v5"])
-    assert names([("A2C", "Ant-v5"), ("SAC", "")]) == ("Learning curves", ["A2C on Ant-v5", "SAC"])
+    def named(*groups):
+        return names([Group(*group) for group in groups])
+
+    assert named(("A2C", "Hopper-v5")) == ("A2C on Hopper-v5", [""])
+    assert named(("A2C", "Hopper-v5"), ("SAC", "Hopper-v5")) == ("Hopper-v5", ["A2C", "SAC"])
+    assert named(("A2C", "Hopper-v5"), ("A2C", "Ant-v5")) == ("A2C", ["Hopper-v5", "Ant-v5"])
+    assert named(("A2C", "Ant-v5"), ("SAC", "")) == ("Learning curves", ["A2C on Ant-v5", "SAC"])
+
+
+def test_settings_that_differ_are_lines_of_their_own_and_named(tmp_path: Path):
+    fast, wide = ({"type": "A2C", "learning_rate": rate, "networks": {"type": "Networks", "hidden_sizes": sizes}}
+                  for rate, sizes in ((0.01, [64]), (0.001, [128])))  # fmt: skip
+    paths = [
+        run(tmp_path / "a", {0: [1.0, 1.0]}, algorithm=fast),
+        run(tmp_path / "b", {1: [2.0, 2.0]}, algorithm=fast),
+        run(tmp_path / "c", {0: [3.0, 3.0]}, algorithm=wide),
+    ]
+    drawing = figure(paths)
+    assert drawing.axes[0].get_title("left") == "A2C on CartPole-v1"
+    assert set(lines(drawing)) == {
+        f"learning_rate=0.01, hidden_sizes=[64] training {BAND.format(2)}",
+        "learning_rate=0.001, hidden_sizes=[128] training (1 seed)",
+    }
 
 
 def test_curves_at_different_steps_meet_on_straight_lines():
@@ -126,9 +145,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path):
         figure([path], key="train/entrpy")
     with pytest.raises(CheckpointError, match="the folder of a run"):
         figure([tmp_path / "nowhere"])
-    with pytest.raises(CheckpointError, match="cannot write"):
-        learning_curve([path], tmp_path / "no" / "folder.png")
-    with pytest.raises(ConfigError, match="an empty list"):
+    with pytest.raises(ConfigError, match="Which runs"):
         figure([])
 
 

@@ -193,7 +193,7 @@ def test_the_best_is_the_state_of_the_best_evaluation(one):
 
 
 def test_there_is_no_best_without_evaluation(three):
-    with pytest.raises(dl.CheckpointError, match="no checkpoint"):
+    with pytest.raises(dl.CheckpointError, match="no best checkpoint: it was trained without evaluate_every"):
         dl.load(three.path, which="best")
 
 

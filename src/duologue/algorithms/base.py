@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from jaxtyping import Array
 
 from duologue.fields import Configurable
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
 State = TypeVar("State")
 
@@ -45,6 +45,21 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     @abstractmethod
     def update(self, state: State, batch: Transition, *, key: Array) -> tuple[State, Metrics]:
         """One update on what it is given. The metric keys are the same every time."""
+
+
+def replayed(algorithm: Any, *, batches_per_update: int | None = None) -> Experience:
+    """The experience of an algorithm that learns from replay alone, by the names that such algorithms give their
+    fields."""
+    replay = Replay(
+        capacity=algorithm.replay_capacity,
+        batch_size=algorithm.batch_size,
+        sequence_length=algorithm.n_step,
+        updates=algorithm.updates,
+        batches_per_update=batches_per_update,
+        learning_starts=algorithm.learning_starts,
+        start_steps=algorithm.start_steps,
+    )
+    return Experience(algorithm.num_envs, algorithm.rollout_length, learn_from_rollout=False, replay=replay)
 
 
 AnyAlgorithm = AbstractAlgorithm[Any]

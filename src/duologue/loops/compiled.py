@@ -4,6 +4,7 @@ Several seeds are `vmap` over the whole loop: agent i is the single run with see
 devices (two CPU devices on two cores, say) the seeds are spread over them.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,8 +16,9 @@ from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
+from duologue.loops.replay import Learned, empty_ring, exploring, learn
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
-from duologue.types import Metrics, PyTree, Transition
+from duologue.types import PyTree, Transition
 
 CHUNK_SECONDS = 0.5
 """A device call is made about this long, so that a person sees progress and can interrupt."""
@@ -41,12 +43,14 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) ->
 def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
     def begin(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
+        learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
         return LoopState(
-            algorithm=algorithm.init(envs.spec, key=key_for(key, "init")),
-            carry=algorithm.initial_carry(envs.num_envs),
+            algorithm=learner,
+            carry=carry,
             env=env,
             obs=obs,
             episodes=Episodes.begin(envs.num_envs),
+            replay=empty_ring(algorithm, learner, carry, obs),
             key=key,
             step=jnp.zeros((), jnp.int32),
         )
@@ -74,7 +78,7 @@ def run(
         totals, until = zero(), min((done // every + 1) * every, last)
         while done < until and not interrupted():
             iterations, began = min(chunk, until - done), time.perf_counter()
-            state, totals = program(state, totals, iterations)
+            state, totals = program(state, totals, done, iterations)
             jax.block_until_ready(state.step)
             done += iterations
             if iterations == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
@@ -86,30 +90,33 @@ def run(
 
 def _program(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState, seeds: int | None
-) -> tuple[Callable[[LoopState, Totals, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
-    """The jitted chunk, for any number of iterations, and a maker of zero totals."""
+) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
+    """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
     iterate = _iteration(algorithm, envs)
     single = state if seeds is None else jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s), state)
-    metrics = jax.eval_shape(lambda state: iterate(state, _keys(state))[1][0], single)
+    metrics = jax.eval_shape(lambda state: iterate(state, _keys(state), state.step)[1][0].metrics, single)
 
     def zero() -> Totals:
         totals = Totals.zero(metrics)
         return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
-    def chunk(state: LoopState, totals: Totals, iterations: Int[Array, ""]) -> tuple[LoopState, Totals]:
+    def chunk(
+        state: LoopState, totals: Totals, first: Int[Array, ""], iterations: Int[Array, ""]
+    ) -> tuple[LoopState, Totals]:
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
         keys = _keys(state)
 
-        def once(_: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
-            state, seen = iterate(both[0], keys)
+        def once(i: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
+            # The same for every seed, unlike `state.step`: under `vmap`, what it decides is decided once for all.
+            state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length)
             return state, _add(both[1], *seen)
 
-        return jax.lax.fori_loop(0, iterations, once, (state, totals))
+        return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
     if seeds is not None:
         chunk = _over_seeds(chunk, seeds)
     jitted = jax.jit(chunk, donate_argnums=(0, 1))
-    return lambda state, totals, iterations: jitted(state, totals, np.int32(iterations)), jax.jit(zero)
+    return lambda state, totals, *counts: jitted(state, totals, *map(np.int32, counts)), jax.jit(zero)
 
 
 def _keys(state: LoopState) -> dict[str, Array]:
@@ -118,39 +125,42 @@ def _keys(state: LoopState) -> dict[str, Array]:
 
 
 def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[..., tuple[LoopState, PyTree]]:
-    """One rollout and one update: `(state, keys) -> (state, (metrics, finished episodes, fault))`."""
+    """One rollout and what is learned of it: `(state, keys, step) -> (state, (learned, finished episodes, fault))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
-    def step(keys: dict[str, Array], state: LoopState) -> tuple[LoopState, PyTree]:
-        action, extras, carry = algorithm.act(
-            state.algorithm, state.carry, state.obs, key=fold(keys["act"], state.step), explore=True
-        )
+    def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
+        key = fold(keys["act"], state.step)
+        action, extras, carry = algorithm.act(state.algorithm, state.carry, state.obs, key=key, explore=True)
+        action = exploring(algorithm, envs.spec, action, key=key, steps=t * envs.num_envs)
         env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
         episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)
-        state = LoopState(learner, carry, env, seen.obs, episodes, state.key, state.step + 1)
+        state = LoopState(learner, carry, env, seen.obs, episodes, state.replay, state.key, state.step + 1)
         return state, (transition, finished)
 
-    def iterate(state: LoopState, keys: dict[str, Array]) -> tuple[LoopState, PyTree]:
+    def iterate(state: LoopState, keys: dict[str, Array], t: Array) -> tuple[LoopState, PyTree]:
         began = state.step
-        state, (rollout, finished) = jax.lax.scan(lambda state, _: step(keys, state), state, None, length)
-        learner, metrics = algorithm.update(state.algorithm, rollout, key=fold(keys["update"], began))
-        state = LoopState(learner, state.carry, state.env, state.obs, state.episodes, state.key, state.step)
+        state, (rollout, finished) = jax.lax.scan(lambda state, i: step(keys, state, t + i), state, jnp.arange(length))
+        learned = learn(
+            algorithm, state.algorithm, state.replay, rollout,
+            key=fold(keys["update"], began), steps=(t + length) * envs.num_envs,
+        )  # fmt: skip
+        state = dataclasses.replace(state, algorithm=learned.learner, replay=learned.ring)
         finished = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), finished)
-        return state, (metrics, finished, _first_fault(rollout, began))
+        return state, (learned, finished, _first_fault(rollout, began))
 
     return iterate
 
 
-def _add(totals: Totals, metrics: Metrics, finished: tuple[Array, ...], fault: Array) -> Totals:
+def _add(totals: Totals, learned: Learned, finished: tuple[Array, ...], fault: Array) -> Totals:
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,
         returns=totals.returns + returns,
         lengths=totals.lengths + lengths,
-        updates=totals.updates + 1,
-        metrics=jax.tree.map(jnp.add, totals.metrics, metrics),
+        updates=totals.updates + learned.updates,
+        metrics=jax.tree.map(jnp.add, totals.metrics, learned.metrics),
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
     )
@@ -167,10 +177,12 @@ def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
 
 def _over_seeds(chunk: Callable, seeds: int) -> Callable:
     """`vmap` over the seeds axis, and the axis spread over as many devices as divide it."""
-    lifted = jax.vmap(chunk, in_axes=(0, 0, None))
+    lifted = jax.vmap(chunk, in_axes=(0, 0, None, None))
     devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
     if devices == 1:
         return lifted
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("seeds",))
     split, whole = PartitionSpec("seeds"), PartitionSpec()
-    return jax.shard_map(lifted, mesh=mesh, in_specs=(split, split, whole), out_specs=(split, split), check_vma=False)
+    return jax.shard_map(
+        lifted, mesh=mesh, in_specs=(split, split, whole, whole), out_specs=(split, split), check_vma=False
+    )

@@ -20,15 +20,16 @@ Scores = tuple[np.ndarray, np.ndarray]
 
 
 def host_evaluation(
-    algorithm: AnyAlgorithm, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""]
+    algorithm: AnyAlgorithm, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""], explore: bool = False
 ) -> Callable[[PyTree], Scores]:
-    """A function of the algorithm's state that plays `episodes` episodes with the test policy, the same every time.
+    """A function of the algorithm's state that plays `episodes` episodes with the test policy (or, to `explore`, as in
+    training), the same every time.
 
     Environment i plays the episodes i, i + B, i + 2B, …
     """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, t: Array) -> tuple[Array, PyTree]:
-        action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=False)
+        action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
         return action, carry
 
     programs: list[tuple[Callable, Callable]] = []
@@ -75,14 +76,14 @@ class Play(eqx.Module):
 
 
 def compile_evaluation(
-    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None, explore: bool = False
 ) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "*seeds B"], Int[Array, "*seeds B"]]]:
     """A jitted `(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the
     seeds axis, if any."""
 
     def play(state: PyTree, key: Array) -> tuple[Array, Array]:
         def step(now: Play) -> Play:
-            action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=False)
+            action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=explore)
             env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
             return Play(
                 env=env,

@@ -15,8 +15,10 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.lean import lean_jit
+from duologue.loops.replay import empty_ring, exploring, learn
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, restarted, run_key
-from duologue.types import Obs, PyTree, Step, Transition
+from duologue.replay.ring import Ring
+from duologue.types import EnvSpec, Obs, PyTree, Step, Transition
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
@@ -26,7 +28,8 @@ def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int])
     learner = jax.jit(lambda key: algorithm.init(envs.spec, key=key_for(key, "init")))(key)
     carry = algorithm.initial_carry(envs.num_envs)
     episodes = jax.tree.map(np.asarray, Episodes.begin(envs.num_envs))
-    return LoopState(learner, carry, envs.snapshot(), obs, episodes, key, np.zeros((), np.int32))
+    ring = empty_ring(algorithm, learner, carry, obs)
+    return LoopState(learner, carry, envs.snapshot(), obs, episodes, ring, key, np.zeros((), np.int32))
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
@@ -60,7 +63,7 @@ def run(
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
-    player, tally = _Player(algorithm, state), Tally(state.episodes)
+    player, tally = _Player(algorithm, envs.spec, state), Tally(state.episodes)
     step, last = int(state.step), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
     obs = state.obs
@@ -82,7 +85,9 @@ def run(
             player.learn(rollout, step)
             step += length
         learner, carry = player.state()
-        state = LoopState(learner, carry, envs.snapshot(), obs, tally.episodes(), state.key, np.asarray(step, np.int32))
+        state = LoopState(
+            learner, carry, envs.snapshot(), obs, tally.episodes(), player.ring, state.key, np.asarray(step, np.int32)
+        )
         yield step * count, state, tally.totals(*player.fetch())
 
 
@@ -93,18 +98,22 @@ class _Player:
     A list, for flattening a tree of modules takes Python longer than a small network takes to act.
     """
 
-    def __init__(self, algorithm: AnyAlgorithm, state: LoopState):
+    def __init__(self, algorithm: AnyAlgorithm, spec: EnvSpec, state: LoopState):
+        self.ring = state.replay
         self._leaves, self._tree = jax.tree.flatten((state.algorithm, state.carry))
         self._carried = len(jax.tree.leaves(state.carry))
         self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
         self._names: list[str] = []
-        self._metrics: list[Array] = []
+        self._sums: list[Array] = []
+        count = len(state.episodes.lengths)
         act_key, update_key = (purpose_key(state.key, purpose) for purpose in ("act", "update"))
 
         def act(leaves: list[Array], obs: Obs, t: Array) -> tuple[Array, dict[str, Array], list[Array]]:
             learner, carry = jax.tree.unflatten(self._tree, leaves)
-            action, extras, carry = algorithm.act(learner, carry, obs, key=jax.random.fold_in(act_key, t), explore=True)
+            key = jax.random.fold_in(act_key, t)
+            action, extras, carry = algorithm.act(learner, carry, obs, key=key, explore=True)
+            action = exploring(algorithm, spec, action, key=key, steps=t * count)
             return action, extras, jax.tree.leaves(carry)
 
         def watch(leaves: list[Array], newest: Transition) -> list[Array]:
@@ -115,17 +124,21 @@ class _Player:
             leaves = watch(leaves, newest)
             return leaves, act(leaves, obs, t)
 
-        def learn(leaves: list[Array], rollout: Transition, t: Array) -> tuple[list[Array], Array]:
+        def learn_and_sum(
+            leaves: list[Array], ring: Ring | None, rollout: Transition, t: Array
+        ) -> tuple[list[Array], Ring | None, Array]:
             if self.watches:
                 leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
             learner, carry = jax.tree.unflatten(self._tree, leaves)
-            learner, metrics = algorithm.update(learner, rollout, key=jax.random.fold_in(update_key, t))
-            self._names = list(metrics)
-            return jax.tree.leaves((learner, carry)), jnp.stack(list(metrics.values()))
+            steps, key = (t + len(rollout.reward)) * count, jax.random.fold_in(update_key, t)
+            learned = learn(algorithm, learner, ring, rollout, key=key, steps=steps)
+            self._names = list(learned.metrics)
+            sums = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
+            return jax.tree.leaves((learned.learner, carry)), learned.ring, sums
 
         self._view, self._act = lean_jit(act, self._leaves, state.obs, np.int32(0))
         self._watch_and_act = jax.jit(watch_and_act, donate_argnums=0)
-        self._learn = jax.jit(learn, donate_argnums=0)
+        self._learn = jax.jit(learn_and_sum, donate_argnums=(0, 1))
         self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
@@ -146,8 +159,8 @@ class _Player:
             self._newest = newest
 
     def learn(self, rollout: Transition, t: int) -> None:
-        self._leaves, metrics = self._learn(self._leaves, rollout, np.int32(t))
-        self._metrics.append(metrics)
+        self._leaves, self.ring, sums = self._learn(self._leaves, self.ring, rollout, np.int32(t))
+        self._sums.append(sums)
         self._seen, self._newest = self._view(self._leaves), None
 
     def state(self) -> tuple[PyTree, PyTree]:
@@ -156,9 +169,9 @@ class _Player:
 
     def fetch(self) -> tuple[int, dict[str, np.float64]]:
         """How many updates there were since the last call, and the sums of their metrics."""
-        count, rows, self._metrics = len(self._metrics), [np.asarray(row) for row in self._metrics], []
-        sums = np.asarray(rows, np.float64).sum(0) if count else ()
-        return count, dict(zip(self._names, sums, strict=True)) if count else {}
+        rows, self._sums = [np.asarray(row) for row in self._sums], []
+        updates, *sums = np.asarray(rows, np.float64).sum(0) if rows else (0,)
+        return int(updates), dict(zip(self._names, sums, strict=True)) if rows else {}
 
 
 class Tally:

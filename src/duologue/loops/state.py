@@ -52,6 +52,8 @@ class LoopState(eqx.Module):
     """The environments' state, or what rebuilds it."""
     obs: Obs
     episodes: Episodes
+    replay: PyTree
+    """The ring of past transitions, `None` for an algorithm that keeps none."""
     key: Any
     step: Any
     """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
@@ -79,13 +81,14 @@ class Totals(eqx.Module):
     def summary(self) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`."""
         episodes, updates = np.maximum(self.episodes, 1), np.maximum(self.updates, 1)
+        metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
         none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
         return {
             "rollout/ep_rew_mean": np.asarray(self.returns) / episodes + none,
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
-            **{f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()},
+            **{f"train/{name}": np.asarray(total) / updates for name, total in metrics.items()},
         }
 
 

@@ -17,18 +17,24 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from duologue.algorithms.a2c import A2C
+from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.normalized import Normalized
+from duologue.algorithms.sac import SAC
+from duologue.algorithms.sac_discrete import SACDiscrete
+from duologue.algorithms.sac_v1 import SACv1
+from duologue.algorithms.td3 import TD3
 from duologue.errors import ConfigError, nearest
 from duologue.fields import SYNONYMS, mismatch
 from duologue.networks import Networks
 from duologue.optim import Adam, Linear, RMSProp
+from duologue.temperature import Fixed, Learned
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, Normalized),
-        Networks,
+        *(A2C, DDPG, Normalized, SAC, SACDiscrete, SACv1, TD3),
+        *(Networks, Learned, Fixed),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),
     )

@@ -78,6 +78,8 @@ class LiveScreen:
     def stop(self) -> None:
         with contextlib.suppress(OSError, UnicodeError):
             self._live.stop()
+            if self.progress.notes and len(self.progress.notes[-1]) > self._console.width:  # it was cut in the frame
+                self._console.print(self.progress.notes[-1], markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "LiveScreen":
         self.start()

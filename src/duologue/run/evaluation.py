@@ -66,7 +66,7 @@ Evaluate = Callable[[PyTree], Evaluation]
 
 @contextmanager
 def evaluator(
-    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str
+    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False
 ) -> Iterator[Evaluate]:
     """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
 
@@ -81,7 +81,7 @@ def evaluator(
         num_envs = source.num_envs
     envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])
     if isinstance(envs, AbstractJaxEnvs):
-        play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds))
+        play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds), explore=explore)
         rounds = -(-episodes // num_envs)
         key = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
 
@@ -92,7 +92,7 @@ def evaluator(
 
         yield several
         return
-    play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0])
+    play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0], explore=explore)
     try:
         yield lambda state: Evaluation(*play(state))
     finally:

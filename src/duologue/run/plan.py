@@ -103,7 +103,7 @@ def make_plan(
         )
     rollout = num_envs * algorithm.experience.rollout_length
     plan = Plan(
-        algorithm=with_horizon(algorithm, -(-steps // rollout)),
+        algorithm=with_horizon(algorithm, -(-steps // rollout) * gradient_steps(algorithm)),
         env=describe(env),
         spec=envs.spec,
         steps=steps,
@@ -156,6 +156,12 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
         return dataclasses.replace(value, updates=updates) if left_out else value
 
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
+
+
+def gradient_steps(algorithm: AnyAlgorithm) -> int:
+    """Gradient steps of the network that takes most of them, for one rollout."""
+    experience = algorithm.experience
+    return experience.updates * ((experience.replay and experience.replay.batches_per_update) or 1)
 
 
 def horizon(algorithm: AnyAlgorithm) -> int | None:

@@ -21,6 +21,15 @@ Curve = tuple[np.ndarray, np.ndarray]
 """`(steps, values)` of one seed."""
 
 
+class Group(NamedTuple):
+    """What runs that differ by their seed alone have in common."""
+
+    algorithm: str
+    env: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Every hyperparameter by its path, in words."""
+
+
 class Line(NamedTuple):
     """What is drawn of one metric of one group of runs: the mean over its seeds, and the interval around it."""
 
@@ -34,10 +43,11 @@ class Line(NamedTuple):
 def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
     """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
 
-    Runs are grouped by algorithm and environment, seeds from one folder or several together. Evaluations are the main
-    line of a group and the return in training a thin one beside it, or the main line where nothing was evaluated. With
-    two seeds or more the main line is their mean, in a band that is its 95 % bootstrap interval. `key` draws one other
-    metric instead, like `"train/entropy"`.
+    Runs of one algorithm with the same settings in one environment are a group, whose seeds may lie in one folder or in
+    several; a seed that is there twice counts once, as the last folder has it. Evaluations are the main line of a group
+    and the return in training a thin one beside it, or the main line where nothing was evaluated. With two seeds or
+    more the main line is their mean, in a band that is its 95 % bootstrap interval. `key` draws one other metric
+    instead, like `"train/entropy"`.
 
     Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
     is not a run's, `MissingExtraError` without the extra `plots`.
@@ -46,6 +56,7 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
     if kind not in FORMATS:
         raise ConfigError(f"out = {str(out)!r}: must end in .{', .'.join(FORMATS)}.")
     drawing = figure(paths, key=key, title=title)
+    files.make_folder(out.parent)
     with files.replacing(out) as beside:
         drawing.savefig(beside, format=kind, dpi=160)
     return out
@@ -64,7 +75,8 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     axes = drawing.add_subplot()
     for label, curves, colour in zip(labels, groups.values(), COLOURS * len(groups), strict=False):
         for metric, seeds in curves.items():
-            _draw(axes, summary(seeds), colour, f"{label} {_word(metric)}".strip(), main=metric == next(iter(curves)))
+            line, main = summary(list(seeds.values())), metric == next(iter(curves))
+            _draw(axes, line, colour, f"{label} {_word(metric)}".strip(), main=main)
     axes.set_title(title or name, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
     axes.set_xlabel("environment steps")
     axes.set_ylabel(_word(key) if key else "episode return")
@@ -82,46 +94,57 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     return drawing
 
 
-def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[tuple[str, str], dict[str, list[Curve]]]:
-    """By algorithm and environment: one curve a seed for each of `metrics` that the group has."""
-    groups: dict[tuple[str, str], dict[str, list[Curve]]] = {}
+def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
+    """One curve a seed for each of `metrics` that a group has."""
+    groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:
         rows = log.read(path / "metrics.jsonl")
         seen |= {name for row in rows for name in row if "/" in name}
         for metric in metrics:
-            found = [log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})]
-            found = [curve for curve in found if len(curve[0])]
+            found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
+            found = {seed: curve for seed, curve in found.items() if len(curve[0])}
             if found:
-                groups.setdefault(identity(path), {}).setdefault(metric, []).extend(found)
+                groups.setdefault(identity(path), {}).setdefault(metric, {}).update(found)
+    if not paths:
+        raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
     if not groups:
-        where = ", ".join(map(str, paths)) or "an empty list of runs"
+        where = ", ".join(map(str, paths))
         raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet. {nearest(metrics[0], seen)}")
     # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
 
 
-def identity(path: Path) -> tuple[str, str]:
-    """Algorithm and environment of a run by its config.json; what is not there is called by the folder's name, or
-    nothing."""
+def identity(path: Path) -> Group:
+    """What a run is by its config.json; what is not there is called by the folder's name, or nothing."""
     try:
         config = files.read_json(path / "config.json")
     except CheckpointError:
-        return path.name, ""
+        return Group(path.name)
     config = config if isinstance(config, dict) else {}
-    return _algorithm(config.get("algorithm")) or path.name, str(config.get("env") or "")
+    algorithm = config.get("algorithm")
+    settings = {**_flat(algorithm), "num_envs": str(config.get("num_envs"))}
+    return Group(_algorithm(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
 
 
-def names(groups: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
     """A title of what all groups share, and a label for each of what they do not."""
-    algorithms, envs = ({group[i] for group in groups} for i in (0, 1))
-    if len(groups) == 1:
-        return " on ".join(filter(None, groups[0])), [""]
-    if len(envs) == 1:
-        return groups[0][1], [algorithm for algorithm, _ in groups]
-    if len(algorithms) == 1:
-        return groups[0][0], [env for _, env in groups]
-    return "Learning curves", [" on ".join(filter(None, group)) for group in groups]
+    algorithms, envs = {group.algorithm for group in groups}, {group.env for group in groups}
+    shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
+    title = " on ".join(filter(None, shared))
+
+    def label(group: Group) -> str:
+        alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
+        differ = [
+            f"{name.rpartition('.')[2]}={value}"
+            for name, value in group.settings
+            if any(other.get(name) != value for other in alike)
+        ]
+        name = group.algorithm if len(algorithms) > 1 else ""
+        env = group.env if len(envs) > 1 else ""
+        return " ".join(filter(None, [name, "on" if name and env else "", env, ", ".join(differ)]))
+
+    return title or "Learning curves", [label(group) for group in groups]
 
 
 def summary(curves: Sequence[Curve]) -> Line:
@@ -162,6 +185,14 @@ def _draw(axes: Any, line: Line, colour: str, label: str, *, main: bool) -> None
 def _word(metric: str) -> str:
     words = {EVALUATION: "evaluation", TRAINING: "training"}
     return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
+
+
+def _flat(node: Any, at: str = "") -> dict[str, str]:
+    """The values of nested objects of config.json by their paths."""
+    if not isinstance(node, dict):
+        return {at: str(node)}
+    parts = [_flat(value, f"{at}.{name}" if at else name) for name, value in node.items()]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _algorithm(node: Any) -> str:

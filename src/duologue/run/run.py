@@ -19,7 +19,7 @@ from duologue.loops.state import LoopState, key_for, run_key
 from duologue.run import checkpoint, config, files, rows
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
-from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan
+from duologue.run.plan import EnvSource, Plan, check_arguments, gradient_steps, horizon, make_plan
 from duologue.run.session import Callback, Session
 from duologue.types import Box, Dict, Discrete, Obs, PyTree, Space
 
@@ -139,9 +139,11 @@ def load(
     plan = read_plan(path, algorithm)
     if which not in ("latest", "best"):
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
+    if which == "best" and not (path / "checkpoints" / "best").is_dir():
+        raise CheckpointError(f"{path} has no best checkpoint: it was trained without evaluate_every.")
     found, warnings = checkpoint.latest(path / "checkpoints" / which)
     for warning in warnings:
-        Console(stderr=True).print(warning, style="yellow")
+        Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
     keys = [run_key(seed) for seed in range(plan.seed, plan.seed + plan.seeds)]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
@@ -163,10 +165,13 @@ class Run:
     env: EnvSource | None = None
     """The Python object its environments come from, where that is not an id."""
 
-    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
-        """Play `episodes` episodes with the test policy, in environments of their own."""
+    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False) -> Evaluation:
+        """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
+        training."""
         source = self.env if env is None else env
-        with evaluator(self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate") as evaluate:
+        with evaluator(
+            self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
+        ) as evaluate:
             return evaluate(self.state)
 
     def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
@@ -212,10 +217,12 @@ class Runs(Sequence[Run]):
         one = jax.tree.map(lambda x: x[index], self.state)
         return Run(self.path, self.plan, self.plan.seed + index % len(self), self.step, one, self.env)
 
-    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None) -> Evaluation:
-        """Play `episodes` episodes with each seed's test policy; the interval is over seeds."""
+    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False) -> Evaluation:
+        """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        with evaluator(self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate") as evaluate:
+        with evaluator(
+            self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore
+        ) as evaluate:
             return evaluate(self.state)
 
     resume = Run.resume
@@ -238,7 +245,8 @@ def ended_schedules(plan: Plan) -> list[str]:
     updates = horizon(plan.algorithm)
     if updates is None:
         return []
-    end = updates * plan.num_envs * plan.algorithm.experience.rollout_length
+    rollout = plan.num_envs * plan.algorithm.experience.rollout_length
+    end = updates * rollout // gradient_steps(plan.algorithm)
     note = (
         f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
         "nothing more is learned. It was made for the length planned first; to change it, train anew."
@@ -248,7 +256,8 @@ def ended_schedules(plan: Plan) -> list[str]:
 
 def new_folder(plan: Plan) -> Path:
     """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
-    parent = Path("runs") / plan.name.lower() / "".join(c if c.isalnum() or c in "-._" else "-" for c in plan.env)
+    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in plan.env).strip("-")
+    parent = Path("runs") / plan.name.lower() / env
     return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
 
 
@@ -263,7 +272,7 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     array = np.asarray(obs, dtype)
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
         raise ConfigError(
-            f"An observation of this run has shape {shape}, or (n, *{shape}) in a batch; got {array.shape}."
+            f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
         )
     single = array.ndim == len(shape)
     if isinstance(space, Discrete):

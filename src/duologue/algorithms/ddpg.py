@@ -1,0 +1,99 @@
+"""DDPG, the deep deterministic policy gradient.
+
+Lillicrap et al. (2016), *Continuous Control with Deep Reinforcement Learning*, arXiv:1509.02971: one critic, one
+deterministic actor, a slow copy of each. It is TD3 without its three changes. The noise on actions is uncorrelated
+(the paper's Ornstein-Uhlenbeck process gains nothing, Fujimoto et al., 2018).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.algorithms.td3 import TD3State, actor_loss, critic_loss, noisy
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from duologue.heads import bounded_box, bounds
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import first_row, n_step_target
+from duologue.types import EnvSpec, Experience, Metrics, Transition
+
+
+class DDPG(AbstractAlgorithm[TD3State]):
+    """Deep deterministic policy gradient (Lillicrap et al., 2016).
+
+    Bounded Box actions; vector, image and Dict observations.
+    """
+
+    actor_learning_rate: LearningRate = 1e-3
+    """η of the actor, a number or a `Linear` schedule (the paper has 1e-4)."""
+    critic_learning_rate: LearningRate = 1e-3
+    """η of the critic."""
+    exploration_noise: NonNegative = 0.1
+    """σ of the noise on actions while training, in half-ranges of the box."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the targets follow at each update (the paper has 0.001)."""
+    n_step: PositiveInt = 1
+    """Rewards in a target before it bootstraps."""
+    batch_size: PositiveInt = 256
+    """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept."""
+    learning_starts: NonNegativeInt = 100
+    """Environment steps before the first update."""
+    start_steps: NonNegativeInt = 100
+    """Environment steps with uniformly random actions."""
+    rollout_length: PositiveInt = 1
+    """Steps of each environment between updates."""
+    updates: PositiveInt = 1
+    """Updates after each rollout."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds actor and critic: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed(self)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
+        of_actor, of_critic = jax.random.split(key)
+        actor = self.networks.deterministic_actor(spec, key=of_actor)
+        critic = self.networks.critics(spec, 1, key=of_critic)
+        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        critic_opt = Adam().build(self.critic_learning_rate).init(critic)  # pyright: ignore[reportArgumentType]
+        target_actor, target_critic = jax.tree.map(jnp.copy, (actor, critic))
+        return TD3State(
+            actor, critic, target_actor, target_critic, bounds(bounded_box(spec.action)), actor_opt, critic_opt
+        )
+
+    def act(
+        self, state: TD3State, carry: None, obs: Array, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        action = state.actor(obs)
+        return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry
+
+    def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
+        """One step of the critic, the actor and the targets, in this order, on sequences `[N, n]`."""
+        obs, action = first_row(batch)
+        critic, critic_opt, metrics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+            obs, action, self._target(state, batch), name="critic_",
+        )  # fmt: skip
+        actor, actor_opt, of_actor = gradient_step(
+            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), critic, obs,
+            name="actor_",
+        )  # fmt: skip
+        target_actor = polyak(state.target_actor, actor, self.tau)
+        target_critic = polyak(state.target_critics, critic, self.tau)
+        return TD3State(actor, critic, target_actor, target_critic, state.bounds, actor_opt, critic_opt), {
+            **metrics,
+            **of_actor,
+        }
+
+    def _target(self, state: TD3State, batch: Transition) -> Float[Array, " N"]:
+        """y = r + γ Q̄(s', μ̄(s'))."""
+        next_value = state.target_critics(batch.next_obs, state.target_actor(batch.next_obs))[0]
+        return n_step_target(batch, next_value, self.discount)

@@ -1,0 +1,139 @@
+"""SAC, the soft actor-critic.
+
+Haarnoja et al. (2018b), *Soft Actor-Critic Algorithms and Applications*, arXiv:1812.05905: without a value network,
+with twin critics and a learned temperature. It maximises return and entropy together, E[Σ γᵗ (rₜ + α H(π(·|sₜ)))].
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.distributions import TanhNormal
+from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import first_row, n_step_target
+from duologue.statistics import described
+from duologue.temperature import AbstractTemperature, Learned
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Actor: TypeAlias = Callable[[Obs], TanhNormal]
+Critics: TypeAlias = Callable[[Obs, Array], Array]
+
+
+class SACState(eqx.Module):
+    actor: Actor
+    critics: Critics
+    target_critics: Critics
+    temperature: PyTree
+    actor_opt: PyTree
+    critic_opt: PyTree
+
+
+def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
+    """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smaller of the critics."""
+    return jnp.min(q, axis=0) - alpha * log_prob
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """J_Q = Σᵢ E[½ (Qᵢ(s, a) − y)²] (eq. 5)."""
+    q = critics(obs, action)
+    loss = jnp.sum(jnp.mean(0.5 * (q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+def actor_loss(
+    actor: Actor, critics: Critics, alpha: Float[Array, ""], obs: Obs, key: Array
+) -> tuple[Float[Array, ""], Metrics]:
+    """J_π = E[α log π(ã|s) − minᵢ Qᵢ(s, ã)], with ã ~ π(·|s) reparameterised (eq. 9)."""
+    action, log_prob = actor(obs).sample_and_log_prob(key)
+    loss = -jnp.mean(soft_value(critics(obs, action), log_prob, alpha))
+    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+
+
+class SAC(AbstractAlgorithm[SACState]):
+    """Soft actor-critic with twin critics and a learned temperature (Haarnoja et al., 2018b).
+
+    Bounded Box actions; vector, image and Dict observations.
+    """
+
+    actor_learning_rate: LearningRate = 3e-4
+    """η of the actor, a number or a `Linear` schedule."""
+    critic_learning_rate: LearningRate = 3e-4
+    """η of the critics."""
+    alpha: AbstractTemperature = Learned()
+    """α, weight of the entropy: `Learned` or `Fixed`."""
+    target_entropy: float | None = None
+    """H̄ that a learned α keeps the policy's entropy at; None for −|A|, minus the number of action dimensions."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the target critics follow at each update."""
+    n_step: PositiveInt = 1
+    """Rewards in a target before it bootstraps."""
+    batch_size: PositiveInt = 256
+    """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept."""
+    learning_starts: NonNegativeInt = 100
+    """Environment steps before the first update."""
+    start_steps: NonNegativeInt = 100
+    """Environment steps with uniformly random actions."""
+    rollout_length: PositiveInt = 1
+    """Steps of each environment between updates."""
+    updates: PositiveInt = 1
+    """Updates after each rollout."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds actor and critics: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed(self)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> SACState:
+        of_actor, of_critics = jax.random.split(key)
+        actor = self.networks.squashed_actor(spec, key=of_actor)
+        critics = self.networks.critics(spec, 2, key=of_critics)
+        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
+        return SACState(actor, critics, target, self.alpha.init(), actor_opt, critic_opt)
+
+    def act(
+        self, state: SACState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.actor(obs)
+        return policy.sample(key) if explore else policy.mode(), {}, carry
+
+    def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
+        """One step of critics, actor and temperature, in this order, on sequences `[N, n]`."""
+        of_target, of_actor = jax.random.split(key)
+        alpha = self.alpha.alpha(state.temperature)
+
+        next_action, next_log_prob = state.actor(batch.next_obs).sample_and_log_prob(of_target)
+        next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)
+        target = n_step_target(batch, next_value, self.discount)
+
+        obs, action = first_row(batch)
+        critics, critic_opt, of_critics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+            obs, action, target, name="critic_",
+        )  # fmt: skip
+        actor, actor_opt, of_actors = gradient_step(
+            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
+            critics, alpha, obs, of_actor, name="actor_",
+        )  # fmt: skip
+        entropy = -action.shape[-1] if self.target_entropy is None else self.target_entropy
+        temperature, of_alpha = self.alpha.update(state.temperature, of_actors["log_prob_mean"], entropy)
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}
+        return SACState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics

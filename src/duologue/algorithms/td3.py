@@ -1,0 +1,155 @@
+"""TD3, the twin delayed deep deterministic policy gradient.
+
+Fujimoto et al. (2018), *Addressing Function Approximation Error in Actor-Critic Methods*, arXiv:1802.09477: DDPG with
+three changes, each a line here: the smaller of two critics, smoothed target actions, and an actor that moves once for
+`policy_delay` steps of the critics.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from duologue.heads import bounded_box, bounds
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import first_row, n_step_target
+from duologue.statistics import described
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Actor: TypeAlias = Callable[[Obs], Array]
+Critics: TypeAlias = Callable[[Obs, Array], Array]
+
+
+class TD3State(eqx.Module):
+    actor: Actor
+    critics: Critics
+    target_actor: Actor
+    target_critics: Critics
+    bounds: tuple[Float[Array, " d"], Float[Array, " d"]]
+    """Low and high of the actions: nothing that is learned."""
+    actor_opt: PyTree
+    critic_opt: PyTree
+
+
+def noisy(
+    action: Float[Array, "*batch d"], bounds: tuple[Array, Array], key: Array, *, noise: float, clip: float = jnp.inf
+) -> Float[Array, "*batch d"]:
+    """a + h clip(ε, −c, c), ε ~ N(0, σ²), back inside the box; σ and c are in half-ranges h."""
+    low, high = (jnp.broadcast_to(bound, action.shape) for bound in bounds)
+    epsilon = jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)
+    return jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L = Σᵢ E[(Qᵢ(s, a) − y)²]."""
+    q = critics(obs, action)
+    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+def actor_loss(actor: Actor, critics: Critics, obs: Obs) -> tuple[Float[Array, ""], Metrics]:
+    """J = −E[Q₁(s, μ(s))]: the first critic alone, as in the paper."""
+    loss = -jnp.mean(critics(obs, actor(obs))[0])
+    return loss, {"actor_loss": loss}
+
+
+class TD3(AbstractAlgorithm[TD3State]):
+    """Twin delayed deep deterministic policy gradient (Fujimoto et al., 2018).
+
+    Bounded Box actions; vector, image and Dict observations.
+    """
+
+    actor_learning_rate: LearningRate = 1e-3
+    """η of the actor, a number or a `Linear` schedule."""
+    critic_learning_rate: LearningRate = 1e-3
+    """η of the critics."""
+    exploration_noise: NonNegative = 0.1
+    """σ of the noise on actions while training, in half-ranges of the box."""
+    target_noise: NonNegative = 0.2
+    """σ̃ of the noise on target actions, in half-ranges."""
+    target_noise_clip: NonNegative = 0.5
+    """c, where that noise is clipped."""
+    policy_delay: PositiveInt = 2
+    """D, steps of the critics for one of the actor and the targets."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the targets follow at each of their steps."""
+    n_step: PositiveInt = 1
+    """Rewards in a target before it bootstraps."""
+    batch_size: PositiveInt = 256
+    """N, transitions of a critic step."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept."""
+    learning_starts: NonNegativeInt = 100
+    """Environment steps before the first update."""
+    start_steps: NonNegativeInt = 100
+    """Environment steps with uniformly random actions."""
+    rollout_length: PositiveInt = 2
+    """Steps of each environment between updates; the same as `policy_delay` makes one critic step a step."""
+    updates: PositiveInt = 1
+    """Updates after each rollout, of `policy_delay` critic steps each."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds actor and critics: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed(self, batches_per_update=self.policy_delay)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
+        of_actor, of_critics = jax.random.split(key)
+        actor = self.networks.deterministic_actor(spec, key=of_actor)
+        critics = self.networks.critics(spec, 2, key=of_critics)
+        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        target_actor, target_critics = jax.tree.map(jnp.copy, (actor, critics))
+        return TD3State(
+            actor, critics, target_actor, target_critics, bounds(bounded_box(spec.action)), actor_opt, critic_opt
+        )
+
+    def act(
+        self, state: TD3State, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        action = state.actor(obs)
+        return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry
+
+    def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
+        """D steps of the critics, then one of the actor and the targets, on sequences `[D, N, n]`."""
+
+        def critic_step(both: tuple[Critics, PyTree], now: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
+            rows, key = now
+            *critics, metrics = gradient_step(
+                critic_loss, *both, Adam().build(self.critic_learning_rate),
+                *first_row(rows), self._target(state, rows, key), name="critic_",
+            )  # fmt: skip
+            return tuple(critics), metrics
+
+        keys = jax.random.split(key, self.policy_delay)
+        (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
+        obs, _ = first_row(jax.tree.map(lambda x: x[-1], batch))
+        actor, actor_opt, of_actor = gradient_step(
+            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), critics, obs,
+            name="actor_",
+        )  # fmt: skip
+        target_actor = polyak(state.target_actor, actor, self.tau)
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        metrics = {**jax.tree.map(jnp.mean, metrics), **of_actor}
+        return TD3State(actor, critics, target_actor, target_critics, state.bounds, actor_opt, critic_opt), metrics
+
+    def _target(self, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:
+        """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c)."""
+        action = noisy(
+            state.target_actor(batch.next_obs), state.bounds, key, noise=self.target_noise, clip=self.target_noise_clip
+        )
+        next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
+        return n_step_target(batch, next_value, self.discount)

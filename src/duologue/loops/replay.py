@@ -1,0 +1,123 @@
+"""Learning, the same in every loop: from the rollout, from the ring, or from both."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.errors import ConfigError
+from duologue.replay import ring as rings
+from duologue.replay.ring import Ring
+from duologue.types import Box, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
+
+
+class Learned(NamedTuple):
+    """What comes of one rollout: the learner, the ring, and the sums of the metrics of so many updates."""
+
+    learner: PyTree
+    ring: Ring | None
+    metrics: Metrics
+    updates: Int[Array, ""]
+
+
+def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Ring | None:
+    """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
+    replay = algorithm.experience.replay
+    if replay is None:
+        return None
+    example = transition_shape(algorithm, learner, carry, obs)
+    return rings.init(example, rows(algorithm, example.reward.shape[0]))
+
+
+def transition_shape(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Transition:
+    """One step `[B]` as `jax.ShapeDtypeStruct`."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action, extras, _ = jax.eval_shape(
+        lambda *args: algorithm.act(*args[:3], key=args[3], explore=True), learner, carry, obs, key
+    )
+    obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), obs)
+    number = jax.ShapeDtypeStruct(action.shape[:1], np.float32)
+    flag = jax.ShapeDtypeStruct(action.shape[:1], np.bool_)
+    return Transition(obs, action, number, flag, flag, obs, extras)
+
+
+def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
+    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts."""
+    length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
+    assert replay is not None
+    whole = replay.capacity // (num_envs * length) * length
+    if whole < max(length, replay.sequence_length or 1):
+        raise ConfigError(
+            f"replay capacity = {replay.capacity:,}: must hold one rollout and one sequence at least, here "
+            f"{num_envs * max(length, replay.sequence_length or 1):,} transitions."
+        )
+    return whole
+
+
+def learn(
+    algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, rollout: Transition,
+    *, key: Key[Array, ""], steps: Int[Array, ""],
+) -> Learned:  # fmt: skip
+    """Learn from a rollout `[T, B]` that ends after `steps` environment steps."""
+    experience = algorithm.experience
+    updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
+    if experience.learn_from_rollout:
+        learner, metrics = algorithm.update(learner, rollout, key=key)
+    else:
+        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics_shape(algorithm, learner, ring))
+    replay = experience.replay
+    if replay is None or ring is None:
+        return Learned(learner, ring, metrics, updates)
+    ring = rings.add(ring, rollout)
+    # Traced, and so the loop below is one that XLA does not fuse with the write above.
+    more = jnp.where(steps >= replay.learning_starts, replay.updates, 0)
+
+    def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
+        of_batch, of_update = jax.random.split(jax.random.fold_in(key, i + 1))
+        learner, news = algorithm.update(both[0], batch(ring, replay, of_batch), key=of_update)
+        return learner, jax.tree.map(jnp.add, both[1], news)
+
+    learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
+    return Learned(learner, ring, metrics, updates + more)
+
+
+def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
+    """`[N]`, `[N, L]`, or `[D, N, …]`, as `replay` has it."""
+    if replay.batches_per_update is None:
+        return rings.sample(ring, key, replay.batch_size, replay.sequence_length)
+    count, size = replay.batches_per_update, replay.batch_size
+    drawn = rings.sample(ring, key, count * size, replay.sequence_length)
+    return jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), drawn)
+
+
+def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None) -> Metrics:
+    """The metrics of an update on a batch of `ring`, as `jax.ShapeDtypeStruct`."""
+    key, replay = jax.eval_shape(lambda: jax.random.key(0)), algorithm.experience.replay
+    assert replay is not None and ring is not None, "an algorithm learns from rollouts, from replay, or from both"
+    return jax.eval_shape(lambda *x: algorithm.update(x[0], batch(x[1], replay, x[2]), key=x[2])[1], learner, ring, key)
+
+
+def exploring(
+    algorithm: AnyAlgorithm, spec: EnvSpec, action: Array, *, key: Key[Array, ""], steps: Int[Array, ""]
+) -> Array:
+    """`action` `[B]`, or uniformly random ones during the first steps, where the algorithm wants that."""
+    replay = algorithm.experience.replay
+    if replay is None or replay.start_steps == 0:
+        return action
+    return jnp.where(steps < replay.start_steps, uniform(spec.action, action, key), action)
+
+
+def uniform(space: Space, like: Array, key: Key[Array, ""]) -> Array:
+    """Uniformly random actions in the shape and type of `like`, in environment units."""
+    match space:
+        case Discrete(n):
+            return jax.random.randint(key, like.shape, 0, n, like.dtype)
+        case MultiDiscrete(nvec):
+            return jax.random.randint(key, like.shape, 0, jnp.asarray(nvec), like.dtype)
+        case Box(low=low, high=high) if low is not None and high is not None:
+            low, high = (jnp.broadcast_to(jnp.asarray(bound, like.dtype), like.shape) for bound in (low, high))
+            return low + (high - low) * jax.random.uniform(key, like.shape, like.dtype)
+    raise ConfigError(f"start_steps: actions of {space} cannot be drawn uniformly; they have no bounds. Set it to 0.")

@@ -1,0 +1,73 @@
+"""Replay: one ring over any PyTree of transitions, time-major, so that what follows in time lies behind in memory.
+
+Pure functions of a `Ring`. Donate it: written in place, it is never copied. XLA fuses a write with a gather that
+follows in the same program into a copy of the whole ring, unless the gather stands in a loop whose length is not
+known when the program is compiled: loops sample inside `fori_loop(0, K, …)` with a traced K (`loops/replay.py`).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from duologue.types import Transition
+
+
+class Ring(eqx.Module):
+    """The newest `capacity` rows of B transitions each; row `written % capacity` is the next to be overwritten."""
+
+    data: Transition
+    """Leaves `[capacity, B, …]`."""
+    written: Int[Array, ""]
+    """Rows written so far; the ring is full from `capacity` on."""
+
+    @property
+    def capacity(self) -> int:
+        return self.data.reward.shape[0]
+
+    @property
+    def rows(self) -> Int[Array, ""]:
+        """Rows that can be read."""
+        return jnp.minimum(self.written, self.capacity)
+
+
+def init(transition: Transition, capacity: int) -> Ring:
+    """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes."""
+    data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), transition)
+    return Ring(data, jnp.zeros((), jnp.int32))
+
+
+def nbytes(transition: Transition, capacity: int) -> int:
+    """What `init` will take."""
+    return capacity * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(transition))
+
+
+def add(ring: Ring, rollout: Transition) -> Ring:
+    """Overwrite the oldest rows with `rollout`, `[T, B]`. The capacity must be a multiple of T, so that no write is cut
+    by the end of the array."""
+    length = rollout.reward.shape[0]
+    if ring.capacity % length:
+        raise ValueError(f"a ring of {ring.capacity} rows cannot be written {length} at a time")
+    start = ring.written % ring.capacity
+    data = jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0), ring.data, rollout)
+    return Ring(data, ring.written + length)
+
+
+def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
+    """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[N, L]` of `length` rows of
+    one environment, none of which crosses the write head."""
+    rows, envs = indices(ring, key, batch_size, 1 if length is None else length)
+    batch = jax.tree.map(lambda x: x[rows, envs], ring.data)
+    return jax.tree.map(lambda x: x[:, 0], batch) if length is None else batch
+
+
+def indices(
+    ring: Ring, key: Key[Array, ""], batch_size: int, length: int
+) -> tuple[Int[Array, "N L"], Int[Array, "N 1"]]:
+    """Rows and environments of uniform sequences. The oldest row is the first that can begin one."""
+    of_row, of_env = jax.random.split(key)
+    num_envs = ring.data.reward.shape[1]
+    starts = jax.random.randint(of_row, (batch_size, 1), 0, ring.rows - length + 1)
+    envs = jax.random.randint(of_env, (batch_size, 1), 0, num_envs)
+    oldest = ring.written - ring.rows
+    return (oldest + starts + jnp.arange(length)) % ring.capacity, envs

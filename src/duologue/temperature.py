@@ -1,0 +1,84 @@
+"""The weight α of the entropy: learned, or fixed.
+
+Both are used alike: `init() -> state`, `alpha(state)`, `update(state, log_prob, target_entropy) -> (state, metrics)`.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.fields import Configurable, NonNegative, Positive
+from duologue.optim import Adam, LearningRate, gradient_step
+from duologue.types import Metrics, PyTree
+
+Scalar = float | Float[Array, ""]
+
+
+def temperature_loss(
+    log_alpha: Float[Array, ""], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+) -> tuple[Float[Array, ""], Metrics]:
+    """J(α) = E[−α log π(a|s) − α H̄] (Haarnoja et al., 2018b, eq. 18): α rises while the entropy is below H̄."""
+    loss = -jnp.exp(log_alpha) * (jnp.mean(log_prob) + target_entropy)
+    return loss, {"alpha_loss": loss}
+
+
+class AbstractTemperature(Configurable):
+    """Where α comes from."""
+
+    @abstractmethod
+    def init(self) -> PyTree:
+        """What is learned; arrays only."""
+
+    @abstractmethod
+    def alpha(self, state: PyTree) -> Float[Array, ""]:
+        """α."""
+
+    @abstractmethod
+    def update(self, state: PyTree, log_prob: Float[Array, "*batch"], target_entropy: Scalar) -> tuple[PyTree, Metrics]:
+        """One step, from log-probabilities that carry no gradient to the policy."""
+
+
+class Learned(AbstractTemperature):
+    """α that keeps the entropy of the policy at its target (Haarnoja et al., 2018b, §5)."""
+
+    initial: Positive = 1.0
+    """α at the beginning."""
+    learning_rate: LearningRate = 3e-4
+    """η of log α."""
+
+    def init(self) -> tuple[Float[Array, ""], Any]:
+        log_alpha = jnp.log(jnp.asarray(self.initial, jnp.float32))
+        return log_alpha, Adam().build(self.learning_rate).init(log_alpha)
+
+    def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
+        return jnp.exp(state[0])
+
+    def update(
+        self, state: tuple[Float[Array, ""], Any], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+    ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+        log_alpha, opt_state, metrics = gradient_step(
+            temperature_loss, *state, Adam().build(self.learning_rate),
+            jax.lax.stop_gradient(log_prob), target_entropy,
+        )  # fmt: skip
+        return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+
+
+class Fixed(AbstractTemperature):
+    """α that stays; rewards scaled by 1/α say the same."""
+
+    value: NonNegative = 0.2
+    """α."""
+
+    def init(self) -> tuple[()]:
+        return ()
+
+    def alpha(self, state: tuple[()]) -> Float[Array, ""]:
+        return jnp.asarray(self.value, jnp.float32)
+
+    def update(
+        self, state: tuple[()], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+    ) -> tuple[tuple[()], Metrics]:
+        return state, {}
