@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms.catalogue import ALL
+from algorithms.catalogue import ALL, serves
 
 import duologue as dl
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete, Transition
@@ -19,7 +19,7 @@ OBSERVATIONS = {
     "image": Box((10, 10, 2), "uint8"),
     "dict": Dict({"image": Box((10, 10, 1)), "level": Discrete(4), "vector": Box((3,))}),
 }
-EACH = pytest.mark.parametrize("algorithm", ALL.values(), ids=ALL.keys())
+EACH = pytest.mark.parametrize("name", ALL)
 
 
 def drawn(space, shape, key):
@@ -37,9 +37,18 @@ def drawn(space, shape, key):
             return (100 * jax.random.uniform(key, (*shape, *inner))).astype(dtype)
 
 
-def a_rollout(algorithm, spec, key):
-    """What acting for a rollout gives, in an environment of noise."""
-    shape = algorithm.experience.rollout_length, algorithm.experience.num_envs
+def batch_shape(experience):
+    """`[T, B]`, or what replay gives."""
+    if experience.learn_from_rollout:
+        return experience.rollout_length, experience.num_envs
+    replay = experience.replay
+    several = () if replay.batches_per_update is None else (replay.batches_per_update,)
+    return (*several, replay.batch_size, *(() if replay.sequence_length is None else (replay.sequence_length,)))
+
+
+def a_batch(algorithm, spec, key):
+    """What `update` is given, from an environment of noise."""
+    shape = batch_shape(algorithm.experience)
     keys = jax.random.split(key, 6)
     return Transition(
         obs=drawn(spec.observation, shape, keys[0]),
@@ -61,7 +70,12 @@ def form(tree):
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @EACH
-def test_acting_and_updating_on_every_kind_of_space(algorithm, observation, action, key):
+def test_acting_and_updating_on_every_kind_of_space(name, observation, action, key):
+    algorithm = ALL[name]
+    if not serves(name, action):
+        with pytest.raises(dl.ConfigError, match="not served"):
+            algorithm.init(EnvSpec("noise", OBSERVATIONS[observation], ACTIONS[action]), key=key)
+        return
     if action != "discrete" and observation != "vector":
         pytest.skip("the head does not see the encoder: one observation suffices for the other actions")
     spec = EnvSpec("noise", OBSERVATIONS[observation], ACTIONS[action])
@@ -73,14 +87,15 @@ def test_acting_and_updating_on_every_kind_of_space(algorithm, observation, acti
         return algorithm.update(state, batch, key=key)
 
     state, num_envs = jax.jit(lambda key: algorithm.init(spec, key=key))(key), algorithm.experience.num_envs
-    batch = a_rollout(algorithm, spec, key)
-    obs = jax.tree.map(lambda x: x[0], batch.obs)
+    batch = a_batch(algorithm, spec, key)
+    obs = drawn(spec.observation, (num_envs,), key)
     carry = algorithm.initial_carry(num_envs)
     for explore in (True, False):
         out, extras, after = jax.jit(lambda s, c, o, e=explore: algorithm.act(s, c, o, key=key, explore=e))(
             state, carry, obs
         )
-        assert form(out) == form(batch.action[0]) and form(after) == form(carry)
+        one = jnp.zeros((num_envs, *batch.action.shape[len(batch.reward.shape) :]), batch.action.dtype)
+        assert form(out) == form(one) and form(after) == form(carry)
         assert tuple(sorted(extras)) == tuple(sorted(algorithm.experience.extras))
     first, metrics = learn(state, batch, key)
     second, again = learn(first, batch, key)
@@ -95,10 +110,11 @@ def test_acting_and_updating_on_every_kind_of_space(algorithm, observation, acti
 
 
 @EACH
-def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(algorithm, key):
-    spec = EnvSpec("noise", Box((5,)), Discrete(3))
+def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(name, key):
+    algorithm, action = ALL[name], next(kind for kind in ACTIONS if serves(name, kind))
+    spec = EnvSpec("noise", Box((5,)), ACTIONS[action])
     init = jax.jit(lambda key: algorithm.init(spec, key=key))
-    batches = jax.tree.map(lambda *x: jnp.stack(x), *(a_rollout(algorithm, spec, jax.random.key(k)) for k in range(3)))
+    batches = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(algorithm, spec, jax.random.key(k)) for k in range(3)))
     scanned, _ = jax.jit(lambda s: jax.lax.scan(lambda s, b: algorithm.update(s, b, key=key), s, batches))(init(key))
     looped, update = init(key), jax.jit(lambda s, b: algorithm.update(s, b, key=key))
     for k in range(3):
@@ -113,7 +129,7 @@ def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(algorithm, key):
 
 def test_a_field_can_be_swept_by_vmap(key, unchecked):
     spec = EnvSpec("noise", Box((5,)), Discrete(3))
-    batch = a_rollout(ALL["a2c"], spec, key)
+    batch = a_batch(ALL["a2c"], spec, key)
 
     def norm_after(rate):
         algorithm = dl.A2C(learning_rate=rate, networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
@@ -131,7 +147,7 @@ def test_a_masked_action_is_never_taken(key):
     """`obs["action_mask"]` reaches the policy, in training and in testing, and is not observed."""
     spec = EnvSpec("masked", Dict({"x": Box((2,)), ACTION_MASK: Box((4,), "int8")}), Discrete(4))
     obs = {"x": jax.random.normal(key, (500, 2)), ACTION_MASK: jnp.tile(jnp.array([0, 1, 0, 1], jnp.int8), (500, 1))}
-    for algorithm in ALL.values():
+    for algorithm in (ALL[name] for name in ALL if serves(name, "discrete")):
         state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(500)
         for explore in (True, False):
             action, _, _ = algorithm.act(state, carry, obs, key=key, explore=explore)

@@ -19,7 +19,7 @@ from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
-from duologue.temperature import AbstractTemperature, Learned
+from duologue.temperature import Fixed, Learned
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
@@ -68,7 +68,7 @@ class SAC(AbstractAlgorithm[SACState]):
     """η of the actor, a number or a `Linear` schedule."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
-    alpha: AbstractTemperature = Learned()
+    alpha: Learned | Fixed = Learned()
     """α, weight of the entropy: `Learned` or `Fixed`."""
     target_entropy: float | None = None
     """H̄ that a learned α keeps the policy's entropy at; None for −|A|, minus the number of action dimensions."""
@@ -132,7 +132,7 @@ class SAC(AbstractAlgorithm[SACState]):
             actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
             critics, alpha, obs, of_actor, name="actor_",
         )  # fmt: skip
-        entropy = -action.shape[-1] if self.target_entropy is None else self.target_entropy
+        entropy = -float(action.shape[-1]) if self.target_entropy is None else self.target_entropy
         temperature, of_alpha = self.alpha.update(state.temperature, of_actors["log_prob_mean"], entropy)
         target_critics = polyak(state.target_critics, critics, self.tau)
         metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}

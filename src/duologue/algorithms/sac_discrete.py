@@ -19,7 +19,7 @@ from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
-from duologue.temperature import AbstractTemperature, Learned
+from duologue.temperature import Fixed, Learned
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Categorical]
@@ -68,7 +68,7 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
     """η of the actor, a number or a `Linear` schedule."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
-    alpha: AbstractTemperature = Learned()
+    alpha: Learned | Fixed = Learned()
     """α, weight of the entropy: `Learned` or `Fixed`."""
     target_entropy_fraction: Fraction = 0.98
     """Of log |A|, the largest entropy: H̄ that a learned α keeps the policy's entropy at."""

@@ -11,7 +11,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.errors import ConfigError
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
-from duologue.types import Box, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
+from duologue.types import Box, Dict, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
 
 
 class Learned(NamedTuple):
@@ -30,6 +30,42 @@ def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs
         return None
     example = transition_shape(algorithm, learner, carry, obs)
     return rings.init(example, rows(algorithm, example.reward.shape[0]))
+
+
+def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
+    """Bytes of the rings of all seeds. Raises `ConfigError` for a replay that cannot work."""
+    experience = algorithm.experience
+    replay = experience.replay
+    if replay is None:
+        return 0
+    if replay.batch_size > replay.capacity:
+        raise ConfigError(
+            f"batch_size = {replay.batch_size:,}: must be at most the replay's capacity, {replay.capacity:,}."
+        )
+    if replay.start_steps and experience.extras:
+        raise ConfigError(
+            f"start_steps = {replay.start_steps:,}: must be 0 here, for the algorithm learns from what its policy knew "
+            f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
+        )
+    learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
+    obs = jax.eval_shape(lambda: empty(spec.observation, num_envs))
+    example = transition_shape(algorithm, learner, algorithm.initial_carry(num_envs), obs)
+    if replay.start_steps:
+        jax.eval_shape(lambda: uniform(spec.action, jnp.zeros(example.action.shape), jax.random.key(0)))
+    return seeds * rings.nbytes(example, rows(algorithm, num_envs))
+
+
+def empty(space: Space, num_envs: int) -> Obs:
+    """Observations of zeros."""
+    match space:
+        case Dict(spaces):
+            return {name: empty(part, num_envs) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            return jnp.zeros((num_envs, *shape), dtype)
+        case Discrete():
+            return jnp.zeros(num_envs, jnp.int32)
+        case MultiDiscrete(nvec):
+            return jnp.zeros((num_envs, len(nvec)), jnp.int32)
 
 
 def transition_shape(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Transition:

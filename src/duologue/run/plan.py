@@ -1,6 +1,7 @@
 """What a run is: the arguments of `train` with every default filled in, checked, and written to config.json."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make
 from duologue.errors import ConfigError
 from duologue.fields import Range, mismatch
+from duologue.loops.replay import memory
 from duologue.loops.state import run_key
 from duologue.optim import Linear
 from duologue.types import Box, Dict, EnvSpec, Space
@@ -122,7 +124,22 @@ def make_plan(
     )
     # Refuses spaces that the algorithm cannot serve, before anything is made.
     jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
+    needed, there = memory(plan.algorithm, plan.spec, num_envs, seeds), physical_memory()
+    if needed > there:
+        raise ConfigError(
+            f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "
+            "Give a smaller replay_capacity, or fewer seeds."
+        )
     return plan, envs
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_words(nbytes: int) -> str:
+    return f"{nbytes / 2**30:,.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:,.1f} MiB"
 
 
 def check_arguments(**arguments: Any) -> None:

@@ -16,12 +16,13 @@ from rich.console import Console
 from duologue.envs import AbstractHostEnvs
 from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host
+from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
 from duologue.run import checkpoint, files
 from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluate, Evaluation, evaluator
 from duologue.run.log import JsonLines, Logger, TensorBoard
-from duologue.run.plan import Envs, EnvSource, Plan, is_compiled
+from duologue.run.plan import Envs, EnvSource, Plan, in_words, is_compiled
 from duologue.run.signals import Interruption
 
 Callback = Callable[[int, Mapping[str, np.ndarray | np.float64]], bool | None]
@@ -84,6 +85,8 @@ class Session:
         plan = self.plan
         saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
         step, stop, began = start, False, time.perf_counter()
+        if kept := memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds):
+            shown.note(f"replay: up to {in_words(kept)} of memory")
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         chunks = self.loop.run(
             plan.algorithm, self.envs, state, steps=plan.steps, interval=plan.log_every, interrupted=interruption
