@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         if not options.table:
-            prepare_jax()
+            prepare_jax(TASKS[0].algorithm)
             run_cells(cells, out=OUT, runs=RUNS, command=COMMAND)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)

@@ -30,7 +30,7 @@ TINY = ["train", "a2c", "probe/both", "--steps", "120", "--log-every", "24", "--
 def _as_a_user(unchecked, tmp_path, monkeypatch):
     """In an empty folder, with JAX as the tests have set it up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda seeds=1: None)
+    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
     """`(folder, what was shown)` of a tiny run."""
     path, out = tmp_path_factory.mktemp("cli") / "run", io.StringIO()
     with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda seeds=1: None)
+        patch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
         assert cli.run([*TINY, "--run-dir", str(path), "--final-episodes", "4", "--evaluate-every", "48"]) == 0
     return path, out.getvalue()
 

@@ -94,8 +94,8 @@ def run_train(arguments: list[str]) -> int:
         for path, setting in settings.items():
             print(f"{path} = {setting.value!r}  ({setting.source})")
         return 0
-    prepare_jax(command.seeds)
     algorithm: AbstractAlgorithm = command.algorithm
+    prepare_jax(algorithm, command.seeds)
     if command.normalize_obs or command.normalize_reward:
         algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
     options = {
@@ -132,7 +132,8 @@ def finish(agent: Run | Runs, episodes: int) -> int:
 
 
 def run_evaluate(command: Evaluate) -> int:
-    prepare_jax(read_plan(command.run).seeds)
+    plan = read_plan(command.run)
+    prepare_jax(plan.algorithm, plan.seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold green]score[/]   {agent.evaluate(episodes=command.episodes, explore=command.explore)}")
@@ -141,7 +142,8 @@ def run_evaluate(command: Evaluate) -> int:
 
 
 def run_resume(command: Resume) -> int:
-    prepare_jax(read_plan(command.run).seeds)
+    plan = read_plan(command.run)
+    prepare_jax(plan.algorithm, plan.seeds)
     return finish(resume(command.run, steps=command.steps), 100)
 
 
@@ -183,14 +185,15 @@ def cells(path: Path) -> list[str]:
     return [plan.name, plan.env, f"{step:,} / {plan.steps:,}", str(plan.seeds), last]
 
 
-def prepare_jax(seeds: int = 1) -> None:
+def prepare_jax(algorithm: AbstractAlgorithm, seeds: int = 1) -> None:
     """A private cache of compiled programs, and a CPU device for each seed as far as the cores go.
 
     The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it off. Whoever
     can write there can run code, so it belongs to the user alone.
     """
-    # An on-policy agent waits for each update before it acts: another thread to run it on only costs the hand-over.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # An agent with small networks waits for each update before it acts: another thread to run it on only costs the
+    # hand-over. The updates of replay are long enough to gain from it.
+    jax.config.update("jax_cpu_enable_async_dispatch", algorithm.experience.replay is not None)
     if seeds > 1:
         jax.config.update("jax_num_cpu_devices", max(n for n in range(1, (os.cpu_count() or 1) + 1) if seeds % n == 0))
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
