@@ -54,6 +54,8 @@ EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
 KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
 POWER_CUT = ("run/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
 
+SAC, TD3 = "algorithms/test_sac.py", "algorithms/test_td3.py"
+
 MUTANTS = [
     # Returns and advantages.
     Mutant(
@@ -386,6 +388,205 @@ MUTANTS = [
     Mutant(
         "strided arrays are written as they lie", "run/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",
         ("run/test_files.py::test_arrays_of_every_layout_come_back_as_they_were",),
+    ),
+    # Replay: SAC, TD3 and their kin.
+    Mutant(
+        'polyak runs backwards', 'optim.py',
+        '(1 - tau) * old + tau * new',
+        'tau * old + (1 - tau) * new',
+        (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
+    ),
+    Mutant(
+        "TD3's targets move with every critic step's actor of before", 'algorithms/td3.py',
+        'polyak(state.target_actor, actor, self.tau)',
+        'polyak(state.target_actor, state.actor, self.tau)',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        "SACDiscrete's actor ascends (sign)", 'algorithms/sac_discrete.py',
+        'loss = -jnp.mean(soft_value(q, policy, alpha))',
+        'loss = jnp.mean(soft_value(q, policy, alpha))',
+        (f'{SAC}::test_the_discrete_version_finds_the_soft_optimal_values_from_any_beginning',),
+    ),
+    Mutant(
+        "SAC's entropy is left out of the target", 'algorithms/sac.py',
+        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)',
+        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, 0.0 * alpha)',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'SAC bootstraps from the online critics', 'algorithms/sac.py',
+        'soft_value(state.target_critics(',
+        'soft_value(state.critics(',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'SAC takes the larger critic', 'algorithms/sac.py',
+        'jnp.min(q, axis=0) - alpha',
+        'jnp.max(q, axis=0) - alpha',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SAC's actor and target share their noise", 'algorithms/sac.py',
+        'critics, alpha, obs, of_actor, name',
+        'critics, alpha, obs, of_target, name',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SAC's actor follows the critics of before", 'algorithms/sac.py',
+        '            critics, alpha, obs, of_actor, name',
+        '            state.critics, alpha, obs, of_actor, name',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'the target entropy has the wrong sign', 'algorithms/sac.py',
+        'entropy = -float(action.shape[-1])',
+        'entropy = float(action.shape[-1])',
+        (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
+    ),
+    Mutant(
+        'the target critics follow those of before', 'algorithms/sac.py',
+        'polyak(state.target_critics, critics, self.tau)',
+        'polyak(state.target_critics, state.critics, self.tau)',
+        (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
+    ),
+    Mutant(
+        'the temperature moves the wrong way', 'temperature.py',
+        'loss = -jnp.exp(log_alpha)',
+        'loss = jnp.exp(log_alpha)',
+        (f'{SAC}::test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it',),
+    ),
+    Mutant(
+        'the temperature starts at its logarithm', 'temperature.py',
+        'log_alpha = jnp.log(jnp.asarray(self.initial, jnp.float32))',
+        'log_alpha = jnp.asarray(self.initial, jnp.float32)',
+        (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
+    ),
+    Mutant(
+        "SACv1's actor takes the smaller critic", 'algorithms/sac_v1.py',
+        'critics(obs, action)[0])',
+        'jnp.min(critics(obs, action), axis=0))',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACv1's critics bootstrap from the fast value", 'algorithms/sac_v1.py',
+        'n_step_target(batch, state.target_value(batch.next_obs)',
+        'n_step_target(batch, state.value(batch.next_obs)',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACv1's value takes the buffer's action", 'algorithms/sac_v1.py',
+        'target = soft_value(state.critics(obs, drawn)',
+        'target = soft_value(state.critics(obs, action)',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACDiscrete's soft value has no entropy", 'algorithms/sac_discrete.py',
+        'axis=-1) + alpha * policy.entropy()',
+        'axis=-1)',
+        (f'{SAC}::test_soft_value_iteration_is_the_fixed_point_of_the_discrete_version',),
+    ),
+    Mutant(
+        "SACDiscrete's value takes the smaller critic in all", 'algorithms/sac_discrete.py',
+        'jnp.sum(policy.probs * jnp.min(q, axis=0), axis=-1)',
+        'jnp.min(jnp.sum(policy.probs[None] * q, axis=-1), axis=0)',
+        (f'{SAC}::test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action',),
+    ),
+    Mutant(
+        'the target entropy is of |A| and not of its logarithm', 'algorithms/sac_discrete.py',
+        'jnp.log(jnp.asarray(q.shape[-1], q.dtype))',
+        'jnp.asarray(q.shape[-1], q.dtype)',
+        (f'{SAC}::test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys',),
+    ),
+    Mutant(
+        "TD3's target noise is not clipped", 'algorithms/td3.py',
+        'jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)',
+        'noise * jax.random.normal(key, action.shape)',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's noise is not scaled by the box", 'algorithms/td3.py',
+        'action + 0.5 * (high - low) * epsilon',
+        'action + epsilon',
+        (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
+    ),
+    Mutant(
+        "TD3's noisy action leaves the box", 'algorithms/td3.py',
+        'jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)',
+        'action + 0.5 * (high - low) * epsilon',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's actor takes the smaller critic", 'algorithms/td3.py',
+        'critics(obs, actor(obs))[0])',
+        'jnp.min(critics(obs, actor(obs)), axis=0))',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'TD3 takes the larger critic', 'algorithms/td3.py',
+        'next_value = jnp.min(',
+        'next_value = jnp.max(',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's target acts by the fast actor", 'algorithms/td3.py',
+        'state.target_actor(batch.next_obs), state.bounds',
+        'state.actor(batch.next_obs), state.bounds',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's critic steps share one key", 'algorithms/td3.py',
+        'self._target(state, rows, key), name',
+        'self._target(state, rows, keys[0]), name',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        "TD3's actor learns from the first batch", 'algorithms/td3.py',
+        'lambda x: x[-1], batch',
+        'lambda x: x[0], batch',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        'TD3 acts without noise', 'algorithms/td3.py',
+        'noise=self.exploration_noise) if explore else action',
+        'noise=0.0) if explore else action',
+        (f'{TD3}::test_acting_adds_noise_only_while_exploring',),
+    ),
+    Mutant(
+        "DDPG's target acts by the fast actor", 'algorithms/ddpg.py',
+        'state.target_critics(batch.next_obs, state.target_actor(batch.next_obs))',
+        'state.target_critics(batch.next_obs, state.actor(batch.next_obs))',
+        (f'{TD3}::test_ddpg_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'log sigma is not clipped', 'heads.py',
+        'jnp.exp(jnp.clip(log_std, *LOG_STD))',
+        'jnp.exp(log_std)',
+        (f'{TD3}::test_log_sigma_is_clipped_and_all_is_finite_at_extreme_outputs',),
+    ),
+    Mutant(
+        'the critic reads the action as it is', 'networks.py',
+        'to_unit(self.space, action)], axis',
+        'action], axis',
+        (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
+    ),
+    Mutant(
+        'all members of an ensemble start alike', 'networks.py',
+        'jax.vmap(build)(jax.random.split(key, members))',
+        'jax.vmap(lambda _: build(key))(jax.random.split(key, members))',
+        (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
+    ),
+    Mutant(
+        'the last row of a sequence is learnt from', 'returns.py',
+        'x[:, 0], (batch.obs, batch.action)',
+        'x[:, -1], (batch.obs, batch.action)',
+        (f'{TD3}::test_three_step_targets_against_the_loop',),
+    ),
+    Mutant(
+        'replayed targets are one-step', 'returns.py',
+        'discount=discount, n=len(reward))[0]',
+        'discount=discount, n=1)[0]',
+        (f'{TD3}::test_three_step_targets_against_the_loop',),
     ),
 ]  # fmt: skip
 

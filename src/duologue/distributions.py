@@ -173,6 +173,11 @@ class TanhNormal(eqx.Module):
         low, high = (jnp.broadcast_to(bound, self.loc.shape) for bound in (self.low, self.high))
         return 0.5 * (high + low), 0.5 * (high - low)
 
+    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """A log-density over actions in half-ranges of the box, + Σᵢ log hᵢ: what does not change with their units."""
+        _, half_range = self.centre_and_half_range()
+        return log_prob + jnp.sum(jnp.log(half_range), axis=-1)
+
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """a = c + h tanh(u)."""
         centre, half_range = self.centre_and_half_range()

@@ -154,7 +154,9 @@ def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batc
 def bounded_box(space: Space) -> Box:
     """`space` as it is; `ConfigError` unless it is a bounded real Box of rank 1."""
     match space:
-        case Box((_,), dtype) if dtype.startswith("float") and space.low is not None and space.high is not None:
+        case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
+            if any(lowest >= highest for lowest, highest in zip(low, high, strict=True)):
+                raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
             return space
         case Discrete() | MultiDiscrete():
             raise ConfigError(
@@ -170,7 +172,7 @@ def bounded_box(space: Space) -> Box:
 def discrete(space: Space) -> Discrete:
     """`space` as it is; `ConfigError` unless it is Discrete."""
     if not isinstance(space, Discrete):
-        raise ConfigError(f"Action space {space} is not served: this algorithm sums over Discrete actions. See SAC.")
+        raise ConfigError(f"Action space {space} is not served: this algorithm sums over Discrete actions. Else: A2C.")
     return space
 
 

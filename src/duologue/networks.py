@@ -175,7 +175,9 @@ class AbstractNetworks(Configurable):
         raise self._lacks("state_value")
 
     def _lacks(self, method: str) -> ConfigError:
-        return ConfigError(f"{type(self).__name__} has no method {method}(spec, key=...), which this algorithm needs.")
+        return ConfigError(
+            f"{type(self).__name__} has no method {method}, which this algorithm builds its networks with."
+        )
 
 
 class Networks(AbstractNetworks):

@@ -37,8 +37,8 @@ def gradient_step(
 
 
 def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
-    """θ̄ ← (1 − τ) θ̄ + τ θ, so τ = 1 is a copy. Others write (1 − τ) and call it polyak, or ρ."""
-    return jax.tree.map(lambda old, new: old + tau * (new - old), target, source)
+    """θ̄ ← (1 − τ) θ̄ + τ θ. What others call polyak, or ρ, is 1 − τ."""
+    return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)
 
 
 class Linear(Configurable):

@@ -27,12 +27,10 @@ ENVS = 10
 ADD = jax.jit(rings.add)
 SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
 TINY = SAC(
-    networks=dl.Networks(hidden_sizes=(4,)), alpha=Fixed(), batch_size=8, n_step=2, replay_capacity=40,
+    networks=dl.Networks(hidden_sizes=(4,), init="lecun"), alpha=Fixed(), batch_size=8, n_step=2, replay_capacity=40,
     rollout_length=2, updates=2, learning_starts=12, start_steps=6,
 )  # fmt: skip
-LARGE = SAC(
-    networks=dl.Networks(hidden_sizes=(8,)), alpha=Fixed(), batch_size=16, n_step=3, replay_capacity=100_000
-)  # fmt: skip
+LARGE = SAC(networks=TINY.networks, alpha=Fixed(), batch_size=16, n_step=3, replay_capacity=100_000)
 
 
 def encoded(time, env):
@@ -58,16 +56,17 @@ def rollout(began, length, envs):
     return encoded(*np.meshgrid(np.arange(began, began + length), np.arange(envs), indexing="ij"))
 
 
+def step(envs):
+    """Like one row of a rollout."""
+    return jax.tree.map(lambda x: x[0], rollout(0, 1, envs))
+
+
 def filled(adds, *, length, envs, capacity):
     """A ring after so many rollouts."""
-    ring = rings.init(rollout(0, 1, envs)._replace(**row(rollout(0, 1, envs))), capacity)
+    ring = rings.init(step(envs), capacity)
     for i in range(adds):
         ring = ADD(ring, rollout(i * length, length, envs))
     return ring
-
-
-def row(transition):
-    return jax.tree.map(lambda x: x[0], transition)._asdict()
 
 
 def is_key(x):
@@ -92,7 +91,7 @@ def assert_uniform(cells, count):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     shape=st.sampled_from([(1, 1, 1), (1, 1, 5), (1, 3, 4), (2, 1, 2), (2, 2, 8), (3, 3, 6)]),
     looks=st.lists(st.none() | st.integers(0, 7), max_size=12),
@@ -150,14 +149,14 @@ def test_a_write_that_the_end_of_the_array_would_cut_raises():
 
 def test_nbytes_are_the_bytes_of_the_arrays():
     """From arrays as from their shapes."""
-    ring, example = filled(0, length=1, envs=3, capacity=7), Transition(**row(rollout(0, 1, 3)))
+    ring, example = filled(0, length=1, envs=3, capacity=7), step(3)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example)
     assert rings.nbytes(example, 7) == rings.nbytes(shapes, 7) == sum(x.nbytes for x in jax.tree.leaves(ring.data))
     assert_equal(rings.init(shapes, 7), ring)
 
 
 def assert_in_place(program, *args, data, devices=1):
-    """`program` writes into the ring it was given, and makes nothing of its size on the way."""
+    """`program` writes into the ring it was given, and makes nothing near its size on the way."""
     found = program.lower(*args).compile().memory_analysis()
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(data)) / devices
     assert found.alias_size_in_bytes >= size > 1e6
@@ -165,12 +164,11 @@ def assert_in_place(program, *args, data, devices=1):
 
 
 def test_learning_from_a_ring_never_copies_it():
-    algorithm, envs = LARGE, make("gymnax/Pendulum-v1", 1)
-    state = compiled.shapes(algorithm, envs, [0])
+    state = compiled.shapes(LARGE, make("gymnax/Pendulum-v1", 1), [0])
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), state.replay.data)
 
     def learn(learner, ring, rollout, key, steps):
-        return replay.learn(algorithm, learner, ring, rollout, key=key, steps=steps)
+        return replay.learn(LARGE, learner, ring, rollout, key=key, steps=steps)
 
     program, steps = jax.jit(learn, donate_argnums=(0, 1)), jax.ShapeDtypeStruct((), np.int32)
     assert_in_place(program, state.algorithm, state.replay, news, state.key, steps, data=state.replay.data)
@@ -178,19 +176,19 @@ def test_learning_from_a_ring_never_copies_it():
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2, 3]], ids=["one", "four"])
 def test_the_compiled_loop_never_copies_its_ring(seeds):
-    algorithm, envs = LARGE, make("gymnax/Pendulum-v1", 2)
-    state = compiled.shapes(algorithm, envs, seeds)
-    program, zero = compiled._program(algorithm, envs, state, len(seeds) if len(seeds) > 1 else None)
+    """Nor those of several seeds, over both devices."""
+    envs, many = make("gymnax/Pendulum-v1", 2), len(seeds) > 1
+    state = compiled.shapes(LARGE, envs, seeds)
+    program, zero = compiled._program(LARGE, envs, state, len(seeds) if many else None)
     jitted, count = inspect.getclosurevars(program).nonlocals["jitted"], jax.ShapeDtypeStruct((), np.int32)
-    devices = 1 if len(seeds) == 1 else 2
-    assert_in_place(jitted, state, jax.eval_shape(zero), count, count, data=state.replay.data, devices=devices)
+    args = state, jax.eval_shape(zero), count, count
+    assert_in_place(jitted, *args, data=state.replay.data, devices=2 if many else 1)
 
 
 def test_the_host_loop_never_copies_its_ring():
     envs = GymnasiumEnvs(lambda: ProbeEnv("action-continuous"), 1, seed=0)
-    algorithm = LARGE
-    state = host.start(algorithm, envs, [0])
-    player, data = host._Player(algorithm, envs.spec, state), state.replay.data
+    state = host.start(LARGE, envs, [0])
+    player, data = host._Player(LARGE, envs.spec, state), state.replay.data
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data)
     assert_in_place(player._learn, player._leaves, player.ring, news, np.int32(0), data=data)
 
@@ -221,22 +219,21 @@ class Recorder(AbstractAlgorithm[dict]):
         return {"updates": i + 1, "shapes": shapes, "means": means}, {"mean": mean, "one": jnp.ones(())}
 
 
-def learned(algorithm, steps, *, adds=2, capacity=8):
-    """What `algorithm` makes of the rollout that follows on `adds` others, of two environments each."""
-    length = algorithm.rollout_length
-    ring, key = filled(adds, length=length, envs=2, capacity=capacity), jax.random.key(3)
-    news = rollout(adds * length, length, 2)
+def learning(algorithm, capacity=8):
+    """What `algorithm` makes of a rollout that follows on two others, of two environments each, by environment
+    steps."""
+    length, key = algorithm.rollout_length, jax.random.key(3)
+    ring, news = filled(2, length=length, envs=2, capacity=capacity), rollout(2 * length, length, 2)
     state = algorithm.init(None, key=key)
-    program = jax.jit(lambda ring, steps: replay.learn(algorithm, state, ring, news, key=key, steps=steps))
-    return program(ring, np.int32(steps))
+    return jax.jit(lambda steps: replay.learn(algorithm, state, ring, news, key=key, steps=steps))
 
 
 @pytest.mark.parametrize("from_rollout", [False, True], ids=["replay", "both"])
 def test_learning_starts_on_time_and_then_makes_every_update(from_rollout):
     """The rollout comes first, where it is learned from; metrics are sums over the updates."""
-    algorithm = Recorder(Replay(16, 5, updates=4, learning_starts=100), from_rollout)
+    learn = learning(Recorder(Replay(16, 5, updates=4, learning_starts=100), from_rollout))
     for steps, of_replay in ((99, 0), (100, 4), (101, 4)):
-        learner, ring, metrics, updates = learned(algorithm, steps)
+        learner, ring, metrics, updates = learn(np.int32(steps))
         count = of_replay + from_rollout
         assert int(updates) == int(learner["updates"]) == float(metrics["one"]) == count
         expected = [[2, 2, 0]] * from_rollout + [[5, 0, 0]] * of_replay
@@ -252,18 +249,29 @@ def test_learning_starts_on_time_and_then_makes_every_update(from_rollout):
 def test_a_rollout_is_in_the_ring_before_batches_are_drawn(from_rollout):
     """A ring of one rollout holds no other."""
     algorithm = Recorder(Replay(4, 300, updates=2), from_rollout)
-    learner, ring, _, _ = learned(algorithm, 0, capacity=2)
+    learner, ring, _, _ = learning(algorithm, capacity=2)(np.int32(0))
     np.testing.assert_allclose(learner["means"][: 2 + from_rollout], rollout(4, 2, 2).reward.mean(), atol=2)
     assert_equal(ring.data, jax.tree.map(jnp.asarray, rollout(4, 2, 2)))
 
 
+@pytest.mark.xfail(strict=True, reason="a sequence longer than the rows written is drawn, and reads what never was")
+def test_no_sequence_is_drawn_before_the_ring_holds_one():
+    algorithm, news = Recorder(Replay(16, 5, sequence_length=3)), rollout(1, 2, 2)
+    ring, key = filled(0, length=2, envs=2, capacity=8), jax.random.key(0)
+    state = algorithm.init(None, key=key)
+    first = replay.learn(algorithm, state, ring, news, key=key, steps=jnp.int32(4))
+    assert int(first.updates) == int(first.learner["updates"]) == 0
+    second = replay.learn(algorithm, state, first.ring, news, key=key, steps=jnp.int32(8))
+    assert int(second.updates) == int(second.learner["updates"]) == 1
+
+
 @pytest.mark.parametrize("sequence", [None, 3])
-@pytest.mark.parametrize("batches", [None, 1, 4])
+@pytest.mark.parametrize("batches", [None, 4])
 def test_batches_have_the_axes_that_replay_asks_for(batches, sequence, key):
     """`[N]`, `[N, L]`, `[D, N]` or `[D, N, L]`; and in time the last axis alone."""
     wanted = Replay(16, 5, sequence_length=sequence, batches_per_update=batches, updates=1)
     axes = ([] if batches is None else [batches]) + [5] + ([] if sequence is None else [sequence])
-    learner, _, _, _ = learned(Recorder(wanted), 0)
+    learner, *_ = learning(Recorder(wanted))(np.int32(0))
     assert learner["shapes"][0].tolist() == axes + [0] * (3 - len(axes))
     batch = jax.jit(lambda ring: replay.batch(ring, wanted, key))(filled(5, length=2, envs=2, capacity=8))
     time, env = decoded(batch.reward)
@@ -288,13 +296,27 @@ def test_the_capacity_is_rounded_down_to_whole_rollouts(capacity, num_envs, leng
     assert replay.rows(algorithm, num_envs) == expected
 
 
+NAMES_LESS = pytest.mark.xfail(strict=True, reason="names 15, which is no whole number of rollouts")
+
+
 @pytest.mark.parametrize(
-    ("capacity", "num_envs", "length", "sequence"), [(11, 3, 4, None), (12, 3, 4, 5), (23, 3, 4, 8), (6, 1, 1, 7)]
+    ("capacity", "num_envs", "length", "sequence", "least"),
+    [
+        (11, 3, 4, None, 12),
+        (23, 3, 4, 8, 24),
+        (6, 1, 1, 7, 7),
+        pytest.param(15, 3, 4, 5, 24, marks=NAMES_LESS),
+    ],
 )
-def test_a_ring_too_small_for_a_rollout_or_a_sequence_is_refused(capacity, num_envs, length, sequence):
-    algorithm = Recorder(Replay(capacity, 1, sequence), rollout_length=length)
-    with pytest.raises(dl.ConfigError, match=rf"replay capacity = {capacity}: .* transitions"):
-        replay.rows(algorithm, num_envs)
+def test_a_ring_too_small_for_a_rollout_or_a_sequence_is_refused(capacity, num_envs, length, sequence, least):
+    """With the capacity that would do."""
+
+    def rows(capacity):
+        return replay.rows(Recorder(Replay(capacity, 1, sequence), rollout_length=length), num_envs)
+
+    with pytest.raises(dl.ConfigError, match=rf"replay capacity = {capacity}: .* {least} transitions"):
+        rows(capacity)
+    assert rows(least) == least // num_envs
 
 
 def test_only_algorithms_that_replay_have_a_ring():
@@ -378,31 +400,28 @@ def test_both_loops_explore_and_learn_from_the_same_steps_on(loop):
     np.testing.assert_allclose(totals.metrics["mean"], learner["means"].sum(), rtol=1e-5)
 
 
-def run(seeds, *, interval=10**6, stop=None):
-    """TINY on two Pendulums until the ring has wrapped, perhaps stopped and started again on the way."""
+def run(seeds, interval=10**6):
+    """TINY on two Pendulums until the ring has wrapped."""
     envs = make("gymnax/Pendulum-v1", 2)
-    state = compiled.start(TINY, envs, seeds)
-    for steps in ([] if stop is None else [stop]) + [64]:
-        *_, (_, state, _) = compiled.run(TINY, envs, state, steps=steps, interval=interval)
+    loop = compiled.run(TINY, envs, compiled.start(TINY, envs, seeds), steps=64, interval=interval)
+    *_, (_, state, _) = loop
     return copied(state)
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """The run with seed 7, and the one with seed 8."""
-    return run([7]), run([8])
+    """The run with seed 7."""
+    return run([7])
 
 
 def test_seed_i_of_many_is_the_single_run_with_its_ring(alone):
-    many = run([7, 8])
-    for i, one in enumerate(alone):
-        assert one.replay.written == 32 and one.replay.data.reward.shape == (20, 2)
-        mine = jax.tree.map(lambda x, i=i: x[i], many)
-        assert_equal(mine.algorithm, one.algorithm, rtol=1e-5, atol=1e-5)
-        assert_equal(mine.replay, one.replay, rtol=1e-5, atol=1e-5)
-    assert not np.allclose(alone[0].replay.data.reward, alone[1].replay.data.reward)
+    many = run([6, 7])
+    assert alone.replay.written == 32 and alone.replay.data.reward.shape == (20, 2)
+    other, mine = (jax.tree.map(lambda x, i=i: x[i], many) for i in range(2))
+    assert_equal(mine.algorithm, alone.algorithm, rtol=1e-5, atol=1e-5)
+    assert_equal(mine.replay, alone.replay, rtol=1e-5, atol=1e-5)
+    assert not np.isclose(other.replay.data.reward, alone.replay.data.reward).any()
 
 
-def test_a_replaying_run_goes_on_bit_for_bit(alone):
-    """However it is cut into intervals, and stopped and started again."""
-    assert_equal(run([7], interval=12, stop=36), alone[0])
+def test_intervals_change_no_bit_of_learner_or_ring(alone):
+    assert_equal(run([7], interval=12), alone)

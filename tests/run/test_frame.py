@@ -78,7 +78,7 @@ def test_narrow_terminals_get_no_panels_and_no_error(width: int):
 def test_a_frame_says_what_matters():
     text = "\n".join(drawn(progress()))
     for words in ("60%", "60,000 / 100,000 steps", "1,000 steps/s", "elapsed 1:03", "left 0:39", "return in training",
-                  "in evaluation", "explained variance", "gradient norm"):  # fmt: skip
+                  "in evaluation", "explained var.", "gradient norm"):  # fmt: skip
         assert words in text
     assert text.count("●") == 6 + 1  # six evaluations, and the legend
     assert " 72 ┤" in text and " 11 ┤" in text  # the highest evaluation, the lowest return
@@ -127,7 +127,7 @@ def test_a_line_is_ascii_and_leads_with_what_matters():
     assert text.isascii()
     assert text == (
         "step 60,000/100,000 (60%)  1,000 steps/s  left 0:39  return 70  evaluation 72  episode length 10  "
-        "entropy 0.5  value loss 3.25  explained variance 0.9"
+        "entropy 0.5  value loss 3.25  explained var. 0.9"
     )
 
 

@@ -16,7 +16,7 @@ from duologue.heads import bounded_box, bounds
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
-from duologue.types import EnvSpec, Experience, Metrics, Transition
+from duologue.types import EnvSpec, Experience, Metrics, Obs, Transition
 
 
 class DDPG(AbstractAlgorithm[TD3State]):
@@ -70,7 +70,7 @@ class DDPG(AbstractAlgorithm[TD3State]):
         )
 
     def act(
-        self, state: TD3State, carry: None, obs: Array, *, key: Array, explore: bool
+        self, state: TD3State, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         action = state.actor(obs)
         return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry

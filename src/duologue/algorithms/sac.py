@@ -35,6 +35,13 @@ class SACState(eqx.Module):
     critic_opt: PyTree
 
 
+def drawn(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+    """ã ~ π and log π(ã|s), the density over actions in [−1, 1] as in the paper: in the environment's own units the
+    entropy, and so every value, would shift by Σ log hᵢ a step."""
+    action, log_prob = policy.sample_and_log_prob(key)
+    return action, policy.in_half_ranges(log_prob)
+
+
 def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
     """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smaller of the critics."""
     return jnp.min(q, axis=0) - alpha * log_prob
@@ -53,7 +60,7 @@ def actor_loss(
     actor: Actor, critics: Critics, alpha: Float[Array, ""], obs: Obs, key: Array
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_π = E[α log π(ã|s) − minᵢ Qᵢ(s, ã)], with ã ~ π(·|s) reparameterised (eq. 9)."""
-    action, log_prob = actor(obs).sample_and_log_prob(key)
+    action, log_prob = drawn(actor(obs), key)
     loss = -jnp.mean(soft_value(critics(obs, action), log_prob, alpha))
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
 
@@ -71,13 +78,15 @@ class SAC(AbstractAlgorithm[SACState]):
     alpha: Learned | Fixed = Learned()
     """α, weight of the entropy: `Learned` or `Fixed`."""
     target_entropy: float | None = None
-    """H̄ that a learned α keeps the policy's entropy at; None for −|A|, minus the number of action dimensions."""
+    """H̄ that a learned α keeps the policy's entropy at, for actions in [−1, 1]; None for −|A|, minus the number of
+    action dimensions."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
+    for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -119,7 +128,7 @@ class SAC(AbstractAlgorithm[SACState]):
         of_target, of_actor = jax.random.split(key)
         alpha = self.alpha.alpha(state.temperature)
 
-        next_action, next_log_prob = state.actor(batch.next_obs).sample_and_log_prob(of_target)
+        next_action, next_log_prob = drawn(state.actor(batch.next_obs), of_target)
         next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)
         target = n_step_target(batch, next_value, self.discount)
 

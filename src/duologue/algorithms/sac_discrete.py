@@ -15,12 +15,13 @@ from jaxtyping import Array, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.distributions import Categorical
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.heads import has_mask
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
 from duologue.temperature import Fixed, Learned
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Categorical]
 Critics: TypeAlias = Callable[[Obs], Array]
@@ -58,6 +59,14 @@ def actor_loss(
     return loss, {"actor_loss": loss, **described("entropy", policy.entropy())}
 
 
+def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
+    """E[log |A(s)|], of the actions that a mask allows."""
+    if not has_mask(obs):
+        return jnp.log(jnp.asarray(n, jnp.float32))
+    allowed = jnp.sum(obs[ACTION_MASK] > 0, axis=-1)
+    return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
+
+
 class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
     """Soft actor-critic with sums over discrete actions (Christodoulou, 2019).
 
@@ -71,13 +80,14 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
     alpha: Learned | Fixed = Learned()
     """α, weight of the entropy: `Learned` or `Fixed`."""
     target_entropy_fraction: Fraction = 0.98
-    """Of log |A|, the largest entropy: H̄ that a learned α keeps the policy's entropy at."""
+    """Of the largest entropy, log |A| with |A| what a mask allows: H̄ that a learned α keeps the policy's entropy at."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
+    for what the policy would do now."""
     batch_size: PositiveInt = 64
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -131,7 +141,7 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
             actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), q, alpha, obs,
             name="actor_",
         )  # fmt: skip
-        target_entropy = self.target_entropy_fraction * jnp.log(jnp.asarray(q.shape[-1], q.dtype))
+        target_entropy = self.target_entropy_fraction * largest_entropy(obs, q.shape[-1])
         temperature, of_alpha = self.alpha.update(state.temperature, -of_actor["entropy_mean"], target_entropy)
         target_critics = polyak(state.target_critics, critics, self.tau)
         metrics = {**of_critics, **of_actor, **of_alpha, "alpha": alpha}

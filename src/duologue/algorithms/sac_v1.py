@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.sac import Actor, Critics, critic_loss, soft_value
+from duologue.algorithms.sac import Actor, Critics, critic_loss, drawn, soft_value
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -44,7 +44,7 @@ def value_loss(value: Value, obs: Obs, target: Float[Array, " N"]) -> tuple[Floa
 
 def actor_loss(actor: Actor, critics: Critics, alpha: float, obs: Obs, key: Array) -> tuple[Float[Array, ""], Metrics]:
     """J_π = E[α log π(ã|s) − Q₁(s, ã)], with ã ~ π(·|s) reparameterised (eq. 12)."""
-    action, log_prob = actor(obs).sample_and_log_prob(key)
+    action, log_prob = drawn(actor(obs), key)
     loss = jnp.mean(alpha * log_prob - critics(obs, action)[0])
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
 
@@ -112,8 +112,8 @@ class SACv1(AbstractAlgorithm[SACv1State]):
         """
         of_value, of_actor = jax.random.split(key)
         obs, action = first_row(batch)
-        drawn, log_prob = state.actor(obs).sample_and_log_prob(of_value)
-        target = soft_value(state.critics(obs, drawn), log_prob, jnp.asarray(self.alpha))
+        fresh, log_prob = drawn(state.actor(obs), of_value)
+        target = soft_value(state.critics(obs, fresh), log_prob, jnp.asarray(self.alpha))
         target_q = n_step_target(batch, state.target_value(batch.next_obs), self.discount)
 
         actor, actor_opt, of_actors = gradient_step(

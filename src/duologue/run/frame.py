@@ -21,8 +21,9 @@ LABELS = {
     "rollout/ep_len_mean": "episode length",
     "rollout/success_rate": "success rate",
     **{f"train/{name}": name.replace("_", " ") for name in (
-        "entropy", "policy_loss", "value_loss", "actor_loss", "critic_loss", "alpha", "approx_kl", "explained_variance",
+        "entropy", "policy_loss", "value_loss", "actor_loss", "critic_loss", "alpha", "approx_kl",
     )},
+    "train/explained_variance": "explained var.",
 }  # fmt: skip
 """What a person wants to know first, in this order, and how it is called."""
 POINTS = 2000
