@@ -476,7 +476,7 @@ MUTANTS = [
     ),
     Mutant(
         "SACv1's value takes the buffer's action", 'algorithms/sac_v1.py',
-        'target = soft_value(state.critics(obs, drawn)',
+        'target = soft_value(state.critics(obs, fresh)',
         'target = soft_value(state.critics(obs, action)',
         (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
     ),
@@ -494,8 +494,8 @@ MUTANTS = [
     ),
     Mutant(
         'the target entropy is of |A| and not of its logarithm', 'algorithms/sac_discrete.py',
-        'jnp.log(jnp.asarray(q.shape[-1], q.dtype))',
-        'jnp.asarray(q.shape[-1], q.dtype)',
+        'jnp.log(jnp.asarray(n, jnp.float32))',
+        'jnp.asarray(n, jnp.float32)',
         (f'{SAC}::test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys',),
     ),
     Mutant(
