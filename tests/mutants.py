@@ -572,7 +572,7 @@ MUTANTS = [
     ),
     Mutant(
         'all members of an ensemble start alike', 'networks.py',
-        'jax.vmap(build)(jax.random.split(key, members))',
+        'jax.lax.map(build, jax.random.split(key, members))',
         'jax.vmap(lambda _: build(key))(jax.random.split(key, members))',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
     ),

@@ -137,7 +137,8 @@ class Ensemble(eqx.Module):
 
     @classmethod
     def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
-        return cls(jax.vmap(build)(jax.random.split(key, members)))
+        # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
+        return cls(jax.lax.map(build, jax.random.split(key, members)))
 
     def __call__(self, *args: Any) -> Float[Array, "E ..."]:
         return jax.vmap(lambda member: member(*args))(self.members)

@@ -1,6 +1,7 @@
 """Both loops: one agent whatever runs it, exact resuming, keys by name, faults before they are learned from."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -330,3 +331,16 @@ def test_evaluation_leaves_training_alone():
                 host_evaluation(SMALL, tests, episodes=4, key=key_for(run_key(4), "evaluate"))(state.algorithm)
         results.append(jax.tree.map(np.asarray, state.algorithm))
     assert_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env"),
+    [(SMALL, "probe/both"), (dl.SAC(networks=SMALL.networks, replay_capacity=9, num_envs=3), "gymnax/Pendulum-v1")],
+    ids=["a2c", "sac"],
+)
+def test_no_batch_of_weights_is_decomposed_at_once(algorithm, env):
+    """Two batched QRs side by side can wait for each other for ever in the CPU's pool of threads (jaxlib 0.10.2)."""
+    envs = make(env, 3)
+    program = str(jax.make_jaxpr(lambda: compiled.start(algorithm, envs, [0, 1]))())
+    shapes = re.findall(r":f32\[([\d,]+)\] \w+:f32\[[\d,]+\] = qr\[", program)
+    assert shapes and all(shape.count(",") == 1 for shape in shapes)

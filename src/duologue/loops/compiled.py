@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
@@ -27,7 +27,11 @@ CHUNK_SECONDS = 0.5
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step; with several seeds every leaf leads with their axis."""
     begin, keys = _begin(algorithm, envs), [run_key(seed) for seed in seeds]
-    return jax.jit(begin)(keys[0]) if len(keys) == 1 else jax.jit(jax.vmap(begin))(jnp.stack(keys))
+    if len(keys) == 1:
+        return jax.jit(begin)(keys[0])
+    # One after the other: `vmap` batches the QR of orthogonal weights, and two batched QRs at a time may wait for each
+    # other for ever in the CPU's thread pool (jaxlib 0.10.2).
+    return jax.jit(lambda keys: jax.lax.map(begin, keys))(jnp.stack(keys))
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
@@ -44,6 +48,8 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], 
     def begin(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
+        # As strongly typed as what comes back from the program, which would be compiled twice otherwise.
+        env, obs, carry = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (env, obs, carry))
         return LoopState(
             algorithm=learner,
             carry=carry,
@@ -71,6 +77,8 @@ def run(
     seeds = state.step.shape[0] if state.step.ndim else None
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
     program, zero = _program(algorithm, envs, state, seeds)
+    if seeds is not None:
+        state = jax.device_put(state, _sharding(seeds))
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
     chunk = 1
@@ -116,7 +124,8 @@ def _program(
     if seeds is not None:
         chunk = _over_seeds(chunk, seeds)
     jitted = jax.jit(chunk, donate_argnums=(0, 1))
-    return lambda state, totals, *counts: jitted(state, totals, *map(np.int32, counts)), jax.jit(zero)
+    zeros = jax.jit(zero, out_shardings=None if seeds is None else _sharding(seeds))
+    return lambda state, totals, *counts: jitted(state, totals, *map(np.int32, counts)), zeros
 
 
 def _keys(state: LoopState) -> dict[str, Array]:
@@ -177,12 +186,14 @@ def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
 
 def _over_seeds(chunk: Callable, seeds: int) -> Callable:
     """`vmap` over the seeds axis, and the axis spread over as many devices as divide it."""
-    lifted = jax.vmap(chunk, in_axes=(0, 0, None, None))
-    devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
-    if devices == 1:
+    lifted, sharding = jax.vmap(chunk, in_axes=(0, 0, None, None)), _sharding(seeds)
+    if sharding.mesh.size == 1:
         return lifted
-    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("seeds",))
-    split, whole = PartitionSpec("seeds"), PartitionSpec()
-    return jax.shard_map(
-        lifted, mesh=mesh, in_specs=(split, split, whole, whole), out_specs=(split, split), check_vma=False
-    )
+    specs = (sharding.spec, sharding.spec, PartitionSpec(), PartitionSpec())
+    return jax.shard_map(lifted, mesh=sharding.mesh, in_specs=specs, out_specs=specs[:2], check_vma=False)
+
+
+def _sharding(seeds: int) -> NamedSharding:
+    """The seeds axis over as many devices as divide it."""
+    devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
+    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), ("seeds",)), PartitionSpec("seeds"))

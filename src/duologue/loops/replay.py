@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.errors import ConfigError
+from duologue.loops.state import purpose_key
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import Box, Dict, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
@@ -84,11 +85,11 @@ def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
     """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts."""
     length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
     assert replay is not None
-    whole = replay.capacity // (num_envs * length) * length
-    if whole < max(length, replay.sequence_length or 1):
+    whole, rollouts = replay.capacity // (num_envs * length) * length, -(-(replay.sequence_length or 1) // length)
+    if whole < rollouts * length:
         raise ConfigError(
-            f"replay capacity = {replay.capacity:,}: must hold one rollout and one sequence at least, here "
-            f"{num_envs * max(length, replay.sequence_length or 1):,} transitions."
+            f"replay capacity = {replay.capacity:,}: must hold whole rollouts and one sequence at least, here "
+            f"{num_envs * rollouts * length:,} transitions."
         )
     return whole
 
@@ -109,10 +110,11 @@ def learn(
         return Learned(learner, ring, metrics, updates)
     ring = rings.add(ring, rollout)
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
-    more = jnp.where(steps >= replay.learning_starts, replay.updates, 0)
+    enough = max(replay.learning_starts, rollout.reward.shape[1] * (replay.sequence_length or 1))
+    more, key = jnp.where(steps >= enough, replay.updates, 0), purpose_key(key, "replay")
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
-        of_batch, of_update = jax.random.split(jax.random.fold_in(key, i + 1))
+        of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
         learner, news = algorithm.update(both[0], batch(ring, replay, of_batch), key=of_update)
         return learner, jax.tree.map(jnp.add, both[1], news)
 
@@ -129,7 +131,7 @@ def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
     return jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), drawn)
 
 
-def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None) -> Metrics:
+def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None) -> PyTree:
     """The metrics of an update on a batch of `ring`, as `jax.ShapeDtypeStruct`."""
     key, replay = jax.eval_shape(lambda: jax.random.key(0)), algorithm.experience.replay
     assert replay is not None and ring is not None, "an algorithm learns from rollouts, from replay, or from both"
@@ -152,8 +154,9 @@ def uniform(space: Space, like: Array, key: Key[Array, ""]) -> Array:
         case Discrete(n):
             return jax.random.randint(key, like.shape, 0, n, like.dtype)
         case MultiDiscrete(nvec):
-            return jax.random.randint(key, like.shape, 0, jnp.asarray(nvec), like.dtype)
-        case Box(low=low, high=high) if low is not None and high is not None:
-            low, high = (jnp.broadcast_to(jnp.asarray(bound, like.dtype), like.shape) for bound in (low, high))
+            return jax.random.randint(key, like.shape, 0, jnp.broadcast_to(jnp.asarray(nvec), like.shape), like.dtype)
+        case Box(shape, low=low, high=high) if low is not None and high is not None:
+            low, high = (jnp.asarray(bound, like.dtype).reshape(shape) for bound in (low, high))
+            low, high = jnp.broadcast_to(low, like.shape), jnp.broadcast_to(high, like.shape)
             return low + (high - low) * jax.random.uniform(key, like.shape, like.dtype)
     raise ConfigError(f"start_steps: actions of {space} cannot be drawn uniformly; they have no bounds. Set it to 0.")

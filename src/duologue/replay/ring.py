@@ -70,4 +70,4 @@ def indices(
     starts = jax.random.randint(of_row, (batch_size, 1), 0, ring.rows - length + 1)
     envs = jax.random.randint(of_env, (batch_size, 1), 0, num_envs)
     oldest = ring.written - ring.rows
-    return (oldest + starts + jnp.arange(length)) % ring.capacity, envs
+    return (oldest + starts + jnp.arange(length)[None]) % ring.capacity, envs
