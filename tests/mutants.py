@@ -514,7 +514,7 @@ MUTANTS = [
         "TD3's noisy action leaves the box", 'algorithms/td3.py',
         'jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)',
         'action + 0.5 * (high - low) * epsilon',
-        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+        (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
     ),
     Mutant(
         "TD3's actor takes the smaller critic", 'algorithms/td3.py',
