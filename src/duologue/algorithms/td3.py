@@ -68,7 +68,8 @@ class TD3(AbstractAlgorithm[TD3State]):
     """
 
     actor_learning_rate: LearningRate = 1e-3
-    """η of the actor, a number or a `Linear` schedule."""
+    """η of the actor, a number or a `Linear` schedule; give that its `updates`, for what `train` writes there is the
+    critics' count, D times the actor's."""
     critic_learning_rate: LearningRate = 1e-3
     """η of the critics."""
     exploration_noise: NonNegative = 0.1

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.loops.replay import Learned, empty_ring, exploring, learn
+from duologue.loops.replay import Outcome, empty_ring, exploring, learn
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
 from duologue.types import PyTree, Transition
 
@@ -162,7 +162,7 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[..., 
     return iterate
 
 
-def _add(totals: Totals, learned: Learned, finished: tuple[Array, ...], fault: Array) -> Totals:
+def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,

@@ -8,14 +8,15 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.spaces import empty
 from duologue.errors import ConfigError
 from duologue.loops.state import purpose_key
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
-from duologue.types import Box, Dict, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
+from duologue.types import Box, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
 
 
-class Learned(NamedTuple):
+class Outcome(NamedTuple):
     """What comes of one rollout: the learner, the ring, and the sums of the metrics of so many updates."""
 
     learner: PyTree
@@ -49,24 +50,10 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
             f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
         )
     learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
-    obs = jax.eval_shape(lambda: empty(spec.observation, num_envs))
-    example = transition_shape(algorithm, learner, algorithm.initial_carry(num_envs), obs)
+    example = transition_shape(algorithm, learner, algorithm.initial_carry(num_envs), empty(spec.observation, num_envs))
     if replay.start_steps:
         jax.eval_shape(lambda: uniform(spec.action, jnp.zeros(example.action.shape), jax.random.key(0)))
     return seeds * rings.nbytes(example, rows(algorithm, num_envs))
-
-
-def empty(space: Space, num_envs: int) -> Obs:
-    """Observations of zeros."""
-    match space:
-        case Dict(spaces):
-            return {name: empty(part, num_envs) for name, part in spaces.items()}
-        case Box(shape, dtype):
-            return jnp.zeros((num_envs, *shape), dtype)
-        case Discrete():
-            return jnp.zeros(num_envs, jnp.int32)
-        case MultiDiscrete(nvec):
-            return jnp.zeros((num_envs, len(nvec)), jnp.int32)
 
 
 def transition_shape(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Transition:
@@ -97,7 +84,7 @@ def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
 def learn(
     algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, rollout: Transition,
     *, key: Key[Array, ""], steps: Int[Array, ""],
-) -> Learned:  # fmt: skip
+) -> Outcome:  # fmt: skip
     """Learn from a rollout `[T, B]` that ends after `steps` environment steps."""
     experience = algorithm.experience
     updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
@@ -107,7 +94,7 @@ def learn(
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics_shape(algorithm, learner, ring))
     replay = experience.replay
     if replay is None or ring is None:
-        return Learned(learner, ring, metrics, updates)
+        return Outcome(learner, ring, metrics, updates)
     ring = rings.add(ring, rollout)
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
     enough = max(replay.learning_starts, rollout.reward.shape[1] * (replay.sequence_length or 1))
@@ -119,7 +106,7 @@ def learn(
         return learner, jax.tree.map(jnp.add, both[1], news)
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
-    return Learned(learner, ring, metrics, updates + more)
+    return Outcome(learner, ring, metrics, updates + more)
 
 
 def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
