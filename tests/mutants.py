@@ -49,6 +49,8 @@ GYMNASIUM, JAX_ENVS = ("envs/test_gymnasium.py",), ("envs/test_jax_envs.py",)
 OBSERVED_COMPILED = ("algorithms/test_normalized.py::test_the_compiled_loop_observes_every_transition_once",)
 OBSERVED_HOST = ("algorithms/test_normalized.py::test_the_host_loop_observes_every_transition_once",)
 LOOPS = "loops/test_loops.py"
+RING = "replay/test_ring.py"
+SEEDS_ON_HOST = "test_agent_i_of_many_is_the_single_run_on_the_host"
 SAME = (f"{LOOPS}::test_both_loops_learn_the_same[a2c]",)
 EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
 KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
@@ -326,8 +328,21 @@ MUTANTS = [
     Mutant("keys do not depend on the purpose", "loops/state.py", "zlib.crc32(purpose.encode())", "0", KEYS),
     Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key = fold(keys["act"], state.step)',
            'key = keys["act"]', SAME),
-    Mutant("acting reuses its key (host)", "loops/host.py", "key = jax.random.fold_in(act_key, t)", "key = act_key",
-           SAME),
+    Mutant("acting reuses its key (host)", "loops/player.py", 'key = jax.random.fold_in(keys["act"], t)',
+           'key = keys["act"]', SAME),
+    Mutant(
+        "every seed is the first (host)", "loops/host.py", "jnp.stack([run_key(seed) for seed in seeds])",
+        "jnp.stack([run_key(seeds[0]) for seed in seeds])", (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
+    ),
+    Mutant(
+        "the environments of every seed begin alike", "envs/__init__.py", "seed=seed + i", "seed=seed",
+        (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
+    ),
+    Mutant(
+        "a saved ring comes back from its end on", "replay/ring.py", "part, (0,) * part.ndim)",
+        "part, tuple(a - b for a, b in zip(whole.shape, part.shape)))",
+        (f"{RING}::test_a_ring_is_kept_without_its_empty_rows",),
+    ),
     Mutant(
         "environments reuse their key", "loops/compiled.py", 'key=fold(keys["env"], state.step)', 'key=keys["env"]',
         (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),
@@ -346,13 +361,13 @@ MUTANTS = [
         OBSERVED_COMPILED,
     ),
     Mutant(
-        "the last step of a rollout is not observed (host)", "loops/host.py",
+        "the last step of a rollout is not observed (host)", "loops/player.py",
         "            if self.watches:\n                leaves = watch",
         "            if False:\n                leaves = watch",
         OBSERVED_HOST,
     ),
     Mutant(
-        "the last step of a rollout is observed twice (host)", "loops/host.py",
+        "the last step of a rollout is observed twice (host)", "loops/player.py",
         "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
         OBSERVED_HOST,
     ),

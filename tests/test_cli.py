@@ -344,7 +344,6 @@ def assert_one_message(code, wanted, out, err, message):
         ("train a2c probe/both --steps 0", "steps = 0: must be an integer in"),
         ("train a2c probe/both --seed -1", "seed = -1: must be an integer in"),
         ("train a2c probe/both --seeds 0", "seeds = 0: must be an integer in"),
-        ("train a2c CartPole-v1 --seeds 2", "seeds = 2: .*gymnax/CartPole-v1"),
         ("train a2c probe/both --asynchronous", "asynchronous: probe/both is written in JAX"),
         ("train a2c probe/both --config none.yaml", r"cannot read none\.yaml: No such file"),
         ("train a2c probe/both --config", "--config"),

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import duologue as dl
-from duologue.envs import make
+from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.loops import compiled, host
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
-from duologue.loops.lean import lean_jit, leaves_read
+from duologue.loops.lean import lean, leaves_read
 from duologue.loops.state import key_for, run_key
 
 SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
@@ -129,6 +129,62 @@ def test_both_loops_learn_the_same(algorithm):
     assert ours["rollout/episodes"] == 10 * ITERATION / 2
 
 
+OFF_POLICY = dl.SAC(
+    networks=dl.Networks(hidden_sizes=(8,)), batch_size=8, learning_starts=9, start_steps=6, replay_capacity=100
+)
+
+
+@pytest.mark.parametrize("algorithm", [dl.Normalized(SMALL), OFF_POLICY], ids=["a2c", "sac"])
+def test_agent_i_of_many_is_the_single_run_on_the_host(algorithm):
+    """The same environments, keys and counts; whether on one device or spread over two, and stopped on the way."""
+    count = algorithm.experience.num_envs
+
+    def fresh(seed, seeds):
+        return make_seeds("Pendulum-v1", count, seed=seed, seeds=seeds)
+
+    def run(envs, state, steps):
+        return finished(host.run(algorithm, envs, state, steps=steps * count, interval=10**9))
+
+    def single(seed):
+        envs = fresh(seed, 1)
+        return run(envs, host.start(algorithm, envs, [seed]), 12)[1]
+
+    alone = {seed: single(seed) for seed in (7, 8, 9)}
+    for seeds in ([7, 8, 9], [7, 8]):
+        envs = fresh(7, len(seeds))
+        _, few, _ = run(envs, host.start(algorithm, envs, seeds), 12)
+        for i, seed in enumerate(seeds):
+            assert_equal(jax.tree.map(lambda x, i=i: x[i], few.algorithm), alone[seed].algorithm, rtol=1e-5, atol=1e-5)
+            assert_equal(few.obs[i], alone[seed].obs, rtol=1e-4, atol=1e-4)
+    envs, few = fresh(7, 2), dataclasses.replace(few, key=jnp.stack([run_key(7), run_key(8)]))
+    state, message = host.restore(algorithm, envs, few)
+    assert message is None
+    _, again, totals = run(envs, state, 220)
+    envs = fresh(7, 2)
+    assert_equal(run(envs, host.start(algorithm, envs, [7, 8]), 220)[1], again)
+    summary = totals.summary()
+    assert summary["rollout/ep_len_mean"].tolist() == [200.0] * 2
+    assert summary["rollout/episodes"].tolist() == [count] * 2
+    assert np.ptp(summary["rollout/ep_rew_mean"]) > 1
+    assert totals.updates.shape == (2,)
+
+
+def test_a_fault_of_one_seed_names_it():
+    envs = make_seeds("CartPole-v1", 3, seed=1, seeds=2)
+    step, calls = envs.step, []
+
+    def faulty(action):
+        seen = step(action)
+        calls.append(None)
+        if len(calls) == 11:
+            seen.reward[1, 2] = np.nan
+        return seen
+
+    envs.step = faulty
+    with pytest.raises(dl.EnvError, match=r"environment 2 of seed number 1 .* at its step 10"):
+        list(host.run(SMALL, envs, host.start(SMALL, envs, [1, 2]), steps=100 * ITERATION, interval=ITERATION))
+
+
 def test_totals_count_every_episode_once():
     """Over intervals, against a plain recount of what the environments gave."""
     envs = make("CartPole-v1", 3, seed=1)
@@ -217,9 +273,9 @@ def test_a_fault_is_named_before_it_is_learned_from(where, value):
 
     envs.step = faulty
     learned = []
-    watched = host._Player.learn
+    watched = host.Player.learn
     with pytest.MonkeyPatch.context() as patch, pytest.raises(dl.EnvError, match=r"environment 2 .* at its step 10"):
-        patch.setattr(host._Player, "learn", lambda self, rollout, t: (learned.append(t), watched(self, rollout, t)))
+        patch.setattr(host.Player, "learn", lambda self, rollout, t: (learned.append(t), watched(self, rollout, t)))
         for _ in host.run(SMALL, envs, host.start(SMALL, envs, [1]), steps=100 * ITERATION, interval=ITERATION):
             pass
     assert learned == [0, 4]
@@ -272,7 +328,7 @@ def test_keys_differ_by_purpose_step_and_seed_and_never_by_order():
     assert (jax.random.key_data(key_for(run_key(1), "act", 3)) == jax.random.key_data(first)).all()
 
 
-def test_lean_jit_hands_over_only_what_is_read(key):
+def test_lean_hands_over_only_what_is_read(key):
     state = SMALL.init(make("probe/both", 1).spec, key=key)
 
     def act(state, obs, t):
@@ -281,9 +337,9 @@ def test_lean_jit_hands_over_only_what_is_read(key):
     obs = jnp.ones((5, 1))
     read = leaves_read(act, state, obs, np.int32(0))
     assert sum(read) == len(jax.tree.leaves(state.networks.actor))  # neither the critic nor the optimiser
-    view, call = lean_jit(act, state, obs, np.int32(0))
+    view, call = lean(act, state, obs, np.int32(0))
     assert len(view(state)) == sum(read)
-    np.testing.assert_array_equal(call(view(state), obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))
+    np.testing.assert_array_equal(jax.jit(call)(view(state), obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))
 
 
 class Script(ProbeEnvs):
@@ -314,7 +370,7 @@ def test_every_test_episode_is_assigned_beforehand(key):
             return seen._replace(terminated=ended, truncated=np.zeros(3, bool), reward=np.ones(3, np.float32))
 
     on_host = Lengths(lambda: ProbeEnv("constant"), 3, seed=0)
-    returns, lengths = host_evaluation(SMALL, on_host, episodes=7, key=key)(state)
+    returns, lengths = host_evaluation(SMALL, episodes=7)(state, on_host, key)
     # Episodes 0, 3, 6 by environment 0 (1 step), 1 and 4 by environment 1, 2 and 5 by environment 2.
     assert lengths.tolist() == [1, 2, 3, 1, 2, 3, 1] and returns.tolist() == lengths.tolist()
 
@@ -328,7 +384,7 @@ def test_evaluation_leaves_training_alone():
             SMALL, envs, host.start(SMALL, envs, [4]), steps=20 * ITERATION, interval=5 * ITERATION
         ):
             if evaluates:
-                host_evaluation(SMALL, tests, episodes=4, key=key_for(run_key(4), "evaluate"))(state.algorithm)
+                host_evaluation(SMALL, episodes=4)(state.algorithm, tests, key_for(run_key(4), "evaluate"))
         results.append(jax.tree.map(np.asarray, state.algorithm))
     assert_equal(*results)
 

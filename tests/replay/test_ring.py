@@ -185,12 +185,32 @@ def test_the_compiled_loop_never_copies_its_ring(seeds):
     assert_in_place(jitted, *args, data=state.replay.data, devices=2 if many else 1)
 
 
+@pytest.mark.parametrize("written", [0, 3, 9])
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_a_ring_is_kept_without_its_empty_rows(written, seeds):
+    """And comes back as it was: all of it once it has been full, the written rows before."""
+    empty = rings.init(step(2), 6)
+    ring = empty
+    for t in range(written):
+        ring = ADD(ring, rollout(t, 1, 2))
+    if seeds is not None:
+        ring, empty = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (ring, empty))
+    kept = rings.packed(ring)
+    rows = {x.shape[0 if seeds is None else 1] for x in jax.tree.leaves(kept.data)}
+    assert rows == {min(written, 6)}
+    shapes = jax.eval_shape(lambda: empty)
+    assert_equal(rings.unpacked(kept, shapes), ring)
+    other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.int8), shapes)
+    with pytest.raises(ValueError, match="does not fit into int8"):
+        rings.unpacked(kept, other)
+
+
 def test_the_host_loop_never_copies_its_ring():
     envs = GymnasiumEnvs(lambda: ProbeEnv("action-continuous"), 1, seed=0)
     state = host.start(LARGE, envs, [0])
-    player, data = host._Player(LARGE, envs.spec, state), state.replay.data
+    player, data = host.Player(LARGE, envs.spec, state), state.replay.data
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data)
-    assert_in_place(player._learn, player._leaves, player.ring, news, np.int32(0), data=data)
+    assert_in_place(player._learn, player._leaves, player.ring, news, player._keys, np.int32(0), data=data)
 
 
 class Recorder(AbstractAlgorithm[dict]):

@@ -95,7 +95,6 @@ def test_a_plan_is_read_back_from_its_file():
         ({"env": "gymnax/CartPol-v1"}, r"Did you mean 'CartPole-v1'"),
         ({"env": "CartPol-v1"}, r"no Gymnasium environment 'CartPol-v1'.*'CartPole-v1'"),
         ({"env": 3}, r"env = 3: must be an id, a callable"),
-        ({"env": "CartPole-v1", "seeds": 2}, r"seeds = 2: .*gymnax/CartPole-v1"),
         ({"algorithm": dl.A2C}, r"algorithm = .*must be an algorithm object, like duologue\.A2C\(\)"),
         ({"algorithm": "a2c"}, r"algorithm = 'a2c': must be an algorithm object"),
     ],

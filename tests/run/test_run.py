@@ -45,8 +45,13 @@ def copied(one, tmp_path):
 
 @pytest.mark.parametrize(
     ("env", "algorithm", "seeds"),
-    [(CARTPOLE, dl.Normalized(TINY), 1), (CARTPOLE, TINY, 3), ("CartPole-v1", dl.Normalized(TINY), 1)],
-    ids=["compiled", "seeds", "host"],
+    [
+        (CARTPOLE, dl.Normalized(TINY), 1),
+        (CARTPOLE, TINY, 3),
+        ("CartPole-v1", dl.Normalized(TINY), 1),
+        ("CartPole-v1", TINY, 2),
+    ],
+    ids=["compiled", "seeds", "host", "seeds on the host"],
 )
 def test_a_run_cut_in_two_is_the_whole_run(tmp_path, env, algorithm, seeds):
     """Every bit of the state, and every row of metrics; on the host through replay of the running episodes."""
@@ -175,7 +180,7 @@ def test_loading_makes_no_environment(one, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("an environment was made")
 
-    monkeypatch.setattr("duologue.run.plan.make", refuse)
+    monkeypatch.setattr("duologue.run.plan.make_seeds", refuse)
     again = dl.load(one.path)
     assert again.step == one.step and again.seed == one.seed and again.plan == one.plan
     jax.tree.map(np.testing.assert_array_equal, again.state, one.state)
@@ -383,9 +388,23 @@ def test_several_runs_are_a_sequence(three):
     jax.tree.map(np.testing.assert_array_equal, again[2].state, three[2].state)
 
 
-def test_several_seeds_need_an_environment_in_jax(tmp_path):
-    with pytest.raises(dl.ConfigError, match=r"seeds = 2: .*gymnax/CartPole-v1"):
-        train("CartPole-v1", tmp_path / "run", iterations=1, seeds=2)
+def test_several_seeds_on_the_host(tmp_path):
+    """Trained side by side, resumed, evaluated each in environments of its own seed, as a run alone would be."""
+    runs = train("CartPole-v1", tmp_path / "run", iterations=4, seed=1, seeds=2, evaluate_every=24, evaluate_episodes=3)
+    assert isinstance(runs, dl.Runs) and [run.seed for run in runs] == [1, 2]
+    runs = dl.load(runs.path).resume(steps=10 * ITERATION)
+    alone = train("CartPole-v1", tmp_path / "alone", iterations=10, seed=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), runs[1].state, alone.state)
+    score = runs.evaluate(episodes=5)
+    assert score.returns.shape == (2, 5) and "over 2 seeds" in str(score)
+    np.testing.assert_array_equal(score.returns[1], runs[1].evaluate(episodes=5).returns)
+    lines = rows(runs.path)
+    assert {line["seed"] for line in lines} == {1, 2} and any("eval/mean_reward" in line for line in lines)
+
+
+def test_several_seeds_need_environments_of_their_own(tmp_path):
+    with pytest.raises(dl.ConfigError, match=r"seeds = 2: the adapter .* environments of one agent"):
+        train(GymnasiumEnvs("CartPole-v1", 3, seed=0), tmp_path / "run", iterations=1, seeds=2)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,11 +1,13 @@
 """Environments behind one step contract, made from an id, a callable, or an adapter of your own."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
+from duologue.envs.seeds import SeedEnvs
 from duologue.errors import ConfigError
 
 COMPILED, PLANNED = ("gymnax", "probe"), ("brax", "playground", "envpool")
@@ -64,3 +66,21 @@ def make(
     from duologue.envs.gymnasium import GymnasiumEnvs
 
     return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)
+
+
+def make_seeds(
+    env: str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs, num_envs: int,
+    *, seed: int, seeds: int, **options: Any,
+) -> AbstractHostEnvs | AbstractJaxEnvs:  # fmt: skip
+    """What `seeds` agents train in: on the host, environments for each of them; written in JAX, the same functions for
+    all."""
+    made = [make(env, num_envs, seed=seed, **options)]
+    if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
+        return made[0]
+    if made[0] is env:
+        raise ConfigError(
+            f"seeds = {seeds}: the adapter that was passed is the environments of one agent. Give an id, or a callable "
+            "that makes one environment."
+        )
+    made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]
+    return SeedEnvs([envs for envs in made if isinstance(envs, AbstractHostEnvs)])

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.replay import Outcome, empty_ring, exploring, learn
+from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
 from duologue.types import PyTree, Transition
 
@@ -74,11 +74,10 @@ def run(
     The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
     loop yields at the next chunk, early.
     """
-    seeds = state.step.shape[0] if state.step.ndim else None
+    seeds = count_of(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
     program, zero = _program(algorithm, envs, state, seeds)
-    if seeds is not None:
-        state = jax.device_put(state, _sharding(seeds))
+    state = placed(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
     chunk = 1
@@ -101,8 +100,9 @@ def _program(
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
     """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
     iterate = _iteration(algorithm, envs)
-    single = state if seeds is None else jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s), state)
-    metrics = jax.eval_shape(lambda state: iterate(state, _keys(state), state.step)[1][0].metrics, single)
+    metrics = jax.eval_shape(
+        lambda state: iterate(state, _keys(state), state.step)[1][0].metrics, one_seed(state, seeds)
+    )
 
     def zero() -> Totals:
         totals = Totals.zero(metrics)
@@ -121,10 +121,8 @@ def _program(
 
         return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
-    if seeds is not None:
-        chunk = _over_seeds(chunk, seeds)
-    jitted = jax.jit(chunk, donate_argnums=(0, 1))
-    zeros = jax.jit(zero, out_shardings=None if seeds is None else _sharding(seeds))
+    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None)), donate_argnums=(0, 1))
+    zeros = jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))
     return lambda state, totals, *counts: jitted(state, totals, *map(np.int32, counts)), zeros
 
 
@@ -182,18 +180,3 @@ def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             bad |= ~jnp.isfinite(leaf).reshape(*bad.shape, -1).all(-1)
     return jnp.where(bad.any(), began * bad.shape[1] + jnp.argmax(bad.ravel()).astype(jnp.int32), -1)
-
-
-def _over_seeds(chunk: Callable, seeds: int) -> Callable:
-    """`vmap` over the seeds axis, and the axis spread over as many devices as divide it."""
-    lifted, sharding = jax.vmap(chunk, in_axes=(0, 0, None, None)), _sharding(seeds)
-    if sharding.mesh.size == 1:
-        return lifted
-    specs = (sharding.spec, sharding.spec, PartitionSpec(), PartitionSpec())
-    return jax.shard_map(lifted, mesh=sharding.mesh, in_specs=specs, out_specs=specs[:2], check_vma=False)
-
-
-def _sharding(seeds: int) -> NamedSharding:
-    """The seeds axis over as many devices as divide it."""
-    devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
-    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), ("seeds",)), PartitionSpec("seeds"))

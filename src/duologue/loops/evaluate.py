@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.loops.lean import lean_jit
+from duologue.loops.lean import lean
 from duologue.loops.state import key_for, restarted
 from duologue.types import Obs, PyTree
 
@@ -20,32 +20,33 @@ Scores = tuple[np.ndarray, np.ndarray]
 
 
 def host_evaluation(
-    algorithm: AnyAlgorithm, envs: AbstractHostEnvs, *, episodes: int, key: Key[Array, ""], explore: bool = False
-) -> Callable[[PyTree], Scores]:
-    """A function of the algorithm's state that plays `episodes` episodes with the test policy (or, to `explore`, as in
-    training), the same every time.
+    algorithm: AnyAlgorithm, *, episodes: int, explore: bool = False
+) -> Callable[[PyTree, AbstractHostEnvs, Key[Array, ""]], Scores]:
+    """`(state, envs, key) -> scores` plays `episodes` episodes with the test policy (or, to `explore`, as in training),
+    the same every time.
 
     Environment i plays the episodes i, i + B, i + 2B, …
     """
 
-    def act(state: PyTree, carry: PyTree, obs: PyTree, t: Array) -> tuple[Array, PyTree]:
+    def act(state: PyTree, carry: PyTree, obs: PyTree, key: Array, t: Array) -> tuple[Array, PyTree]:
         action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
         return action, carry
 
     programs: list[tuple[Callable, Callable]] = []
 
-    def play(state: PyTree) -> Scores:
+    def play(state: PyTree, envs: AbstractHostEnvs, key: Array) -> Scores:
         obs, count = envs.reset(), envs.num_envs
         carry = initial = algorithm.initial_carry(count)
         if not programs:  # the first state shows what is read of it
-            programs.append(lean_jit(act, state, carry, obs, np.int32(0)))
+            view, call = lean(act, state, carry, obs, key, np.int32(0))
+            programs.append((view, jax.jit(call)))
         view, call = programs[0]
         seen = view(state)
         running_return, running_length, played = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
         left, t = episodes, 0
         while left:
-            action, carry = call(seen, carry, obs, np.int32(t))
+            action, carry = call(seen, carry, obs, key, np.int32(t))
             step = envs.step(np.asarray(action))
             obs, t = step.obs, t + 1
             carry = restarted(carry, initial, step.terminated | step.truncated)

@@ -1,5 +1,4 @@
-"""A jitted call that hands over only the leaves it reads: dispatch costs about a microsecond a leaf, and acting reads
-few."""
+"""A call that hands over only the leaves it reads: dispatch costs about a microsecond a leaf, and acting reads few."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +16,11 @@ def leaves_read(function: Callable[..., Any], tree: PyTree, *args: Any) -> list[
     return [id(variable) in used for variable in jaxpr.invars[: len(jax.tree.leaves(tree))]]
 
 
-def lean_jit(
+def lean(
     function: Callable[..., Any], tree: PyTree, *args: Any
 ) -> tuple[Callable[[PyTree], list[Any]], Callable[..., Any]]:
-    """`(view, call)` such that `call(view(tree), *args)` is `function(tree, *args)`; take the view once for every
-    change of `tree`."""
+    """`(view, call)` such that `call(view(tree), *args)` is `function(tree, *args)`; jit the call, and take the view
+    once for every change of `tree`. Arrays here may be their shapes."""
     read = leaves_read(function, tree, *args)
     leaves, structure = jax.tree.flatten(tree)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -30,7 +29,6 @@ def lean_jit(
     def view(tree: PyTree) -> list[Any]:
         return [leaf for leaf, keep in zip(jax.tree.leaves(tree), read, strict=True) if keep]
 
-    @jax.jit
     def call(seen: list[Any], *args: Any) -> Any:
         rest = iter(seen)
         # What is not read is filled with zeros, which the compiler throws away.

@@ -8,6 +8,7 @@ known when the program is compiled: loops sample inside `fori_loop(0, K, …)` w
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from duologue.types import Transition
@@ -18,7 +19,7 @@ class Ring(eqx.Module):
 
     data: Transition
     """Leaves `[capacity, B, …]`."""
-    written: Int[Array, ""]
+    written: Int[Array, "*seeds"]
     """Rows written so far; the ring is full from `capacity` on."""
 
     @property
@@ -71,3 +72,25 @@ def indices(
     envs = jax.random.randint(of_env, (batch_size, 1), 0, num_envs)
     oldest = ring.written - ring.rows
     return (oldest + starts + jnp.arange(length)[None]) % ring.capacity, envs
+
+
+def packed(ring: Ring) -> Ring:
+    """Only the rows that can be read, as NumPy arrays: what is worth keeping of a ring that is not full yet. Leaves may
+    lead with a seeds axis, whose rings are equally full."""
+    written, axis = np.asarray(ring.written), np.ndim(ring.written)
+    rows = min(int(written.ravel()[0]), ring.data.reward.shape[axis])
+    return Ring(jax.tree.map(lambda x: np.asarray(x)[(slice(None),) * axis + (slice(rows),)], ring.data), ring.written)
+
+
+def unpacked(ring: Ring, like: Ring) -> Ring:
+    """The inverse of `packed`: a ring like `like`, whose leaves may be shapes. Raises `ValueError` if it does not fit
+    there."""
+    axis = np.ndim(ring.written)
+
+    def put(part: np.ndarray, whole: jax.ShapeDtypeStruct) -> Array:
+        rest = lambda x: (x.dtype, x.shape[:axis], x.shape[axis + 1 :])  # noqa: E731
+        if part.ndim <= axis or rest(part) != rest(whole) or part.shape[axis] > whole.shape[axis]:
+            raise ValueError(f"{part.dtype}{list(part.shape)} does not fit into {whole.dtype}{list(whole.shape)}")
+        return jax.lax.dynamic_update_slice(jnp.zeros(whole.shape, whole.dtype), part, (0,) * part.ndim)
+
+    return Ring(jax.tree.map(put, ring.data, like.data), ring.written)

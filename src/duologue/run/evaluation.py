@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
@@ -79,22 +80,43 @@ def evaluator(
     num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
     if isinstance(source, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = source.num_envs
-    envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])
-    if isinstance(envs, AbstractJaxEnvs):
-        play = compile_evaluation(plan.algorithm, envs, seeds=None if len(seeds) == 1 else len(seeds), explore=explore)
-        rounds = -(-episodes // num_envs)
-        key = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
-
-        def several(state: PyTree) -> Evaluation:
-            played = [play(state, each if len(seeds) > 1 else each[0]) for each in key]
-            returns, lengths = (np.concatenate(part, -1)[..., :episodes] for part in zip(*played, strict=True))
-            return Evaluation(returns, lengths)
-
-        yield several
+    made = [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])]
+    if isinstance(made[0], AbstractJaxEnvs):
+        yield _in_one_program(plan, made[0], keys, episodes=episodes, explore=explore)
         return
-    play = host_evaluation(plan.algorithm, envs, episodes=episodes, key=keys[0], explore=explore)
+    made += [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed) for seed in seeds[1:]]
+    envs = [each for each in made if isinstance(each, AbstractHostEnvs)]
     try:
-        yield lambda state: Evaluation(*play(state))
+        yield _one_after_the_other(plan, envs, keys, episodes=episodes, explore=explore)
     finally:
-        if envs is not source:
-            envs.close()
+        for each in envs:
+            if each is not source:
+                each.close()
+
+
+def _in_one_program(plan: Plan, envs: AbstractJaxEnvs, keys: list[Array], *, episodes: int, explore: bool) -> Evaluate:
+    seeds, rounds = len(keys), -(-episodes // envs.num_envs)
+    play = compile_evaluation(plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore)
+    of_round = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
+
+    def evaluate(state: PyTree) -> Evaluation:
+        played = [play(state, each if seeds > 1 else each[0]) for each in of_round]
+        returns, lengths = (np.concatenate(part, -1)[..., :episodes] for part in zip(*played, strict=True))
+        return Evaluation(returns, lengths)
+
+    return evaluate
+
+
+def _one_after_the_other(
+    plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array], *, episodes: int, explore: bool
+) -> Evaluate:
+    play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore)
+
+    def evaluate(state: PyTree) -> Evaluation:
+        if len(keys) == 1:
+            return Evaluation(*play(state, envs[0], keys[0]))
+        played = [play(jax.tree.map(lambda x: x[i], state), envs[i], keys[i]) for i in range(len(keys))]  # noqa: B023
+        returns, lengths = map(np.stack, zip(*played, strict=True))
+        return Evaluation(returns, lengths)
+
+    return evaluate

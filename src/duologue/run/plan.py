@@ -10,7 +10,7 @@ import gymnasium as gym
 import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
-from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make
+from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make_seeds
 from duologue.errors import ConfigError
 from duologue.fields import Range, mismatch
 from duologue.loops.replay import memory
@@ -62,13 +62,15 @@ class Plan:
                 f"The environment of this run was a Python object, {self.env}. Pass it again: "
                 "duologue.load(path, env=...), or run.evaluate(env=...)."
             )
-        envs = make(
+        training = purpose == "train"
+        envs = make_seeds(
             self.env if source is None else source,
             self.num_envs if num_envs is None else num_envs,
             seed=self.seed if seed is None else seed,
+            seeds=self.seeds if training else 1,
             purpose=purpose,
             max_episode_steps=self.max_episode_steps,
-            asynchronous=self.asynchronous and purpose == "train",
+            asynchronous=self.asynchronous and training,
         )
         if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
             raise ConfigError(
@@ -95,14 +97,9 @@ def make_plan(
             f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
             "them. Give an id or a callable, or leave this out."
         )
-    envs = make(
-        env, num_envs, seed=seed, purpose="train", max_episode_steps=max_episode_steps, asynchronous=asynchronous
+    envs = make_seeds(
+        env, num_envs, seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous
     )
-    if seeds > 1 and not isinstance(envs, AbstractJaxEnvs):
-        raise ConfigError(
-            f"seeds = {seeds}: several seeds in one program need an environment written in JAX, such as "
-            "gymnax/CartPole-v1. Here, run the seeds one by one, each with its own `seed`."
-        )
     rollout = num_envs * algorithm.experience.rollout_length
     plan = Plan(
         algorithm=with_horizon(algorithm, -(-steps // rollout) * gradient_steps(algorithm)),

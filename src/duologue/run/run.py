@@ -52,7 +52,7 @@ def train(
         steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
         seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
             seed up to rounding.
-        seeds: agents trained side by side, in environments written in JAX.
+        seeds: agents trained side by side, each in environments of its own.
         num_envs: environments of each agent; by default the algorithm's own number.
         asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
         run_dir: the new folder of this run; by default `runs/ALGORITHM/ENV/N`.

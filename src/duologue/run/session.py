@@ -5,10 +5,11 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+import equinox as eqx
 import jax
 import numpy as np
 from rich.console import Console
@@ -18,6 +19,7 @@ from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host
 from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
+from duologue.replay import ring
 from duologue.run import checkpoint, files
 from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluate, Evaluation, evaluator
@@ -122,7 +124,14 @@ class Session:
     def load(self, path: Path) -> LoopState:
         """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""
         like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
-        return checkpoint.load(path, like)
+        if like.replay is None:
+            return checkpoint.load(path, like)
+        data, any_rows = (lambda state: state.replay.data), jax.tree.map(lambda _: ..., like.replay.data)
+        state = checkpoint.load(path, eqx.tree_at(data, like, any_rows))
+        try:
+            return replace(state, replay=ring.unpacked(state.replay, like.replay))
+        except ValueError as error:
+            raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error
 
     def _evaluator(self) -> AbstractContextManager[Evaluate | None]:
         """Periodic evaluation; `None`, and nothing made, for a run without it."""
@@ -140,7 +149,8 @@ class Session:
 
     def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
         where = self.path / "checkpoints" / directory
-        path = checkpoint.save(where, step, state, info={"score": score}, check=state.algorithm)
+        kept = state if state.replay is None else replace(state, replay=ring.packed(state.replay))
+        path = checkpoint.save(where, step, kept, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2)
         if directory == "best":  # an earlier step may be the better one, after a resume
             for other in where.glob("step-*"):

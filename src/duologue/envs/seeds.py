@@ -1,0 +1,62 @@
+"""The environments of several seeds, stepped together: everything leads with the seeds axis, `[S, B]`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from duologue.envs.base import AbstractHostEnvs
+from duologue.errors import EnvError
+from duologue.types import Obs, Step
+
+
+class SeedEnvs(AbstractHostEnvs):
+    """Adapters of one spec, one for each seed; each does what it would do alone."""
+
+    def __init__(self, envs: Sequence[AbstractHostEnvs]):
+        self._envs = list(envs)
+        self.spec, self.num_envs = self._envs[0].spec, self._envs[0].num_envs
+
+    def reset(self) -> Obs:
+        return stacked([self._of(i, envs.reset) for i, envs in enumerate(self._envs)])
+
+    def step(self, action: np.ndarray) -> Step:
+        steps = [self._of(i, envs.step, action[i]) for i, envs in enumerate(self._envs)]
+        info = {}
+        if any("is_success" in step.info for step in steps):
+            unknown = np.full(self.num_envs, np.nan, np.float32)
+            info = {"is_success": np.stack([step.info.get("is_success", unknown) for step in steps])}
+        together = stacked([step._replace(info={}) for step in steps])
+        return together._replace(info=info)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """As of one adapter, `[S, B]`; the actions of all running episodes are one after the other."""
+        snapshots = [envs.snapshot() for envs in self._envs]
+        join = {name: np.concatenate if name == "actions" else np.stack for name in snapshots[0]}
+        return {name: put([snapshot[name] for snapshot in snapshots]) for name, put in join.items()}
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
+        ends = np.cumsum(snapshot["length"].sum(-1))
+        actions = np.split(snapshot["actions"], ends[:-1])
+        restored = [
+            self._of(i, envs.restore, {name: part[i] for name, part in {**snapshot, "actions": actions}.items()})
+            for i, envs in enumerate(self._envs)
+        ]
+        messages = [f"Seed number {i}: {message}" for i, (_, message) in enumerate(restored) if message]
+        return stacked([obs for obs, _ in restored]), " ".join(messages) or None
+
+    def close(self) -> None:
+        for envs in self._envs:
+            envs.close()
+
+    def _of(self, i: int, call: Callable[..., Any], *args: object) -> Any:
+        try:
+            return call(*args)
+        except EnvError as error:
+            raise EnvError(f"Seed number {i}: {error}") from error
+
+
+def stacked(parts: Sequence[Obs]) -> Obs:
+    """One array, or one tree of arrays, out of one for each seed."""
+    return jax.tree.map(lambda *each: np.stack(each), *parts)

@@ -1,0 +1,45 @@
+"""Several seeds in one program: `vmap` over their axis, which is spread over as many devices as divide it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from duologue.types import PyTree
+
+SEEDS = "seeds"
+
+
+def over_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | None]) -> Callable:
+    """`function` of one seed for all of them: `in_axes` says where their axis is in each argument, `None` where there
+    is none. All results lead with it. For `None` seeds, `function` as it is."""
+    if seeds is None:
+        return function
+    lifted, mesh = jax.vmap(function, in_axes=tuple(in_axes)), sharding(seeds).mesh
+    if mesh.size == 1:
+        return lifted
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, SEEDS) for axis in in_axes)
+    return jax.shard_map(lifted, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False)
+
+
+def sharding(seeds: int) -> NamedSharding:
+    """The leading seeds axis over as many devices as divide it."""
+    devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
+    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), (SEEDS,)), PartitionSpec(SEEDS))
+
+
+def placed(tree: PyTree, seeds: int | None) -> PyTree:
+    """`tree` on the devices where its seeds will be computed."""
+    return tree if seeds is None else jax.device_put(tree, sharding(seeds))
+
+
+def one_seed(tree: PyTree, seeds: int | None) -> PyTree:
+    """What belongs to one seed of `tree`, whose leaves lead with the seeds axis, as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda tree: tree if seeds is None else jax.tree.map(lambda x: x[0], tree), tree)
+
+
+def count_of(step: Any) -> int | None:
+    """How many seeds a loop's state is of, by its counter of steps; `None` where it has no seeds axis."""
+    return step.shape[0] if np.ndim(step) else None
