@@ -35,7 +35,7 @@ benchmark: .venv/dev
 	$(BIN)/python benchmarks/speed.py
 
 reproduce: .venv/dev
-	$(BIN)/python reproductions/a2c.py
+	$(BIN)/python reproductions/reproduce.py
 
 figures: .venv/dev
 	$(BIN)/python docs/make_figures.py

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
@@ -23,12 +23,26 @@ from duologue.run import config, files
 from duologue.run import rows as json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
+PEER_PYTHON = ROOT / ".peers" / "bin" / "python"
 EPISODES = 20
 """Greedy episodes that score the final weights."""
 FIRST_TUNING_SEED = 100
 """Settings are chosen on the seeds from here on, and results quote the seeds below it."""
 
 Row = dict[str, Any]
+AnyCell = TypeVar("AnyCell", "Cell", "PeerCell")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """SBX, asked to learn the same task."""
+
+    algorithm: str
+    """Its class."""
+    settings: dict[str, Any]
+    """What it is given beside the environment and the seed."""
+    noise: float | None = None
+    """Standard deviation of the noise on its actions."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ class Task:
     target: float | None = None
     published: str = ""
     """The figure beside ours, with its source."""
+    peer: Peer | None = None
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -52,12 +67,18 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Ten characters that stand for the configuration."""
-        return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()[:10]
+        return digest(self.configuration)
+
+
+def digest(configuration: dict[str, Any]) -> str:
+    """Ten characters that stand for the configuration."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)
 class Cell:
+    """A task learned by this library."""
+
     task: Task
     seed: int
 
@@ -80,7 +101,7 @@ def read(out: Path) -> list[Row]:
     return json_rows.read_rows(out) if out.exists() else []
 
 
-def unfinished(cells: Iterable[Cell], rows: Iterable[Row]) -> list[Cell]:
+def unfinished(cells: Iterable[AnyCell], rows: Iterable[Row]) -> list[AnyCell]:
     done = {key_of(row) for row in rows}
     return [cell for cell in cells if cell.key not in done]
 
@@ -99,6 +120,7 @@ def run_cells(cells: Sequence[Cell], *, out: Path, runs: Path, command: str) -> 
 def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
     """Train, or go on with training, play the test episodes, and say everything about it in one row."""
     task, began, commit = cell.task, time.perf_counter(), checked_out()
+    print(f"{task.name}, seed {cell.seed}")
     run, resumed = train(cell, folder)
     scores = run.evaluate(episodes=EPISODES).returns
     return {
@@ -129,6 +151,50 @@ def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
         task = cell.task
         return dl.train(task.algorithm, task.env, steps=task.steps, seed=cell.seed, run_dir=folder), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step
+
+
+@dataclass(frozen=True)
+class PeerCell:
+    """A task learned by SBX."""
+
+    task: Task
+    seed: int
+
+    @property
+    def orders(self) -> dict[str, Any]:
+        """What `peers.py` is told."""
+        task, peer = self.task, self.task.peer
+        assert peer is not None
+        of_peer = {"algorithm": peer.algorithm, "settings": peer.settings, "noise": peer.noise}
+        return {"env": task.env, "steps": task.steps, "episodes": EPISODES, **of_peer}
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.task.name, digest(self.orders), self.seed
+
+
+def run_peer_cells(cells: Sequence[PeerCell], *, out: Path, command: str) -> None:
+    """Have SBX learn what is not finished, one cell after the other; none of them resumes."""
+    if not PEER_PYTHON.exists():
+        raise dl.ConfigError(f"{PEER_PYTHON} does not exist: `make peers` installs the other libraries.")
+    for cell in unfinished(cells, read(out)):
+        print(f"SBX: {cell.task.name}, seed {cell.seed}")
+        began = time.perf_counter()
+        child = [PEER_PYTHON, ROOT / "reproductions" / "peers.py", json.dumps({**cell.orders, "seed": cell.seed})]
+        said = subprocess.run(child, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        name, of_orders, seed = cell.key
+        scores = json.loads(said)["scores"]
+        append(out, {
+            "name": name,
+            "digest": of_orders,
+            "seed": seed,
+            "mean": sum(scores) / len(scores),
+            **json.loads(said),
+            "orders": cell.orders,
+            "seconds": round(time.perf_counter() - began, 1),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": f"{command} --peer --only {name} --seeds {seed}",
+        })  # fmt: skip
 
 
 def append(out: Path, row: Row) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from cells import EPISODES, FIRST_TUNING_SEED, Row, Task
+from cells import EPISODES, FIRST_TUNING_SEED, PeerCell, Row, Task
 
 from duologue.statistics import bootstrap_interval, iqm
 
@@ -17,21 +17,63 @@ a default is listed, with its source.
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
+BESIDE = ("task", "SBX, IQM [95 % interval]", "ours − SBX", "", "the seeds could have shown")
+ABOUT_PEERS = """\
+SBX learned the same tasks for as many steps with the settings that we have, on the same machine, and played as many
+greedy episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on both sides. Ours is "not
+below" where that interval does not lie wholly below 0. Half its width is about the smallest difference that so few
+seeds could have shown.
+"""
+
+Found = list[tuple[Task, dict[int, float]]]
+"""Tasks with the score of each seed."""
 
 
-def results(tasks: Sequence[Task], rows: Sequence[Row], *, command: str) -> str:
-    """The page. Only lines with the settings of today count; the others stay in the file."""
-    found = [(task, scores_of(task, rows)) for task in tasks]
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    lines += [f"| {' | '.join(line(task, scores))} |" for task, scores in found]
-    parts = ["# Learning results", HEAD, f"`{command}`\n", "\n".join(lines) + "\n"]
-    parts += [section(task, scores, command) for task, scores in found]
-    return "\n".join(parts)
+def results(done: dict[str, tuple[Sequence[Task], Sequence[Row]]], peers: Sequence[Row], *, command: str) -> str:
+    """The page. Only lines with the settings of today count; the others stay in the files."""
+    found = [(task, scores_of(task.name, task.digest, rows)) for tasks, rows in done.values() for task in tasks]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(line(task, scores) for task, scores in found)]
+    parts = ["# Learning results", HEAD, f"`{command}`\n", markdown(lines)]
+    if beside := [row for task, scores in found if (row := against_peer(task, scores, peers))]:
+        lines = [BESIDE, ("---",) * len(BESIDE), *beside]
+        parts += ["## Beside SBX", ABOUT_PEERS, f"`{command} --peer`\n", markdown(lines)]
+    return "\n".join(parts + [section(task, scores, command) for task, scores in found])
 
 
-def scores_of(task: Task, rows: Sequence[Row]) -> dict[int, float]:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def against_peer(task: Task, scores: dict[int, float], peers: Sequence[Row]) -> tuple[str, ...] | None:
+    """Ours beside the peer's; `None` where one of them has not learned the task yet."""
+    if task.peer is None:
+        return None
+    theirs = scores_of(*PeerCell(task, 0).key[:2], peers)
+    if not scores or not theirs:
+        return None
+    mine, others = (np.asarray(list(known.values())) for known in (scores, theirs))
+    seeds = f"{len(mine)} seeds against {len(others)}"
+    if min(len(mine), len(others)) < 2:
+        return f"{task.name} ({seeds})", score(others), f"{iqm(mine) - iqm(others):,.1f}", "no interval", "–"
+    low, high = difference_interval(mine, others)
+    verdict = "below" if high < 0 else "above" if low > 0 else "not below"
+    difference = f"{iqm(mine) - iqm(others):,.1f} [{low:,.1f}, {high:,.1f}]"
+    return f"{task.name} ({seeds})", score(others), difference, verdict, f"{(high - low) / 2:,.0f}"
+
+
+def difference_interval(ours: np.ndarray, theirs: np.ndarray, samples: int = 2000) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of IQM(ours) − IQM(theirs), each resampled on its own."""
+    generator = np.random.default_rng(0)
+    mine, others = (
+        iqm(values[generator.integers(len(values), size=(samples, len(values)))], axis=1) for values in (ours, theirs)
+    )
+    low, high = np.quantile(np.subtract(mine, others), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def scores_of(name: str, digest: str, rows: Sequence[Row]) -> dict[int, float]:
     """The score of each seed that is not for tuning."""
-    known = [row for row in rows if (row["name"], row["digest"]) == (task.name, task.digest)]
+    known = [row for row in rows if (row["name"], row["digest"]) == (name, digest)]
     return {
         row["seed"]: row["mean"]
         for row in sorted(known, key=lambda row: row["seed"])

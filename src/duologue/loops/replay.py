@@ -52,7 +52,9 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
     learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
     example = transition_shape(algorithm, learner, algorithm.initial_carry(num_envs), empty(spec.observation, num_envs))
     if replay.start_steps:
-        jax.eval_shape(lambda: uniform(spec.action, jnp.zeros(example.action.shape), jax.random.key(0)))
+        jax.eval_shape(
+            lambda: uniform(spec.action, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
+        )
     return seeds * rings.nbytes(example, rows(algorithm, num_envs))
 
 
