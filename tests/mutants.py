@@ -226,8 +226,8 @@ MUTANTS = [
     ),
     Mutant(
         "acting uses the pending statistics", "algorithms/normalized.py",
-        "obs = normalize_obs(state.current[0], obs, clip=self.clip)",
-        "obs = normalize_obs(state.pending[0], obs, clip=self.clip)", NORMALIZED,
+        "return normalize_obs(state.current[0], obs, clip=self.clip)",
+        "return normalize_obs(state.pending[0], obs, clip=self.clip)", NORMALIZED,
     ),
     Mutant(
         "updating uses the pending statistics", "algorithms/normalized.py",

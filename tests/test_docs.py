@@ -106,3 +106,9 @@ def test_every_option_of_a2c_is_in_its_table():
             assert float(shown) == value, name
         else:
             assert shown in (str(value), repr(value), f"{type(value).__name__}()"), name
+
+
+def test_the_page_shows_the_algorithm_of_the_example():
+    script = (ROOT / "examples" / "own_algorithm.py").read_text()
+    shown = script[script.index("import equinox") : script.index("\n\ndef main")].rstrip()
+    assert shown in (ROOT / "docs" / "your-own-algorithm.md").read_text()

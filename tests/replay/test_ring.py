@@ -151,7 +151,7 @@ def test_nbytes_are_the_bytes_of_the_arrays():
     """From arrays as from their shapes."""
     ring, example = filled(0, length=1, envs=3, capacity=7), step(3)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example)
-    assert rings.nbytes(example, 7) == rings.nbytes(shapes, 7) == sum(x.nbytes for x in jax.tree.leaves(ring.data))
+    assert rings.nbytes(example, 7) == rings.nbytes(shapes, 7) == sum(x.nbytes for x in jax.tree.leaves(ring))
     assert_equal(rings.init(shapes, 7), ring)
 
 

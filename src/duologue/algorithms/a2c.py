@@ -106,6 +106,12 @@ class A2C(AbstractAlgorithm[A2CState]):
         policy = state.networks.policy(obs)
         return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
 
+    def log_prob(self, state: A2CState, obs: Obs, action: Array) -> Array:
+        return state.networks.policy(obs).log_prob(action)
+
+    def v(self, state: A2CState, obs: Obs) -> Array:
+        return state.networks.value(obs)
+
     def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
         """One gradient step on a rollout `[T, B]`."""
         reward = batch.reward * self.reward_scale

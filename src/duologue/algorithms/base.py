@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from jaxtyping import Array
 
+from duologue.errors import ConfigError
 from duologue.fields import Configurable
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
@@ -29,7 +30,8 @@ class AbstractAlgorithm(Configurable, Generic[State]):
         """Networks, optimisers and counters. Raises `ConfigError` for a space the algorithm cannot serve."""
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """What acting remembers inside an episode, one row an environment."""
+        """What acting remembers inside an episode, one row an environment. Loops do not begin it anew when an episode
+        ends while training: `observe` does, which sees the flags."""
         return None
 
     @abstractmethod
@@ -41,6 +43,21 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     def observe(self, state: State, carry: PyTree, transition: Transition) -> tuple[State, PyTree]:
         """Take note of the newest transitions `[B]`; every loop calls this once a step."""
         return state, carry
+
+    def log_prob(self, state: State, obs: Obs, action: Array) -> Array:
+        """log π(a|s) `[N]` of actions `[N]` in environment units; of those that learn a distribution."""
+        raise self._lacks("log_prob")
+
+    def q(self, state: State, obs: Obs, action: Array) -> Array:
+        """Qᵢ(s, a) `[E, N]`; of those that learn action values."""
+        raise self._lacks("q")
+
+    def v(self, state: State, obs: Obs) -> Array:
+        """V(s) `[N]`; of those that learn state values."""
+        raise self._lacks("v")
+
+    def _lacks(self, what: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__} learns no {what}.")
 
     @abstractmethod
     def update(self, state: State, batch: Transition, *, key: Array) -> tuple[State, Metrics]:

@@ -75,6 +75,9 @@ class DDPG(AbstractAlgorithm[TD3State]):
         action = state.actor(obs)
         return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry
 
+    def q(self, state: TD3State, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """One step of the critic, the actor and the targets, in this order, on sequences `[N, n]`."""
         obs, action = first_row(batch)

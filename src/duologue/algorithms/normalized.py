@@ -102,8 +102,9 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
     def act(
         self, state: NormalizedState, carry: NormalizedCarry, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], NormalizedCarry]:
-        obs = normalize_obs(state.current[0], obs, clip=self.clip)
-        action, extras, inner = self.algorithm.act(state.algorithm, carry.algorithm, obs, key=key, explore=explore)
+        action, extras, inner = self.algorithm.act(
+            state.algorithm, carry.algorithm, self._seen(state, obs), key=key, explore=explore
+        )
         return action, extras, NormalizedCarry(inner, carry.discounted_return)
 
     def observe(
@@ -119,6 +120,17 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         carry = NormalizedCarry(inner_carry, jnp.where(ended, 0.0, discounted_return))
         return NormalizedState(inner, state.current, pending), carry
 
+    def log_prob(self, state: NormalizedState, obs: Obs, action: Array) -> Array:
+        return self.algorithm.log_prob(state.algorithm, self._seen(state, obs), action)
+
+    def q(self, state: NormalizedState, obs: Obs, action: Array) -> Array:
+        """In units of the scaled rewards."""
+        return self.algorithm.q(state.algorithm, self._seen(state, obs), action)
+
+    def v(self, state: NormalizedState, obs: Obs) -> Array:
+        """In units of the scaled rewards."""
+        return self.algorithm.v(state.algorithm, self._seen(state, obs))
+
     def update(self, state: NormalizedState, batch: Transition, *, key: Array) -> tuple[NormalizedState, Metrics]:
         inner, metrics = self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)
         moments = RunningMoments
@@ -126,6 +138,9 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
             lambda a, b: a.merge(b), state.current, state.pending, is_leaf=lambda node: isinstance(node, moments)
         )
         return NormalizedState(inner, current, jax.tree.map(jnp.zeros_like, state.pending)), metrics
+
+    def _seen(self, state: NormalizedState, obs: Obs) -> Obs:
+        return normalize_obs(state.current[0], obs, clip=self.clip)
 
     def _normalize(self, moments: tuple[ObsMoments, RunningMoments], batch: Transition) -> Transition:
         obs_moments, return_moments = moments

@@ -123,6 +123,12 @@ class SAC(AbstractAlgorithm[SACState]):
         policy = state.actor(obs)
         return policy.sample(key) if explore else policy.mode(), {}, carry
 
+    def log_prob(self, state: SACState, obs: Obs, action: Array) -> Array:
+        return state.actor(obs).log_prob(action)
+
+    def q(self, state: SACState, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
         """One step of critics, actor and temperature, in this order, on sequences `[N, n]`."""
         of_target, of_actor = jax.random.split(key)

@@ -41,11 +41,16 @@ def soft_value(q: Float[Array, "E ..."], policy: Categorical, alpha: Float[Array
     return jnp.sum(policy.probs * jnp.min(q, axis=0), axis=-1) + alpha * policy.entropy()
 
 
+def of_action(q: Float[Array, "E N n"], action: Int[Array, " N"]) -> Float[Array, "E N"]:
+    """Qᵢ(s, a) of all Qᵢ(s, ·)."""
+    return jnp.take_along_axis(q, action[None, :, None], axis=-1)[..., 0]
+
+
 def critic_loss(
     critics: Critics, obs: Obs, action: Int[Array, " N"], target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_Q = Σᵢ E[½ (Qᵢ(s, a) − y)²]."""
-    q = jnp.take_along_axis(critics(obs), action[None, :, None], axis=-1)[..., 0]
+    q = of_action(critics(obs), action)
     loss = jnp.sum(jnp.mean(0.5 * (q - target[None]) ** 2, axis=-1))
     return loss, {"critic_loss": loss, **described("q", q)}
 
@@ -123,6 +128,12 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs)
         return policy.sample(key) if explore else policy.mode(), {}, carry
+
+    def log_prob(self, state: SACDiscreteState, obs: Obs, action: Array) -> Array:
+        return state.actor(obs).log_prob(action)
+
+    def q(self, state: SACDiscreteState, obs: Obs, action: Array) -> Array:
+        return of_action(state.critics(obs), action)
 
     def update(self, state: SACDiscreteState, batch: Transition, *, key: Array) -> tuple[SACDiscreteState, Metrics]:
         """One step of critics, actor and temperature, in this order, on sequences `[N, n]`. Nothing is sampled."""

@@ -105,6 +105,15 @@ class SACv1(AbstractAlgorithm[SACv1State]):
         policy = state.actor(obs)
         return policy.sample(key) if explore else policy.mode(), {}, carry
 
+    def log_prob(self, state: SACv1State, obs: Obs, action: Array) -> Array:
+        return state.actor(obs).log_prob(action)
+
+    def q(self, state: SACv1State, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
+    def v(self, state: SACv1State, obs: Obs) -> Array:
+        return state.value(obs)
+
     def update(self, state: SACv1State, batch: Transition, *, key: Array) -> tuple[SACv1State, Metrics]:
         """One step of actor, critics and value, in the source's order, on sequences `[N, n]`.
 

@@ -124,6 +124,9 @@ class TD3(AbstractAlgorithm[TD3State]):
         action = state.actor(obs)
         return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry
 
+    def q(self, state: TD3State, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """D steps of the critics, then one of the actor and the targets, on sequences `[D, N, n]`."""
 

@@ -11,16 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from duologue.types import Transition
+from duologue.replay import frames
+from duologue.replay.frames import Frames
+from duologue.types import PyTree, Transition
 
 
 class Ring(eqx.Module):
     """The newest `capacity` rows of B transitions each; row `written % capacity` is the next to be overwritten."""
 
     data: Transition
-    """Leaves `[capacity, B, …]`."""
+    """Leaves `[capacity, B, …]`; where observations are images, what `frames` has in place of the next ones."""
     written: Int[Array, "*seeds"]
     """Rows written so far; the ring is full from `capacity` on."""
+    frames: Frames | None = None
+    """Next images that no other row holds; `None` without images."""
 
     @property
     def capacity(self) -> int:
@@ -34,13 +38,14 @@ class Ring(eqx.Module):
 
 def init(transition: Transition, capacity: int) -> Ring:
     """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes."""
-    data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), transition)
-    return Ring(data, jnp.zeros((), jnp.int32))
+    stored, kept = frames.init(transition, capacity)
+    data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), stored)
+    return Ring(data, jnp.zeros((), jnp.int32), kept)
 
 
 def nbytes(transition: Transition, capacity: int) -> int:
     """What `init` will take."""
-    return capacity * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(transition))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(lambda: init(transition, capacity))))
 
 
 def add(ring: Ring, rollout: Transition) -> Ring:
@@ -49,16 +54,23 @@ def add(ring: Ring, rollout: Transition) -> Ring:
     length = rollout.reward.shape[0]
     if ring.capacity % length:
         raise ValueError(f"a ring of {ring.capacity} rows cannot be written {length} at a time")
-    start = ring.written % ring.capacity
+    start, kept = ring.written % ring.capacity, ring.frames
+    if kept is not None:
+        rollout, kept = frames.add(kept, rollout)
     data = jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0), ring.data, rollout)
-    return Ring(data, ring.written + length)
+    return Ring(data, ring.written + length, kept)
 
 
 def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
     """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[N, L]` of `length` rows of
     one environment, none of which crosses the write head."""
     rows, envs = indices(ring, key, batch_size, 1 if length is None else length)
-    batch = jax.tree.map(lambda x: x[rows, envs], ring.data)
+    batch: Transition = jax.tree.map(lambda x: x[rows, envs], ring.data)
+    if ring.frames is not None:
+        after = jax.tree.map(lambda x: x[(rows + 1) % ring.capacity, envs], ring.data.obs)
+        newest = rows == (ring.written - 1) % ring.capacity
+        next_obs = frames.successors(ring.frames, batch.next_obs, batch.obs, after, envs, newest)
+        batch = batch._replace(next_obs=next_obs)
     return jax.tree.map(lambda x: x[:, 0], batch) if length is None else batch
 
 
@@ -75,11 +87,16 @@ def indices(
 
 
 def packed(ring: Ring) -> Ring:
-    """Only the rows that can be read, as NumPy arrays: what is worth keeping of a ring that is not full yet. Leaves may
-    lead with a seeds axis, whose rings are equally full."""
-    written, axis = np.asarray(ring.written), np.ndim(ring.written)
-    rows = min(int(written.ravel()[0]), ring.data.reward.shape[axis])
-    return Ring(jax.tree.map(lambda x: np.asarray(x)[(slice(None),) * axis + (slice(rows),)], ring.data), ring.written)
+    """Only the rows that hold something, as NumPy arrays: what is worth keeping of a ring that is not full yet. Leaves
+    may lead with a seeds axis."""
+    axis, kept = np.ndim(ring.written), ring.frames
+
+    def first(tree: PyTree, count: Array) -> PyTree:
+        where = (slice(None),) * axis + (slice(int(np.max(count))),)
+        return jax.tree.map(lambda x: np.asarray(x)[where], tree)
+
+    kept = kept and Frames(kept.newest, first(kept.cuts, kept.count), kept.count)
+    return Ring(first(ring.data, ring.written), ring.written, kept)
 
 
 def unpacked(ring: Ring, like: Ring) -> Ring:
@@ -87,10 +104,19 @@ def unpacked(ring: Ring, like: Ring) -> Ring:
     there."""
     axis = np.ndim(ring.written)
 
-    def put(part: np.ndarray, whole: jax.ShapeDtypeStruct) -> Array:
+    def put(part: Array | np.ndarray, whole: jax.ShapeDtypeStruct) -> Array:
         rest = lambda x: (x.dtype, x.shape[:axis], x.shape[axis + 1 :])  # noqa: E731
         if part.ndim <= axis or rest(part) != rest(whole) or part.shape[axis] > whole.shape[axis]:
             raise ValueError(f"{part.dtype}{list(part.shape)} does not fit into {whole.dtype}{list(whole.shape)}")
         return jax.lax.dynamic_update_slice(jnp.zeros(whole.shape, whole.dtype), part, (0,) * part.ndim)
 
-    return Ring(jax.tree.map(put, ring.data, like.data), ring.written)
+    data, kept = jax.tree.map(put, ring.data, like.data), ring.frames
+    if kept is not None and like.frames is not None:
+        kept = Frames(kept.newest, jax.tree.map(put, kept.cuts, like.frames.cuts), kept.count)
+    return Ring(data, ring.written, kept)
+
+
+def any_rows(like: Ring) -> Ring:
+    """`like` with `...` for the arrays that `packed` may cut."""
+    cut = lambda ring: (ring.data, ring.frames and ring.frames.cuts)  # noqa: E731
+    return eqx.tree_at(cut, like, jax.tree.map(lambda _: ..., cut(like)))

@@ -6,22 +6,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array
 from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs.spaces import array_type
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.state import LoopState, key_for, run_key
 from duologue.run import checkpoint, config, files, rows
+from duologue.run.asked import Asked
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
 from duologue.run.plan import EnvSource, Plan, check_arguments, gradient_steps, horizon, make_plan
 from duologue.run.session import Callback, Session
-from duologue.types import Box, Dict, Discrete, Obs, PyTree, Space
+from duologue.types import Obs, PyTree
 
 
 def train(
@@ -177,18 +175,32 @@ class Run:
     def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
 
-        The test policy. Where that samples, `step` says which draw it is: the same one gives the same action. Raises
-        `ConfigError` for observations of another shape.
+        The test policy, which for most algorithms is the mean or the likeliest action. Where that samples, `step` says
+        which draw it is: the same one gives the same action. Raises `ConfigError` for observations of another shape.
         """
-        batch, single = as_batch(self.plan.spec.observation, obs)
-        action = np.asarray(_act(self.plan.algorithm, self.state, batch, key_for(run_key(self.seed), "policy", step)))
-        match self.plan.spec.action:
-            case Discrete(start=start):
-                action = action + start
-            case Box(shape=shape, low=low, high=high):
-                action = action if low is None else np.maximum(action, np.asarray(low, np.float32).reshape(shape))
-                action = action if high is None else np.minimum(action, np.asarray(high, np.float32).reshape(shape))
-        return action[0] if single else action
+        return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
+
+    def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
+        """Actions as in training, with its noise; `step` says which draw."""
+        return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+
+    def log_prob(self, obs: Obs, action: Any) -> np.ndarray | np.generic:
+        """log π(a|s) of actions in the environment's own units. Raises `ConfigError` for a policy that is no
+        distribution."""
+        return self._asked.of_actions("log_prob", obs, action)
+
+    def q(self, obs: Obs, action: Any) -> np.ndarray:
+        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n. Raises `ConfigError` where none is
+        learned."""
+        return self._asked.of_actions("q", obs, action)
+
+    def v(self, obs: Obs) -> np.ndarray | np.generic:
+        """V(s). Raises `ConfigError` where no state value is learned."""
+        return self._asked.value(obs)
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(self.plan.algorithm, self.plan.spec, self.state)
 
     def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
         """Go on with this run's folder: `duologue.resume` with its arguments."""
@@ -259,31 +271,6 @@ def new_folder(plan: Plan) -> Path:
     env = "".join(c if c.isalnum() or c in "-._" else "-" for c in plan.env).strip("-")
     parent = Path("runs") / plan.name.lower() / env
     return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
-
-
-def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
-    """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
-    if isinstance(space, Dict):
-        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
-            raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
-        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
-        return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
-    shape, dtype = array_type(space)
-    array = np.asarray(obs, dtype)
-    if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
-        raise ConfigError(
-            f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
-        )
-    single = array.ndim == len(shape)
-    if isinstance(space, Discrete):
-        array = array - space.start
-    return (array[None] if single else array), single
-
-
-@eqx.filter_jit
-def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array) -> Array:
-    carry = algorithm.initial_carry(len(jax.tree.leaves(obs)[0]))
-    return algorithm.act(state, carry, obs, key=key, explore=False)[0]
 
 
 def _finished(session: Session, state: LoopState) -> Run | Runs:

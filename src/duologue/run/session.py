@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-import equinox as eqx
 import jax
 import numpy as np
 from rich.console import Console
@@ -126,8 +125,7 @@ class Session:
         like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
         if like.replay is None:
             return checkpoint.load(path, like)
-        data, any_rows = (lambda state: state.replay.data), jax.tree.map(lambda _: ..., like.replay.data)
-        state = checkpoint.load(path, eqx.tree_at(data, like, any_rows))
+        state = checkpoint.load(path, replace(like, replay=ring.any_rows(like.replay)))
         try:
             return replace(state, replay=ring.unpacked(state.replay, like.replay))
         except ValueError as error:

@@ -1,0 +1,93 @@
+"""What an agent answers outside of training: NumPy in, NumPy out, one observation or a batch, environment units."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.spaces import array_type
+from duologue.errors import ConfigError
+from duologue.types import Box, Dict, Discrete, EnvSpec, Obs, PyTree, Space
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An algorithm with what it has learned."""
+
+    algorithm: AnyAlgorithm
+    spec: EnvSpec
+    state: PyTree
+
+    def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
+        """Actions, ready for `env.step`."""
+        batch, single = as_batch(self.spec.observation, obs)
+        action = to_env(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        return action[0] if single else action
+
+    def of_actions(self, name: str, obs: Obs, action: Any) -> Any:
+        """`log_prob` or `q` of actions, one for each observation."""
+        batch, single = as_batch(self.spec.observation, obs)
+        answer = np.asarray(_answer(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
+        return answer[..., 0] if single else answer
+
+    def value(self, obs: Obs) -> Any:
+        """V(s)."""
+        batch, single = as_batch(self.spec.observation, obs)
+        answer = np.asarray(_answer(self.algorithm, "v", self.state, batch))
+        return answer[0] if single else answer
+
+    def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
+        count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
+        shape, dtype = array_type(space)
+        actions = np.asarray(action, dtype)
+        wanted = shape if single else (count, *shape)
+        if actions.shape != wanted:
+            raise ConfigError(f"There must be one action for each observation, of shape {wanted}; got {actions.shape}.")
+        if isinstance(space, Discrete):
+            actions = actions - np.asarray(space.start, dtype)
+        return actions[None] if single else actions
+
+
+def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
+    """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
+    if isinstance(space, Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
+            raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
+        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
+        return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
+    shape, dtype = array_type(space)
+    array = np.asarray(obs, dtype)
+    if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
+        raise ConfigError(
+            f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
+        )
+    single = array.ndim == len(shape)
+    if isinstance(space, Discrete):
+        array = array - space.start
+    return (array[None] if single else array), single
+
+
+def to_env(space: Space, action: np.ndarray) -> np.ndarray:
+    """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
+    match space:
+        case Discrete(start=start):
+            return action + start
+        case Box(shape=shape, low=low, high=high):
+            action = action if low is None else np.maximum(action, np.asarray(low, np.float32).reshape(shape))
+            return action if high is None else np.minimum(action, np.asarray(high, np.float32).reshape(shape))
+    return action
+
+
+@eqx.filter_jit
+def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array, explore: bool) -> Array:
+    carry = algorithm.initial_carry(len(jax.tree.leaves(obs)[0]))
+    return algorithm.act(state, carry, obs, key=key, explore=explore)[0]
+
+
+@eqx.filter_jit
+def _answer(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
+    return getattr(algorithm, name)(state, *arrays)
