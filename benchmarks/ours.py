@@ -13,11 +13,13 @@ HIDDEN = (64, 64)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--algorithm", choices=("a2c", "sac", "td3"), default="a2c")
     parser.add_argument("--env", required=True)
     parser.add_argument("--steps", type=int, required=True, help="environment steps of each seed")
     parser.add_argument("--seeds", type=int, default=1, help="agents side by side in one program")
     parser.add_argument("--turns", type=int, default=1, help="runs one after the other")
     parser.add_argument("--devices", type=int, default=1, help="CPU devices")
+    parser.add_argument("--updates", type=int, default=1, help="of replay, all at once after as many steps")
     parser.add_argument("--core", type=int, help="the only core to run on; by default all of them")
     arguments = parser.parse_args()
     if arguments.core is not None:
@@ -29,7 +31,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     import jax  # after the affinity is set: the backend counts its threads when it starts
 
     jax.config.update("jax_num_cpu_devices", arguments.devices)
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the command line does
+    jax.config.update("jax_cpu_enable_async_dispatch", arguments.algorithm != "a2c")  # as the command line does
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **__: (
@@ -43,14 +45,15 @@ def measure(arguments: argparse.Namespace) -> dict:
         "seconds_with_start": sum(run["seconds_with_start"] for run in runs) / len(runs),
         "compilations": len(compiled),
         "compilations_when_warm": sum(run["compilations_when_warm"] for run in runs),
-        "limit": limit(arguments),
+        "limit": limit(arguments) if arguments.algorithm == "a2c" else None,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"jax": jax.__version__},
     }
 
 
 def train(arguments: argparse.Namespace, seed: int, compiled: list[float]) -> dict:
-    """Steps per second of one run through the public path, from the first tenth of its steps to the last row."""
+    """Steps per second of one run through the public path, from the first tenth of its steps (a quarter, for replay) to
+    the last row."""
     from rich.console import Console
 
     import duologue as dl
@@ -60,15 +63,21 @@ def train(arguments: argparse.Namespace, seed: int, compiled: list[float]) -> di
     def mark(step: int, _: object) -> None:
         marks.append((step, time.perf_counter()))
 
-    # Stable-Baselines3 starts from these too, but for the entropy coefficient, which it sets to 0.
-    algorithm = dl.A2C(entropy_coefficient=0.0, networks=dl.Networks(hidden_sizes=HIDDEN))
+    k, share = arguments.updates, 10 if arguments.algorithm == "a2c" else 4
+    algorithm = {
+        # Stable-Baselines3 starts from these too, but for the entropy coefficient, which it sets to 0.
+        "a2c": lambda: dl.A2C(entropy_coefficient=0.0, networks=dl.Networks(hidden_sizes=HIDDEN)),
+        "sac": lambda: dl.SAC(learning_starts=500, start_steps=500, rollout_length=k, updates=k),
+        # An update of TD3 is two of its critics.
+        "td3": lambda: dl.TD3(learning_starts=500, start_steps=500, rollout_length=2 * k, updates=k),
+    }[arguments.algorithm]()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         dl.train(
             algorithm, arguments.env, steps=arguments.steps, seed=seed, seeds=arguments.seeds,
             run_dir=Path(folder) / "run", callbacks=[mark], console=Console(file=io.StringIO()),
         )  # fmt: skip
-    first = next(point for point in marks if point[0] >= arguments.steps // 10)
+    first = next(point for point in marks if point[0] >= arguments.steps // share)
     seconds = marks[-1][1] - first[1]
     return {
         "steps_per_second": arguments.seeds * (marks[-1][0] - first[0]) / seconds,

@@ -17,13 +17,15 @@ Round = dict[str, dict[str, Any]]
 """From contestants to what their processes said."""
 
 NOTES = """\
-A2C with 8 environments × 5 steps and 64-64 tanh networks on both sides; steps/s are environment steps over all seeds,
-medians over rounds. A ratio is the median of the ratios within a round, with the smallest and the largest. Time runs
-from the first tenth of a run to its end: importing, compiling and starting up are excluded on both sides; our logging
-(200 rows, TensorBoard) and checkpoints (10 in a run) are included. Stable-Baselines3 runs `learn` on a DummyVecEnv on
-the CPU with 1 and with 2 torch threads, of which the faster counts. The 16 runs in turn are extrapolated from 3, each
-warm. The share of the limit is our rate over the rate at which the same machine, in the same process, does the matrix
-products of A2C alone (best of 20). Compilations are all of a process, and those of them after the first tenth.
+A2C with 8 environments × 5 steps and 64-64 tanh networks on both sides; SAC and TD3 with batches of 256, 256-256 relu
+networks, and one update of the critics a step from step 500 on. steps/s are environment steps over all seeds, medians
+over rounds. A ratio is the median of the ratios within a round, with the smallest and the largest. Time runs from the
+first tenth of a run (a quarter with replay) to its end: importing, compiling and starting up are excluded on both
+sides; our logging (200 rows, TensorBoard) and checkpoints (10 in a run) are included. The peers run `learn` on a
+DummyVecEnv on the CPU: Stable-Baselines3's A2C with 1 and with 2 torch threads, of which the faster counts, all others
+with 2. The 16 runs in turn are extrapolated from 3, each warm. The share of the limit is our rate over the rate at
+which the same machine, in the same process, does the matrix products of A2C alone (best of 20); that of SAC is in
+[UPDATES.md](UPDATES.md). Compilations are all of a process, and those of them after the first tenth.
 """
 
 
@@ -64,7 +66,7 @@ def record(case: Case, rounds: Sequence[Round]) -> dict[str, Any]:
         "others": median(others),
         "ratio": median(ratios(case, rounds)),
         "ratios": ratios(case, rounds),
-        "share_of_limit": median([result["steps_per_second"] / result["limit"] for result in ours]),
+        "share_of_limit": median([result["steps_per_second"] / result["limit"] for result in ours if result["limit"]]),
         "compilations": median([result["compilations"] for result in ours]),
         "compilations_when_warm": median([result["compilations_when_warm"] for result in ours]),
         "seconds_with_start": median([result["seconds_with_start"] for result in ours]),

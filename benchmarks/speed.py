@@ -36,9 +36,10 @@ class Contestant:
 
     @property
     def python(self) -> Path:
-        return PEERS if self.script == "sb3.py" else Path(sys.executable)
+        return PEERS if self.script == "peers.py" else Path(sys.executable)
 
 
+CHEETAH = "HalfCheetah-v5"
 CONTESTANTS = {
     "host": Contestant("ours.py", 500_000, ("--env", "CartPole-v1")),
     "host, one core": Contestant("ours.py", 500_000, ("--env", "CartPole-v1", "--core", "0")),
@@ -46,10 +47,26 @@ CONTESTANTS = {
     "compiled, one core": Contestant("ours.py", 3_000_000, ("--env", "gymnax/CartPole-v1", "--core", "0")),
     "16 seeds": Contestant("ours.py", 500_000, ("--env", "gymnax/CartPole-v1", "--seeds", "16", "--devices", "2")),
     "3 seeds in turn": Contestant("ours.py", 1_000_000, ("--env", "gymnax/CartPole-v1", "--turns", "3")),
-    "SB3, 1 thread": Contestant("sb3.py", 100_000, ("--env", "CartPole-v1", "--threads", "1")),
-    "SB3, 2 threads": Contestant("sb3.py", 100_000, ("--env", "CartPole-v1", "--threads", "2")),
-    "SB3, one core": Contestant("sb3.py", 100_000, ("--env", "CartPole-v1", "--threads", "1", "--core", "0")),
-}
+    "SB3, 1 thread": Contestant("peers.py", 100_000, ("--env", "CartPole-v1", "--threads", "1")),
+    "SB3, 2 threads": Contestant("peers.py", 100_000, ("--env", "CartPole-v1", "--threads", "2")),
+    "SB3, one core": Contestant("peers.py", 100_000, ("--env", "CartPole-v1", "--threads", "1", "--core", "0")),
+    **{
+        f"{name.upper()}{case}": Contestant("ours.py", 8_000, ("--env", CHEETAH, "--algorithm", name, *options))
+        for name in ("sac", "td3")
+        for case, options in (("", ()), (", K = 8", ("--updates", "8" if name == "sac" else "4")))
+    },
+    "SAC, 4 seeds": Contestant(
+        "ours.py", 4_000, ("--env", CHEETAH, "--algorithm", "sac", "--seeds", "4", "--devices", "2")
+    ),
+    **{
+        f"{library.upper()} {name.upper()}": Contestant(
+            "peers.py", 4_000,
+            ("--library", library, "--env", CHEETAH, "--algorithm", name, "--threads", "2"),
+        )
+        for name in ("sac", "td3")
+        for library in ("sb3", "sbx")
+    },
+}  # fmt: skip
 
 SB3 = ("SB3, 1 thread", "SB3, 2 threads")
 TURNS = ("3 seeds in turn",)
@@ -59,6 +76,13 @@ CASES = (
     Case("a2c-compiled", "A2C, gymnax/CartPole-v1, compiled loop, against Stable-Baselines3", "compiled", SB3, 25),
     Case("a2c-compiled", "compiled loop, both on one core", "compiled, one core", ("SB3, one core",), 25),
     Case("a2c-seeds", "16 seeds in one program, two devices, against 16 runs in turn", "16 seeds", TURNS),
+    Case("sac", "SAC, HalfCheetah-v5, against Stable-Baselines3", "SAC", ("SB3 SAC",), 1.9),
+    Case("sac", "SAC, HalfCheetah-v5, against SBX", "SAC", ("SBX SAC",), 1.25),
+    Case("sac", "SAC, 8 updates after every 8 steps, against SBX", "SAC, K = 8", ("SBX SAC",)),
+    Case("td3", "TD3, HalfCheetah-v5, against Stable-Baselines3", "TD3", ("SB3 TD3",), 1.9),
+    Case("td3", "TD3, HalfCheetah-v5, against SBX", "TD3", ("SBX TD3",), 1.25),
+    Case("td3", "TD3, 8 updates of the critics after every 8 steps, against SBX", "TD3, K = 8", ("SBX TD3",)),
+    Case("sac-seeds", "SAC, 4 seeds in one program, two devices, against one seed", "SAC, 4 seeds", ("SAC",), 1.4),
 )
 
 

@@ -50,6 +50,8 @@ OBSERVED_COMPILED = ("algorithms/test_normalized.py::test_the_compiled_loop_obse
 OBSERVED_HOST = ("algorithms/test_normalized.py::test_the_host_loop_observes_every_transition_once",)
 LOOPS = "loops/test_loops.py"
 RING = "replay/test_ring.py"
+ASKED = ("run/test_asked.py",)
+FRAMES = ("replay/test_frames.py::test_what_is_sampled_is_what_was_written",)
 SEEDS_ON_HOST = "test_agent_i_of_many_is_the_single_run_on_the_host"
 SAME = (f"{LOOPS}::test_both_loops_learn_the_same[a2c]",)
 EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
@@ -321,6 +323,32 @@ MUTANTS = [
         "probes begin alike after an end", "envs/probe.py",
         "first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))",
         "first = jax.vmap(self._probe.begin)(jnp.stack([key] * self.num_envs))", JAX_ENVS,
+    ),
+    # What an agent answers, and images kept once.
+    Mutant(
+        "Q of a discrete agent is that of its first action", "algorithms/sac_discrete.py",
+        "return of_action(state.critics(obs), action)", "return of_action(state.critics(obs), action * 0)", ASKED,
+    ),
+    Mutant(
+        "the value of SACv1 is its target's", "algorithms/sac_v1.py", "return state.value(obs)\n",
+        "return state.target_value(obs)\n", ASKED,
+    ),
+    Mutant("a sample is the mean", "run/asked.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
+    Mutant(
+        "a cut's image is the next episode's", "replay/frames.py", "jnp.where(flag(number < 0), running, cut)",
+        "running", FRAMES,
+    ),
+    Mutant(
+        "the newest image's successor is the oldest row", "replay/frames.py", "jnp.where(flag(newest), ",
+        "jnp.where(flag(newest & False), ", FRAMES,
+    ),
+    Mutant(
+        "an overwritten cut is read all the same", "replay/frames.py", "jnp.where(flag(lost), own, ",
+        "jnp.where(flag(lost & False), own, ", FRAMES,
+    ),
+    Mutant(
+        "only terminations are cuts", "replay/frames.py", "(rollout.terminated | rollout.truncated).ravel()",
+        "rollout.terminated.ravel()", FRAMES,
     ),
     # Loops.
     Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",

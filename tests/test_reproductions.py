@@ -16,9 +16,9 @@ FOLDER = Path(__file__).parent.parent / "reproductions"
 
 @pytest.fixture
 def modules(monkeypatch):
-    """`cells`, `table` and `a2c`, which are scripts and import each other by these names."""
+    """`cells`, `table`, `reproduce` and the lists, which are scripts and import each other by these names."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("cells", "table", "a2c")
+    names = ("cells", "table", "reproduce", "a2c", "off_policy")
     loaded = [__import__(name) for name in names]
     yield loaded
     for name in names:
@@ -123,7 +123,7 @@ def test_the_page_quotes_seeds_of_results_and_settings_of_today(cells, table, ta
     means = {0: 90.0, 1: 110.0, 2: 120.0, 3: 130.0, 4: 500.0}
     rows = [row(task, seed, mean) for seed, mean in means.items()]
     rows += [row(task, 100, 9999.0), row(old, 0, 7777.0)]
-    page = table.results([task], rows, command="make it")
+    page = table.results({"tiny": ([task], rows)}, [], command="make it")
     line = next(line for line in page.splitlines() if line.startswith("| tiny"))
     parts = [part.strip() for part in line.strip("|").split("|")]
     assert parts[:3] == ["tiny (CartPole-v1)", "80", "5"]
@@ -135,8 +135,8 @@ def test_the_page_quotes_seeds_of_results_and_settings_of_today(cells, table, ta
 
 
 def test_a_target_missed_is_said(table, task):
-    assert "≥ 100, missed" in table.results([task], [row(task, 0, 99.9)], command="c")
-    assert "missed" not in table.results([task], [], command="c")
+    assert "≥ 100, missed" in table.results({"tiny": ([task], [row(task, 0, 99.9)])}, [], command="c")
+    assert "missed" not in table.results({"tiny": ([task], [])}, [], command="c")
 
 
 def test_expression_shows_what_is_not_a_default(table):
@@ -157,10 +157,63 @@ def test_a_cell_from_end_to_end(cells, task, tmp_path):
     assert step == 20 and again.evaluate(episodes=cells.EPISODES).returns.tolist() == found["scores"]
 
 
-def test_the_list_of_a2c(modules, capsys):
-    a2c = modules[2]
-    assert len({task.name for task in a2c.TASKS}) == len(a2c.TASKS)
-    assert a2c.main(["--list", "--only", "lunar", "--seeds", "0", "1"]) == 0
-    assert capsys.readouterr().out.count("LunarLander".lower()) == 4
+def test_the_lists(modules, capsys):
+    reproduce = modules[2]
+    tasks = [task for tasks in reproduce.LISTS.values() for task in tasks]
+    assert len({task.name for task in tasks}) == len(tasks)
+    assert reproduce.main(["--list", "--only", "lunar", "--seeds", "0", "1"]) == 0
+    assert capsys.readouterr().out.count("lunarlander") == 4
+    assert reproduce.main(["--list", "--peer", "--only", "sac"]) == 0
+    assert "sac-pendulum" in (shown := capsys.readouterr().out) and "sac-v1" not in shown
     with pytest.raises(SystemExit):
-        a2c.main(["--list", "--only", "chess"])
+        reproduce.main(["--list", "--only", "chess"])
+
+
+def test_every_line_of_today_counts(modules):
+    """No finished cell of a list is lost because a default has changed since: then its task must say the setting."""
+    cells, _, reproduce, *_ = modules
+    for name, tasks in reproduce.LISTS.items():
+        rows = cells.read(reproduce.RESULTS / f"{name}.jsonl")
+        finished = {row["name"] for row in rows if row["seed"] < cells.FIRST_TUNING_SEED}
+        assert finished <= {
+            task.name for task in tasks if (task.name, task.digest) in {key[:2] for key in map(cells.key_of, rows)}
+        }
+
+
+def peered(cells, task):
+    return dataclasses.replace(task, peer=cells.Peer("SAC", {"learning_starts": 3}, noise=0.1))
+
+
+def test_the_peer_stands_beside(cells, table, task):
+    """Ours − the peer's with its interval; wholly below 0 is below."""
+    task = peered(cells, task)
+    ours = [row(task, seed, mean) for seed, mean in enumerate([10.0, 12.0, 14.0, 16.0, 18.0])]
+    name, digest, _ = cells.PeerCell(task, 0).key
+
+    def verdict(*means):
+        peers = [{"name": name, "digest": digest, "seed": seed, "mean": mean} for seed, mean in enumerate(means)]
+        page = table.results({"tiny": ([task], ours)}, peers, command="c")
+        return next(line for line in page.splitlines() if line.startswith("| tiny (5"))
+
+    assert "| 4.0 [" in verdict(9.0, 10.0, 11.0) and "| not below |" in verdict(13.0, 14.0, 15.0)
+    assert "| below |" in verdict(30.0, 31.0, 32.0) and "| above |" in verdict(1.0, 2.0, 3.0)
+    assert "no interval" in verdict(9.0)
+    assert "Beside SBX" not in table.results({"tiny": ([task], ours)}, [], command="c")
+
+
+def test_a_peer_is_told_what_we_were_told(cells, task, tmp_path, monkeypatch):
+    task, told = peered(cells, task), []
+
+    def child(command, **_):
+        told.append(json.loads(command[2]))
+        return SimpleNamespace(stdout='noise\n{"scores": [1.0, 3.0], "versions": {}}\n')
+
+    monkeypatch.setattr(cells, "PEER_PYTHON", tmp_path)
+    monkeypatch.setattr(cells.subprocess, "run", child)
+    out = tmp_path / "peers.jsonl"
+    for _ in range(2):  # the second time nothing is left to do
+        cells.run_peer_cells([cells.PeerCell(task, 2)], out=out, command="c")
+    orders = {"env": "CartPole-v1", "steps": 80, "episodes": 20, "algorithm": "SAC", "noise": 0.1, "seed": 2}
+    assert told == [{**orders, "settings": {"learning_starts": 3}}]
+    (line,) = cells.read(out)
+    assert line["mean"] == 2.0 and line["command"] == "c --peer --only tiny --seeds 2"

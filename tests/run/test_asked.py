@@ -73,6 +73,8 @@ def test_the_answers_are_those_of_the_networks(agent):
     q = state.critics(obs) if name == "sac-discrete" else state.critics(obs, action)
     q = q[:, np.arange(4), action] if name == "sac-discrete" else q
     np.testing.assert_allclose(run.q(obs, action), q, rtol=1e-5, atol=1e-6)
+    if name == "sac-v1":
+        np.testing.assert_allclose(run.v(obs), state.value(obs), rtol=1e-5, atol=1e-6)
     if name != "td3":
         np.testing.assert_allclose(run.log_prob(obs, action), state.actor(obs).log_prob(action), rtol=1e-4, atol=1e-5)
 

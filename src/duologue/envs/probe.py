@@ -101,6 +101,13 @@ PROBES: dict[str, Probe] = {
         lambda discount: [Case(0, 1, action=0.5)],
         action=gym.spaces.Box(-1.0, 1.0, (1,)),
     ),
+    # The actor reads its observation, and answers with a real number.
+    "both-continuous": _probe(
+        _sign,
+        lambda obs, action: 1 - (action[0] - 0.5 * obs) ** 2,
+        lambda discount: [Case(1, 1, action=0.5), Case(-1, 1, action=-0.5)],
+        action=gym.spaces.Box(-1.0, 1.0, (1,)),
+    ),
 }
 
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,))

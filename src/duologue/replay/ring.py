@@ -93,10 +93,17 @@ def packed(ring: Ring) -> Ring:
 
     def first(tree: PyTree, count: Array) -> PyTree:
         where = (slice(None),) * axis + (slice(int(np.max(count))),)
-        return jax.tree.map(lambda x: np.asarray(x)[where], tree)
+        return jax.tree.map(lambda x: _on_host(x, where), tree)
 
     kept = kept and Frames(kept.newest, first(kept.cuts, kept.count), kept.count)
     return Ring(first(ring.data, ring.written), ring.written, kept)
+
+
+def _on_host(x: Array, where: tuple[slice, ...]) -> np.ndarray:
+    """`x[where]` without a copy of all of it: NumPy reads in place what lies on one device, and would gather what lies
+    on several. These lead with the seeds axis."""
+    parts = [np.asarray(shard.data)[where] for shard in x.addressable_shards]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def unpacked(ring: Ring, like: Ring) -> Ring:

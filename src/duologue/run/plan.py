@@ -119,9 +119,11 @@ def make_plan(
             every for every in (log_every or max(steps // ROWS, rollout), evaluate_every, save_every) if every
         ),
     )
-    # Refuses spaces that the algorithm cannot serve, before anything is made.
-    jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
-    needed, there = memory(plan.algorithm, plan.spec, num_envs, seeds), physical_memory()
+    try:  # spaces that the algorithm cannot serve, and replays that cannot work, before anything is made
+        jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
+        needed, there = memory(plan.algorithm, plan.spec, num_envs, seeds), physical_memory()
+    except ConfigError as error:
+        raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
     if needed > there:
         raise ConfigError(
             f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "

@@ -1,0 +1,140 @@
+"""SAC's update alone, on HalfCheetah's sizes: `python benchmarks/updates.py [--rounds 5]`.
+
+Updates a second through `loops/replay.learn`, with K updates a call and with rings of ten thousand and a million rows,
+beside the limit that `products.py` times in the same process. The cases take turns.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import products
+from report import HERE, circumstances
+from speed import PEERS
+
+import duologue as dl
+from duologue.loops import replay
+from duologue.replay import ring as rings
+from duologue.types import Box, EnvSpec, Transition
+
+OBS, ACTION, BATCH, HIDDEN = 17, 6, 256, (256, 256)
+SPEC = EnvSpec(
+    "sizes of HalfCheetah-v5", Box((OBS,), "float32"), Box((ACTION,), "float32", (-1.0,) * ACTION, (1.0,) * ACTION)
+)
+CALLS = 240
+"""Updates of one timing."""
+TORCH = """
+import json, time, torch
+torch.set_num_threads(2)
+def best(members, rows, inner, columns):
+    x, w = torch.ones(members, rows, inner), torch.ones(members, inner, columns)
+    x, w = (x[0], w[0]) if members == 1 else (x, w)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(100):
+            x @ w
+        times.append(time.perf_counter() - began)
+    return min(times) / 100
+print(json.dumps([best(*shape) for shape in json.loads(SHAPES)]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    cases = {
+        **{f"K = {k}, a million rows": timer(k, 1_000_000) for k in (1, 2, 8, 32)},
+        "K = 1, ten thousand rows": timer(1, 10_000),
+    }
+    rates = {name: [] for name in cases}
+    for _ in range(options.rounds):
+        for name, run in cases.items():
+            rates[name].append(run())
+    lines = report(rates)
+    print("\n".join(lines))
+    made = circumstances([])
+    page = [
+        HEAD,
+        *(f"* {line}" for line in lines),
+        "",
+        f"Made {made['date']} at {made['commit']} on {made['machine']}.",
+    ]
+    (HERE / "UPDATES.md").write_text("\n".join(page) + "\n")
+
+
+HEAD = """\
+# The update of SAC alone
+
+`python benchmarks/updates.py`
+
+Sizes of HalfCheetah-v5, batches of 256, networks of 256-256. Medians over rounds, with the smallest and the largest;
+the cases take turns. The limit is the sum, over the matrix products of an update, of the best of 20 timings of that one
+alone, same shapes, same flags, same process.
+"""
+
+
+def report(rates: dict[str, list[float]]) -> list[str]:
+    """What was measured, line by line."""
+    needed = products.sac_update(OBS, ACTION, HIDDEN, BATCH)
+    limit, flops = 1 / products.seconds(needed), sum(product.flops for product in needed)
+    lines = [f"limit: {limit:,.0f} updates/s, {flops / 1e9:.2f} GFLOP each, {flops * limit / 1e9:,.0f} GFLOP/s"]
+    for name, found in rates.items():
+        middle, spread = statistics.median(found), f"[{min(found):,.0f}–{max(found):,.0f}]"
+        lines.append(f"{name}: {middle:,.0f} updates/s {spread}, {middle / limit:.0%} of the limit")
+    both = zip(rates["K = 1, ten thousand rows"], rates["K = 1, a million rows"], strict=True)
+    dearer = [small / large - 1 for small, large in both]
+    spread = f"[{min(dearer):+.1%}, {max(dearer):+.1%}]"
+    lines.append(f"a million rows cost {statistics.median(dearer):+.1%} {spread} more an update than ten thousand")
+    if PEERS.exists():
+        torch = 1 / torch_seconds(needed)
+        lines.append(f"the same products alone in PyTorch: {torch:,.0f} updates/s, {flops * torch / 1e9:,.0f} GFLOP/s")
+    return lines
+
+
+def timer(k: int, rows: int) -> Callable[[], float]:
+    """A function that makes some calls of `k` updates each and returns updates a second."""
+    algorithm = dl.SAC(rollout_length=k, updates=k, replay_capacity=rows // k * k)
+    learner = jax.jit(lambda key: algorithm.init(SPEC, key=key))(jax.random.key(0))
+    ring = replay.empty_ring(algorithm, learner, None, np.zeros((1, OBS), np.float32))
+    generator = np.random.default_rng(0)
+    assert ring is not None
+    # Full, and everywhere different: sampling reaches all of its memory.
+    data = jax.tree.map(lambda x: jnp.asarray(generator.random(x.shape, np.float32).astype(x.dtype)), ring.data)
+    state = [learner, rings.Ring(data, jnp.asarray(rows // k * k, jnp.int32))]
+    rollout: Transition = jax.tree.map(lambda x: np.asarray(x[:k]), data)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def learn(learner, ring, rollout, t):
+        key = jax.random.fold_in(jax.random.key(0), t)
+        return replay.learn(algorithm, learner, ring, rollout, key=key, steps=t)
+
+    def run(calls: int = max(1, CALLS // k)) -> float:
+        began = time.perf_counter()
+        for t in range(calls):
+            outcome = learn(*state, rollout, np.int32(10_000 + t))
+            state[:] = outcome.learner, outcome.ring
+        jax.block_until_ready(state)
+        return calls * k / (time.perf_counter() - began)
+
+    run(2)
+    return run
+
+
+def torch_seconds(needed: list[products.Product]) -> float:
+    """The same products, each alone, in PyTorch with two threads: its matrices are multiplied as they lie."""
+    shapes = json.dumps([(p.members, p.rows, p.inner, p.columns) for p in needed])
+    done = subprocess.run([PEERS, "-c", f"SHAPES = {shapes!r}\n{TORCH}"], capture_output=True, text=True, check=True)
+    return sum(p.times * t for p, t in zip(needed, json.loads(done.stdout), strict=True))
+
+
+if __name__ == "__main__":
+    main()
