@@ -697,6 +697,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if options.only in f"{mutant.file} {mutant.name}"]
+    if not mutants:
+        parser.error(f"no mutant's name or file has {options.only!r} in it")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         first = copied(Path(folder, "0"))
