@@ -25,9 +25,6 @@ below" where that interval does not lie wholly below 0. Half its width is about 
 seeds could have shown.
 """
 
-Found = list[tuple[Task, dict[int, float]]]
-"""Tasks with the score of each seed."""
-
 
 def results(done: dict[str, tuple[Sequence[Task], Sequence[Row]]], peers: Sequence[Row], *, command: str) -> str:
     """The page. Only lines with the settings of today count; the others stay in the files."""
