@@ -90,7 +90,7 @@ class AWAC(AbstractAlgorithm[AWACState]):
         return policy.sample(key) if explore else policy.mode(), {}, carry
 
     def update(self, state: AWACState, batch: Transition, *, key: Array) -> tuple[AWACState, Metrics]:
-        """One step of the critics, the actor and the targets, on sequences `[N, n]`."""
+        """One step of the critics, the actor and the targets, on sequences `[n, N]`."""
         of_next, of_value = jax.random.split(key)
         (obs, action), adam = first_row(batch), Adam().build(self.learning_rate)
 

@@ -621,14 +621,14 @@ MUTANTS = [
     ),
     Mutant(
         'the last row of a sequence is learnt from', 'returns.py',
-        'x[:, 0], (batch.obs, batch.action)',
-        'x[:, -1], (batch.obs, batch.action)',
+        'x[0], (batch.obs, batch.action)',
+        'x[-1], (batch.obs, batch.action)',
         (f'{TD3}::test_three_step_targets_against_the_loop',),
     ),
     Mutant(
         'replayed targets are one-step', 'returns.py',
-        'discount=discount, n=len(reward))[0]',
-        'discount=discount, n=1)[0]',
+        'discount=discount, n=len(batch.reward)\n    )[0]',
+        'discount=discount, n=1\n    )[0]',
         (f'{TD3}::test_three_step_targets_against_the_loop',),
     ),
 ]  # fmt: skip

@@ -77,22 +77,20 @@ def n_step(
 
 
 def over_envs(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Lift a function of trajectories `[T]` to rollouts `[T, B]`. Keyword arguments are shared."""
+    """Lift a function of trajectories `[T]` to rollouts `[T, B]` and sequences `[L, N]`. Keyword arguments are shared."""
     return lambda *trajectories, **shared: jax.vmap(lambda *columns: function(*columns, **shared), 1, 1)(*trajectories)
 
 
-def n_step_target(batch: Transition, next_value: Float[Array, "N n"], discount: Discount) -> Float[Array, " N"]:
-    """y = G⁽ⁿ⁾₀ of replayed sequences `[N, n]`; for n = 1 the one-step target."""
-
-    def first(reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags) -> Float[Array, ""]:
-        return n_step(reward, next_value, terminated, truncated, discount=discount, n=len(reward))[0]
-
-    return jax.vmap(first)(batch.reward, next_value, batch.terminated, batch.truncated)
+def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: Discount) -> Float[Array, " N"]:
+    """y = G⁽ⁿ⁾₀ of replayed sequences `[n, N]`; for n = 1 the one-step target."""
+    return over_envs(n_step)(
+        batch.reward, next_value, batch.terminated, batch.truncated, discount=discount, n=len(batch.reward)
+    )[0]
 
 
 def first_row(batch: Transition) -> tuple[Obs, Array]:
-    """Observations and actions `[N]` at the beginning of sequences `[N, n]`: what `n_step_target` is the target of."""
-    return jax.tree.map(lambda x: x[:, 0], (batch.obs, batch.action))
+    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: what `n_step_target` is the target of."""
+    return jax.tree.map(lambda x: x[0], (batch.obs, batch.action))
 
 
 def _backward(step: Callable[..., Array], last: Array, now: tuple[Array, ...]) -> Array:

@@ -20,7 +20,7 @@ ACTION_MASK = "action_mask"
 
 
 class Transition(NamedTuple):
-    """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[N, L]` sequences.
+    """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[L, N]` sequences.
 
     `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units.
     `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`). Arrays are
@@ -59,11 +59,11 @@ class Replay:
     batch_size: int
     """Transitions or sequences of a batch, N."""
     sequence_length: int | None = None
-    """Rows of a sequence: a batch is `[N, L]`; `None` for single transitions, `[N]`."""
+    """Rows of a sequence: a batch is `[L, N]`, time first as everywhere; `None` for single transitions, `[N]`."""
     updates: int = 1
     """Calls of `update` after each rollout."""
     batches_per_update: int | None = None
-    """A call gets this many batches, `[D, N]` or `[D, N, L]`; `None` for one, without the axis."""
+    """A call gets this many batches, `[D, N]` or `[D, L, N]`; `None` for one, without the axis."""
     learning_starts: int = 0
     """Environment steps before the first update."""
     start_steps: int = 0

@@ -16,11 +16,11 @@ SMALL = Networks(hidden_sizes=(6,), activation="tanh")
 
 
 def a_batch(*leading, seed=0):
-    """Sequences `[*leading, N, L]`; the first rows are: goes on, terminated, truncated, both."""
+    """Sequences `[*leading, L, N]`; the first of them begin: goes on, terminated, truncated, both."""
     generator = np.random.default_rng(seed)
-    shape = (*leading, N, L)
+    shape = (*leading, L, N)
     ends = generator.random((2, *shape)) < 0.3
-    ends[0][..., :4, 0], ends[1][..., :4, 0] = [False, True, False, True], [False, False, True, True]
+    ends[0][..., 0, :4], ends[1][..., 0, :4] = [False, True, False, True], [False, False, True, True]
     batch = Transition(
         obs=generator.normal(size=(*shape, 3)).astype(np.float32),
         action=(CENTRE + HALF * generator.uniform(-1, 1, size=(*shape, D))).astype(np.float32),
@@ -80,15 +80,15 @@ def squashed(leaves, obs, noise):
 def n_step_target(batch, next_value, discount):
     """Σ γᵏ rₖ up to the first cut or the last row, and γᵏ⁺¹ V(s'ₖ) there unless it terminated."""
     targets = []
-    for n in range(len(batch.reward)):
+    for n in range(batch.reward.shape[1]):
         target, weight = 0.0, 1.0
-        for k in range(batch.reward.shape[1]):
-            target += weight * batch.reward[n, k]
+        for k in range(len(batch.reward)):
+            target += weight * batch.reward[k, n]
             weight *= discount
-            if batch.terminated[n, k]:
+            if batch.terminated[k, n]:
                 break
-            if batch.truncated[n, k] or k == batch.reward.shape[1] - 1:
-                target += weight * next_value[n, k]
+            if batch.truncated[k, n] or k == len(batch.reward) - 1:
+                target += weight * next_value[k, n]
                 break
         targets.append(target)
     return np.array(targets)

@@ -43,7 +43,7 @@ def batch_shape(experience):
         return experience.rollout_length, experience.num_envs
     replay = experience.replay
     several = () if replay.batches_per_update is None else (replay.batches_per_update,)
-    return (*several, replay.batch_size, *(() if replay.sequence_length is None else (replay.sequence_length,)))
+    return (*several, *(() if replay.sequence_length is None else (replay.sequence_length,)), replay.batch_size)
 
 
 def a_batch(algorithm, spec, key):

@@ -56,9 +56,9 @@ def test_sac_gradients_are_those_of_the_papers_losses(key):
     state, batch = started(algorithm, key), a_batch()
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     rows, (of_target, of_actor) = as_numpy(batch), jax.random.split(key)
-    obs, action = rows.obs[:, 0], rows.action[:, 0]
+    obs, action = rows.obs[0], rows.action[0]
 
-    next_action, next_log_prob = squashed(float64(state.actor), rows.next_obs, noise(of_target, (N, L, D)))
+    next_action, next_log_prob = squashed(float64(state.actor), rows.next_obs, noise(of_target, (L, N, D)))
     next_value = q(float64(state.target_critics), rows.next_obs, next_action).min(0) - ALPHA * next_log_prob
     target = n_step_target(rows, next_value, 0.9)
 
@@ -87,7 +87,7 @@ def test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw(key)
         algorithm = dl.SAC(alpha=Learned(initial=0.5), target_entropy=given, **OPTIONS)
         state, batch = started(algorithm, key), a_batch()
         after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
-        obs, draws = as_numpy(batch).obs[:, 0], noise(jax.random.split(key)[1], (N, D))
+        obs, draws = as_numpy(batch).obs[0], noise(jax.random.split(key)[1], (N, D))
         _, log_prob = squashed(float64(state.actor), obs, draws)
         np.testing.assert_allclose(metrics["alpha"], 0.5, rtol=1e-6)
         np.testing.assert_allclose(metrics["log_prob_mean"], log_prob.mean(), rtol=1e-4)
@@ -150,7 +150,7 @@ def test_sac_v1_gradients_are_those_of_the_papers_losses(key):
     state, batch = started(algorithm, key), a_batch()
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     rows, (of_value, of_actor) = as_numpy(batch), jax.random.split(key)
-    obs, action, critics = rows.obs[:, 0], rows.action[:, 0], float64(state.critics)
+    obs, action, critics = rows.obs[0], rows.action[0], float64(state.critics)
 
     drawn, log_prob = squashed(float64(state.actor), obs, noise(of_value, (N, D)))
     target_v = q(critics, obs, drawn).min(0) - ALPHA * log_prob
@@ -178,11 +178,11 @@ TABLE = EnvSpec("table", Discrete(STATES), Discrete(ACTIONS))
 
 
 def every_transition():
-    """Each (s, a) of a deterministic process once, `[S A, 1]`: some terminate, some are truncated, one is both."""
+    """Each (s, a) of a deterministic process once, `[1, S A]`: some terminate, some are truncated, one is both."""
     generator = np.random.default_rng(5)
-    s, a = (x.reshape(-1, 1).astype(np.int32) for x in np.mgrid[:STATES, :ACTIONS])
-    flags = np.zeros((2, STATES * ACTIONS, 1), bool)
-    flags[0, [1, 7, 10]], flags[1, [2, 6, 7]] = True, True
+    s, a = (x.reshape(1, -1).astype(np.int32) for x in np.mgrid[:STATES, :ACTIONS])
+    flags = np.zeros((2, 1, STATES * ACTIONS), bool)
+    flags[0, 0, [1, 7, 10]], flags[1, 0, [2, 6, 7]] = True, True
     return Transition(
         obs=s,
         action=a,

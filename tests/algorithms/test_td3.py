@@ -57,7 +57,7 @@ def mu(leaves, obs):
 
 def smoothed(state, rows, key, *, sigma, clip):
     """μ̄(s') and noise of σ half-ranges, clipped, and the sum clipped into the box."""
-    epsilon = np.clip(sigma * noise(key, (N, L, D)), -clip, clip)
+    epsilon = np.clip(sigma * noise(key, (L, N, D)), -clip, clip)
     return np.clip(mu(float64(state.target_actor), rows.next_obs) + HALF * epsilon, LOW, HIGH)
 
 
@@ -67,7 +67,7 @@ def test_td3_gradients_are_those_of_the_papers_losses(key):
     state, batch = started(algorithm, key), a_batch(1)
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     rows = jax.tree.map(lambda x: x[0], as_numpy(batch))
-    obs, action = rows.obs[:, 0], rows.action[:, 0]
+    obs, action = rows.obs[0], rows.action[0]
     next_action = smoothed(state, rows, jax.random.split(key, 1)[0], sigma=1.0, clip=0.2)
     both = q(float64(state.target_critics), rows.next_obs, next_action)
     assert 0 < (both[0] < both[1]).sum() < both[0].size
@@ -90,7 +90,7 @@ def test_ddpg_gradients_are_those_of_the_papers_losses(key):
     state, batch = started(algorithm, key), a_batch()
     after, _ = jax.jit(algorithm.update)(state, batch, key=key)
     rows = as_numpy(batch)
-    obs, action = rows.obs[:, 0], rows.action[:, 0]
+    obs, action = rows.obs[0], rows.action[0]
     next_action = mu(float64(state.target_actor), rows.next_obs)
     target = n_step_target(rows, q(float64(state.target_critics), rows.next_obs, next_action)[0], 0.9)
     assert len(float64(state.critics)[0]) == 1
@@ -132,7 +132,7 @@ def test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics(delay, k
     assert int(after.actor_opt[0].count) == 1
     assert_polyak(after.target_actor, state.target_actor, after.actor, 0.3)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
-    obs = as_numpy(batch).obs[-1, :, 0]
+    obs = as_numpy(batch).obs[-1, 0]
     assert_gradient(after.actor_opt, lambda x: -q(float64(after.critics), obs, mu(x, obs))[0].mean(), state.actor)
 
     critics, opt_state, rows = state.critics, state.critic_opt, as_numpy(batch)
@@ -142,7 +142,7 @@ def test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics(delay, k
         target = n_step_target(row, q(float64(state.target_critics), row.next_obs, next_action).min(0), 0.9)
         critics, opt_state, _ = gradient_step(
             critic_loss, critics, opt_state, dl.Adam().build(0.01),
-            batch.obs[d, :, 0], batch.action[d, :, 0], jnp.asarray(target, jnp.float32),
+            batch.obs[d, 0], batch.action[d, 0], jnp.asarray(target, jnp.float32),
         )  # fmt: skip
     assert_same(after.critics, critics, rtol=1e-4, atol=1e-5)
 
@@ -214,7 +214,7 @@ def test_members_of_an_ensemble_differ_and_equal_single_modules(key):
     critics = jax.jit(lambda key: SMALL.critics(SPEC, 3, key=key))(key)
     batch = a_batch()
     together = critics(batch.obs, batch.action)
-    assert together.shape == (3, N, L)
+    assert together.shape == (3, L, N)
     for i in range(3):
         alone = jax.tree.map(lambda x, i=i: x[i], critics.members)
         np.testing.assert_allclose(together[i], alone(batch.obs, batch.action), rtol=1e-5, atol=1e-6)
@@ -224,7 +224,7 @@ def test_members_of_an_ensemble_differ_and_equal_single_modules(key):
 
 def test_three_step_targets_against_the_loop():
     generator = np.random.default_rng(2)
-    shape = (64, 3)
+    shape = (3, 64)
     batch = a_batch()._replace(
         reward=jnp.asarray(generator.normal(size=shape), jnp.float32),
         terminated=jnp.asarray(generator.random(shape) < 0.3),
@@ -234,7 +234,7 @@ def test_three_step_targets_against_the_loop():
     ours = ours_n_step_target(batch, jnp.asarray(value, jnp.float32), 0.9)
     np.testing.assert_allclose(ours, n_step_target(as_numpy(batch), value, 0.9), rtol=1e-5, atol=1e-6)
     obs, action = first_row(batch)
-    assert bool((obs == batch.obs[:, 0]).all() & (action == batch.action[:, 0]).all())
+    assert bool((obs == batch.obs[0]).all() & (action == batch.action[0]).all())
 
 
 # Bad input, for all that learn from replay.

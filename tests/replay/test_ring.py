@@ -112,16 +112,16 @@ def test_any_sequence_of_writes_and_draws_is_that_of_a_list(shape, looks):
         seen = SAMPLE(ring, jax.random.key(i), 512, size)
         time, env = decoded(seen.reward)
         assert_equal(seen, jax.tree.map(jnp.asarray, encoded(time, env)))
-        assert (np.diff(time, axis=1) == 1).all() and (env == env[:, :1]).all()
+        assert (np.diff(time, axis=0) == 1).all() and (env == env[:1]).all()
         starts = {(t, e) for t in times[: len(times) - size + 1] for e in range(envs)}
-        assert set(zip(time[:, 0].tolist(), env[:, 0].tolist(), strict=True)) == starts
+        assert set(zip(time[0].tolist(), env[0].tolist(), strict=True)) == starts
 
 
 def test_single_transitions_have_no_sequence_axis(key):
     ring = filled(3, length=2, envs=3, capacity=8)
     single, sequences = SAMPLE(ring, key, 7, None), SAMPLE(ring, key, 7, 4)
     for stored, one, many in zip(*map(jax.tree.leaves, (ring.data, single, sequences)), strict=True):
-        assert one.shape == (7, *stored.shape[2:]) and many.shape == (7, 4, *stored.shape[2:])
+        assert one.shape == (7, *stored.shape[2:]) and many.shape == (4, 7, *stored.shape[2:])
         assert one.dtype == many.dtype == stored.dtype
     assert_equal(single, jax.tree.map(jnp.asarray, encoded(*decoded(single.reward))))
 
@@ -132,7 +132,7 @@ def test_draws_are_uniform_and_independent(adds, size, key):
     """All pairs of (row, environment) in a batch of two are as likely: among them twice the same."""
     ring = filled(adds, length=1, envs=3, capacity=5)
     keys = jax.random.split(key, 20_000)
-    reward = jax.jit(jax.vmap(lambda key: rings.sample(ring, key, 2, size).reward.reshape(2, -1)[:, 0]))(keys)
+    reward = jax.jit(jax.vmap(lambda key: rings.sample(ring, key, 2, size).reward.reshape(-1, 2)[0]))(keys)
     time, env = decoded(reward)
     rows = int(ring.rows)
     cells = (time - (adds - rows)) * 3 + env
@@ -287,16 +287,16 @@ def test_no_sequence_is_drawn_before_the_ring_holds_one():
 @pytest.mark.parametrize("sequence", [None, 3])
 @pytest.mark.parametrize("batches", [None, 4])
 def test_batches_have_the_axes_that_replay_asks_for(batches, sequence, key):
-    """`[N]`, `[N, L]`, `[D, N]` or `[D, N, L]`; and in time the last axis alone."""
+    """`[N]`, `[L, N]`, `[D, N]` or `[D, L, N]`; and in time the last but one alone."""
     wanted = Replay(16, 5, sequence_length=sequence, batches_per_update=batches, updates=1)
-    axes = ([] if batches is None else [batches]) + [5] + ([] if sequence is None else [sequence])
+    axes = ([] if batches is None else [batches]) + ([] if sequence is None else [sequence]) + [5]
     learner, *_ = learning(Recorder(wanted))(np.int32(100))
     assert learner["shapes"][0].tolist() == axes + [0] * (3 - len(axes))
     batch = jax.jit(lambda ring: replay.batch(ring, wanted, key))(filled(5, length=2, envs=2, capacity=8))
     time, env = decoded(batch.reward)
     assert_equal(batch, jax.tree.map(jnp.asarray, encoded(time, env)))
     if sequence is not None:
-        assert (np.diff(time, axis=-1) == 1).all() and (np.diff(env, axis=-1) == 0).all()
+        assert (np.diff(time, axis=-2) == 1).all() and (np.diff(env, axis=-2) == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class DDPG(AbstractAlgorithm[TD3State]):
         return state.critics(obs, action)
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
-        """One step of the critic, the actor and the targets, in this order, on sequences `[N, n]`."""
+        """One step of the critic, the actor and the targets, in this order, on sequences `[n, N]`."""
         obs, action = first_row(batch)
         critic, critic_opt, metrics = gradient_step(
             critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),

@@ -130,7 +130,7 @@ class SAC(AbstractAlgorithm[SACState]):
         return state.critics(obs, action)
 
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
-        """One step of critics, actor and temperature, in this order, on sequences `[N, n]`."""
+        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`."""
         of_target, of_actor = jax.random.split(key)
         alpha = self.alpha.alpha(state.temperature)
 

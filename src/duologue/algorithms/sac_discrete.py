@@ -136,7 +136,7 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
         return of_action(state.critics(obs), action)
 
     def update(self, state: SACDiscreteState, batch: Transition, *, key: Array) -> tuple[SACDiscreteState, Metrics]:
-        """One step of critics, actor and temperature, in this order, on sequences `[N, n]`. Nothing is sampled."""
+        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. Nothing is sampled."""
         alpha = self.alpha.alpha(state.temperature)
 
         next_value = soft_value(state.target_critics(batch.next_obs), state.actor(batch.next_obs), alpha)

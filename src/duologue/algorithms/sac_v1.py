@@ -115,7 +115,7 @@ class SACv1(AbstractAlgorithm[SACv1State]):
         return state.value(obs)
 
     def update(self, state: SACv1State, batch: Transition, *, key: Array) -> tuple[SACv1State, Metrics]:
-        """One step of actor, critics and value, in the source's order, on sequences `[N, n]`.
+        """One step of actor, critics and value, in the source's order, on sequences `[n, N]`.
 
         The targets of critics and value are those of the parameters before the update.
         """

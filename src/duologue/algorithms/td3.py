@@ -128,7 +128,7 @@ class TD3(AbstractAlgorithm[TD3State]):
         return state.critics(obs, action)
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
-        """D steps of the critics, then one of the actor and the targets, on sequences `[D, N, n]`."""
+        """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
 
         def critic_step(both: tuple[Critics, PyTree], now: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
             rows, key = now

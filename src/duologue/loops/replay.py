@@ -112,12 +112,15 @@ def learn(
 
 
 def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
-    """`[N]`, `[N, L]`, or `[D, N, …]`, as `replay` has it."""
+    """`[N]`, `[L, N]`, or either behind an axis D, as `replay` has it."""
     if replay.batches_per_update is None:
         return rings.sample(ring, key, replay.batch_size, replay.sequence_length)
     count, size = replay.batches_per_update, replay.batch_size
     drawn = rings.sample(ring, key, count * size, replay.sequence_length)
-    return jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), drawn)
+    time = 0 if replay.sequence_length is None else 1
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(*x.shape[:time], count, size, *x.shape[time + 1 :]), time, 0), drawn
+    )
 
 
 def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None) -> PyTree:

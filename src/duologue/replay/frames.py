@@ -67,9 +67,9 @@ def add(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]:
 
 
 def successors(
-    frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "N 1"], newest: Bool[Array, "N L"]
+    frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "1 N"], newest: Bool[Array, "L N"]
 ) -> Obs:
-    """The next observations `[N, L]` of sampled rows, from what is `stored` in their place, their own observations, and
+    """The next observations `[L, N]` of sampled rows, from what is `stored` in their place, their own observations, and
     those of the rows that follow. `newest` marks the newest row of all."""
     kept = iter(zip(frames.newest, frames.cuts, strict=True))
 

@@ -62,7 +62,7 @@ def add(ring: Ring, rollout: Transition) -> Ring:
 
 
 def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
-    """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[N, L]` of `length` rows of
+    """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[L, N]` of `length` rows of
     one environment, none of which crosses the write head."""
     rows, envs = indices(ring, key, batch_size, 1 if length is None else length)
     batch: Transition = jax.tree.map(lambda x: x[rows, envs], ring.data)
@@ -71,19 +71,19 @@ def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None 
         newest = rows == (ring.written - 1) % ring.capacity
         next_obs = frames.successors(ring.frames, batch.next_obs, batch.obs, after, envs, newest)
         batch = batch._replace(next_obs=next_obs)
-    return jax.tree.map(lambda x: x[:, 0], batch) if length is None else batch
+    return jax.tree.map(lambda x: x[0], batch) if length is None else batch
 
 
 def indices(
     ring: Ring, key: Key[Array, ""], batch_size: int, length: int
-) -> tuple[Int[Array, "N L"], Int[Array, "N 1"]]:
+) -> tuple[Int[Array, "L N"], Int[Array, "1 N"]]:
     """Rows and environments of uniform sequences. The oldest row is the first that can begin one."""
     of_row, of_env = jax.random.split(key)
     num_envs = ring.data.reward.shape[1]
-    starts = jax.random.randint(of_row, (batch_size, 1), 0, ring.rows - length + 1)
-    envs = jax.random.randint(of_env, (batch_size, 1), 0, num_envs)
+    starts = jax.random.randint(of_row, (1, batch_size), 0, ring.rows - length + 1)
+    envs = jax.random.randint(of_env, (1, batch_size), 0, num_envs)
     oldest = ring.written - ring.rows
-    return (oldest + starts + jnp.arange(length)[None]) % ring.capacity, envs
+    return (oldest + starts + jnp.arange(length)[:, None]) % ring.capacity, envs
 
 
 def packed(ring: Ring) -> Ring:
