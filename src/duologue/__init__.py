@@ -5,6 +5,9 @@ from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.ddpg import DDPG as DDPG
 from duologue.algorithms.normalized import Normalized as Normalized
+from duologue.algorithms.ppo import PPO as PPO
+from duologue.algorithms.ppo import Clip as Clip
+from duologue.algorithms.ppo import KLPenalty as KLPenalty
 from duologue.algorithms.sac import SAC as SAC
 from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1 as SACv1

@@ -36,6 +36,50 @@ def gradient_step(
     )
 
 
+def minibatches(count: int, size: int) -> int:
+    """How many minibatches of `size` there are in `count` samples. Raises `ConfigError` where it does not divide."""
+    if count % size:
+        near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: (abs(n - size), -n))
+        raise ConfigError(
+            f"minibatch_size = {size:,}: must divide the samples of a rollout, rollout_length × num_envs = {count:,}. "
+            f"The nearest that does is {near:,}."
+        )
+    return count // size
+
+
+def shuffled(count: int, size: int, epochs: int, *, key: Array) -> Int[Array, "M size"]:
+    """The samples of each minibatch: in every epoch a permutation of them all, cut into pieces of `size`."""
+    order = jax.vmap(lambda key: jax.random.permutation(key, count))(jax.random.split(key, epochs))
+    return order.reshape(epochs * minibatches(count, size), size)
+
+
+def every_step(
+    step: Callable[[PyTree, Array], tuple[PyTree, Metrics]], start: PyTree, rows: Int[Array, "M size"],
+    *, stop: Callable[[Metrics], Array] | None = None,
+) -> tuple[PyTree, Metrics]:  # fmt: skip
+    """Fold `step(state, rows[i]) -> (state, metrics)` over all i, with the means of the metrics and the count `steps`.
+
+    It ends before a step whose metrics `stop` it; they count in the means all the same.
+    """
+    if stop is None:
+        state, metrics = jax.lax.scan(step, start, rows)
+        return state, {**jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics), "steps": jnp.float32(len(rows))}
+
+    def once(now: tuple[Array, Array, PyTree, Metrics]) -> tuple[Array, Array, PyTree, Metrics]:
+        i, _, state, sums = now
+        after, metrics = step(state, rows[i])
+        over = stop(metrics)
+        state = jax.tree.map(lambda old, new: jnp.where(over, old, new), state, after)
+        return i + 1, over, state, jax.tree.map(jnp.add, sums, metrics)
+
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: step(start, rows[0])[1]))
+    seen, over, state, sums = jax.lax.while_loop(
+        lambda now: (now[0] < len(rows)) & ~now[1], once, (jnp.int32(0), jnp.asarray(False), start, zero)
+    )
+    count = seen.astype(jnp.float32)
+    return state, {**jax.tree.map(lambda x: x / count, sums), "steps": count - over.astype(jnp.float32)}
+
+
 def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
     """θ̄ ← (1 − τ) θ̄ + τ θ. What others call polyak, or ρ, is 1 − τ."""
     return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)

@@ -76,8 +76,59 @@ def n_step(
     return target
 
 
+def general_off_policy_returns(
+    reward: Rewards, q: Rewards, next_value: Rewards, trace: Rewards, terminated: Flags, truncated: Flags,
+    *, discount: Discount,
+) -> Rewards:  # fmt: skip
+    """What off-policy returns of action values share (Munos et al., 2016, eq. 3), cut at episode ends.
+
+    Gₜ = rₜ + γ(1 − termₜ) [V(s'ₜ) + cₜ₊₁(Gₜ₊₁ − Q(sₜ₊₁, aₜ₊₁))],   cₜ₊₁ = 0 at a cut and at t = T − 1
+
+    `q[t]` is Q(sₜ, aₜ), `trace[t]` is cₜ, `next_value[t]` is Σₐ π(a|s'ₜ) Q(s'ₜ, a). c = 1 is Q^opc of ACER.
+    """
+    # The trace and the value are those of the next row, never of this one.
+    after_trace = jnp.where((terminated | truncated).at[-1].set(True), 0.0, jnp.roll(trace, -1))
+
+    def step(after: Array, now: tuple[Array, ...]) -> Array:
+        reward_t, terminated_t, next_value_t, trace_after, q_after = now
+        return td_target(reward_t, terminated_t, next_value_t + trace_after * (after - q_after), discount)
+
+    return _backward(step, jnp.zeros_like(reward[0]), (reward, terminated, next_value, after_trace, jnp.roll(q, -1)))
+
+
+def retrace(
+    reward: Rewards, q: Rewards, next_value: Rewards, ratio: Rewards, terminated: Flags, truncated: Flags,
+    *, discount: Discount, lambda_: Discount = 1.0,
+) -> Rewards:  # fmt: skip
+    """Retrace(λ) (Munos et al., 2016): `general_off_policy_returns` with cₜ = λ min(1, ρₜ), ρₜ = π(aₜ|sₜ)/μ(aₜ|sₜ).
+
+    The 1 here has nothing to do with the constant that truncates a policy gradient.
+    """
+    trace = lambda_ * jnp.minimum(1.0, ratio)
+    return general_off_policy_returns(reward, q, next_value, trace, terminated, truncated, discount=discount)
+
+
+def vtrace(
+    reward: Rewards, value: Rewards, next_value: Rewards, ratio: Rewards, terminated: Flags, truncated: Flags,
+    *, discount: Discount, lambda_: Discount = 1.0, clip_rho: Discount = 1.0, clip_c: Discount = 1.0,
+) -> Rewards:  # fmt: skip
+    """V-trace (Espeholt et al., 2018, eq. 1), cut at episode ends.
+
+    vₜ = V(sₜ) + ρ̄ₜ δₜ + γ(1 − cutₜ) c̄ₜ (vₜ₊₁ − V(sₜ₊₁)),   ρ̄ₜ = min(ρ̄, ρₜ),   c̄ₜ = λ min(c̄, ρₜ)
+    """
+    delta = jnp.minimum(clip_rho, ratio) * (td_target(reward, terminated, next_value, discount) - value)
+    decay = jnp.where(terminated | truncated, 0.0, discount * lambda_ * jnp.minimum(clip_c, ratio))
+    return value + _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(reward[0]), (delta, decay))
+
+
+def learned_reward(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
+    """What is learned from a reward: `scale` times it, then clipped to ± `clip`."""
+    reward = reward * scale
+    return reward if clip is None else jnp.clip(reward, -clip, clip)
+
+
 def over_envs(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Lift a function of trajectories `[T]` to rollouts `[T, B]` and sequences `[L, N]`. Keyword arguments are shared."""
+    """Lift a function of trajectories `[T]` to rollouts `[T, B]` and sequences `[L, N]`, keyword arguments shared."""
     return lambda *trajectories, **shared: jax.vmap(lambda *columns: function(*columns, **shared), 1, 1)(*trajectories)
 
 

@@ -51,6 +51,13 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Poisson:
+    """A number that is drawn anew each time."""
+
+    mean: float
+
+
+@dataclass(frozen=True)
 class Replay:
     """How an algorithm learns from what it has seen before."""
 
@@ -60,8 +67,8 @@ class Replay:
     """Transitions or sequences of a batch, N."""
     sequence_length: int | None = None
     """Rows of a sequence: a batch is `[L, N]`, time first as everywhere; `None` for single transitions, `[N]`."""
-    updates: int = 1
-    """Calls of `update` after each rollout."""
+    updates: int | Poisson = 1
+    """Calls of `update` after each rollout, or the law they are drawn from."""
     batches_per_update: int | None = None
     """A call gets this many batches, `[D, N]` or `[D, L, N]`; `None` for one, without the axis."""
     learning_starts: int = 0
@@ -84,11 +91,14 @@ class Experience:
     """Whether `update` gets each rollout, `[T, B]`."""
     replay: Replay | None = None
     """Whether, and how, it then gets batches of what came before."""
+    gradient_steps: int = 1
+    """Of the network that takes most of them, in one call of `update`."""
 
     @property
-    def updates(self) -> int:
-        """Calls of `update` for one rollout, once learning has started."""
-        return int(self.learn_from_rollout) + (0 if self.replay is None else self.replay.updates)
+    def updates(self) -> float:
+        """Calls of `update` for one rollout, once learning has started; on average where their number is drawn."""
+        drawn = 0 if self.replay is None else self.replay.updates
+        return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
 
 
 @dataclass(frozen=True)

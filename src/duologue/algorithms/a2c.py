@@ -16,7 +16,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step
-from duologue.returns import gae, over_envs
+from duologue.returns import gae, learned_reward, over_envs
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 
@@ -33,6 +33,17 @@ def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -
 def value_loss(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
     """L_V = E[(Gₜ − V(sₜ))²]."""
     return jnp.mean((target - value) ** 2)
+
+
+def targets(
+    networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
+) -> tuple[Float[Array, "T B"], Float[Array, "T B"], Float[Array, "T B"]]:
+    """Âₜ, Gₜ = Âₜ + V(sₜ), and V(sₜ) of a rollout, all from one set of parameters."""
+    value, next_value = networks.value(batch.obs), networks.value(batch.next_obs)
+    advantage = over_envs(gae)(
+        reward, value, next_value, batch.terminated, batch.truncated, discount=discount, lambda_=lambda_
+    )
+    return advantage, advantage + value, value
 
 
 def explained_variance(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
@@ -114,15 +125,9 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
         """One gradient step on a rollout `[T, B]`."""
-        reward = batch.reward * self.reward_scale
-        if self.reward_clip is not None:
-            reward = jnp.clip(reward, -self.reward_clip, self.reward_clip)
+        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         # Targets come from the parameters that acted, before the step below moves them.
-        value, next_value = state.networks.value(batch.obs), state.networks.value(batch.next_obs)
-        advantage = over_envs(gae)(
-            reward, value, next_value, batch.terminated, batch.truncated, discount=self.discount, lambda_=self.lambda_
-        )
-        target = advantage + value
+        advantage, target, value = targets(state.networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
         networks, opt_state, metrics = gradient_step(
             lambda networks: loss(
                 networks, batch.obs, batch.action, advantage, target,

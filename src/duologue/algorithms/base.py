@@ -76,7 +76,10 @@ def replayed(algorithm: Any, *, batches_per_update: int | None = None) -> Experi
         learning_starts=algorithm.learning_starts,
         start_steps=algorithm.start_steps,
     )
-    return Experience(algorithm.num_envs, algorithm.rollout_length, learn_from_rollout=False, replay=replay)
+    return Experience(
+        algorithm.num_envs, algorithm.rollout_length, learn_from_rollout=False, replay=replay,
+        gradient_steps=batches_per_update or 1,
+    )  # fmt: skip
 
 
 AnyAlgorithm = AbstractAlgorithm[Any]

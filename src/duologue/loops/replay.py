@@ -13,7 +13,19 @@ from duologue.errors import ConfigError
 from duologue.loops.state import purpose_key
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
-from duologue.types import Box, Discrete, EnvSpec, Metrics, MultiDiscrete, Obs, PyTree, Replay, Space, Transition
+from duologue.types import (
+    Box,
+    Discrete,
+    EnvSpec,
+    Metrics,
+    MultiDiscrete,
+    Obs,
+    Poisson,
+    PyTree,
+    Replay,
+    Space,
+    Transition,
+)
 
 
 class Outcome(NamedTuple):
@@ -100,7 +112,8 @@ def learn(
     ring = rings.add(ring, rollout)
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
     enough = max(replay.learning_starts, rollout.reward.shape[1] * (replay.sequence_length or 1))
-    more, key = jnp.where(steps >= enough, replay.updates, 0), purpose_key(key, "replay")
+    key = purpose_key(key, "replay")
+    more = jnp.where(steps >= enough, count(replay.updates, key), 0)
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
@@ -109,6 +122,13 @@ def learn(
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
     return Outcome(learner, ring, metrics, updates + more)
+
+
+def count(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
+    """The number of updates, drawn where it is a law."""
+    if isinstance(updates, Poisson):
+        return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
+    return updates
 
 
 def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:

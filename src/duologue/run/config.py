@@ -19,6 +19,7 @@ from yaml.constructor import ConstructorError
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.normalized import Normalized
+from duologue.algorithms.ppo import PPO, Clip, KLPenalty
 from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
@@ -33,8 +34,8 @@ from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, DDPG, Normalized, SAC, SACDiscrete, SACv1, TD3),
-        *(Networks, Learned, Fixed),
+        *(A2C, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3),
+        *(Networks, Learned, Fixed, Clip, KLPenalty),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),
     )

@@ -1,6 +1,7 @@
 """What a run is: the arguments of `train` with every default filled in, checked, and written to config.json."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ def make_plan(
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
-    num_envs = algorithm.experience.num_envs if num_envs is None else num_envs
+    if num_envs is None:
+        num_envs = algorithm.experience.num_envs
+    else:
+        algorithm = with_num_envs(algorithm, num_envs)
     check_arguments(
         steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
@@ -102,7 +106,7 @@ def make_plan(
     )
     rollout = num_envs * algorithm.experience.rollout_length
     plan = Plan(
-        algorithm=with_horizon(algorithm, -(-steps // rollout) * gradient_steps(algorithm)),
+        algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
         env=describe(env),
         spec=envs.spec,
         steps=steps,
@@ -164,6 +168,16 @@ def form(space: Space) -> Any:
             return space
 
 
+def with_num_envs(algorithm: AnyAlgorithm, num_envs: int) -> AnyAlgorithm:
+    """The algorithm, or the one that it wraps, with this many environments in its field of that name, if it has one."""
+    fields = {field.name for field in dataclasses.fields(algorithm)}
+    if "num_envs" in fields:
+        return dataclasses.replace(algorithm, num_envs=num_envs)
+    if "algorithm" in fields:
+        return dataclasses.replace(algorithm, algorithm=with_num_envs(algorithm.algorithm, num_envs))
+    return algorithm
+
+
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with the length of the run written into every `Linear` schedule that left it out."""
 
@@ -174,10 +188,9 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
 
 
-def gradient_steps(algorithm: AnyAlgorithm) -> int:
-    """Gradient steps of the network that takes most of them, for one rollout."""
-    experience = algorithm.experience
-    return experience.updates * ((experience.replay and experience.replay.batches_per_update) or 1)
+def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
+    """Gradient steps of the network that takes most of them, after so many rollouts."""
+    return math.ceil(rollouts * algorithm.experience.updates * algorithm.experience.gradient_steps)
 
 
 def horizon(algorithm: AnyAlgorithm) -> int | None:

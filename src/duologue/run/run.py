@@ -17,7 +17,7 @@ from duologue.run import checkpoint, config, files, rows
 from duologue.run.asked import Asked
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
-from duologue.run.plan import EnvSource, Plan, check_arguments, gradient_steps, horizon, make_plan
+from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan
 from duologue.run.session import Callback, Session
 from duologue.types import Obs, PyTree
 
@@ -257,8 +257,9 @@ def ended_schedules(plan: Plan) -> list[str]:
     updates = horizon(plan.algorithm)
     if updates is None:
         return []
-    rollout = plan.num_envs * plan.algorithm.experience.rollout_length
-    end = updates * rollout // gradient_steps(plan.algorithm)
+    experience = plan.algorithm.experience
+    rollouts = updates / (experience.updates * experience.gradient_steps)
+    end = int(rollouts * plan.num_envs * experience.rollout_length)
     note = (
         f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
         "nothing more is learned. It was made for the length planned first; to change it, train anew."
