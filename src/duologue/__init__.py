@@ -3,6 +3,7 @@
 from duologue import networks as networks
 from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
+from duologue.algorithms.acer import ACER as ACER
 from duologue.algorithms.ddpg import DDPG as DDPG
 from duologue.algorithms.normalized import Normalized as Normalized
 from duologue.algorithms.ppo import PPO as PPO

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.distributions import AbstractDistribution, Categorical, TanhNormal
+from duologue.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
 from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, PositiveInt
@@ -67,6 +67,10 @@ class SeparateActorCritic(AbstractActorCritic):
     def value(self, obs: Obs) -> Float[Array, "*batch"]:
         return self.critic(self.critic_encoder(obs))[..., 0]
 
+    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
+        """π(· | obs), and all that the critic says."""
+        return self.policy(obs), self.critic(self.critic_encoder(obs))
+
 
 class SharedActorCritic(AbstractActorCritic):
     """One trunk with two linear layers on it."""
@@ -84,8 +88,25 @@ class SharedActorCritic(AbstractActorCritic):
         return self.policy_and_value(obs)[1]
 
     def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
+        policy, values = self.policy_and_values(obs)
+        return policy, values[..., 0]
+
+    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
+        """π(· | obs), and all that the critic says."""
         features = self.trunk(self.encoder(obs))
-        return self.head(self.actor(features), obs), self.critic(features)[..., 0]
+        return self.head(self.actor(features), obs), self.critic(features)
+
+
+class ActorQ(eqx.Module):
+    """A policy and Q(s, ·) of discrete actions: an actor and a critic with an output for each action."""
+
+    both: SeparateActorCritic | SharedActorCritic
+
+    def policy(self, obs: Obs) -> Categorical:
+        return self.both.policy(obs)  # pyright: ignore[reportReturnType]
+
+    def policy_and_q(self, obs: Obs) -> tuple[Categorical, Float[Array, "*batch n"]]:
+        return self.both.policy_and_values(obs)  # pyright: ignore[reportReturnType]
 
 
 class Policy(eqx.Module):
@@ -167,6 +188,14 @@ class AbstractNetworks(Configurable):
         """π(·|s) over discrete actions."""
         raise self._lacks("categorical_actor")
 
+    def actor_q(self, spec: EnvSpec, *, key: Array) -> ActorQ:
+        """π(·|s) and Q(s, ·) of discrete actions."""
+        raise self._lacks("actor_q")
+
+    def normal_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Normal]:
+        """π(·|s) over a box, not squashed."""
+        raise self._lacks("normal_actor")
+
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Callable[..., Array]:
         """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions."""
         raise self._lacks("critics")
@@ -199,6 +228,12 @@ class Networks(AbstractNetworks):
     """Box actions: initial log σ, in half-ranges of a bounded box."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
+        return self._actor_critic(spec, values=1, key=key)
+
+    def actor_q(self, spec: EnvSpec, *, key: Array) -> ActorQ:
+        return ActorQ(self._actor_critic(spec, values=discrete(spec.action).n, key=key))
+
+    def _actor_critic(self, spec: EnvSpec, *, values: int, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
         head = policy_head(
             spec.action, state_dependent_std=bool(self.state_dependent_std), initial_log_std=self.initial_log_std
@@ -211,7 +246,7 @@ class Networks(AbstractNetworks):
                 trunk=Trunk(sizes, activation=activation, init=self.init, key=keys[1]),
                 actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
                 head=head,
-                critic=Dense(sizes[-1], 1, scale=1.0, init=self.init, key=keys[3]),
+                critic=Dense(sizes[-1], values, scale=1.0, init=self.init, key=keys[3]),
             )
         actor = MLP((*sizes, head.size), activation=activation, output_scale=POLICY_SCALE, init=self.init, key=keys[2])
         return SeparateActorCritic(
@@ -219,7 +254,7 @@ class Networks(AbstractNetworks):
             actor=actor,
             head=head,
             critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
-            critic=MLP((*sizes, 1), activation=activation, init=self.init, key=keys[3]),
+            critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[3]),
         )
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
@@ -229,6 +264,11 @@ class Networks(AbstractNetworks):
 
     def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
         return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
+
+    def normal_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        space = bounded_box(spec.action)
+        head = policy_head(space, state_dependent_std=False, initial_log_std=self.initial_log_std)
+        return self._policy(spec, head, key=key)
 
     def categorical_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
         return self._policy(spec, CategoricalHead(discrete(spec.action).n), key=key)

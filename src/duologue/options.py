@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from duologue.algorithms.a2c import A2C
+from duologue.algorithms.acer import ACER
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.ppo import PPO
@@ -23,7 +24,8 @@ from duologue.optim import LearningRate, Linear
 from duologue.run import config
 
 ALGORITHMS: dict[str, Any] = {
-    "a2c": A2C, "ppo": PPO, "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
+    "a2c": A2C, "ppo": PPO, "acer": ACER,
+    "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
 }  # fmt: skip
 """By the name that the command line uses."""
 

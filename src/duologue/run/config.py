@@ -17,6 +17,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from duologue.algorithms.a2c import A2C
+from duologue.algorithms.acer import ACER
 from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.normalized import Normalized
 from duologue.algorithms.ppo import PPO, Clip, KLPenalty
@@ -34,7 +35,7 @@ from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3),
+        *(A2C, ACER, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3),
         *(Networks, Learned, Fixed, Clip, KLPenalty),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),
