@@ -55,8 +55,8 @@ def loop_vtrace(r, v, v_next, rho, c, term, trunc):
 
 
 def loop_q_lambda(r, q, v_next, term, trunc):
-    """(1 − λ) Σ λⁿ⁻¹ G⁽ⁿ⁾ and the rest of the weight on the longest return there is, each action that was taken replaced
-    by its expectation: G⁽ⁿ⁾ₜ = Σ γᵏ (rₜ₊ₖ + γ[V(s'ₜ₊ₖ) − Q(sₜ₊ₖ₊₁, aₜ₊ₖ₊₁)]), without −Q at its end."""
+    """(1 − λ) Σ λⁿ⁻¹ G⁽ⁿ⁾ and the rest of the weight on the longest return there is, each action after the first
+    replaced by its expectation: G⁽ⁿ⁾ₜ = Σ γᵏ (rₜ₊ₖ + γ[V(s'ₜ₊ₖ) − Q(sₜ₊ₖ₊₁, aₜ₊ₖ₊₁)]), without −Q at its end."""
     target = np.zeros(T)
     for t in range(T):
         steps = next((k - t + 1 for k in range(t, T) if term[k] or trunc[k]), T - t)
@@ -114,8 +114,8 @@ def test_hand_constants():
 
 
 def test_against_rlax():
-    """rlax has no truncation: on rows without it, its discount is γ(1 − term). Its action values lie at T + 1 times, what
-    it calls `t` is our t + 1, and it never reads the first ratio."""
+    """rlax has no truncation: on rows without it, its discount is γ(1 − term). What it calls `t` is our t + 1; it never
+    reads the first ratio."""
     rows = ~TRUNCATED.any(1)
     count, discount = rows.sum(), (DISCOUNT * ~TERMINATED[rows]).astype(np.float32)
     reward, terminated, truncated = REWARD[rows], TERMINATED[rows], TRUNCATED[rows]

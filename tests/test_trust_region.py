@@ -159,7 +159,7 @@ def test_without_a_gradient_there_is_no_step(damping):
 
 @SPACES
 def test_the_step_of_a_policy_has_the_kl_it_was_given(space):
-    """KL(old ‖ new) + ½ damping ‖Δ‖² is δ; and of a thousand random steps of which that holds, none goes further uphill."""
+    """KL(old ‖ new) + ½ damping ‖Δ‖² is δ; and of a thousand random steps of that size none goes further uphill."""
     params, kl = policy_and_kl(space)
     delta, damping = 1e-4, 1e-2
     action = params.policy(OBS).sample(jax.random.key(4))

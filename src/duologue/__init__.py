@@ -4,6 +4,7 @@ from duologue import networks as networks
 from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.acer import ACER as ACER
+from duologue.algorithms.acer_continuous import ACERContinuous as ACERContinuous
 from duologue.algorithms.ddpg import DDPG as DDPG
 from duologue.algorithms.normalized import Normalized as Normalized
 from duologue.algorithms.ppo import PPO as PPO
@@ -13,6 +14,7 @@ from duologue.algorithms.sac import SAC as SAC
 from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1 as SACv1
 from duologue.algorithms.td3 import TD3 as TD3
+from duologue.algorithms.trpo import TRPO as TRPO
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.acer import ACER
+from duologue.algorithms.acer_continuous import ACERContinuous
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.ppo import PPO
@@ -18,13 +19,14 @@ from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
 from duologue.algorithms.td3 import TD3
+from duologue.algorithms.trpo import TRPO
 from duologue.errors import ConfigError
 from duologue.fields import SYNONYMS
 from duologue.optim import LearningRate, Linear
 from duologue.run import config
 
 ALGORITHMS: dict[str, Any] = {
-    "a2c": A2C, "ppo": PPO, "acer": ACER,
+    "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
     "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
 }  # fmt: skip
 """By the name that the command line uses."""

@@ -18,6 +18,7 @@ from yaml.constructor import ConstructorError
 
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.acer import ACER
+from duologue.algorithms.acer_continuous import ACERContinuous
 from duologue.algorithms.ddpg import DDPG
 from duologue.algorithms.normalized import Normalized
 from duologue.algorithms.ppo import PPO, Clip, KLPenalty
@@ -25,6 +26,7 @@ from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
 from duologue.algorithms.td3 import TD3
+from duologue.algorithms.trpo import TRPO
 from duologue.errors import ConfigError, nearest
 from duologue.fields import SYNONYMS, mismatch
 from duologue.networks import Networks
@@ -35,7 +37,7 @@ from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, ACER, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3),
+        *(A2C, ACER, ACERContinuous, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3, TRPO),
         *(Networks, Learned, Fixed, Clip, KLPenalty),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),

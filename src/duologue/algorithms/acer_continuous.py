@@ -1,0 +1,231 @@
+"""ACER for continuous actions, with stochastic duelling networks.
+
+Wang et al. (2017), arXiv:1611.01224, §3 and algorithm 3. What differs from discrete actions: no sum over actions, so Q
+is made of V, an advantage and samples; traces that do not die with the dimension of the action; and a second return for
+the policy, without truncated traces.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from duologue.algorithms.a2c import explained_variance
+from duologue.algorithms.acer import replayed_rollouts
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.distributions import Normal
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
+from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
+from duologue.statistics import described
+from duologue.trust_region import project
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Actor: TypeAlias = Callable[[Obs], Normal]
+
+
+class StochasticDuelling(eqx.Module):
+    """π, V and A of one agent."""
+
+    actor: Actor
+    value: Callable[[Obs], Array]
+    advantage: Callable[[Obs, Array], Array]
+
+    def q(
+        self, obs: Obs, action: Float[Array, "*batch d"], samples: Float[Array, "n *batch d"]
+    ) -> Float[Array, "*batch"]:
+        """Q̃(s, a) = V(s) + A(s, a) − (1/n) Σᵢ A(s, uᵢ), uᵢ ~ π(·|s) (eq. 13): its mean over π is V."""
+        (advantage,) = self.advantage(obs, action)
+        baseline = jax.vmap(lambda u: self.advantage(obs, u)[0])(samples)
+        return self.value(obs) + advantage - jnp.mean(baseline, axis=0)
+
+
+class ACERContinuousState(eqx.Module):
+    networks: StochasticDuelling
+    average: Actor
+    opt_state: PyTree
+
+
+class Facts(NamedTuple):
+    """Of each step `[T, B]`, constants of the loss."""
+
+    obs: Obs
+    action: Float[Array, "T B d"]
+    samples: Float[Array, "n T B d"]
+    ascent: Float[Array, "T B d"]
+    q_retrace: Float[Array, "T B"]
+    value_target: Float[Array, "T B"]
+
+
+def ratio(policy: Normal, behaviour: Normal, action: Float[Array, "T B d"]) -> Float[Array, "T B"]:
+    """ρ = π(a|s)/μ(a|s); infinite at most, which what truncates it takes."""
+    return jnp.exp(policy.log_prob(action) - behaviour.log_prob(action))
+
+
+def objective(
+    loc: Float[Array, "T B d"], policy: Normal, behaviour: Normal, action: Float[Array, "T B d"],
+    drawn: Float[Array, "T B d"], advantage: Float[Array, "T B"], drawn_advantage: Float[Array, "T B"],
+    *, truncation: float,
+) -> Float[Array, "T B"]:  # fmt: skip
+    """What ascends: its gradient in the policy's statistics φ, here its mean, is ĝ^acer (algorithm 3).
+
+    min(c, ρ) log f(a|φ) (Q^opc − V) + [1 − c/ρ']₊ log f(a'|φ) (Q̃(s, a') − V),   a' ~ π, ρ' = π(a'|s)/μ(a'|s)
+    """
+    moved = Normal(loc, policy.scale)
+    truncated = jnp.minimum(truncation, ratio(policy, behaviour, action)) * moved.log_prob(action) * advantage
+    cut_off = jnp.maximum(0.0, 1 - truncation * ratio(behaviour, policy, drawn))
+    return truncated + cut_off * moved.log_prob(drawn) * drawn_advantage
+
+
+def loss(networks: StochasticDuelling, facts: Facts, *, q_coefficient: float) -> tuple[Float[Array, ""], Metrics]:
+    """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q̃(s, a))² + ½ (V^target − V(s))²]."""
+    actor = -jnp.mean(jnp.sum(facts.ascent * networks.actor(facts.obs).loc, axis=-1))
+    of_q = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
+    of_v = jnp.mean(0.5 * (facts.value_target - networks.value(facts.obs)) ** 2)
+    return actor + q_coefficient * (of_q + of_v), {"q_loss": of_q, "value_loss": of_v}
+
+
+class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
+    """Actor-critic with experience replay for continuous actions (Wang et al., 2017, algorithm 3).
+
+    Bounded Box actions; vector, image and Dict observations. The policy is a normal whose deviation stays what
+    `networks.initial_log_std` makes it: the paper fixes it at 0.3.
+    """
+
+    learning_rate: LearningRate = 7e-4
+    """η, a number or a `Linear` schedule."""
+    discount: Fraction = 0.99
+    """γ."""
+    lambda_: Fraction = 1.0
+    """λ of Retrace, which weights by λ min(1, ρ^(1/d))."""
+    rollout_length: PositiveInt = 50
+    """T, steps of each environment between two rollouts' updates, and of a replayed sequence."""
+    num_envs: PositiveInt = 8
+    """B, environments that step together."""
+    replay_ratio: NonNegative = 4.0
+    """Replayed updates after each rollout's: as many as a Poisson law of this mean draws. 0 for on-policy learning."""
+    batch_size: PositiveInt = 8
+    """N, sequences of a replayed update."""
+    replay_capacity: PositiveInt = 40_000
+    """Transitions that are kept."""
+    learning_starts: NonNegativeInt = 10_000
+    """Environment steps before the first replayed update; rollouts are learned from at once."""
+    samples: PositiveInt = 5
+    """n, actions that Q̃ takes its mean over."""
+    truncation: Positive = 5.0
+    """c, where importance weights of the policy gradient are truncated."""
+    trust_region: Positive | None = 1.0
+    """δ, how far KL(π_avg ‖ π) may rise to first order, sample by sample; None for no trust region."""
+    average_decay: Fraction = 0.995
+    """α, share of the average policy's parameters that stays at each update."""
+    q_coefficient: NonNegative = 0.5
+    """c_Q, weight of the losses of Q̃ and V."""
+    max_gradient_norm: Positive | None = 10.0
+    """Clip of the gradient's global norm; None for no clip."""
+    optimizer: RMSProp | Adam = RMSProp()
+    """The optimiser of all networks together."""
+    networks: AbstractNetworks = Networks(initial_log_std=math.log(0.3))
+    """Builds policy, V and A: `Networks`, or an object of your own."""
+    reward_scale: Positive = 1.0
+    """Rewards are multiplied by this before learning; returns are logged as they came."""
+    reward_clip: Positive | None = None
+    """Then clipped to ± this for learning; None for no clip."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed_rollouts(self, extras=("loc", "scale"))
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
+
+    def init(self, spec: EnvSpec, *, key: Array) -> ACERContinuousState:
+        of_actor, of_value, of_advantage = jax.random.split(key, 3)
+        networks = StochasticDuelling(
+            self.networks.normal_actor(spec, key=of_actor),
+            self.networks.state_value(spec, key=of_value),
+            self.networks.critics(spec, 1, key=of_advantage),
+        )
+        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
+        average = jax.tree.map(jnp.copy, networks.actor)  # a donated buffer stands in a tree only once
+        return ACERContinuousState(networks, average, opt_state)
+
+    def act(
+        self, state: ACERContinuousState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.networks.actor(obs)
+        extras = {"loc": policy.loc, "scale": policy.scale}
+        return policy.sample(key) if explore else policy.mode(), extras, carry
+
+    def log_prob(self, state: ACERContinuousState, obs: Obs, action: Array) -> Array:
+        return state.networks.actor(obs).log_prob(action)
+
+    def q(self, state: ACERContinuousState, obs: Obs, action: Array) -> Array:
+        """Q̃, with the baseline's actions drawn by a key that is always the same."""
+        drawn = self._drawn(state.networks.actor(obs), jax.random.key(0))
+        return state.networks.q(obs, action, drawn)[None]
+
+    def v(self, state: ACERContinuousState, obs: Obs) -> Array:
+        return state.networks.value(obs)
+
+    def update(
+        self, state: ACERContinuousState, batch: Transition, *, key: Array
+    ) -> tuple[ACERContinuousState, Metrics]:
+        """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
+        facts, metrics = self._facts(state, batch, key)
+        networks, opt_state, of_step = gradient_step(
+            lambda networks: loss(networks, facts, q_coefficient=self.q_coefficient),
+            state.networks, state.opt_state, self._optimizer,
+        )  # fmt: skip
+        average = polyak(state.average, networks.actor, 1 - self.average_decay)
+        return ACERContinuousState(networks, average, opt_state), {**metrics, **of_step}
+
+    def _drawn(self, policy: Normal, key: Array) -> Float[Array, "n *batch d"]:
+        """uᵢ ~ π, for the baseline of Q̃."""
+        return jax.vmap(policy.sample)(jax.random.split(key, self.samples))
+
+    def _facts(self, state: ACERContinuousState, batch: Transition, key: Array) -> tuple[Facts, Metrics]:
+        """All that the loss holds constant, from the parameters before the step."""
+        networks, obs, action = state.networks, batch.obs, batch.action
+        of_baseline, of_drawn = jax.random.split(key)
+        policy, behaviour = networks.actor(obs), Normal(batch.extras["loc"], batch.extras["scale"])
+        samples, drawn = self._drawn(policy, of_baseline), policy.sample(of_drawn)
+        value, q, drawn_q = networks.value(obs), networks.q(obs, action, samples), networks.q(obs, drawn, samples)
+        rho = ratio(policy, behaviour, action)
+
+        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        rows = q, networks.value(batch.next_obs)
+        ends = batch.terminated, batch.truncated
+        # ρ^(1/d), for the ratio of d dimensions is a product of d, and the trace would die with it.
+        trace = rho ** (1 / action.shape[-1])
+        q_retrace = over_envs(retrace)(reward, *rows, trace, *ends, discount=self.discount, lambda_=self.lambda_)
+        q_opc = over_envs(general_off_policy_returns)(reward, *rows, jnp.ones_like(rho), *ends, discount=self.discount)
+
+        def total(loc: Float[Array, "T B d"]) -> Float[Array, ""]:
+            # A sum: each sample's gradient is its own, and δ is compared with no average.
+            return jnp.sum(
+                objective(
+                    loc, policy, behaviour, action, drawn, q_opc - value, drawn_q - value, truncation=self.truncation
+                )
+            )
+
+        free = jax.grad(total)(policy.loc)
+        average, ascent = state.average(obs), free
+        if self.trust_region is not None:
+            direction = jax.grad(lambda loc: jnp.sum(average.kl(Normal(loc, policy.scale))))(policy.loc)
+            ascent = project(free, direction, self.trust_region)
+        value_target = value + jnp.minimum(1.0, rho) * (q_retrace - q)
+        return Facts(obs, action, samples, ascent, q_retrace, value_target), {
+            "policy_objective": total(policy.loc) / rho.size,
+            "bound_by_trust_region": jnp.mean(jnp.any(ascent != free, axis=-1).astype(jnp.float32)),
+            "explained_variance": explained_variance(q, q_retrace),
+            "rho": jnp.mean(jnp.minimum(rho, self.truncation)),
+            **described("q", q),
+            **described("kl", average.kl(policy)),
+        }

@@ -1,0 +1,189 @@
+"""TRPO, trust region policy optimisation.
+
+Schulman et al. (2015), *Trust Region Policy Optimization*, arXiv:1502.05477: one large step of the policy a rollout,
+along the natural gradient and as far as KL(π_old ‖ π) ≤ δ allows, shortened until it truly improves; and a critic that
+is fitted by gradient steps of its own.
+"""
+
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from duologue.algorithms.a2c import explained_variance, targets, value_loss
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.ppo import normalized
+from duologue.distributions import AbstractDistribution
+from duologue.errors import ConfigError
+from duologue.fields import Fraction, Positive, PositiveInt
+from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
+from duologue.optim import Adam, LearningRate, RMSProp, every_step, gradient_step, minibatches, shuffled
+from duologue.returns import learned_reward
+from duologue.trust_region import line_search, natural_step
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+
+class TRPOState(eqx.Module):
+    networks: SeparateActorCritic
+    critic_opt: PyTree
+
+
+class Samples(NamedTuple):
+    """Of each step `[N]`: facts, and what the policy that acted thought of it."""
+
+    obs: Obs
+    action: Array
+    old: AbstractDistribution
+    advantage: Float[Array, " N"]
+    target: Float[Array, " N"]
+
+
+def surrogate(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
+    """E[π(a|s)/π_old(a|s) Â] (eq. 14), whose gradient at θ_old is the policy gradient."""
+    log_ratio = networks.policy(samples.obs).log_prob(samples.action) - samples.old.log_prob(samples.action)
+    return jnp.mean(jnp.exp(log_ratio) * samples.advantage)
+
+
+def mean_kl(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
+    """E[KL(π_old ‖ π)], the old one fixed."""
+    return jnp.mean(samples.old.kl(networks.policy(samples.obs)))
+
+
+def critic_loss(networks: SeparateActorCritic, obs: Obs, target: Float[Array, " M"]) -> tuple[Array, Metrics]:
+    """L_V = E[(G − V(s))²]; the actor has no part in it."""
+    loss = value_loss(networks.value(obs), target)
+    return loss, {"value_loss": loss}
+
+
+class TRPO(AbstractAlgorithm[TRPOState]):
+    """Trust region policy optimisation (Schulman et al., 2015), with the defaults of sb3-contrib.
+
+    Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
+    """
+
+    max_kl: Positive = 0.01
+    """δ, what E[KL(π_old ‖ π)] of one step may be."""
+    damping: Positive = 0.1
+    """Added to the Fisher matrix's diagonal."""
+    conjugate_gradient_steps: PositiveInt = 15
+    """Of the natural gradient's search."""
+    line_search_steps: PositiveInt = 10
+    """Lengths that are tried."""
+    line_search_shrink: Fraction = 0.8
+    """What each is to the one before."""
+    learning_rate: LearningRate = 1e-3
+    """η of the critic, a number or a `Linear` schedule."""
+    discount: Fraction = 0.99
+    """γ."""
+    lambda_: Fraction = 0.95
+    """λ of generalised advantage estimation."""
+    rollout_length: PositiveInt = 2048
+    """T, steps of each environment between two updates."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    minibatch_size: PositiveInt = 128
+    """Transitions of a gradient step of the critic; must divide T × B."""
+    epochs: PositiveInt = 10
+    """Passes of the critic over a rollout."""
+    normalize_advantage: bool = True
+    """Bring the advantages of a rollout to mean 0 and standard deviation 1."""
+    optimizer: RMSProp | Adam = Adam()
+    """The optimiser of the critic."""
+    networks: AbstractNetworks = Networks()
+    """Builds actor and critic, which share nothing: `Networks`, or an object of your own."""
+    reward_scale: Positive = 1.0
+    """Rewards are multiplied by this before learning; returns are logged as they came."""
+    reward_clip: Positive | None = None
+    """Then clipped to ± this for learning; None for no clip."""
+    test_policy: Literal["greedy", "sampled"] = "greedy"
+    """How an evaluated agent acts: the mode of π, or a sample of it as in training."""
+
+    @property
+    def experience(self) -> Experience:
+        count = minibatches(self.rollout_length * self.num_envs, self.minibatch_size)
+        return Experience(self.num_envs, self.rollout_length, gradient_steps=self.epochs * count)
+
+    @property
+    def _critic_optimizer(self) -> optax.GradientTransformation:
+        return optax.flatten(self.optimizer.build(self.learning_rate))
+
+    def init(self, spec: EnvSpec, *, key: Array) -> TRPOState:
+        networks = self.networks.actor_critic(spec, key=key)
+        if not isinstance(networks, SeparateActorCritic):
+            raise ConfigError(
+                "TRPO.networks: actor and critic must share nothing, for the critic's steps would carry the actor out "
+                "of its trust region. Set shared_trunk to False."
+            )
+        critic_opt = self._critic_optimizer.init(networks)  # pyright: ignore[reportArgumentType]
+        return TRPOState(networks, critic_opt)
+
+    def act(
+        self, state: TRPOState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.networks.policy(obs)
+        return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
+
+    def log_prob(self, state: TRPOState, obs: Obs, action: Array) -> Array:
+        return state.networks.policy(obs).log_prob(action)
+
+    def v(self, state: TRPOState, obs: Obs) -> Array:
+        return state.networks.value(obs)
+
+    def update(self, state: TRPOState, batch: Transition, *, key: Array) -> tuple[TRPOState, Metrics]:
+        """One step of the actor, and the epochs of the critic, on a rollout `[T, B]`."""
+        networks = state.networks
+        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        advantage, target, value = targets(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
+        if self.normalize_advantage:
+            advantage = normalized(advantage)
+        old = networks.policy(batch.obs)
+        samples: Samples = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:]), Samples(batch.obs, batch.action, old, advantage, target)
+        )
+        networks, of_actor = self._actor_step(networks, samples)
+        rows = shuffled(value.size, self.minibatch_size, self.epochs, key=key)
+
+        def step(now: tuple[SeparateActorCritic, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+            obs, target = jax.tree.map(lambda x: x[rows], (samples.obs, samples.target))
+            *after, metrics = gradient_step(critic_loss, *now, self._critic_optimizer, obs, target, name="critic_")
+            return tuple(after), metrics
+
+        (networks, critic_opt), of_critic = every_step(step, (networks, state.critic_opt), rows)
+        metrics = {**of_actor, **of_critic, "explained_variance": explained_variance(value, target)}
+        return TRPOState(networks, critic_opt), metrics
+
+    def _actor_step(self, networks: SeparateActorCritic, samples: Samples) -> tuple[SeparateActorCritic, Metrics]:
+        """The first step tried that raises the surrogate and keeps the KL below δ; none, bit for bit, if none does."""
+
+        def with_actor(actor: PyTree) -> SeparateActorCritic:
+            return eqx.tree_at(actor_of, networks, actor)
+
+        actor = actor_of(networks)
+        before, gradient = jax.value_and_grad(lambda actor: surrogate(with_actor(actor), samples))(actor)
+        step = natural_step(
+            lambda actor: mean_kl(with_actor(actor), samples), actor, gradient,
+            delta=self.max_kl, damping=self.damping, iterations=self.conjugate_gradient_steps,
+        )  # fmt: skip
+
+        def accept(actor: PyTree) -> Bool[Array, ""]:
+            tried = with_actor(actor)
+            return (surrogate(tried, samples) > before) & (mean_kl(tried, samples) <= self.max_kl)
+
+        actor, share = line_search(actor, step, accept, shrink=self.line_search_shrink, tries=self.line_search_steps)
+        networks = with_actor(actor)
+        return networks, {
+            "policy_objective": surrogate(networks, samples) - before,
+            "kl": mean_kl(networks, samples),
+            "line_search": share,
+            "entropy": jnp.mean(samples.old.entropy()),
+            "value": jnp.mean(networks.value(samples.obs)),
+            "actor_gradient_norm": optax.tree.norm(gradient),
+        }
+
+
+def actor_of(networks: SeparateActorCritic) -> PyTree:
+    """The part of the networks that the policy depends on."""
+    return networks.actor_encoder, networks.actor, networks.head
