@@ -43,9 +43,9 @@ def natural_step(
 
     x, _ = jax.scipy.sparse.linalg.cg(product, gradient, tol=1e-10, maxiter=iterations)
     curvature = dot(x, product(x))
-    # No gradient, no step.
-    length = jnp.sqrt(2 * delta / jnp.where(curvature > 0, curvature, 1.0))
-    return jax.tree.map(lambda x: jnp.where(curvature > 0, length, 0.0) * x, x)
+    # No gradient, no step; and none where the search broke down.
+    length = jnp.sqrt(2 * delta / curvature)
+    return jax.tree.map(lambda x: jnp.where(curvature > 0, length * x, 0.0), x)
 
 
 def line_search(

@@ -95,7 +95,7 @@ class Experience:
     """Of the network that takes most of them, in one call of `update`."""
 
     @property
-    def updates(self) -> float:
+    def updates(self) -> int | float:
         """Calls of `update` for one rollout, once learning has started; on average where their number is drawn."""
         drawn = 0 if self.replay is None else self.replay.updates
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)

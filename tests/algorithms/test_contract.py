@@ -47,7 +47,15 @@ def batch_shape(experience):
 
 
 def a_batch(algorithm, spec, key):
-    """What `update` is given, from an environment of noise."""
+    """What `update` is given, from an environment of noise, and what its policy knows of it."""
+    batch = noise(algorithm, spec, key)
+    if not algorithm.experience.extras:
+        return batch
+    state = algorithm.init(spec, key=key)
+    return batch._replace(extras=algorithm.act(state, None, batch.obs, key=key, explore=True)[1])
+
+
+def noise(algorithm, spec, key):
     shape = batch_shape(algorithm.experience)
     keys = jax.random.split(key, 6)
     return Transition(

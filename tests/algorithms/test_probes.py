@@ -11,6 +11,7 @@ import duologue as dl
 from duologue.distributions import Categorical
 from duologue.envs.probe import PROBES, ProbeEnvs
 from duologue.loops import compiled
+from duologue.run.plan import gradient_steps, with_horizon
 from duologue.temperature import Fixed
 from duologue.types import Box
 
@@ -31,15 +32,36 @@ REPLAYED = dict(
     critic_learning_rate=rate(2e-2), discount=DISCOUNT, tau=0.1, batch_size=16, replay_capacity=WARM_UP + UPDATES,
     learning_starts=WARM_UP, start_steps=WARM_UP + UPDATES // 2, rollout_length=1,
 )  # fmt: skip
+SEQUENCES = dict(
+    networks=dl.Networks(hidden_sizes=(8,), initial_log_std=-2.0), optimizer=dl.Adam(), discount=DISCOUNT, num_envs=4,
+    learning_rate=rate(1e-2, 600), batch_size=8, rollout_length=5, replay_ratio=1.0, replay_capacity=4000,
+    learning_starts=100,
+)  # fmt: skip
 LEARNERS = {
     "a2c": dl.A2C(entropy_coefficient=0.0, **FAST),
+    "ppo": dl.PPO(rollout_length=16, minibatch_size=32, epochs=4, **FAST | {"learning_rate": dl.Linear(1e-2, 1e-4)}),
+    "trpo": dl.TRPO(
+        rollout_length=16,
+        minibatch_size=32,
+        epochs=6,
+        conjugate_gradient_steps=5,
+        **FAST | {"learning_rate": dl.Linear(3e-2, 1e-4)},
+    ),
+    "acer": dl.ACER(**SEQUENCES),
+    "acer-continuous": dl.ACERContinuous(**SEQUENCES),
     "sac": dl.SAC(alpha=Fixed(0.0), **REPLAYED),
     "sac-v1": dl.SACv1(alpha=0.0, **REPLAYED),
     "sac-discrete": dl.SACDiscrete(alpha=Fixed(0.0), **REPLAYED),
     "td3": dl.TD3(**REPLAYED | {"critic_learning_rate": rate(2e-2, 2 * UPDATES)}),
     "ddpg": dl.DDPG(**REPLAYED),
 }
-BOXES = {"sac", "sac-v1", "td3", "ddpg"}
+BOXES = {"sac", "sac-v1", "td3", "ddpg", "acer-continuous"}
+HARDEST = {
+    **dict.fromkeys(("ppo", "trpo"), ["both", "truncation", "both-continuous"]),
+    "acer": ["discount", "both", "truncation"],
+    "acer-continuous": ["truncation", "both-continuous"],
+}
+"""Of those that share what the others ask of them with A2C, or take long."""
 SAME_FOR_ALL = {"constant", "observation", "discount", "truncation"}
 """Probes that pay the same for every action, and so can be asked with real ones."""
 
@@ -54,6 +76,8 @@ class Indifferent(ProbeEnvs):
 
 def served(learner):
     """The probes an algorithm can be asked, as it takes actions; what `constant` asks of it, `observation` does too."""
+    if learner in HARDEST:
+        return HARDEST[learner]
     if learner in BOXES:
         return [name for name in PROBES if name in SAME_FOR_ALL - {"constant"} or name.endswith("continuous")]
     return [name for name in PROBES if learner == "a2c" or (not name.endswith("continuous") and name != "constant")]
@@ -61,28 +85,35 @@ def served(learner):
 
 def learned(algorithm, envs):
     """The learners of 100 seeds."""
-    steps = 400 * 20 if algorithm.experience.replay is None else WARM_UP + UPDATES
+    steps = {True: 400 * 20, False: WARM_UP + UPDATES}[algorithm.experience.learn_from_rollout]
+    algorithm = with_horizon(algorithm, gradient_steps(algorithm, steps // rollout(algorithm)))
     begin = compiled.start(algorithm, envs, list(range(SEEDS)))
     *_, (_, state, _) = compiled.run(algorithm, envs, begin, steps=steps, interval=steps)
     return state.algorithm
 
 
-def choice_and_values(learner, obs):
+def rollout(algorithm):
+    """Environment steps of one."""
+    return algorithm.num_envs * algorithm.experience.rollout_length
+
+
+def choice_and_values(algorithm, learner, obs):
     """The probabilities of discrete actions or the most likely real one, and V(s) by every network that tells it: Q at
     this choice."""
-    policy = learner.networks.policy(obs) if hasattr(learner, "networks") else learner.actor(obs)
+    parts = getattr(learner, "networks", learner)
+    policy = parts.policy(obs) if hasattr(parts, "policy") else parts.actor(obs)
     discrete = isinstance(policy, Categorical)
     choice = policy if isinstance(policy, jax.Array) else policy.probs if discrete else policy.mode()
     if hasattr(learner, "networks"):
-        return choice, learner.networks.value(obs)[None]
+        return choice, algorithm.v(learner, obs)[None]
     values = jnp.sum(choice[None] * learner.critics(obs), axis=-1) if discrete else learner.critics(obs, choice)
     return choice, jnp.concatenate([values, learner.value(obs)[None]]) if hasattr(learner, "value") else values
 
 
-def found(state, obs):
+def found(algorithm, state, obs):
     """What `choice_and_values` tells of each seed at an observation, for NumPy."""
     obs = jnp.full((1, 1), float(obs))
-    return [np.asarray(x) for x in jax.vmap(lambda learner: choice_and_values(learner, obs))(state)]
+    return [np.asarray(x) for x in jax.vmap(lambda learner: choice_and_values(algorithm, learner, obs))(state)]
 
 
 @pytest.mark.parametrize(("learner", "name"), [(learner, name) for learner in LEARNERS for name in served(learner)])
@@ -96,7 +127,7 @@ def test_a_probe_is_solved_on_every_seed(learner, name):
     cases = PROBES[name].cases(DISCOUNT)
     near = 0.1 if len(cases) == 1 else 0.05**0.5
     for case in cases:
-        choice, values = found(state, case.obs)
+        choice, values = found(algorithm, state, case.obs)
         said = f"V({case.obs}) lies in [{values.min()}, {values.max()}]: must be {case.value}"
         assert np.abs(values - case.value).max() < 0.05, said
         if case.action is not None and isinstance(envs.spec.action, Box):
@@ -119,6 +150,6 @@ def test_the_discrete_version_weighs_the_entropy_of_what_is_to_come(name, alpha,
     algorithm = dataclasses.replace(LEARNERS["sac-discrete"], alpha=Fixed(alpha))
     state = learned(algorithm, ProbeEnvs(name, 1))
     for obs, (value, prob) in expected.items():
-        choice, values = found(state, obs)
+        choice, values = found(algorithm, state, obs)
         assert np.abs(values - value).max() < 0.05, f"V({obs}) lies in [{values.min()}, {values.max()}]: {value}"
         assert np.abs(choice[:, 0, 1] - prob).max() < 0.03

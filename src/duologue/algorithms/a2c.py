@@ -30,7 +30,7 @@ def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -
     return -jnp.mean(log_prob * advantage)
 
 
-def value_loss(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
+def value_loss(value: Float[Array, "*batch"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
     """L_V = E[(Gₜ − V(sₜ))²]."""
     return jnp.mean((target - value) ** 2)
 

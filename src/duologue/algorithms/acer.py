@@ -6,7 +6,7 @@ targets for Q, truncated importance weights with a term for what truncation cut 
 average of past policies.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -208,7 +208,7 @@ class ACER(AbstractAlgorithm[ACERState]):
         }
 
 
-def replayed_rollouts(algorithm: ACER, *, extras: tuple[str, ...]) -> Experience:
+def replayed_rollouts(algorithm: Any, *, extras: tuple[str, ...]) -> Experience:
     """Each rollout once, then a drawn number of batches of sequences as long."""
     replay = Replay(
         capacity=algorithm.replay_capacity,

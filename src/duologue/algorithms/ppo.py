@@ -103,8 +103,8 @@ def clipped_value_loss(
     return jnp.mean(jnp.maximum((target - value) ** 2, (target - near) ** 2))
 
 
-def normalized(advantage: Float[Array, " N"]) -> Float[Array, " N"]:
-    """Mean 0 and standard deviation 1 within the minibatch."""
+def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Mean 0 and standard deviation 1."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
