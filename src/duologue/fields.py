@@ -43,8 +43,9 @@ SYNONYMS = {
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
     "ent_coef": "entropy_coefficient",
     "beta_entropy": "entropy_coefficient",
-    "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "clip_epsilon",
-    "clip_coef": "clip_epsilon", "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
+    "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "objective", "clip_ratio": "objective",
+    "clip_coef": "objective", "clip_epsilon": "objective", "n_epochs": "epochs", "n_critic_updates": "epochs",
+    "target_kl": "max_kl", "batch_size": "minibatch_size", "max_grad_norm": "max_gradient_norm", "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
 }  # fmt: skip
 
 

@@ -16,11 +16,16 @@ from jaxtyping import Array, Float, Int
 from duologue.algorithms.a2c import explained_variance, targets, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import AbstractDistribution
+from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, every_step, gradient_step, minibatches, shuffled
 from duologue.returns import learned_reward
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+
+BETAS = (1e-6, 1e6)
+"""The least and the greatest β."""
 
 
 class Sample(NamedTuple):
@@ -86,7 +91,8 @@ class KLPenalty(AbstractObjective):
 
     def update(self, state: Array, kl: Float[Array, ""]) -> Array:
         far, near = kl > 1.5 * self.target_kl, kl < self.target_kl / 1.5
-        return jnp.where(far, 2 * state, jnp.where(near, state / 2, state))
+        beta = jnp.where(far, 2 * state, jnp.where(near, state / 2, state))
+        return jnp.clip(beta, *BETAS)  # from 0, or infinity, it would never come back
 
 
 class PPOState(eqx.Module):
@@ -155,6 +161,11 @@ class PPO(AbstractAlgorithm[PPOState]):
 
     @property
     def experience(self) -> Experience:
+        if self.normalize_advantage and self.minibatch_size == 1:
+            raise ConfigError(
+                "minibatch_size = 1: its one advantage would be normalised to 0, and nothing learned. Give more, or set "
+                "normalize_advantage to False."
+            )
         count = minibatches(self.rollout_length * self.num_envs, self.minibatch_size)
         return Experience(self.num_envs, self.rollout_length, gradient_steps=self.epochs * count)
 

@@ -52,9 +52,11 @@ def mean_kl(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]
     return jnp.mean(samples.old.kl(networks.policy(samples.obs)))
 
 
-def critic_loss(networks: SeparateActorCritic, obs: Obs, target: Float[Array, " M"]) -> tuple[Array, Metrics]:
-    """L_V = E[(G − V(s))²]; the actor has no part in it."""
-    loss = value_loss(networks.value(obs), target)
+def critic_loss(
+    critic: PyTree, networks: SeparateActorCritic, obs: Obs, target: Float[Array, " M"]
+) -> tuple[Array, Metrics]:
+    """L_V = E[(G − V(s))²] in the critic's parameters alone."""
+    loss = value_loss(eqx.tree_at(critic_of, networks, critic).value(obs), target)
     return loss, {"value_loss": loss}
 
 
@@ -114,10 +116,11 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         networks = self.networks.actor_critic(spec, key=key)
         if not isinstance(networks, SeparateActorCritic):
             raise ConfigError(
-                "TRPO.networks: actor and critic must share nothing, for the critic's steps would carry the actor out "
-                "of its trust region. Set shared_trunk to False."
+                f"TRPO.networks builds {type(networks).__name__}: actor and critic must share nothing, for the critic's "
+                "steps would carry the actor out of its trust region. Set shared_trunk to False, or build a "
+                "SeparateActorCritic."
             )
-        critic_opt = self._critic_optimizer.init(networks)  # pyright: ignore[reportArgumentType]
+        critic_opt = self._critic_optimizer.init(critic_of(networks))
         return TRPOState(networks, critic_opt)
 
     def act(
@@ -146,12 +149,15 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         networks, of_actor = self._actor_step(networks, samples)
         rows = shuffled(value.size, self.minibatch_size, self.epochs, key=key)
 
-        def step(now: tuple[SeparateActorCritic, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+        def step(now: tuple[PyTree, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
             obs, target = jax.tree.map(lambda x: x[rows], (samples.obs, samples.target))
-            *after, metrics = gradient_step(critic_loss, *now, self._critic_optimizer, obs, target, name="critic_")
+            *after, metrics = gradient_step(
+                critic_loss, *now, self._critic_optimizer, networks, obs, target, name="critic_"
+            )
             return tuple(after), metrics
 
-        (networks, critic_opt), of_critic = every_step(step, (networks, state.critic_opt), rows)
+        (critic, critic_opt), of_critic = every_step(step, (critic_of(networks), state.critic_opt), rows)
+        networks = eqx.tree_at(critic_of, networks, critic)
         metrics = {**of_actor, **of_critic, "explained_variance": explained_variance(value, target)}
         return TRPOState(networks, critic_opt), metrics
 
@@ -187,3 +193,8 @@ class TRPO(AbstractAlgorithm[TRPOState]):
 def actor_of(networks: SeparateActorCritic) -> PyTree:
     """The part of the networks that the policy depends on."""
     return networks.actor_encoder, networks.actor, networks.head
+
+
+def critic_of(networks: SeparateActorCritic) -> PyTree:
+    """The part of the networks that the value depends on."""
+    return networks.critic_encoder, networks.critic

@@ -4,10 +4,12 @@ are reset with seeds of our choice."""
 import difflib
 import functools
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import gymnasium as gym
 import numpy as np
 
+from duologue.envs.atari import is_atari, preprocessed
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, Rows, replay, success
 from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, writer
@@ -101,8 +103,9 @@ class GymnasiumEnvs(AbstractHostEnvs):
 def factory_of(make: Make, max_episode_steps: int | None) -> Callable[[], gym.Env]:
     """A function that makes one environment, and that a process which does not know this library can run."""
     if isinstance(make, str):
-        name = f"ale_py:{make}" if make.startswith("ALE/") else make  # ale-py registers its ids only when imported
-        return functools.partial(gym.make, name, max_episode_steps=max_episode_steps, disable_env_checker=True)
+        # Atari's ids are registered when its package is imported: where it is missing, that is said when one is made.
+        what = preprocessed(make) if is_atari(make) and find_spec("ale_py") else make
+        return functools.partial(gym.make, what, max_episode_steps=max_episode_steps, disable_env_checker=True)
     if max_episode_steps is None:
         return make
     limit = gym.wrappers.TimeLimit
@@ -120,11 +123,11 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
             raise ConfigError(f"{name} cannot be made: {error}") from error
         raise MissingExtraError(extra, name) from error
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
-        if name.startswith("ALE/"):
+        if is_atari(name):
             raise MissingExtraError("atari", name) from error
         raise ConfigError(unknown(name, error)) from error
     except ImportError as error:
-        if name.startswith("ALE/"):
+        if is_atari(name):
             raise MissingExtraError("atari", name) from error
         raise ConfigError(f"{name} cannot be made: {error}") from error
     except gym.error.Error as error:

@@ -88,10 +88,10 @@ def make_plan(
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
-    if num_envs is None:
-        num_envs = algorithm.experience.num_envs
-    else:
+    if num_envs is not None and num_envs > 0:
         algorithm = with_num_envs(algorithm, num_envs)
+    experience = algorithm.experience  # raises for a minibatch that does not divide, before anything is made
+    num_envs = experience.num_envs if num_envs is None else num_envs
     check_arguments(
         steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
@@ -104,7 +104,7 @@ def make_plan(
     envs = make_seeds(
         env, num_envs, seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous
     )
-    rollout = num_envs * algorithm.experience.rollout_length
+    rollout = num_envs * experience.rollout_length
     plan = Plan(
         algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
         env=describe(env),

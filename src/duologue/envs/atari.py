@@ -1,0 +1,71 @@
+"""Atari games as everybody plays them: Gymnasium's own wrappers around ale-py (Machado et al., 2018; Mnih et al., 2015).
+
+Frames are skipped by fours, of the last two the brighter pixels are seen, in grey, 84 × 84, four of them stacked; a game
+begins with up to 30 no-ops. `ALE/…-v5` ids repeat the last action with probability 0.25 instead of the one that was
+asked for; results from before 2018 do not.
+"""
+
+import copy
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
+
+PREPROCESSING = (
+    WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
+    WrapperSpec("FrameStackObservation", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 4}),
+)
+
+
+def is_atari(name: str) -> bool:
+    return name.startswith("ALE/")
+
+
+def preprocessed(name: str) -> EnvSpec:
+    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can."""
+    import ale_py
+
+    gym.register_envs(ale_py)
+    spec = copy.deepcopy(gym.spec(name))
+    spec.kwargs["frameskip"] = 1  # the wrapper skips
+    spec.additional_wrappers = PREPROCESSING
+    return spec
+
+
+def atari(name: str, *, life_loss: bool = True, **options: Any) -> gym.Env:
+    """A preprocessed game for `train`'s callables, `lambda: atari("ALE/Breakout-v5")`, with `options` of
+    `gymnasium.make`.
+
+    With `life_loss`, losing a life ends an episode, while the game goes on with the next: returns are then those of
+    lives. An id given to `train` plays whole games.
+    """
+    env = gym.make(preprocessed(name), **options)
+    return LifeLoss(env) if life_loss else env
+
+
+class LifeLoss(gym.Wrapper):
+    """Terminates where a life is lost, and begins the next episode where the game stands; only when the game is over
+    it begins anew."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._lives, self._over = 0, True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if self._over:
+            obs, info = self.env.reset(seed=seed, options=options)
+        else:
+            obs, _, terminated, truncated, info = self.env.step(0)
+            if terminated or truncated:
+                obs, info = self.env.reset(seed=seed, options=options)
+        self._lives, self._over = self._left(), False
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._over, lost = terminated or truncated, self._left() < self._lives
+        self._lives = self._left()
+        return obs, reward, terminated or lost, truncated, info
+
+    def _left(self) -> int:
+        return self.env.unwrapped.ale.lives()  # pyright: ignore[reportAttributeAccessIssue]
