@@ -45,7 +45,8 @@ SYNONYMS = {
     "beta_entropy": "entropy_coefficient",
     "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "objective", "clip_ratio": "objective",
     "clip_coef": "objective", "clip_epsilon": "objective", "n_epochs": "epochs", "n_critic_updates": "epochs",
-    "target_kl": "max_kl", "batch_size": "minibatch_size", "max_grad_norm": "max_gradient_norm", "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
+    "target_kl": "max_kl", "batch_size": "minibatch_size", "max_grad_norm": "max_gradient_norm",
+    "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
 }  # fmt: skip
 
 

@@ -161,10 +161,10 @@ def bounded_box(space: Space) -> Box:
         case Discrete() | MultiDiscrete():
             raise ConfigError(
                 f"Action space {space} is not served: this algorithm moves its actions along gradients, so they are a "
-                "bounded real Box of rank 1. For discrete actions: SACDiscrete, A2C."
+                "bounded real Box of rank 1. For discrete actions: SACDiscrete, ACER, PPO, A2C."
             )
     raise ConfigError(
-        f"Action space {space} is not served: actions are squashed into a bounded real Box of rank 1. Give bounds with "
+        f"Action space {space} is not served: actions are of a bounded real Box of rank 1. Give bounds with "
         "gymnasium.wrappers.RescaleAction or TransformAction."
     )
 

@@ -455,13 +455,14 @@ def continuous_loss(algorithm, state, batch, key, wrong=None):
 
     for i, e in enumerate(1e-5 * np.eye(D)):
         k[..., i] = (kl(loc + e) - kl(loc - e)) / 2e-5
-    z, bound = projected(g, k, np.inf if wrong == "no trust region" else algorithm.trust_region)
+    # φ is the mean in half-ranges of the box, and so is its gradient.
+    z, bound = projected(HALF * g, HALF * k, np.inf if wrong == "no trust region" else algorithm.trust_region)
     value_target = v + (1 if wrong == "V without rho" else np.minimum(1, rho)) * (retrace - taken)
 
     def loss(leaves):
         v, taken = duelling(leaves, rows.obs, rows.action, samples)
         critic = 0.5 * (retrace - taken) ** 2 + 0.5 * (value_target - v) ** 2
-        return -(z * normal(leaves, rows.obs)[0]).sum(-1).mean() + algorithm.q_coefficient * critic.mean()
+        return -(z * mlp(leaves[:4], rows.obs)).sum(-1).mean() + algorithm.q_coefficient * critic.mean()
 
     return loss, {"bound": bound, "rho": rho, "cut": rho_drawn > c}
 
@@ -479,6 +480,23 @@ def test_the_continuous_gradient_is_that_of_the_paper_by_hand(key):
         with pytest.raises(AssertionError):
             assert_step(after, continuous_loss(CONTINUOUS, state, batch, key, wrong)[0], state)
     np.testing.assert_array_equal(after.networks.actor.head.log_std, state.networks.actor.head.log_std)
+
+
+def test_the_continuous_update_does_not_depend_on_the_units_of_actions(key):
+    """A box ten times as wide, with all actions and the behaviour in its units: the same parameters."""
+
+    def after(unit):
+        space = Box((D,), low=(-unit,) * D, high=(unit,) * D)
+        state, batch = started(CONTINUOUS, EnvSpec("box", Box((3,)), space), key), a_batch(BOX)
+        batch = batch._replace(
+            action=unit * jnp.asarray((np.asarray(batch.action) - CENTRE) / HALF, jnp.float32),
+            extras={"loc": jnp.zeros((T, B, D)), "scale": jnp.full((T, B, D), 0.5 * unit)},
+        )
+        return stepped(CONTINUOUS, state, batch, key)
+
+    (one, some), (ten, same) = after(1.0), after(10.0)
+    assert 0 < some["bound_by_trust_region"] == same["bound_by_trust_region"] < 1
+    assert_same(one.networks, ten.networks, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mean_of_the_duelling_q_under_the_policy_is_v(key):

@@ -57,7 +57,8 @@ LEARNERS = {
 }
 BOXES = {"sac", "sac-v1", "td3", "ddpg", "acer-continuous"}
 HARDEST = {
-    **dict.fromkeys(("ppo", "trpo"), ["both", "truncation", "both-continuous"]),
+    "ppo": ["both", "truncation", "both-continuous"],
+    "trpo": ["both", "truncation", "both-continuous"],
     "acer": ["discount", "both", "truncation"],
     "acer-continuous": ["truncation", "both-continuous"],
 }

@@ -222,7 +222,7 @@ def test_the_critic_is_fitted_by_a_plain_loop_that_leaves_the_actor_alone(optimi
 
 def test_a_shared_trunk_is_refused(key, tmp_path):
     algorithm = dl.TRPO(networks=dl.Networks(shared_trunk=True))
-    with pytest.raises(ConfigError, match=r"TRPO\.networks: actor and critic must share nothing"):
+    with pytest.raises(ConfigError, match=r"builds SharedActorCritic: actor and critic must share"):
         algorithm.init(DISCRETE, key=key)
     with pytest.raises(ConfigError, match=r"Set shared_trunk to False"):
         dl.train(dl.Normalized(algorithm), "probe/both", steps=2048, run_dir=tmp_path / "run")

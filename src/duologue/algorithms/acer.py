@@ -43,13 +43,13 @@ class Facts(NamedTuple):
     q_retrace: Float[Array, "T B"]
 
 
-def taken(x: Float[Array, "T B n"], action: Int[Array, "T B"]) -> Float[Array, "T B"]:
-    """x(aₜ) of x(·)."""
+def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """x(a) of x(·)."""
     return jnp.take_along_axis(x, action[..., None], axis=-1)[..., 0]
 
 
 def ratios(probs: Float[Array, "T B n"], behaviour: Float[Array, "T B n"]) -> Float[Array, "T B n"]:
-    """ρₜ(a) = π(a|sₜ)/μ(a|sₜ), for all actions; infinite at most, which what truncates it takes."""
+    """ρₜ(a) = π(a|sₜ)/μ(a|sₜ), for all actions; huge where μ is 0, and never NaN."""
     return probs / jnp.maximum(behaviour, jnp.finfo(behaviour.dtype).tiny)
 
 
@@ -192,9 +192,8 @@ class ACER(AbstractAlgorithm[ACERState]):
                 )
             )  # fmt: skip
 
-        free = jax.grad(total)(probs)
         average = state.average.policy(batch.obs)
-        ascent = free
+        ascent = free = jax.grad(total)(probs)
         if self.trust_region is not None:
             ascent = project(free, kl_gradient(average.probs, probs), self.trust_region)
         bound = jnp.mean(jnp.any(ascent != free, axis=-1).astype(jnp.float32))

@@ -20,12 +20,13 @@ from duologue.algorithms.acer import replayed_rollouts
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import Normal
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.heads import bounded_box, from_unit, to_unit
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
 from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
 from duologue.statistics import described
 from duologue.trust_region import project
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import Box, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Normal]
 
@@ -36,6 +37,11 @@ class StochasticDuelling(eqx.Module):
     actor: Actor
     value: Callable[[Obs], Array]
     advantage: Callable[[Obs, Array], Array]
+    space: Box = eqx.field(static=True)
+
+    def statistics(self, policy: Normal) -> Float[Array, "*batch d"]:
+        """φ, the mean in half-ranges of the box: in the environment's units δ would mean something else in each."""
+        return to_unit(self.space, policy.loc)
 
     def q(
         self, obs: Obs, action: Float[Array, "*batch d"], samples: Float[Array, "n *batch d"]
@@ -63,29 +69,29 @@ class Facts(NamedTuple):
     value_target: Float[Array, "T B"]
 
 
-def ratio(policy: Normal, behaviour: Normal, action: Float[Array, "T B d"]) -> Float[Array, "T B"]:
-    """ρ = π(a|s)/μ(a|s); infinite at most, which what truncates it takes."""
-    return jnp.exp(policy.log_prob(action) - behaviour.log_prob(action))
+def log_ratio(policy: Normal, behaviour: Normal, action: Float[Array, "T B d"]) -> Float[Array, "T B"]:
+    """log ρ = log π(a|s) − log μ(a|s)."""
+    return policy.log_prob(action) - behaviour.log_prob(action)
 
 
 def objective(
-    loc: Float[Array, "T B d"], policy: Normal, behaviour: Normal, action: Float[Array, "T B d"],
-    drawn: Float[Array, "T B d"], advantage: Float[Array, "T B"], drawn_advantage: Float[Array, "T B"],
+    moved: Normal, policy: Normal, behaviour: Normal, action: Float[Array, "T B d"], drawn: Float[Array, "T B d"],
+    advantage: Float[Array, "T B"], drawn_advantage: Float[Array, "T B"],
     *, truncation: float,
 ) -> Float[Array, "T B"]:  # fmt: skip
-    """What ascends: its gradient in the policy's statistics φ, here its mean, is ĝ^acer (algorithm 3).
+    """What ascends: its gradient in the statistics φ of `moved`, f(·|φ), is ĝ^acer (algorithm 3). All else is constant.
 
     min(c, ρ) log f(a|φ) (Q^opc − V) + [1 − c/ρ']₊ log f(a'|φ) (Q̃(s, a') − V),   a' ~ π, ρ' = π(a'|s)/μ(a'|s)
     """
-    moved = Normal(loc, policy.scale)
-    truncated = jnp.minimum(truncation, ratio(policy, behaviour, action)) * moved.log_prob(action) * advantage
-    cut_off = jnp.maximum(0.0, 1 - truncation * ratio(behaviour, policy, drawn))
+    rho, inverse = jnp.exp(log_ratio(policy, behaviour, action)), jnp.exp(log_ratio(behaviour, policy, drawn))
+    truncated = jnp.minimum(truncation, rho) * moved.log_prob(action) * advantage
+    cut_off = jnp.maximum(0.0, 1 - truncation * inverse)
     return truncated + cut_off * moved.log_prob(drawn) * drawn_advantage
 
 
 def loss(networks: StochasticDuelling, facts: Facts, *, q_coefficient: float) -> tuple[Float[Array, ""], Metrics]:
     """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q̃(s, a))² + ½ (V^target − V(s))²]."""
-    actor = -jnp.mean(jnp.sum(facts.ascent * networks.actor(facts.obs).loc, axis=-1))
+    actor = -jnp.mean(jnp.sum(facts.ascent * networks.statistics(networks.actor(facts.obs)), axis=-1))
     of_q = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
     of_v = jnp.mean(0.5 * (facts.value_target - networks.value(facts.obs)) ** 2)
     return actor + q_coefficient * (of_q + of_v), {"q_loss": of_q, "value_loss": of_v}
@@ -151,6 +157,7 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
             self.networks.normal_actor(spec, key=of_actor),
             self.networks.state_value(spec, key=of_value),
             self.networks.critics(spec, 1, key=of_advantage),
+            bounded_box(spec.action),
         )
         opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
         average = jax.tree.map(jnp.copy, networks.actor)  # a donated buffer stands in a tree only once
@@ -197,32 +204,37 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
         policy, behaviour = networks.actor(obs), Normal(batch.extras["loc"], batch.extras["scale"])
         samples, drawn = self._drawn(policy, of_baseline), policy.sample(of_drawn)
         value, q, drawn_q = networks.value(obs), networks.q(obs, action, samples), networks.q(obs, drawn, samples)
-        rho = ratio(policy, behaviour, action)
+        log_rho = log_ratio(policy, behaviour, action)
+        rho = jnp.exp(log_rho)
 
         reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         rows = q, networks.value(batch.next_obs)
         ends = batch.terminated, batch.truncated
         # ρ^(1/d), for the ratio of d dimensions is a product of d, and the trace would die with it.
-        trace = rho ** (1 / action.shape[-1])
+        trace = jnp.exp(log_rho / action.shape[-1])
         q_retrace = over_envs(retrace)(reward, *rows, trace, *ends, discount=self.discount, lambda_=self.lambda_)
         q_opc = over_envs(general_off_policy_returns)(reward, *rows, jnp.ones_like(rho), *ends, discount=self.discount)
 
-        def total(loc: Float[Array, "T B d"]) -> Float[Array, ""]:
+        def at(statistics: Float[Array, "T B d"]) -> Normal:
+            return Normal(from_unit(networks.space, statistics), policy.scale)
+
+        def total(statistics: Float[Array, "T B d"]) -> Float[Array, ""]:
             # A sum: each sample's gradient is its own, and δ is compared with no average.
             return jnp.sum(
                 objective(
-                    loc, policy, behaviour, action, drawn, q_opc - value, drawn_q - value, truncation=self.truncation
+                    at(statistics), policy, behaviour, action, drawn, q_opc - value, drawn_q - value,
+                    truncation=self.truncation,
                 )
-            )
+            )  # fmt: skip
 
-        free = jax.grad(total)(policy.loc)
-        average, ascent = state.average(obs), free
+        statistics, average = networks.statistics(policy), state.average(obs)
+        ascent = free = jax.grad(total)(statistics)
         if self.trust_region is not None:
-            direction = jax.grad(lambda loc: jnp.sum(average.kl(Normal(loc, policy.scale))))(policy.loc)
+            direction = jax.grad(lambda statistics: jnp.sum(average.kl(at(statistics))))(statistics)
             ascent = project(free, direction, self.trust_region)
         value_target = value + jnp.minimum(1.0, rho) * (q_retrace - q)
         return Facts(obs, action, samples, ascent, q_retrace, value_target), {
-            "policy_objective": total(policy.loc) / rho.size,
+            "policy_objective": total(statistics) / rho.size,
             "bound_by_trust_region": jnp.mean(jnp.any(ascent != free, axis=-1).astype(jnp.float32)),
             "explained_variance": explained_variance(q, q_retrace),
             "rho": jnp.mean(jnp.minimum(rho, self.truncation)),

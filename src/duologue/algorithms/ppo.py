@@ -23,7 +23,6 @@ from duologue.optim import Adam, LearningRate, RMSProp, clipped, every_step, gra
 from duologue.returns import learned_reward
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
-
 BETAS = (1e-6, 1e6)
 """The least and the greatest β."""
 
@@ -163,7 +162,7 @@ class PPO(AbstractAlgorithm[PPOState]):
     def experience(self) -> Experience:
         if self.normalize_advantage and self.minibatch_size == 1:
             raise ConfigError(
-                "minibatch_size = 1: its one advantage would be normalised to 0, and nothing learned. Give more, or set "
+                "minibatch_size = 1: its one advantage would be normalised to 0. Give more, or set "
                 "normalize_advantage to False."
             )
         count = minibatches(self.rollout_length * self.num_envs, self.minibatch_size)

@@ -116,8 +116,8 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         networks = self.networks.actor_critic(spec, key=key)
         if not isinstance(networks, SeparateActorCritic):
             raise ConfigError(
-                f"TRPO.networks builds {type(networks).__name__}: actor and critic must share nothing, for the critic's "
-                "steps would carry the actor out of its trust region. Set shared_trunk to False, or build a "
+                f"TRPO.networks builds {type(networks).__name__}: actor and critic must share nothing, for steps of "
+                "the critic would carry the actor out of its trust region. Set shared_trunk to False, or build a "
                 "SeparateActorCritic."
             )
         critic_opt = self._critic_optimizer.init(critic_of(networks))

@@ -1,8 +1,8 @@
-"""Atari games as everybody plays them: Gymnasium's own wrappers around ale-py (Machado et al., 2018; Mnih et al., 2015).
+"""Atari games as everybody plays them (Mnih et al., 2015; Machado et al., 2018), by Gymnasium's own wrappers.
 
-Frames are skipped by fours, of the last two the brighter pixels are seen, in grey, 84 × 84, four of them stacked; a game
-begins with up to 30 no-ops. `ALE/…-v5` ids repeat the last action with probability 0.25 instead of the one that was
-asked for; results from before 2018 do not.
+Frames are skipped by fours, of the last two the brighter pixels are seen, in grey, 84 × 84, four of them stacked; a
+game begins with up to 30 no-ops. `ALE/…-v5` ids repeat the last action with probability 0.25 instead of the one that
+was asked for; results from before 2018 do not.
 """
 
 import copy
