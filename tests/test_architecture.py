@@ -12,7 +12,17 @@ FILES = {path.relative_to(SRC).with_suffix("").as_posix().replace("/", "."): pat
 TREES = {name: ast.parse(path.read_text(), filename=str(path)) for name, path in FILES.items()}
 
 BOTTOM = {"errors", "types", "fields"}
-TOOLS = {"returns", "optim", "statistics", "distributions", "encoders", "heads", "networks", "temperature"}
+TOOLS = {
+    "returns",
+    "optim",
+    "statistics",
+    "distributions",
+    "encoders",
+    "heads",
+    "networks",
+    "temperature",
+    "trust_region",
+}
 MAY_IMPORT = {
     "errors": set(),
     "types": set(),
@@ -25,6 +35,7 @@ MAY_IMPORT = {
     "returns": BOTTOM,
     "optim": BOTTOM,
     "statistics": BOTTOM,
+    "trust_region": BOTTOM,
     "algorithms": BOTTOM | TOOLS | {"algorithms"},
     "envs": {"errors", "types", "envs"},
     "replay": {"errors", "types", "replay"},

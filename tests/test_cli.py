@@ -317,7 +317,7 @@ def assert_one_message(code, wanted, out, err, message):
         ("train a2c CartPole-v1 --algorithm.gamma 0.9", "no --algorithm.gamma. Did you mean --algorithm.discount"),
         ("train a2c CartPole-v1 --algorithm.gae-lambda=1", "Did you mean --algorithm.lambda_?"),
         ("train a2c CartPole-v1 --algorithm.optimizer adam", "a word of its own, algorithm.optimizer:adam"),
-        ("train ppo CartPole-v1", "no algorithm 'ppo'. Choose one of: a2c"),
+        ("train dqn CartPole-v1", "no algorithm 'dqn'. Choose one of: a2c"),
         ("train a2c", "Which environment"),
         ("train a2c --steps 100", "Which environment"),
         ("train a2c CartPol-v1", "no Gymnasium environment 'CartPol-v1'.*'CartPole-v1'"),

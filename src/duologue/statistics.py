@@ -54,6 +54,17 @@ class RunningMoments(eqx.Module):
         return jnp.clip((x - mean) * scale, -clip, clip)
 
 
+def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
+    """1 − Var[G − V]/Var[G]: 1 is a perfect critic, 0 one that knows the mean, below 0 a harmful one."""
+    variance = jnp.var(target)
+    return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
+
+
+def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Mean 0 and standard deviation 1."""
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+
+
 def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
     """Mean, standard deviation, minimum and maximum, as metrics."""
     return {f"{name}_{what}": summary(x) for what, summary in (

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from duologue.algorithms.a2c import A2C, explained_variance, loss
+from duologue.algorithms.a2c import A2C, loss
 from duologue.networks import Networks
 from duologue.optim import Adam, Linear
 from duologue.returns import gae, over_envs
+from duologue.statistics import explained_variance
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
 STATES, ACTIONS, T, B = 3, 2, 5, 4

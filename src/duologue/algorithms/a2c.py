@@ -17,6 +17,7 @@ from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step
 from duologue.returns import gae, learned_reward, over_envs
+from duologue.statistics import explained_variance
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 
@@ -44,12 +45,6 @@ def targets(
         reward, value, next_value, batch.terminated, batch.truncated, discount=discount, lambda_=lambda_
     )
     return advantage, advantage + value, value
-
-
-def explained_variance(value: Float[Array, "T B"], target: Float[Array, "T B"]) -> Float[Array, ""]:
-    """1 − Var[G − V]/Var[G]: 1 is a perfect critic, 0 one that knows the mean, below 0 a harmful one."""
-    variance = jnp.var(target)
-    return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
 
 
 def loss(

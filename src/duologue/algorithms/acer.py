@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from duologue.algorithms.a2c import explained_variance
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
 from duologue.returns import learned_reward, over_envs, retrace
-from duologue.statistics import described
+from duologue.statistics import described, explained_variance
 from duologue.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
 

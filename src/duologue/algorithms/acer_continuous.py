@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from duologue.algorithms.a2c import explained_variance
 from duologue.algorithms.acer import replayed_rollouts
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import Normal
@@ -24,7 +23,7 @@ from duologue.heads import bounded_box, from_unit, to_unit
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
 from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
-from duologue.statistics import described
+from duologue.statistics import described, explained_variance
 from duologue.trust_region import project
 from duologue.types import Box, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from duologue.algorithms.a2c import explained_variance, targets, value_loss
+from duologue.algorithms.a2c import targets, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import AbstractDistribution
 from duologue.errors import ConfigError
@@ -21,6 +21,7 @@ from duologue.fields import Configurable, Fraction, NonNegative, Positive, Posit
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, every_step, gradient_step, minibatches, shuffled
 from duologue.returns import learned_reward
+from duologue.statistics import explained_variance, normalized
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 BETAS = (1e-6, 1e6)
@@ -106,11 +107,6 @@ def clipped_value_loss(
     """L_V = E[max((G − V)², (G − V_old − clip(V − V_old, ±ε))²)], as OpenAI Baselines has it; not in the paper."""
     near = old + jnp.clip(value - old, -epsilon, epsilon)
     return jnp.mean(jnp.maximum((target - value) ** 2, (target - near) ** 2))
-
-
-def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Mean 0 and standard deviation 1."""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
 class PPO(AbstractAlgorithm[PPOState]):

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from duologue.algorithms.a2c import explained_variance, targets, value_loss
+from duologue.algorithms.a2c import targets, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.algorithms.ppo import normalized
 from duologue.distributions import AbstractDistribution
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
 from duologue.optim import Adam, LearningRate, RMSProp, every_step, gradient_step, minibatches, shuffled
 from duologue.returns import learned_reward
+from duologue.statistics import explained_variance, normalized
 from duologue.trust_region import line_search, natural_step
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 

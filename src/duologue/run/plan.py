@@ -174,7 +174,8 @@ def with_num_envs(algorithm: AnyAlgorithm, num_envs: int) -> AnyAlgorithm:
     if "num_envs" in fields:
         return dataclasses.replace(algorithm, num_envs=num_envs)
     if "algorithm" in fields:
-        return dataclasses.replace(algorithm, algorithm=with_num_envs(algorithm.algorithm, num_envs))
+        inner = algorithm.algorithm  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.replace(algorithm, algorithm=with_num_envs(inner, num_envs))
     return algorithm
 
 

@@ -1,0 +1,1 @@
+"""The bugs that `mutants.py` plants, by what they break."""

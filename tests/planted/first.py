@@ -1,0 +1,603 @@
+"""Bugs in what all stands on, in A2C, and in what learns from replay."""
+
+from planted.mutant import Mutant
+
+RETURNS, OPTIM, STATISTICS = ("test_returns.py",), ("test_optim.py",), ("test_statistics.py",)
+GRADIENT = ("algorithms/test_a2c.py::test_the_gradient_that_update_applies_is_the_one_by_hand",)
+A2C, NORMALIZED = ("algorithms/test_a2c.py",), ("algorithms/test_normalized.py",)
+DISTRIBUTIONS = ("test_distributions.py",)
+ENCODERS = (
+    "test_encoders.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
+    "test_encoders.py::test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes",
+)
+NETWORKS = (
+    "test_networks.py::test_initial_weights_start_the_policy_near_uniform_and_the_critic_at_scale_one",
+    "test_networks.py::test_separate_networks_start_apart",
+    "test_networks.py::test_an_action_mask_in_the_observation_masks_the_policy_and_nothing_else",
+)
+GYMNASIUM, JAX_ENVS = ("envs/test_gymnasium.py",), ("envs/test_jax_envs.py",)
+OBSERVED_COMPILED = ("algorithms/test_normalized.py::test_the_compiled_loop_observes_every_transition_once",)
+OBSERVED_HOST = ("algorithms/test_normalized.py::test_the_host_loop_observes_every_transition_once",)
+LOOPS = "loops/test_loops.py"
+RING = "replay/test_ring.py"
+ASKED = ("run/test_asked.py",)
+FRAMES = ("replay/test_frames.py::test_what_is_sampled_is_what_was_written",)
+SEEDS_ON_HOST = "test_agent_i_of_many_is_the_single_run_on_the_host"
+SAME = (f"{LOOPS}::test_both_loops_learn_the_same[a2c]",)
+EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
+KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
+POWER_CUT = ("run/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
+
+SAC, TD3 = "algorithms/test_sac.py", "algorithms/test_td3.py"
+
+MUTANTS = [
+    # Returns and advantages.
+    Mutant(
+        "termination is ignored", "returns.py",
+        "reward + discount * jnp.where(terminated, 0.0, next_value)", "reward + discount * next_value", RETURNS,
+    ),
+    Mutant(
+        "a time limit is taken for a termination", "returns.py",
+        "delta = td_target(reward, terminated, next_value, discount) - value",
+        "delta = td_target(reward, terminated | truncated, next_value, discount) - value", RETURNS,
+    ),
+    Mutant(
+        "GAE runs on across a time limit", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(terminated, 0.0, discount * lambda_)", RETURNS,
+    ),
+    Mutant(
+        "GAE's mask is one step late", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(jnp.roll(terminated | truncated, 1), 0.0, discount * lambda_)", RETURNS,
+    ),
+    Mutant(
+        "GAE decays by λ alone", "returns.py",
+        "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
+        "decay = jnp.where(terminated | truncated, 0.0, lambda_)", RETURNS,
+    ),
+    Mutant(
+        "the λ-return's mask is one step early", "returns.py",
+        "mix = jnp.where(terminated | truncated, 0.0, lambda_)",
+        "mix = jnp.where(jnp.roll(terminated | truncated, -1), 0.0, lambda_)", RETURNS,
+    ),
+    Mutant(
+        "the λ-return of the last step does not bootstrap", "returns.py",
+        "_backward(step, next_value[-1], (reward", "_backward(step, jnp.zeros_like(next_value[-1]), (reward", RETURNS,
+    ),
+    Mutant(
+        "the n-step return wraps round at the end", "returns.py",
+        "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated | truncated", RETURNS,
+    ),
+    Mutant(
+        "the n-step return crosses a time limit", "returns.py",
+        "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated.at[-1].set(True)", RETURNS,
+    ),
+    Mutant(
+        "the n-step return takes n + 1 steps", "returns.py",
+        "range(min(n, len(reward)) - 1)", "range(min(n, len(reward)))", RETURNS,
+    ),
+    Mutant(
+        "a rollout's time and environments are swapped", "returns.py",
+        "function(*columns, **shared), 1, 1)", "function(*columns, **shared), 0, 0)", RETURNS,
+    ),
+    # A2C.
+    Mutant(
+        "log-probabilities times advantages, all with all (a source's main bug)", "algorithms/a2c.py",
+        "-jnp.mean(log_prob * advantage)",
+        "-jnp.mean(jnp.outer(log_prob.ravel(), advantage.ravel()))", GRADIENT,
+    ),
+    Mutant(
+        "the sign of the policy loss", "algorithms/a2c.py",
+        "-jnp.mean(log_prob * advantage)", "jnp.mean(log_prob * advantage)", GRADIENT,
+    ),
+    Mutant(
+        "the sign of the entropy", "algorithms/a2c.py",
+        "- entropy_coefficient * entropy", "+ entropy_coefficient * entropy", GRADIENT,
+    ),
+    Mutant(
+        "the value loss is halved", "algorithms/a2c.py",
+        "jnp.mean((target - value) ** 2)", "0.5 * jnp.mean((target - value) ** 2)", GRADIENT,
+    ),
+    Mutant(
+        "the gradient runs through the advantage", "algorithms/a2c.py",
+        "networks, batch.obs, batch.action, advantage, target,",
+        "networks, batch.obs, batch.action, target - networks.value(batch.obs), target,", GRADIENT,
+    ),
+    Mutant(
+        "the gradient runs through the target", "algorithms/a2c.py",
+        "networks, batch.obs, batch.action, advantage, target,",
+        "networks, batch.obs, batch.action, advantage, advantage + 0.5 * (value + networks.value(batch.obs)),",
+        GRADIENT,
+    ),
+    Mutant(
+        "the successor's value is that of the state", "algorithms/a2c.py",
+        "networks.value(batch.next_obs)", "networks.value(batch.obs)", GRADIENT,
+    ),
+    Mutant(
+        "the critic regresses on the advantage", "algorithms/a2c.py",
+        "return advantage, advantage + value, value", "return advantage, advantage, value", GRADIENT,
+    ),
+    Mutant(
+        "rewards are clipped before they are scaled", "returns.py",
+        "else jnp.clip(reward, -clip, clip)", "else scale * jnp.clip(reward / scale, -clip, clip)", GRADIENT,
+    ),
+    Mutant(
+        "rewards are clipped from above alone", "returns.py",
+        "else jnp.clip(reward, -clip, clip)", "else jnp.minimum(reward, clip)", GRADIENT,
+    ),
+    Mutant(
+        "the gradient is not clipped", "algorithms/a2c.py",
+        "clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm)",
+        "self.optimizer.build(self.learning_rate)", GRADIENT,
+    ),
+    Mutant(
+        "a greedy test samples", "algorithms/a2c.py",
+        'explore or self.test_policy == "sampled"', 'explore or self.test_policy == "greedy"', A2C,
+    ),
+    # Optimisers.
+    Mutant(
+        "the gradient's norm is reported after the clip", "optim.py",
+        "optax.tree.norm(gradient)", "optax.tree.norm(updates)", OPTIM,
+    ),
+    Mutant("each element is clipped, not the norm", "optim.py", "optax.clip_by_global_norm(", "optax.clip(", OPTIM),
+    Mutant("RMSProp's mean square starts at 0", "optim.py", "initial_scale=1.0", "initial_scale=0.0", OPTIM),
+    Mutant("RMSProp's ε stands outside the root", "optim.py", "eps_in_sqrt=True", "eps_in_sqrt=False", OPTIM),
+    Mutant("Adam's decays are swapped", "optim.py", "b1=self.b1, b2=self.b2", "b1=self.b2, b2=self.b1", OPTIM),
+    Mutant(
+        "a schedule goes on below its end", "optim.py",
+        "jnp.clip(step.astype(jnp.float32) / self.updates, 0.0, 1.0)", "step.astype(jnp.float32) / self.updates", OPTIM,
+    ),
+    # Distributions.
+    Mutant("a masked action keeps some probability", "distributions.py", "MASKED_LOGIT = -1e9", "MASKED_LOGIT = -5.0",
+           DISTRIBUTIONS),
+    Mutant("a masked logit of −∞ makes the entropy NaN", "distributions.py", "MASKED_LOGIT = -1e9",
+           "MASKED_LOGIT = -math.inf", DISTRIBUTIONS),
+    Mutant(
+        "the KL of categoricals is reversed", "distributions.py",
+        "jnp.sum(self.probs * (self.log_probs - other.log_probs), axis=-1)",
+        "jnp.sum(other.probs * (other.log_probs - self.log_probs), axis=-1)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the KL of normals divides by its own deviation", "distributions.py",
+        "z = (self.loc - other.loc) / other.scale", "z = (self.loc - other.loc) / self.scale", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the entropy of a normal lacks its ½", "distributions.py",
+        "0.5 * math.log(2 * math.pi * math.e)", "0.5 * math.log(2 * math.pi)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the log-probability of a squashed action is that of the raw one", "distributions.py",
+        "self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)", "self.base.log_prob(raw)", DISTRIBUTIONS,
+    ),
+    Mutant(
+        "the log-probability of a squashed action forgets the range (Spinning Up #314)", "distributions.py",
+        " + jnp.log(half_range)", "", DISTRIBUTIONS,
+    ),
+    # Networks.
+    Mutant("hidden layers have gain 1", "encoders.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
+    Mutant("bytes are not divided by 255", "encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
+    Mutant("the first policy is not near uniform", "networks.py", "POLICY_SCALE = 0.01", "POLICY_SCALE = 1.0",
+           NETWORKS),
+    Mutant(
+        "the action mask is ignored", "heads.py",
+        "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
+        "Categorical(outputs)", NETWORKS,
+    ),
+    Mutant(
+        "actor and critic start from one key", "networks.py",
+        "critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[3])",
+        "critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[2])", NETWORKS,
+    ),
+    # Normalisation.
+    Mutant(
+        "observations are merged twice", "algorithms/normalized.py",
+        "pending = merge_obs(obs_moments, transition.obs),",
+        "pending = merge_obs(merge_obs(obs_moments, transition.obs), transition.obs),", NORMALIZED,
+    ),
+    Mutant(
+        "acting uses the pending statistics", "algorithms/normalized.py",
+        "return normalize_obs(state.current[0], obs, clip=self.clip)",
+        "return normalize_obs(state.pending[0], obs, clip=self.clip)", NORMALIZED,
+    ),
+    Mutant(
+        "updating uses the pending statistics", "algorithms/normalized.py",
+        "self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)",
+        "self.algorithm.update(state.algorithm, self._normalize(state.pending, batch), key=key)", NORMALIZED,
+    ),
+    Mutant(
+        "pending statistics are never emptied", "algorithms/normalized.py",
+        "jax.tree.map(jnp.zeros_like, state.pending)", "state.pending", NORMALIZED,
+    ),
+    Mutant("the newest statistics replace all older", "algorithms/normalized.py",
+           "lambda a, b: a.merge(b), state.current", "lambda a, b: b, state.current", NORMALIZED),
+    Mutant(
+        "rewards are centred", "algorithms/normalized.py",
+        "jnp.clip(reward * jax.lax.rsqrt",
+        "jnp.clip((reward - jnp.broadcast_to(return_moments.mean, reward.shape)) * jax.lax.rsqrt", NORMALIZED,
+    ),
+    Mutant(
+        "the discounted sum runs on across a time limit", "algorithms/normalized.py",
+        "ended = transition.terminated | transition.truncated", "ended = transition.terminated", NORMALIZED,
+    ),
+    Mutant(
+        "the successor stays raw", "algorithms/normalized.py",
+        "next_obs=normalize_obs(obs_moments, batch.next_obs, clip=self.clip)", "next_obs=batch.next_obs", NORMALIZED,
+    ),
+    # Statistics.
+    Mutant("Welford's share is the other's", "statistics.py", "share = others / jnp", "share = own / jnp", STATISTICS),
+    Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * own * share", "", STATISTICS),
+    Mutant(
+        "the bootstrap resamples whole rows", "statistics.py",
+        "size=(samples, *columns.shape)", "size=(samples, len(columns), 1)", STATISTICS,
+    ),
+    Mutant("the interquartile mean is the mean", "statistics.py", "len(ordered) // 4", "0", STATISTICS),
+    # Environments.
+    Mutant(
+        "next_obs is from after the reset (Gymnasium)", "envs/gymnasium.py",
+        "return Step(self._obs, rows.obs,", "return Step(self._obs, self._obs,", GYMNASIUM,
+    ),
+    Mutant(
+        "the reset overwrites the true successor", "envs/gymnasium.py",
+        "self._obs = copy(rows.obs)", "self._obs = rows.obs", GYMNASIUM,
+    ),
+    Mutant(
+        "one buffer is handed out at every step", "envs/gymnasium.py",
+        "return Rows(empty(self.spec.observation, self.num_envs), self.num_envs,",
+        "return Rows(self._obs, self.num_envs,", GYMNASIUM,
+    ),
+    Mutant(
+        "a time limit is passed on as a termination", "envs/journal.py",
+        "self.terminated[i], self.truncated[i] = terminated, truncated",
+        "self.terminated[i], self.truncated[i] = terminated or truncated, False", GYMNASIUM,
+    ),
+    Mutant(
+        "every episode begins alike", "envs/journal.py",
+        "seed_of(self._seed, self._purpose, i, self.episode[i])", "seed_of(self._seed, self._purpose, i, 0)", GYMNASIUM,
+    ),
+    Mutant(
+        "tests begin where training does", "envs/__init__.py",
+        "return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose,",
+        'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
+    ),
+    Mutant(
+        "actions are not clipped at the door", "envs/spaces.py",
+        "np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)", "action.astype(space.dtype)",
+        GYMNASIUM,
+    ),
+    Mutant(
+        "next_obs is from after the reset (gymnax)", "envs/gymnax.py",
+        'info["final_observation"].astype(obs.dtype)', "obs", JAX_ENVS,
+    ),
+    Mutant(
+        "next_obs is from after the reset (probes)", "envs/probe.py",
+        "Step(after[:, None], next_obs[:, None],", "Step(after[:, None], after[:, None],", JAX_ENVS,
+    ),
+    Mutant(
+        "environments of gymnax begin alike", "envs/gymnax.py",
+        "(jax.random.split(key, self.num_envs), self._params)", "(jnp.stack([key] * self.num_envs), self._params)",
+        JAX_ENVS,
+    ),
+    Mutant(
+        "environments of gymnax share their chance", "envs/gymnax.py",
+        "self.spec.action, jax.random.split(key, self.num_envs)", "self.spec.action, jnp.stack([key] * self.num_envs)",
+        JAX_ENVS,
+    ),
+    Mutant(
+        "probes begin alike", "envs/probe.py",
+        "        obs = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))",
+        "        obs = jax.vmap(self._probe.begin)(jnp.stack([key] * self.num_envs))", JAX_ENVS,
+    ),
+    Mutant(
+        "probes begin alike after an end", "envs/probe.py",
+        "first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))",
+        "first = jax.vmap(self._probe.begin)(jnp.stack([key] * self.num_envs))", JAX_ENVS,
+    ),
+    # What an agent answers, and images kept once.
+    Mutant(
+        "Q of a discrete agent is that of its first action", "algorithms/sac_discrete.py",
+        "return of_action(state.critics(obs), action)", "return of_action(state.critics(obs), action * 0)", ASKED,
+    ),
+    Mutant(
+        "the value of SACv1 is its target's", "algorithms/sac_v1.py", "return state.value(obs)\n",
+        "return state.target_value(obs)\n", ASKED,
+    ),
+    Mutant("a sample is the mean", "run/asked.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
+    Mutant(
+        "a cut's image is the next episode's", "replay/frames.py", "jnp.where(flag(number < 0), running, cut)",
+        "running", FRAMES,
+    ),
+    Mutant(
+        "the newest image's successor is the oldest row", "replay/frames.py", "jnp.where(flag(newest), ",
+        "jnp.where(flag(newest & False), ", FRAMES,
+    ),
+    Mutant(
+        "an overwritten cut is read all the same", "replay/frames.py", "jnp.where(flag(lost), own, ",
+        "jnp.where(flag(lost & False), own, ", FRAMES,
+    ),
+    Mutant(
+        "only terminations are cuts", "replay/frames.py", "(rollout.terminated | rollout.truncated).ravel()",
+        "rollout.terminated.ravel()", FRAMES,
+    ),
+    # Loops.
+    Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",
+           "purpose_key(key, purpose), 0)", KEYS),
+    Mutant("keys do not depend on the purpose", "loops/state.py", "zlib.crc32(purpose.encode())", "0", KEYS),
+    Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key = fold(keys["act"], state.step)',
+           'key = keys["act"]', SAME),
+    Mutant("acting reuses its key (host)", "loops/player.py", 'key = jax.random.fold_in(keys["act"], t)',
+           'key = keys["act"]', SAME),
+    Mutant(
+        "every seed is the first (host)", "loops/host.py", "jnp.stack([run_key(seed) for seed in seeds])",
+        "jnp.stack([run_key(seeds[0]) for seed in seeds])", (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
+    ),
+    Mutant(
+        "the environments of every seed begin alike", "envs/__init__.py", "seed=seed + i", "seed=seed",
+        (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
+    ),
+    Mutant(
+        "a saved ring comes back from its end on", "replay/ring.py", "part, (0,) * part.ndim)",
+        "part, tuple(a - b for a, b in zip(whole.shape, part.shape)))",
+        (f"{RING}::test_a_ring_is_kept_without_its_empty_rows",),
+    ),
+    Mutant(
+        "environments reuse their key", "loops/compiled.py", 'key=fold(keys["env"], state.step)', 'key=keys["env"]',
+        (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),
+    ),
+    Mutant(
+        "every seed is the first", "loops/compiled.py", "[run_key(seed) for seed in seeds]",
+        "[run_key(seeds[0]) for seed in seeds]", (f"{LOOPS}::test_agent_i_of_many_is_the_single_run[a2c]",),
+    ),
+    Mutant(
+        "the rollout begins after its first step", "loops/compiled.py",
+        "transition = Transition(state.obs,", "transition = Transition(seen.obs,", SAME,
+    ),
+    Mutant(
+        "nothing is observed (compiled)", "loops/compiled.py",
+        "learner, carry = algorithm.observe(state.algorithm, carry, transition)", "learner = state.algorithm",
+        OBSERVED_COMPILED,
+    ),
+    Mutant(
+        "the last step of a rollout is not observed (host)", "loops/player.py",
+        "            if self.watches:\n                leaves = watch",
+        "            if False:\n                leaves = watch",
+        OBSERVED_HOST,
+    ),
+    Mutant(
+        "the last step of a rollout is observed twice (host)", "loops/player.py",
+        "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
+        OBSERVED_HOST,
+    ),
+    Mutant(
+        "returns run on over episode ends (compiled)", "loops/state.py",
+        "Episodes(jnp.where(ended, 0.0, returns),", "Episodes(returns,", SAME,
+    ),
+    Mutant(
+        "returns run on over episode ends (host)", "loops/host.py",
+        "self.returns[ended], self.lengths[ended] = 0, 0", "self.lengths[ended] = 0",
+        (f"{LOOPS}::test_totals_count_every_episode_once",),
+    ),
+    Mutant(
+        "an evaluation takes the first to finish", "loops/evaluate.py",
+        "episode = i + played[i] * count", "episode = episodes - left", EVALUATION,
+    ),
+    Mutant(
+        "an evaluation counts on after the end", "loops/evaluate.py",
+        "jnp.where(now.over, 0.0, seen.reward)", "seen.reward", EVALUATION,
+    ),
+    # Checkpoints.
+    Mutant(
+        "altered numbers are loaded", "run/checkpoint.py",
+        'if files.sha256(path / name) != expected["sha256"]:', "if False:",
+        ("run/test_checkpoint.py::test_every_truncation_and_every_flipped_bit_is_detected",),
+    ),
+    Mutant("a file takes its place before it is durable", "run/files.py",
+           "            sync(beside)\n            os.replace(", "            os.replace(", POWER_CUT),
+    Mutant("a checkpoint's place is not durable", "run/files.py",
+           "os.rename(beside, path)\n            sync(path.parent)\n        except",
+           "os.rename(beside, path)\n        except",
+           POWER_CUT),
+    Mutant(
+        "strided arrays are written as they lie", "run/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",
+        ("run/test_files.py::test_arrays_of_every_layout_come_back_as_they_were",),
+    ),
+    # Replay: SAC, TD3 and their kin.
+    Mutant(
+        'polyak runs backwards', 'optim.py',
+        '(1 - tau) * old + tau * new',
+        'tau * old + (1 - tau) * new',
+        (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
+    ),
+    Mutant(
+        "TD3's targets move with every critic step's actor of before", 'algorithms/td3.py',
+        'polyak(state.target_actor, actor, self.tau)',
+        'polyak(state.target_actor, state.actor, self.tau)',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        "SACDiscrete's actor ascends (sign)", 'algorithms/sac_discrete.py',
+        'loss = -jnp.mean(soft_value(q, policy, alpha))',
+        'loss = jnp.mean(soft_value(q, policy, alpha))',
+        (f'{SAC}::test_the_discrete_version_finds_the_soft_optimal_values_from_any_beginning',),
+    ),
+    Mutant(
+        "SAC's entropy is left out of the target", 'algorithms/sac.py',
+        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)',
+        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, 0.0 * alpha)',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'SAC bootstraps from the online critics', 'algorithms/sac.py',
+        'soft_value(state.target_critics(',
+        'soft_value(state.critics(',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'SAC takes the larger critic', 'algorithms/sac.py',
+        'jnp.min(q, axis=0) - alpha',
+        'jnp.max(q, axis=0) - alpha',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SAC's actor and target share their noise", 'algorithms/sac.py',
+        'critics, alpha, obs, of_actor, name',
+        'critics, alpha, obs, of_target, name',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SAC's actor follows the critics of before", 'algorithms/sac.py',
+        '            critics, alpha, obs, of_actor, name',
+        '            state.critics, alpha, obs, of_actor, name',
+        (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'the target entropy has the wrong sign', 'algorithms/sac.py',
+        'entropy = -float(action.shape[-1])',
+        'entropy = float(action.shape[-1])',
+        (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
+    ),
+    Mutant(
+        'the target critics follow those of before', 'algorithms/sac.py',
+        'polyak(state.target_critics, critics, self.tau)',
+        'polyak(state.target_critics, state.critics, self.tau)',
+        (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
+    ),
+    Mutant(
+        'the temperature moves the wrong way', 'temperature.py',
+        'loss = -jnp.exp(log_alpha)',
+        'loss = jnp.exp(log_alpha)',
+        (f'{SAC}::test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it',),
+    ),
+    Mutant(
+        'the temperature starts at its logarithm', 'temperature.py',
+        'log_alpha = jnp.log(jnp.asarray(self.initial, jnp.float32))',
+        'log_alpha = jnp.asarray(self.initial, jnp.float32)',
+        (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
+    ),
+    Mutant(
+        "SACv1's actor takes the smaller critic", 'algorithms/sac_v1.py',
+        'critics(obs, action)[0])',
+        'jnp.min(critics(obs, action), axis=0))',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACv1's critics bootstrap from the fast value", 'algorithms/sac_v1.py',
+        'n_step_target(batch, state.target_value(batch.next_obs)',
+        'n_step_target(batch, state.value(batch.next_obs)',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACv1's value takes the buffer's action", 'algorithms/sac_v1.py',
+        'target = soft_value(state.critics(obs, fresh)',
+        'target = soft_value(state.critics(obs, action)',
+        (f'{SAC}::test_sac_v1_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "SACDiscrete's soft value has no entropy", 'algorithms/sac_discrete.py',
+        'axis=-1) + alpha * policy.entropy()',
+        'axis=-1)',
+        (f'{SAC}::test_soft_value_iteration_is_the_fixed_point_of_the_discrete_version',),
+    ),
+    Mutant(
+        "SACDiscrete's value takes the smaller critic in all", 'algorithms/sac_discrete.py',
+        'jnp.sum(policy.probs * jnp.min(q, axis=0), axis=-1)',
+        'jnp.min(jnp.sum(policy.probs[None] * q, axis=-1), axis=0)',
+        (f'{SAC}::test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action',),
+    ),
+    Mutant(
+        'the target entropy is of |A| and not of its logarithm', 'algorithms/sac_discrete.py',
+        'jnp.log(jnp.asarray(n, jnp.float32))',
+        'jnp.asarray(n, jnp.float32)',
+        (f'{SAC}::test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys',),
+    ),
+    Mutant(
+        "TD3's target noise is not clipped", 'algorithms/td3.py',
+        'jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)',
+        'noise * jax.random.normal(key, action.shape)',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's noise is not scaled by the box", 'algorithms/td3.py',
+        'action + 0.5 * (high - low) * epsilon',
+        'action + epsilon',
+        (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
+    ),
+    Mutant(
+        "TD3's noisy action leaves the box", 'algorithms/td3.py',
+        'jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)',
+        'action + 0.5 * (high - low) * epsilon',
+        (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
+    ),
+    Mutant(
+        "TD3's actor takes the smaller critic", 'algorithms/td3.py',
+        'critics(obs, actor(obs))[0])',
+        'jnp.min(critics(obs, actor(obs)), axis=0))',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'TD3 takes the larger critic', 'algorithms/td3.py',
+        'next_value = jnp.min(',
+        'next_value = jnp.max(',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's target acts by the fast actor", 'algorithms/td3.py',
+        'state.target_actor(batch.next_obs), state.bounds',
+        'state.actor(batch.next_obs), state.bounds',
+        (f'{TD3}::test_td3_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        "TD3's critic steps share one key", 'algorithms/td3.py',
+        'self._target(state, rows, key), name',
+        'self._target(state, rows, keys[0]), name',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        "TD3's actor learns from the first batch", 'algorithms/td3.py',
+        'lambda x: x[-1], batch',
+        'lambda x: x[0], batch',
+        (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
+    ),
+    Mutant(
+        'TD3 acts without noise', 'algorithms/td3.py',
+        'noise=self.exploration_noise) if explore else action',
+        'noise=0.0) if explore else action',
+        (f'{TD3}::test_acting_adds_noise_only_while_exploring',),
+    ),
+    Mutant(
+        "DDPG's target acts by the fast actor", 'algorithms/ddpg.py',
+        'state.target_critics(batch.next_obs, state.target_actor(batch.next_obs))',
+        'state.target_critics(batch.next_obs, state.actor(batch.next_obs))',
+        (f'{TD3}::test_ddpg_gradients_are_those_of_the_papers_losses',),
+    ),
+    Mutant(
+        'log sigma is not clipped', 'heads.py',
+        'jnp.exp(jnp.clip(log_std, *LOG_STD))',
+        'jnp.exp(log_std)',
+        (f'{TD3}::test_log_sigma_is_clipped_and_all_is_finite_at_extreme_outputs',),
+    ),
+    Mutant(
+        'the critic reads the action as it is', 'networks.py',
+        'to_unit(self.space, action)], axis',
+        'action], axis',
+        (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
+    ),
+    Mutant(
+        'all members of an ensemble start alike', 'networks.py',
+        'jax.lax.map(build, jax.random.split(key, members))',
+        'jax.vmap(lambda _: build(key))(jax.random.split(key, members))',
+        (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
+    ),
+    Mutant(
+        'the last row of a sequence is learnt from', 'returns.py',
+        'x[0], (batch.obs, batch.action)',
+        'x[-1], (batch.obs, batch.action)',
+        (f'{TD3}::test_three_step_targets_against_the_loop',),
+    ),
+    Mutant(
+        'replayed targets are one-step', 'returns.py',
+        'discount=discount, n=len(batch.reward)\n    )[0]',
+        'discount=discount, n=1\n    )[0]',
+        (f'{TD3}::test_three_step_targets_against_the_loop',),
+    ),
+]  # fmt: skip
