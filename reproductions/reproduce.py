@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import a2c
+import acer
 import off_policy
+import on_policy
 from cells import ROOT, Cell, PeerCell, read, run_cells, run_peer_cells, unfinished
 from table import results
 
@@ -16,7 +18,7 @@ from duologue.cli import prepare_jax
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, TABLE = HERE / "results", ROOT / "runs" / "reproductions", HERE / "RESULTS.md"
 COMMAND = "python reproductions/reproduce.py"
-LISTS = {"a2c": a2c.TASKS, "off_policy": off_policy.TASKS}
+LISTS = {"a2c": a2c.TASKS, "acer": acer.TASKS, "on_policy": on_policy.TASKS, "off_policy": off_policy.TASKS}
 """Tasks by the file of results/ that their cells are in."""
 PEERS = RESULTS / "peers.jsonl"
 
