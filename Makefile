@@ -60,5 +60,5 @@ $(BIN)/python:
 .peers/done:
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/peers.txt \
-		torch stable-baselines3 sbx-rl swig "gymnasium[box2d,mujoco]"
+		torch stable-baselines3 sb3-contrib sbx-rl swig "gymnasium[box2d,mujoco]"
 	@touch $@

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 HIDDEN = (64, 64)
+REPLAYED = ("sac", "td3")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--algorithm", choices=("a2c", "sac", "td3"), default="a2c")
+    parser.add_argument("--algorithm", choices=("a2c", "ppo", "trpo", "sac", "td3"), default="a2c")
     parser.add_argument("--env", required=True)
     parser.add_argument("--steps", type=int, required=True, help="environment steps of each seed")
     parser.add_argument("--seeds", type=int, default=1, help="agents side by side in one program")
@@ -31,7 +32,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     import jax  # after the affinity is set: the backend counts its threads when it starts
 
     jax.config.update("jax_num_cpu_devices", arguments.devices)
-    jax.config.update("jax_cpu_enable_async_dispatch", arguments.algorithm != "a2c")  # as the command line does
+    jax.config.update("jax_cpu_enable_async_dispatch", arguments.algorithm in REPLAYED)  # as the command line does
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **__: (
@@ -63,10 +64,13 @@ def train(arguments: argparse.Namespace, seed: int, compiled: list[float]) -> di
     def mark(step: int, _: object) -> None:
         marks.append((step, time.perf_counter()))
 
-    k, share = arguments.updates, 10 if arguments.algorithm == "a2c" else 4
+    k, share = arguments.updates, 4 if arguments.algorithm in REPLAYED else 10
     algorithm = {
         # Stable-Baselines3 starts from these too, but for the entropy coefficient, which it sets to 0.
         "a2c": lambda: dl.A2C(entropy_coefficient=0.0, networks=dl.Networks(hidden_sizes=HIDDEN)),
+        # Their own defaults are those of Stable-Baselines3 and sb3-contrib.
+        "ppo": lambda: dl.PPO(num_envs=8),
+        "trpo": lambda: dl.TRPO(num_envs=8),
         "sac": lambda: dl.SAC(learning_starts=500, start_steps=500, rollout_length=k, updates=k),
         # An update of TD3 is two of its critics.
         "td3": lambda: dl.TD3(learning_starts=500, start_steps=500, rollout_length=2 * k, updates=k),

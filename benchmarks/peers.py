@@ -1,4 +1,4 @@
-"""A child of `speed.py`: one measurement of Stable-Baselines3 or SBX, with the peers' packages only. Prints JSON."""
+"""A child of `speed.py`: one measurement of a peer, with the peers' packages only. Prints one line of JSON."""
 
 import argparse
 import importlib
@@ -6,13 +6,14 @@ import json
 import os
 import time
 
-LIBRARIES = {"sb3": "stable_baselines3", "sbx": "sbx"}
+LIBRARIES = {"sb3": "stable_baselines3", "sbx": "sbx", "contrib": "sb3_contrib"}
+REPLAYED = ("sac", "td3")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=LIBRARIES, default="sb3")
-    parser.add_argument("--algorithm", choices=("a2c", "sac", "td3"), default="a2c")
+    parser.add_argument("--algorithm", choices=("a2c", "ppo", "trpo", "sac", "td3"), default="a2c")
     parser.add_argument("--env", required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
@@ -30,14 +31,14 @@ def measure(arguments: argparse.Namespace) -> dict:
 
     torch.set_num_threads(arguments.threads)
     library = importlib.import_module(LIBRARIES[arguments.library])
-    algorithm, replays = getattr(library, arguments.algorithm.upper()), arguments.algorithm != "a2c"
+    algorithm, replays = getattr(library, arguments.algorithm.upper()), arguments.algorithm in REPLAYED
     if replays:
         # Batches of 256 and one update a step are the defaults; TD3's networks are larger there.
         settings = {"learning_starts": 500, "policy_kwargs": {"net_arch": [256, 256]}}
         settings |= {"batch_size": 256, "train_freq": 1, "gradient_steps": 1}
     else:
-        # A2C's own networks are 64-64 tanh, separate for actor and critic.
-        settings = {"n_steps": 5}
+        # Their own networks are 64-64 tanh, separate for actor and critic.
+        settings = {"n_steps": 5} if arguments.algorithm == "a2c" else {"n_steps": 2048}
     # make_vec_env gives a DummyVecEnv.
     env = make_vec_env(arguments.env, n_envs=1 if replays else 8, seed=0)
     model = algorithm("MlpPolicy", env, seed=0, device="cpu", **settings)

@@ -40,6 +40,8 @@ class Contestant:
 
 
 CHEETAH = "HalfCheetah-v5"
+ROLLOUT = 8 * 2048
+"""Of PPO and TRPO."""
 CONTESTANTS = {
     "host": Contestant("ours.py", 500_000, ("--env", "CartPole-v1")),
     "host, one core": Contestant("ours.py", 500_000, ("--env", "CartPole-v1", "--core", "0")),
@@ -55,6 +57,19 @@ CONTESTANTS = {
         for name in ("sac", "td3")
         for case, options in (("", ()), (", K = 8", ("--updates", "8" if name == "sac" else "4")))
     },
+    "PPO": Contestant("ours.py", 30 * ROLLOUT, ("--env", "CartPole-v1", "--algorithm", "ppo")),
+    "PPO, compiled": Contestant("ours.py", 50 * ROLLOUT, ("--env", "gymnax/CartPole-v1", "--algorithm", "ppo")),
+    "SB3 PPO": Contestant(
+        "peers.py", 4 * ROLLOUT, ("--env", "CartPole-v1", "--algorithm", "ppo", "--threads", "1")
+    ),
+    "SBX PPO": Contestant(
+        "peers.py", 4 * ROLLOUT, ("--library", "sbx", "--env", "CartPole-v1", "--algorithm", "ppo", "--threads", "1"),
+    ),
+    "TRPO": Contestant("ours.py", 30 * ROLLOUT, ("--env", "CartPole-v1", "--algorithm", "trpo")),
+    "SB3 TRPO": Contestant(
+        "peers.py", 6 * ROLLOUT,
+        ("--library", "contrib", "--env", "CartPole-v1", "--algorithm", "trpo", "--threads", "1"),
+    ),
     "SAC, 4 seeds": Contestant(
         "ours.py", 4_000, ("--env", CHEETAH, "--algorithm", "sac", "--seeds", "4", "--devices", "2")
     ),
@@ -76,6 +91,10 @@ CASES = (
     Case("a2c-compiled", "A2C, gymnax/CartPole-v1, compiled loop, against Stable-Baselines3", "compiled", SB3, 25),
     Case("a2c-compiled", "compiled loop, both on one core", "compiled, one core", ("SB3, one core",), 25),
     Case("a2c-seeds", "16 seeds in one program, two devices, against 16 runs in turn", "16 seeds", TURNS),
+    Case("ppo", "PPO, CartPole-v1, host loop, against Stable-Baselines3", "PPO", ("SB3 PPO",), 5),
+    Case("ppo", "PPO, CartPole-v1, host loop, against SBX", "PPO", ("SBX PPO",), 3),
+    Case("ppo", "PPO, gymnax/CartPole-v1, compiled, against Stable-Baselines3", "PPO, compiled", ("SB3 PPO",), 15),
+    Case("trpo", "TRPO, CartPole-v1, host loop, against sb3-contrib", "TRPO", ("SB3 TRPO",)),
     Case("sac", "SAC, HalfCheetah-v5, against Stable-Baselines3", "SAC", ("SB3 SAC",), 1.9),
     Case("sac", "SAC, HalfCheetah-v5, against SBX", "SAC", ("SBX SAC",), 1.25),
     Case("sac", "SAC, 8 updates after every 8 steps, against SBX", "SAC, K = 8", ("SBX SAC",)),

@@ -1,0 +1,74 @@
+"""Atari's preprocessing, and lives as episodes."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import duologue as dl
+from duologue.envs import make
+from duologue.envs.atari import LifeLoss
+from duologue.types import Box, Discrete
+
+ale_py = pytest.importorskip("ale_py")
+
+
+def test_an_id_is_the_game_as_everybody_plays_it():
+    envs = make("ALE/Pong-v5", 2, seed=0)
+    assert envs.spec.observation == Box((4, 84, 84), "uint8") and envs.spec.action == Discrete(6)
+    env = envs._envs[0]
+    assert env.get_wrapper_attr("frame_skip") == 4 and env.get_wrapper_attr("noop_max") == 30
+    assert env.unwrapped._frameskip == 1  # the wrapper skips, and nothing else
+    first = envs.reset()
+    seen = envs.step(np.zeros(2, np.int32))
+    np.testing.assert_array_equal(seen.obs[:, :3], first[:, 1:])  # the oldest frame goes, the newest comes last
+    again = make("ALE/Pong-v5", 2, seed=0)
+    np.testing.assert_array_equal(again.reset(), first)
+    np.testing.assert_array_equal(again.step(np.zeros(2, np.int32)).obs, seen.obs)
+    for _ in range(30):
+        seen = envs.step(np.zeros(2, np.int32))
+    assert (seen.obs[0] != seen.obs[1]).any()  # no-ops differ with the seed
+
+
+class Lives(gym.Env):
+    """A game of two lives, one lost every three steps; it counts how often it is begun."""
+
+    observation_space, action_space = gym.spaces.Box(0, 255, (1,), np.uint8), gym.spaces.Discrete(2)
+    games, t = 0, 0
+
+    @property
+    def ale(self):
+        return self
+
+    def lives(self):
+        return 2 - self.t // 3
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.games, self.t = self.games + 1, 0
+        return np.array([0], np.uint8), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.array([self.t], np.uint8), 1.0, self.t >= 6, False, {}
+
+
+def test_a_lost_life_ends_an_episode_and_the_game_goes_on():
+    env, game = LifeLoss(Lives()), Lives
+    obs, _ = env.reset()
+    assert obs[0] == 0 and env.unwrapped.games == 1
+    assert [env.step(0)[2] for _ in range(3)] == [False, False, True]
+    obs, _ = env.reset()  # one step, in which nothing is done
+    assert obs[0] == 4 and env.unwrapped.games == 1
+    assert [env.step(0)[2] for _ in range(2)] == [False, True]
+    obs, _ = env.reset()
+    assert obs[0] == 0 and env.unwrapped.games == 2 and game.games == 0
+
+
+def test_one_command_learns_from_frames(tmp_path):
+    """Conv layers, a ring that stores images, sequences of them: a few steps of the whole."""
+    acer = dl.ACER(
+        num_envs=2, rollout_length=4, batch_size=2, replay_capacity=64, learning_starts=8, reward_clip=1.0,
+        networks=dl.Networks(shared_trunk=True, hidden_sizes=()),
+    )  # fmt: skip
+    run = dl.train(acer, "ALE/Pong-v5", steps=32, run_dir=tmp_path / "run")
+    assert run.step == 32 and int(run.policy(np.zeros((4, 84, 84), np.uint8))) in range(6)
