@@ -108,6 +108,18 @@ def test_every_option_of_a2c_is_in_its_table():
             assert shown in (str(value), repr(value), f"{type(value).__name__}()"), name
 
 
+@pytest.mark.parametrize("name", ["ppo", "trpo", "acer", "acer-continuous"])
+def test_every_option_is_on_its_page(name: str):
+    """Its name at least; and nothing in the first column is one that there is not."""
+    page = (ROOT / "docs" / f"{name.removesuffix('-continuous')}.md").read_text()
+    options = page[page.index("## Options") : page.index("## Details")]
+    fields = set(cli.ALGORITHMS[name]().__dataclass_fields__)
+    assert fields <= set(re.findall(r"`(\w+)`", options))
+    both = fields | (set(cli.ALGORITHMS["acer"]().__dataclass_fields__) if name.startswith("acer") else set())
+    named = [row.split("|")[1] for row in options.splitlines() if row.startswith("|")]
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) <= both
+
+
 def test_the_page_shows_the_algorithm_of_the_example():
     script = (ROOT / "examples" / "own_algorithm.py").read_text()
     shown = script[script.index("import equinox") : script.index("\n\ndef main")].rstrip()
