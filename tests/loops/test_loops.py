@@ -75,6 +75,23 @@ def test_agent_i_of_many_is_the_single_run(algorithm):
             np.testing.assert_allclose(totals.returns[i], alone.returns)
 
 
+def test_agent_i_of_many_draws_its_own_number_of_updates():
+    """ACER replays as often as each seed's own law says, though all of them wait for the one with most."""
+    networks = dl.Networks(hidden_sizes=(8,))
+    acer = dl.ACER(networks=networks, num_envs=3, rollout_length=2, batch_size=2, learning_starts=12, replay_ratio=2.0)
+    envs = make("gymnax/CartPole-v1", 3)
+
+    def run(seeds):
+        return finished(compiled.run(acer, envs, compiled.start(acer, envs, seeds), steps=60, interval=10**9))[1:]
+
+    many, totals = run([7, 8, 9])
+    assert len(set(totals.updates.tolist())) > 1 and (totals.updates > 10).all()
+    for i, seed in enumerate([7, 8]):
+        one, alone = run([seed])
+        assert int(alone.updates) == totals.updates[i]
+        assert_equal(jax.tree.map(lambda x, i=i: x[i], many.algorithm), one.algorithm, rtol=1e-4, atol=1e-5)
+
+
 def test_one_program_serves_every_chunk(monkeypatch):
     """The count of iterations is traced: nothing is compiled again for the last, shorter interval."""
     algorithm, envs, compilations = SMALL, make("probe/both", 3), []
@@ -134,7 +151,13 @@ OFF_POLICY = dl.SAC(
 )
 
 
-@pytest.mark.parametrize("algorithm", [dl.Normalized(SMALL), OFF_POLICY], ids=["a2c", "sac"])
+BOTH_KINDS = dl.ACERContinuous(
+    networks=dl.Networks(hidden_sizes=(8,)), num_envs=2, rollout_length=3, batch_size=2, learning_starts=9,
+    replay_capacity=100,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", [dl.Normalized(SMALL), OFF_POLICY, BOTH_KINDS], ids=["a2c", "sac", "acer"])
 def test_agent_i_of_many_is_the_single_run_on_the_host(algorithm):
     """The same environments, keys and counts; whether on one device or spread over two, and stopped on the way."""
     count = algorithm.experience.num_envs

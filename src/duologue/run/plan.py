@@ -88,7 +88,8 @@ def make_plan(
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
-    if num_envs is not None and num_envs > 0:
+    if num_envs is not None:
+        check_arguments(num_envs=num_envs)
         algorithm = with_num_envs(algorithm, num_envs)
     experience = algorithm.experience  # raises for a minibatch that does not divide, before anything is made
     num_envs = experience.num_envs if num_envs is None else num_envs
