@@ -10,10 +10,14 @@ SIMBA = "mean of 10 runs on -v4, SimbaV2's raw data"
 START = {"start_steps": 10_000, "learning_starts": 10_000}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
-OPEN = "ours, a first guess: not chosen yet"
+OURS = "ours, chosen on seeds 100 and 101"
+OPEN = "as the others, a first guess: not chosen yet"
 
-# One update in four steps is the default.
+# One update in four steps is the default. A learned α begins at 1, as large as a reward here, and holds the policy near
+# uniform, which on Acrobot never reaches the goal; of one-step targets its first news then comes too slowly.
 DISCRETE = dl.SACDiscrete(
+    alpha=dl.temperature.Fixed(0.05),
+    n_step=5,
     start_steps=1000,
     learning_starts=1000,
     actor_learning_rate=1e-3,
@@ -72,7 +76,7 @@ TASKS = (
         ),
         source="as sac-halfcheetah, for comparison with it: Spinning Up's exercise",
     ),
-    Task("sac-discrete-cartpole", "CartPole-v1", 50_000, DISCRETE, source=OPEN, target=475),
-    Task("sac-discrete-acrobot", "Acrobot-v1", 100_000, DISCRETE, source=OPEN),
+    Task("sac-discrete-cartpole", "CartPole-v1", 50_000, DISCRETE, source=OURS, target=475),
+    Task("sac-discrete-acrobot", "Acrobot-v1", 100_000, DISCRETE, source=OURS),
     Task("sac-discrete-lunarlander", "LunarLander-v3", 200_000, DISCRETE, source=OPEN),
 )  # fmt: skip
