@@ -113,7 +113,7 @@ def learn(
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
     enough = max(replay.learning_starts, rollout.reward.shape[1] * (replay.sequence_length or 1))
     key = purpose_key(key, "replay")
-    more = jnp.where(steps >= enough, count(replay.updates, key), 0)
+    more = jnp.where(steps >= enough, times(replay.updates, key), 0)
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
@@ -124,7 +124,7 @@ def learn(
     return Outcome(learner, ring, metrics, updates + more)
 
 
-def count(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
+def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
     """The number of updates, drawn where it is a law."""
     if isinstance(updates, Poisson):
         return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
