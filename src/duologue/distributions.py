@@ -44,6 +44,11 @@ class AbstractDistribution(eqx.Module):
         return x, self.log_prob(x)
 
 
+def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """x(a) of x(·)."""
+    return jnp.take_along_axis(x, action[..., None], axis=-1)[..., 0]
+
+
 class Categorical(AbstractDistribution):
     """pᵢ = exp(lᵢ) / Σⱼ exp(lⱼ) for logits l `[*batch, n]`, normalised or not. Samples are int32 `[*batch]`."""
 
@@ -66,7 +71,7 @@ class Categorical(AbstractDistribution):
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-        return jnp.take_along_axis(self.log_probs, x[..., None], axis=-1)[..., 0]
+        return taken(self.log_probs, x)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """H = -Σᵢ pᵢ log pᵢ."""

@@ -61,7 +61,7 @@ def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*bat
 
 
 def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Mean 0 and standard deviation 1."""
+    """(Â − mean)/(σ + 1e-8), with σ over all that is given, divided by its count."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 

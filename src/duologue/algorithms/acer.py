@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.distributions import taken
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
@@ -40,11 +41,6 @@ class Facts(NamedTuple):
     action: Int[Array, "T B"]
     ascent: Float[Array, "T B n"]
     q_retrace: Float[Array, "T B"]
-
-
-def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """x(a) of x(·)."""
-    return jnp.take_along_axis(x, action[..., None], axis=-1)[..., 0]
 
 
 def ratios(probs: Float[Array, "T B n"], behaviour: Float[Array, "T B n"]) -> Float[Array, "T B n"]:

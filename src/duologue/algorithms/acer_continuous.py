@@ -1,6 +1,6 @@
 """ACER for continuous actions, with stochastic duelling networks.
 
-Wang et al. (2017), arXiv:1611.01224, §3 and algorithm 3. What differs from discrete actions: no sum over actions, so Q
+Wang et al. (2017), arXiv:1611.01224, §5 and algorithm 3. What differs from discrete actions: no sum over actions, so Q
 is made of V, an advantage and samples; traces that do not die with the dimension of the action; and a second return for
 the policy, without truncated traces.
 """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.distributions import Categorical
+from duologue.distributions import Categorical, taken
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.heads import has_mask
 from duologue.networks import AbstractNetworks, Networks
@@ -43,7 +43,7 @@ def soft_value(q: Float[Array, "E ..."], policy: Categorical, alpha: Float[Array
 
 def of_action(q: Float[Array, "E N n"], action: Int[Array, " N"]) -> Float[Array, "E N"]:
     """Qᵢ(s, a) of all Qᵢ(s, ·)."""
-    return jnp.take_along_axis(q, action[None, :, None], axis=-1)[..., 0]
+    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
 
 
 def critic_loss(

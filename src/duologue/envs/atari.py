@@ -21,11 +21,14 @@ def is_atari(name: str) -> bool:
     return name.startswith("ALE/")
 
 
-def preprocessed(name: str) -> EnvSpec:
-    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can."""
+def preprocessed(name: str) -> EnvSpec | str:
+    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can. A name
+    that is no game's stays as it is, for `make` to refuse."""
     import ale_py
 
     gym.register_envs(ale_py)
+    if name not in gym.registry:
+        return name
     spec = copy.deepcopy(gym.spec(name))
     spec.kwargs["frameskip"] = 1  # the wrapper skips
     spec.additional_wrappers = PREPROCESSING

@@ -123,7 +123,7 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
             raise ConfigError(f"{name} cannot be made: {error}") from error
         raise MissingExtraError(extra, name) from error
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
-        if is_atari(name):
+        if is_atari(name) and not find_spec("ale_py"):
             raise MissingExtraError("atari", name) from error
         raise ConfigError(unknown(name, error)) from error
     except ImportError as error:
