@@ -16,8 +16,11 @@ TOOLS = {
     "returns",
     "optim",
     "statistics",
+    "critics",
     "distributions",
+    "divergences",
     "encoders",
+    "generative",
     "heads",
     "networks",
     "temperature",
@@ -30,7 +33,10 @@ MAY_IMPORT = {
     "distributions": BOTTOM,
     "encoders": BOTTOM,
     "heads": BOTTOM | {"distributions"},
-    "networks": BOTTOM | {"distributions", "encoders", "heads"},
+    "critics": BOTTOM | {"encoders", "heads"},
+    "divergences": BOTTOM | {"distributions"},
+    "generative": BOTTOM | {"distributions", "encoders", "heads"},
+    "networks": BOTTOM | {"critics", "distributions", "encoders", "generative", "heads"},
     "temperature": BOTTOM | {"optim"},
     "returns": BOTTOM,
     "optim": BOTTOM,
@@ -50,6 +56,7 @@ MAY_IMPORT = {
 LINEAGE = {
     "ppo": {"a2c"}, "trpo": {"a2c"}, "acer_continuous": {"acer"}, "sac_v1": {"sac"}, "sac_discrete": {"sac"},
     "sac_x": {"sac"}, "cql": {"sac"}, "ddpg": {"td3"}, "td3_bc": {"td3"}, "bear": {"bcq"},
+    "kl_control": {"sac"},
 }  # fmt: skip
 """Sideways imports between algorithms, along the papers' own lineage."""
 

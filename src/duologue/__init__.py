@@ -5,7 +5,15 @@ from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.acer import ACER as ACER
 from duologue.algorithms.acer_continuous import ACERContinuous as ACERContinuous
+from duologue.algorithms.bc import BC as BC
+from duologue.algorithms.bcq import BCQ as BCQ
+from duologue.algorithms.bcq_discrete import BCQDiscrete as BCQDiscrete
+from duologue.algorithms.bear import BEAR as BEAR
+from duologue.algorithms.cql import CQL as CQL
 from duologue.algorithms.ddpg import DDPG as DDPG
+from duologue.algorithms.fqe import FQE as FQE
+from duologue.algorithms.iql import IQL as IQL
+from duologue.algorithms.kl_control import KLControl as KLControl
 from duologue.algorithms.normalized import Normalized as Normalized
 from duologue.algorithms.ppo import PPO as PPO
 from duologue.algorithms.ppo import Clip as Clip
@@ -14,7 +22,10 @@ from duologue.algorithms.sac import SAC as SAC
 from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1 as SACv1
 from duologue.algorithms.td3 import TD3 as TD3
+from duologue.algorithms.td3_bc import TD3BC as TD3BC
 from duologue.algorithms.trpo import TRPO as TRPO
+from duologue.divergences import KL as KL
+from duologue.divergences import MMD as MMD
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from duologue.critics import ActionValue, ActionValues, Ensemble, StateValue
 from duologue.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
 from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, PositiveInt
+from duologue.generative import VAE
 from duologue.heads import (
     AbstractHead,
     CategoricalHead,
@@ -27,7 +29,7 @@ from duologue.heads import (
     policy_head,
     to_unit,
 )  # fmt: skip
-from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree
+from duologue.types import Box, Discrete, EnvSpec, Obs
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu": jax.nn.silu}
@@ -120,49 +122,15 @@ class Policy(eqx.Module):
         return self.head(self.mlp(self.encoder(obs)), obs)
 
 
-class ActionValue(eqx.Module):
-    """Q(s, a) of real actions, which it reads in half-ranges of their box."""
+class Perturbation(eqx.Module):
+    """ξ(s, a) in [−1, 1], a correction of each action."""
 
     encoder: AbstractEncoder
     mlp: MLP
     space: Box = eqx.field(static=True)
 
-    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        return self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1))[..., 0]
-
-
-class ActionValues(eqx.Module):
-    """Q(s, ·) of discrete actions, one output each."""
-
-    encoder: AbstractEncoder
-    mlp: MLP
-
-    def __call__(self, obs: Obs) -> Float[Array, "*batch n"]:
-        return self.mlp(self.encoder(obs))
-
-
-class StateValue(eqx.Module):
-    """V(s)."""
-
-    encoder: AbstractEncoder
-    mlp: MLP
-
-    def __call__(self, obs: Obs) -> Float[Array, "*batch"]:
-        return self.mlp(self.encoder(obs))[..., 0]
-
-
-class Ensemble(eqx.Module):
-    """Members of one shape with parameters of their own, in one batched product: leaves lead with E."""
-
-    members: PyTree
-
-    @classmethod
-    def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
-        # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
-        return cls(jax.lax.map(build, jax.random.split(key, members)))
-
-    def __call__(self, *args: Any) -> Float[Array, "E ..."]:
-        return jax.vmap(lambda member: member(*args))(self.members)
+    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        return jnp.tanh(self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1)))
 
 
 class AbstractNetworks(Configurable):
@@ -175,6 +143,10 @@ class AbstractNetworks(Configurable):
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> AbstractActorCritic:
         """What on-policy algorithms train."""
         raise self._lacks("actor_critic")
+
+    def policy(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], AbstractDistribution]:
+        """π(·|s) over actions of any kind, not squashed."""
+        raise self._lacks("policy")
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], TanhNormal]:
         """π(·|s) inside a bounded box."""
@@ -203,6 +175,14 @@ class AbstractNetworks(Configurable):
     def state_value(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
         """V(s)."""
         raise self._lacks("state_value")
+
+    def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
+        """A model of the data's actions in a bounded box."""
+        raise self._lacks("vae")
+
+    def perturbation(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs, Array], Array]:
+        """ξ(s, a) in [−1, 1], of actions in a bounded box."""
+        raise self._lacks("perturbation")
 
     def _lacks(self, method: str) -> ConfigError:
         return ConfigError(
@@ -257,6 +237,10 @@ class Networks(AbstractNetworks):
             critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[3]),
         )
 
+    def policy(self, spec: EnvSpec, *, key: Array) -> Policy:
+        std = {"state_dependent_std": bool(self.state_dependent_std), "initial_log_std": self.initial_log_std}
+        return self._policy(spec, policy_head(spec.action, **std), key=key)
+
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
         space = bounded_box(spec.action)
         own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
@@ -286,6 +270,17 @@ class Networks(AbstractNetworks):
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> StateValue:
         return StateValue(*self._layers(spec, outputs=1, key=key))
+
+    def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
+        space, keys = bounded_box(spec.action), jax.random.split(key)
+        latent = 2 * space.size
+        inference = self._layers(spec, inputs=space.size, outputs=2 * latent, key=keys[0])
+        generator = self._layers(spec, inputs=latent, outputs=space.size, key=keys[1])
+        return VAE(*inference, *generator, space, latent)
+
+    def perturbation(self, spec: EnvSpec, *, key: Array) -> Perturbation:
+        space = bounded_box(spec.action)
+        return Perturbation(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
     def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
         return Policy(*self._layers(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)

@@ -13,12 +13,20 @@ from duologue.algorithms.a2c import A2C
 from duologue.algorithms.acer import ACER
 from duologue.algorithms.acer_continuous import ACERContinuous
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.bc import BC
+from duologue.algorithms.bcq import BCQ
+from duologue.algorithms.bcq_discrete import BCQDiscrete
+from duologue.algorithms.bear import BEAR
+from duologue.algorithms.cql import CQL
 from duologue.algorithms.ddpg import DDPG
+from duologue.algorithms.iql import IQL
+from duologue.algorithms.kl_control import KLControl
 from duologue.algorithms.ppo import PPO
 from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
 from duologue.algorithms.td3 import TD3
+from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
 from duologue.errors import ConfigError
 from duologue.fields import SYNONYMS
@@ -28,6 +36,8 @@ from duologue.run import config
 ALGORITHMS: dict[str, Any] = {
     "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
     "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
+    "bear": BEAR, "bcq": BCQ, "bcq-discrete": BCQDiscrete, "bc": BC, "td3-bc": TD3BC, "cql": CQL, "iql": IQL,
+    "kl-control": KLControl,
 }  # fmt: skip
 """By the name that the command line uses."""
 

@@ -1,8 +1,9 @@
-"""The weight α of the entropy: learned, or fixed.
+"""The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
 
-Both are used alike: `init() -> state`, `alpha(state)`, `update(state, log_prob, target_entropy) -> (state, metrics)`.
+All are used alike: `init() -> state`, `alpha(state)`, `update(state, log_prob, target_entropy) -> (state, metrics)`.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -64,6 +65,39 @@ class Learned(AbstractTemperature):
             jax.lax.stop_gradient(log_prob), target_entropy,
         )  # fmt: skip
         return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+
+
+class Dual(AbstractTemperature):
+    """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent: `update(state, divergence,
+    -threshold)`.
+
+    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)): that of `Learned`, between two bounds.
+    """
+
+    initial: Positive = 1.0
+    """λ at the beginning."""
+    learning_rate: LearningRate = 1e-3
+    """η of log λ."""
+    lowest: Positive = math.exp(-5)
+    """λ is clamped below here."""
+    highest: Positive = math.exp(10)
+    """λ is clamped above here."""
+
+    def init(self) -> tuple[Float[Array, ""], Any]:
+        return self._free.init()
+
+    def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
+        return self._free.alpha(state)
+
+    def update(
+        self, state: tuple[Float[Array, ""], Any], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+    ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+        (log_alpha, opt_state), metrics = self._free.update(state, log_prob, target_entropy)
+        return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
+
+    @property
+    def _free(self) -> Learned:
+        return Learned(self.initial, self.learning_rate)
 
 
 class Fixed(AbstractTemperature):

@@ -5,6 +5,7 @@ import duologue as dl
 SMALL = dl.Networks(hidden_sizes=(16,))
 REPLAYED = dict(networks=SMALL, batch_size=6, num_envs=3, n_step=2, replay_capacity=60)
 SEVERAL = dict(networks=SMALL, rollout_length=4, num_envs=3, minibatch_size=6, epochs=2)
+RECORDED = dict(networks=SMALL, batch_size=6)
 SEQUENCES = dict(networks=SMALL, rollout_length=4, num_envs=3, batch_size=5, replay_capacity=60, learning_starts=20)
 ALL = {
     "a2c": dl.A2C(networks=SMALL, rollout_length=4, num_envs=3),
@@ -25,11 +26,26 @@ ALL = {
     "sac-discrete": dl.SACDiscrete(**REPLAYED),
     "td3": dl.TD3(**REPLAYED),
     "ddpg": dl.DDPG(**REPLAYED),
+    "bc": dl.BC(**RECORDED),
+    "bcq": dl.BCQ(**RECORDED, vae_networks=SMALL, candidates=3, target_candidates=3),
+    "bcq-discrete": dl.BCQDiscrete(**RECORDED),
+    "bear": dl.BEAR(**RECORDED, vae_networks=SMALL, mask_probability=0.8, warm_start=2, candidates=3),
+    "bear-kl": dl.BEAR(**RECORDED, vae_networks=SMALL, distance=dl.KL(), threshold=-2.0, candidates=0),
+    "cql": dl.CQL(**REPLAYED, proposals=2),
+    "iql": dl.IQL(networks=SMALL, batch_size=6, num_envs=3, replay_capacity=60),
+    "kl-control": dl.KLControl(**RECORDED),
+    "td3-bc": dl.TD3BC(**REPLAYED),
+    "fqe": dl.FQE(dl.BC(**RECORDED), **RECORDED),
 }
 BOXES = {"sac", "sac-fixed", "normalized-sac", "sac-v1", "td3", "ddpg", "acer-continuous"}
-DISCRETE = {"sac-discrete", "acer"}
+BOXES |= {"bcq", "bear", "bear-kl", "cql", "iql", "kl-control", "td3-bc"}
+DISCRETE = {"sac-discrete", "acer", "bcq-discrete"}
+SUMMED = {"fqe"}
+"""Served for what the critics read: boxes and discrete actions, not several at a time."""
 
 
 def serves(name: str, action: str) -> bool:
     """Whether an algorithm takes actions of this kind: discrete, multi-discrete or box."""
-    return action == "box" if name in BOXES else name not in DISCRETE or action == "discrete"
+    if name in BOXES or name in DISCRETE:
+        return action == ("box" if name in BOXES else "discrete")
+    return action != "multi-discrete" or name not in SUMMED

@@ -410,8 +410,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's targets move with every critic step's actor of before", 'algorithms/td3.py',
-        'polyak(state.target_actor, actor, self.tau)',
-        'polyak(state.target_actor, state.actor, self.tau)',
+        'polyak(state.target_actor, actor, algorithm.tau)',
+        'polyak(state.target_actor, state.actor, algorithm.tau)',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(
@@ -446,8 +446,8 @@ MUTANTS = [
     ),
     Mutant(
         "SAC's actor follows the critics of before", 'algorithms/sac.py',
-        '            critics, alpha, obs, of_actor, name',
-        '            state.critics, alpha, obs, of_actor, name',
+        '        critics, alpha, obs, of_actor, name',
+        '        state.critics, alpha, obs, of_actor, name',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
@@ -458,8 +458,8 @@ MUTANTS = [
     ),
     Mutant(
         'the target critics follow those of before', 'algorithms/sac.py',
-        'polyak(state.target_critics, critics, self.tau)',
-        'polyak(state.target_critics, state.critics, self.tau)',
+        'polyak(state.target_critics, critics, algorithm.tau)',
+        'polyak(state.target_critics, state.critics, algorithm.tau)',
         (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
     ),
     Mutant(
@@ -548,8 +548,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's critic steps share one key", 'algorithms/td3.py',
-        'self._target(state, rows, key), name',
-        'self._target(state, rows, keys[0]), name',
+        'smoothed_target(algorithm, state, rows, key), name',
+        'smoothed_target(algorithm, state, rows, keys[0]), name',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(
@@ -583,7 +583,7 @@ MUTANTS = [
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
     ),
     Mutant(
-        'all members of an ensemble start alike', 'networks.py',
+        'all members of an ensemble start alike', 'critics.py',
         'jax.lax.map(build, jax.random.split(key, members))',
         'jax.vmap(lambda _: build(key))(jax.random.split(key, members))',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),

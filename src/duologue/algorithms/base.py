@@ -40,6 +40,10 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     ) -> tuple[Array, dict[str, Array], PyTree]:
         """`(action, extras, carry)` for observations `[B]`. `explore=False` is the paper's test policy."""
 
+    def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
+        """Extras `[count, …]` that are drawn once a row and that no recording needs to hold; `act` returns them too."""
+        return {}
+
     def observe(self, state: State, carry: PyTree, transition: Transition) -> tuple[State, PyTree]:
         """Take note of the newest transitions `[B]`; every loop calls this once a step."""
         return state, carry
@@ -66,11 +70,11 @@ class AbstractAlgorithm(Configurable, Generic[State]):
 
 def replayed(algorithm: Any, *, batches_per_update: int | None = None) -> Experience:
     """The experience of an algorithm that learns from replay alone, by the names that such algorithms give their
-    fields."""
+    fields; batches are of sequences where it has `n_step`."""
     replay = Replay(
         capacity=algorithm.replay_capacity,
         batch_size=algorithm.batch_size,
-        sequence_length=algorithm.n_step,
+        sequence_length=getattr(algorithm, "n_step", None),
         updates=algorithm.updates,
         batches_per_update=batches_per_update,
         learning_starts=algorithm.learning_starts,
@@ -80,6 +84,13 @@ def replayed(algorithm: Any, *, batches_per_update: int | None = None) -> Experi
         algorithm.num_envs, algorithm.rollout_length, learn_from_rollout=False, replay=replay,
         gradient_steps=batches_per_update or 1,
     )  # fmt: skip
+
+
+def recorded(batch_size: int, *, extras: tuple[str, ...] = ()) -> Experience:
+    """The experience of an algorithm that is made for data that others recorded: batches `[N]` of single transitions.
+    It acts and learns in an environment all the same, one update a step."""
+    replay = Replay(capacity=1_000_000, batch_size=batch_size, learning_starts=batch_size)
+    return Experience(1, 1, extras, learn_from_rollout=False, replay=replay)
 
 
 AnyAlgorithm = AbstractAlgorithm[Any]

@@ -107,6 +107,9 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         )
         return action, extras, NormalizedCarry(inner, carry.discounted_return)
 
+    def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
+        return self.algorithm.drawn_extras(count, key=key)
+
     def observe(
         self, state: NormalizedState, carry: NormalizedCarry, transition: Transition
     ) -> tuple[NormalizedState, NormalizedCarry]:

@@ -5,7 +5,7 @@ with twin critics and a learned temperature. It maximises return and entropy tog
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -131,24 +131,32 @@ class SAC(AbstractAlgorithm[SACState]):
 
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
         """One step of critics, actor and temperature, in this order, on sequences `[n, N]`."""
-        of_target, of_actor = jax.random.split(key)
-        alpha = self.alpha.alpha(state.temperature)
+        return soft_update(self, state, batch, key, critic_loss)
 
-        next_action, next_log_prob = drawn(state.actor(batch.next_obs), of_target)
-        next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)
-        target = n_step_target(batch, next_value, self.discount)
 
-        obs, action = first_row(batch)
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
-            obs, action, target, name="critic_",
-        )  # fmt: skip
-        actor, actor_opt, of_actors = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
-            critics, alpha, obs, of_actor, name="actor_",
-        )  # fmt: skip
-        entropy = -float(action.shape[-1]) if self.target_entropy is None else self.target_entropy
-        temperature, of_alpha = self.alpha.update(state.temperature, of_actors["log_prob_mean"], entropy)
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}
-        return SACState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics
+def soft_update(
+    algorithm: Any, state: SACState, batch: Transition, key: Array,
+    critic_loss: Callable[[Critics, Obs, Array, Array], tuple[Array, Metrics]],
+) -> tuple[SACState, Metrics]:  # fmt: skip
+    """The update of SAC, with `critic_loss(critics, obs, action, target)`; `algorithm` has SAC's fields."""
+    of_target, of_actor = jax.random.split(key)
+    alpha = algorithm.alpha.alpha(state.temperature)
+
+    next_action, next_log_prob = drawn(state.actor(batch.next_obs), of_target)
+    next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)
+    target = n_step_target(batch, next_value, algorithm.discount)
+
+    obs, action = first_row(batch)
+    critics, critic_opt, of_critics = gradient_step(
+        critic_loss, state.critics, state.critic_opt, Adam().build(algorithm.critic_learning_rate),
+        obs, action, target, name="critic_",
+    )  # fmt: skip
+    actor, actor_opt, of_actors = gradient_step(
+        actor_loss, state.actor, state.actor_opt, Adam().build(algorithm.actor_learning_rate),
+        critics, alpha, obs, of_actor, name="actor_",
+    )  # fmt: skip
+    entropy = -float(action.shape[-1]) if algorithm.target_entropy is None else algorithm.target_entropy
+    temperature, of_alpha = algorithm.alpha.update(state.temperature, of_actors["log_prob_mean"], entropy)
+    target_critics = polyak(state.target_critics, critics, algorithm.tau)
+    metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}
+    return SACState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics

@@ -6,7 +6,7 @@ three changes, each a line here: the smaller of two critics, smoothed target act
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -129,31 +129,39 @@ class TD3(AbstractAlgorithm[TD3State]):
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
+        return delayed(self, state, batch, key, lambda actor, critics, obs, _: actor_loss(actor, critics, obs))
 
-        def critic_step(both: tuple[Critics, PyTree], now: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
-            rows, key = now
-            *critics, metrics = gradient_step(
-                critic_loss, *both, Adam().build(self.critic_learning_rate),
-                *first_row(rows), self._target(state, rows, key), name="critic_",
-            )  # fmt: skip
-            return tuple(critics), metrics
 
-        keys = jax.random.split(key, self.policy_delay)
-        (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
-        obs, _ = first_row(jax.tree.map(lambda x: x[-1], batch))
-        actor, actor_opt, of_actor = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), critics, obs,
-            name="actor_",
+def delayed(
+    algorithm: Any, state: TD3State, batch: Transition, key: Array,
+    actor_loss: Callable[[Actor, Critics, Obs, Array], tuple[Array, Metrics]],
+) -> tuple[TD3State, Metrics]:  # fmt: skip
+    """The update of TD3, with `actor_loss(actor, critics, obs, action)` of the last rows; `algorithm` has TD3's
+    fields."""
+
+    def critic_step(both: tuple[Critics, PyTree], now: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
+        rows, key = now
+        *critics, metrics = gradient_step(
+            critic_loss, *both, Adam().build(algorithm.critic_learning_rate),
+            *first_row(rows), smoothed_target(algorithm, state, rows, key), name="critic_",
         )  # fmt: skip
-        target_actor = polyak(state.target_actor, actor, self.tau)
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**jax.tree.map(jnp.mean, metrics), **of_actor}
-        return TD3State(actor, critics, target_actor, target_critics, state.bounds, actor_opt, critic_opt), metrics
+        return tuple(critics), metrics
 
-    def _target(self, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:
-        """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c)."""
-        action = noisy(
-            state.target_actor(batch.next_obs), state.bounds, key, noise=self.target_noise, clip=self.target_noise_clip
-        )
-        next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
-        return n_step_target(batch, next_value, self.discount)
+    keys = jax.random.split(key, algorithm.policy_delay)
+    (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
+    actor, actor_opt, of_actor = gradient_step(
+        actor_loss, state.actor, state.actor_opt, Adam().build(algorithm.actor_learning_rate), critics,
+        *first_row(jax.tree.map(lambda x: x[-1], batch)), name="actor_",
+    )  # fmt: skip
+    target_actor = polyak(state.target_actor, actor, algorithm.tau)
+    target_critics = polyak(state.target_critics, critics, algorithm.tau)
+    metrics = {**jax.tree.map(jnp.mean, metrics), **of_actor}
+    return TD3State(actor, critics, target_actor, target_critics, state.bounds, actor_opt, critic_opt), metrics
+
+
+def smoothed_target(algorithm: Any, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:
+    """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c)."""
+    noise, clip = algorithm.target_noise, algorithm.target_noise_clip
+    action = noisy(state.target_actor(batch.next_obs), state.bounds, key, noise=noise, clip=clip)
+    next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
+    return n_step_target(batch, next_value, algorithm.discount)

@@ -19,25 +19,37 @@ from yaml.constructor import ConstructorError
 from duologue.algorithms.a2c import A2C
 from duologue.algorithms.acer import ACER
 from duologue.algorithms.acer_continuous import ACERContinuous
+from duologue.algorithms.bc import BC
+from duologue.algorithms.bcq import BCQ
+from duologue.algorithms.bcq_discrete import BCQDiscrete
+from duologue.algorithms.bear import BEAR
+from duologue.algorithms.cql import CQL
 from duologue.algorithms.ddpg import DDPG
+from duologue.algorithms.fqe import FQE
+from duologue.algorithms.iql import IQL
+from duologue.algorithms.kl_control import KLControl
 from duologue.algorithms.normalized import Normalized
 from duologue.algorithms.ppo import PPO, Clip, KLPenalty
 from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
 from duologue.algorithms.td3 import TD3
+from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
+from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError, nearest
 from duologue.fields import SYNONYMS, mismatch
 from duologue.networks import Networks
 from duologue.optim import Adam, Linear, RMSProp
-from duologue.temperature import Fixed, Learned
+from duologue.temperature import Dual, Fixed, Learned
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         *(A2C, ACER, ACERContinuous, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3, TRPO),
+        *(BC, BCQ, BCQDiscrete, BEAR, CQL, FQE, IQL, KLControl, TD3BC),
+        *(MMD, KL, Dual),
         *(Networks, Learned, Fixed, Clip, KLPenalty),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),

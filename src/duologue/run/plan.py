@@ -17,6 +17,7 @@ from duologue.fields import Range, mismatch
 from duologue.loops.replay import memory
 from duologue.loops.state import run_key
 from duologue.optim import Linear
+from duologue.replay.dataset import Both
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
@@ -29,7 +30,8 @@ ROWS, CHECKPOINTS = 200, 10
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, or `seeds` runs in one program. All counts of steps are environment steps of one seed."""
+    """One run, or `seeds` runs in one program. All counts of steps are environment steps of one seed; where there are
+    only data to learn from, gradient steps."""
 
     algorithm: AbstractAlgorithm
     env: str
@@ -44,6 +46,25 @@ class Plan:
     evaluate_episodes: int = 10
     save_every: int = 1
     log_every: int = 1
+    dataset: str | None = None
+    """Recorded data to learn from: in place of environments, or beside them (`offline_fraction`)."""
+    digest: str = ""
+    """Of these data, by which they are known again."""
+    both: Both = "timeout"
+    window: int | None = None
+    """Rows of the data on the device at a time; `None` for all."""
+    offline_fraction: float | None = None
+    """Of each batch of a run in environments, the share that comes from the data."""
+
+    @property
+    def offline(self) -> bool:
+        """Whether there are only data to learn from."""
+        return self.dataset is not None and self.offline_fraction is None
+
+    @property
+    def unit(self) -> int:
+        """Steps that users see in one step of a loop's state: environment steps, or gradient steps on data."""
+        return self.algorithm.experience.gradient_steps if self.offline else self.num_envs
 
     @property
     def name(self) -> str:
@@ -58,13 +79,26 @@ class Plan:
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
     ) -> Envs:
         """Environments for one purpose. `source` is needed where the run was not made from an id."""
+        if source is None and not self.env:
+            raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
         if source is None and self.env.startswith("<"):
             raise ConfigError(
                 f"The environment of this run was a Python object, {self.env}. Pass it again: "
                 "duologue.load(path, env=...), or run.evaluate(env=...)."
             )
+        envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
+        if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
+            raise ConfigError(
+                f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
+            )
+        return envs
+
+    def made(
+        self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
+    ) -> Envs:
+        """Environments as `envs` has them, without a look at their spec."""
         training = purpose == "train"
-        envs = make_seeds(
+        return make_seeds(
             self.env if source is None else source,
             self.num_envs if num_envs is None else num_envs,
             seed=self.seed if seed is None else seed,
@@ -73,11 +107,6 @@ class Plan:
             max_episode_steps=self.max_episode_steps,
             asynchronous=self.asynchronous and training,
         )
-        if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
-            raise ConfigError(
-                f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
-            )
-        return envs
 
 
 def make_plan(
@@ -106,6 +135,7 @@ def make_plan(
         env, num_envs, seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous
     )
     rollout = num_envs * experience.rollout_length
+    every = intervals(steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
     plan = Plan(
         algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
         env=describe(env),
@@ -118,11 +148,8 @@ def make_plan(
         max_episode_steps=max_episode_steps,
         evaluate_every=evaluate_every,
         evaluate_episodes=evaluate_episodes,
-        save_every=save_every or max(steps // CHECKPOINTS, rollout),
-        # A row is written wherever an evaluation or a checkpoint is due.
-        log_every=min(
-            every for every in (log_every or max(steps // ROWS, rollout), evaluate_every, save_every) if every
-        ),
+        save_every=every["save"],
+        log_every=every["log"],
     )
     try:  # spaces that the algorithm cannot serve, and replays that cannot work, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
@@ -135,6 +162,15 @@ def make_plan(
             "Give a smaller replay_capacity, or fewer seeds."
         )
     return plan, envs
+
+
+def intervals(
+    steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
+) -> dict[str, int]:
+    """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
+    # A row is written wherever an evaluation or a checkpoint is due.
+    due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
+    return {"save": save_every or max(steps // CHECKPOINTS, least), "log": min(filter(None, due))}
 
 
 def physical_memory() -> int:

@@ -17,6 +17,7 @@ from duologue.run import checkpoint, config, files, rows
 from duologue.run.asked import Asked
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.log import Logger
+from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
 from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan
 from duologue.run.session import Callback, Session
 from duologue.types import Obs, PyTree
@@ -24,9 +25,10 @@ from duologue.types import Obs, PyTree
 
 def train(
     algorithm: AnyAlgorithm,
-    env: EnvSource,
+    env: EnvSource | None = None,
     *,
     steps: int,
+    dataset: DataSource | None = None,
     seed: int = 0,
     seeds: int = 1,
     num_envs: int | None = None,
@@ -39,6 +41,8 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_episode_steps: int | None = None,
+    both: Both = "timeout",
+    window: int | None = None,
     console: Console | None = None,
 ) -> "Run | Runs":
     """Train an agent, or `seeds` of them in one program, and return it. Steps are environment steps of one seed.
@@ -46,8 +50,11 @@ def train(
     Arguments:
         algorithm: what learns; its fields are its hyperparameters.
         env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
-            adapter.
-        steps: environment steps of each seed, over all its environments; rounded up to whole rollouts.
+            adapter. With a `dataset` it may be left out, and only evaluates.
+        steps: environment steps of each seed, over all its environments; rounded up to whole rollouts. With a
+            `dataset`, gradient steps.
+        dataset: recorded data to learn from in place of an environment: an `.npz` or `.hdf5` file with D4RL's names, a
+            Minari folder or id, or what `duologue.read_data` returned. All seeds share them.
         seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
             seed up to rounding.
         seeds: agents trained side by side, each in environments of its own.
@@ -61,16 +68,25 @@ def train(
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further places for metrics, like `duologue.run.log.WandB`.
         max_episode_steps: a time limit other than the environment's own.
+        both: what a row of the data is whose two flags are set: `"timeout"` where every timeout is marked terminal
+            too, or `"terminal"` always.
+        window: rows of the data on the device at a time, for data larger than its memory; by default all.
         console: where progress is shown; by default the terminal.
 
     Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails;
     `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
-    plan, envs = make_plan(
-        algorithm, env, steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, asynchronous=asynchronous,
-        evaluate_every=evaluate_every, evaluate_episodes=evaluate_episodes, save_every=save_every,
-        log_every=log_every, max_episode_steps=max_episode_steps,
-    )  # fmt: skip
+    shared = {
+        "steps": steps, "seed": seed, "seeds": seeds, "evaluate_every": evaluate_every,
+        "evaluate_episodes": evaluate_episodes, "save_every": save_every, "log_every": log_every,
+        "max_episode_steps": max_episode_steps,
+    }  # fmt: skip
+    if dataset is not None:
+        plan, envs = make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
+    elif env is not None:
+        plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, **shared)
+    else:
+        raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
     source = None if isinstance(env, str) else env
     path = new_folder(plan) if run_dir is None else Path(run_dir)
     if (path / "checkpoints").exists():
@@ -89,6 +105,7 @@ def resume(
     *,
     steps: int | None = None,
     env: EnvSource | None = None,
+    dataset: DataSource | None = None,
     algorithm: type | Sequence[type] = (),
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
@@ -97,7 +114,8 @@ def resume(
     """Go on with a run from its newest good checkpoint to `steps`, by default to the planned end.
 
     In environments written in JAX the run goes on bit for bit; Gymnasium environments are brought back by replaying the
-    actions of their running episodes, and one that does not come back the same is named on the screen.
+    actions of their running episodes, and one that does not come back the same is named on the screen. A run on
+    recorded data reads them again; `dataset` says where they lie now, if elsewhere.
     """
     path = Path(path)
     plan = read_plan(path, algorithm)
@@ -105,7 +123,10 @@ def resume(
         check_arguments(steps=steps)
         plan = replace(plan, steps=steps)
     with files.RunLock(path):
-        envs = plan.envs(env, purpose="train")
+        if plan.offline:
+            envs = recorded(plan.algorithm, data_of(plan, dataset), window=plan.window)
+        else:
+            envs = plan.envs(env, purpose="train")
         session = Session(path, plan, envs, env, callbacks, loggers, console)
         found, notes = checkpoint.latest(path / "checkpoints" / "latest")
         step = checkpoint.read_manifest(found).step
@@ -259,7 +280,7 @@ def ended_schedules(plan: Plan) -> list[str]:
         return []
     experience = plan.algorithm.experience
     rollouts = updates / (experience.updates * experience.gradient_steps)
-    end = int(rollouts * plan.num_envs * experience.rollout_length)
+    end = updates if plan.offline else int(rollouts * plan.num_envs * experience.rollout_length)
     note = (
         f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
         "nothing more is learned. It was made for the length planned first; to change it, train anew."
@@ -269,13 +290,14 @@ def ended_schedules(plan: Plan) -> list[str]:
 
 def new_folder(plan: Plan) -> Path:
     """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
-    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in plan.env).strip("-")
+    where = plan.env or Path(plan.dataset or "").name
+    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in where).strip("-")
     parent = Path("runs") / plan.name.lower() / env
     return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
 
 
 def _finished(session: Session, state: LoopState) -> Run | Runs:
-    step = int(np.ravel(state.step)[0]) * session.plan.num_envs
+    step = int(np.ravel(state.step)[0]) * session.plan.unit
     return _agents(session.path, session.plan, step, state.algorithm, session.source)
 
 

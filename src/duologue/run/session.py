@@ -15,7 +15,8 @@ from rich.console import Console
 
 from duologue.envs import AbstractHostEnvs
 from duologue.errors import CheckpointError, DuologueError
-from duologue.loops import compiled, host
+from duologue.loops import compiled, host, offline
+from duologue.loops.offline import Recorded, Updates
 from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
 from duologue.replay import ring
@@ -37,7 +38,7 @@ class Session:
 
     path: Path
     plan: Plan
-    envs: Envs
+    envs: Envs | Recorded
     source: EnvSource | None = None
     callbacks: Sequence[Callback] = ()
     loggers: Sequence[Logger] = ()
@@ -49,19 +50,21 @@ class Session:
 
     @property
     def loop(self) -> ModuleType:
-        """The module whose `start`, `restore` and `run` fit the environments."""
+        """The module whose `start`, `restore` and `run` fit the environments, or the data."""
+        if isinstance(self.envs, Recorded):
+            return offline
         return compiled if is_compiled(self.envs) else host
 
     def title(self) -> str:
         seeds = f"seed {self.plan.seed}" if self.plan.seeds == 1 else f"seeds {self.seeds[0]}…{self.seeds[-1]}"
-        return f"{self.plan.name} · {self.plan.env} · {seeds} · {jax.devices()[0].device_kind}"
+        return f"{self.plan.name} · {self.plan.env or self.plan.dataset} · {seeds} · {jax.devices()[0].device_kind}"
 
     def drive(self, state: LoopState, *, notes: Sequence[str] = ()) -> LoopState:
         """Go on from `state` to the planned steps, saving on the way; the last state is always saved.
 
         After an interruption the state is saved and `KeyboardInterrupt` (or `SystemExit(143)` for SIGTERM) raised.
         """
-        start = int(np.ravel(state.step)[0]) * self.plan.num_envs
+        start = int(np.ravel(state.step)[0]) * self.plan.unit
         rows = JsonLines(self.path / "metrics.jsonl")
         sinks = [rows, TensorBoard(self.path / "tb", self.seeds, start=start), *self.loggers]
         shown = screen(self.plan.steps, self.title(), folder=self.path, console=self.console)
@@ -86,8 +89,8 @@ class Session:
         plan = self.plan
         saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
         step, stop, began = start, False, time.perf_counter()
-        if kept := memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds):
-            shown.note(f"replay: up to {in_words(kept)} of memory")
+        for note in self._memory():
+            shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         chunks = self.loop.run(
             plan.algorithm, self.envs, state, steps=plan.steps, interval=plan.log_every, interrupted=interruption
@@ -119,6 +122,20 @@ class Session:
         if step < plan.steps:
             shown.note(f"stopped at step {step:,}, saved; next: duologue resume {shlex.quote(str(self.path))}")
         return state
+
+    def _memory(self) -> list[str]:
+        """What the data that are learned from take."""
+        if not isinstance(self.envs, Recorded):
+            kept = memory(self.plan.algorithm, self.plan.spec, self.plan.num_envs, self.plan.seeds)
+            return [f"replay: up to {in_words(kept)} of memory"] if kept else []
+        data, window = self.envs.data, self.envs.window
+        said = f"data: {len(data):,} rows of {data.source}, {in_words(data.nbytes)}"
+        if window is None:
+            return [said]
+        return [
+            f"{said}; {window:,} of them on the device at a time, others after every {self.envs.calls:,} updates: an "
+            "approximation of sampling from all"
+        ]
 
     def load(self, path: Path) -> LoopState:
         """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""
@@ -191,7 +208,7 @@ def over_seeds(value: np.ndarray | np.float64) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def row(totals: Totals, *, steps: int, seconds: float) -> dict[str, np.ndarray | np.float64]:
+def row(totals: Totals | Updates, *, steps: int, seconds: float) -> dict[str, np.ndarray | np.float64]:
     """One row of metrics under the names users know; `[S]` each for several seeds."""
     return {**totals.summary(), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
 

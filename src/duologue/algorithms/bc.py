@@ -1,0 +1,73 @@
+"""BC, behaviour cloning: the policy under which the data are likeliest. What offline learning has to beat.
+
+Pomerleau (1989), *ALVINN: An Autonomous Land Vehicle in a Neural Network*.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.distributions import AbstractDistribution
+from duologue.fields import Fraction, PositiveInt
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step
+from duologue.statistics import described
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Actor: TypeAlias = Callable[[Obs], AbstractDistribution]
+
+
+class BCState(eqx.Module):
+    actor: Actor
+    opt: PyTree
+
+
+def cloning_loss(actor: Actor, obs: Obs, action: Array) -> tuple[Float[Array, ""], Metrics]:
+    """L = −E[log π(a|s)]; of a normal with one σ for all states, least squares in each dimension."""
+    log_prob = actor(obs).log_prob(action)
+    loss = -jnp.mean(log_prob)
+    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+
+
+class BC(AbstractAlgorithm[BCState]):
+    """Behaviour cloning by maximum likelihood, for recorded data.
+
+    Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
+    """
+
+    learning_rate: LearningRate = 1e-3
+    """η, a number or a `Linear` schedule."""
+    batch_size: PositiveInt = 100
+    """N, transitions of an update."""
+    discount: Fraction = 0.99
+    """γ; cloning has no use for it, what wraps it may."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds the actor: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return recorded(self.batch_size)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> BCState:
+        actor = self.networks.policy(spec, key=key)
+        return BCState(actor, Adam().build(self.learning_rate).init(actor))  # pyright: ignore[reportArgumentType]
+
+    def act(
+        self, state: BCState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.actor(obs)
+        return policy.sample(key) if explore else policy.mode(), {}, carry
+
+    def log_prob(self, state: BCState, obs: Obs, action: Array) -> Array:
+        return state.actor(obs).log_prob(action)
+
+    def update(self, state: BCState, batch: Transition, *, key: Array) -> tuple[BCState, Metrics]:
+        """One step of the actor on transitions `[N]`."""
+        actor, opt, metrics = gradient_step(
+            cloning_loss, state.actor, state.opt, Adam().build(self.learning_rate), batch.obs, batch.action
+        )
+        return BCState(actor, opt), metrics

@@ -1,0 +1,190 @@
+"""BCQ, batch-constrained Q-learning.
+
+Fujimoto et al. (2019), *Off-Policy Deep Reinforcement Learning without Exploration*, arXiv:1812.02900: no action is
+considered that the data would not have in that state. A VAE proposes actions, ξ corrects them a little, the critics
+choose.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.fields import Fraction, NonNegative, PositiveInt
+from duologue.generative import VAE, repeated, vae_loss
+from duologue.heads import bounded_box, bounds
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import td_target
+from duologue.statistics import described
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Critics: TypeAlias = Callable[[Obs, Array], Array]
+Bounds: TypeAlias = tuple[Float[Array, " d"], Float[Array, " d"]]
+
+
+class BCQState(eqx.Module):
+    vae: VAE
+    perturbation: Callable[[Obs, Array], Array]
+    critics: Critics
+    target_perturbation: Callable[[Obs, Array], Array]
+    target_critics: Critics
+    bounds: Bounds
+    """Low and high of the actions: nothing that is learned."""
+    vae_opt: PyTree
+    actor_opt: PyTree
+    critic_opt: PyTree
+
+
+def clipped_double_q(q: Float[Array, "E ..."], minimum_weight: float) -> Float[Array, "*batch"]:
+    """λ minᵢ Qᵢ + (1 − λ) maxᵢ Qᵢ (eq. 13): λ = 1 is TD3's smaller of two."""
+    return minimum_weight * jnp.min(q, axis=0) + (1 - minimum_weight) * jnp.max(q, axis=0)
+
+
+def perturbed(
+    perturbation: Callable[[Obs, Array], Array], obs: Obs, action: Float[Array, "*batch d"], bounds: Bounds,
+    *, limit: float,
+) -> Float[Array, "*batch d"]:  # fmt: skip
+    """a + Φ h ξ(s, a), back inside the box; h is its half-range."""
+    low, high = (jnp.broadcast_to(bound, action.shape) for bound in bounds)
+    return jnp.clip(action + limit * 0.5 * (high - low) * perturbation(obs, action), low, high)
+
+
+def proposed(
+    vae: VAE, perturbation: Callable[[Obs, Array], Array], obs: Obs, bounds: Bounds,
+    *, count: int, limit: float, key: Array,
+) -> Float[Array, "K N d"]:  # fmt: skip
+    """`count` actions of the VAE for each state, perturbed: those that the constrained policy may take."""
+    return perturbed(perturbation, repeated(obs, count), vae.sample(obs, count, key=key), bounds, limit=limit)
+
+
+def best_of(critics: Critics, obs: Obs, actions: Float[Array, "K N d"]) -> Float[Array, "N d"]:
+    """argmaxₖ Q₁(s, aₖ), state by state."""
+    best = jnp.argmax(critics(repeated(obs, actions.shape[0]), actions)[0], axis=0)
+    return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
+
+
+def target_value(
+    critics: Critics, obs: Obs, actions: Float[Array, "K N d"], *, minimum_weight: float
+) -> Float[Array, " N"]:
+    """maxₖ [λ minᵢ Q̄ᵢ(s, aₖ) + (1 − λ) maxᵢ Q̄ᵢ(s, aₖ)]: over the critics first, then over the actions."""
+    return jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L = Σᵢ E[(Qᵢ(s, a) − y)²]."""
+    q = critics(obs, action)
+    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+def actor_loss(
+    perturbation: Callable[[Obs, Array], Array], critics: Critics, obs: Obs, action: Float[Array, "N d"],
+    bounds: Bounds, limit: float,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """J = −E[Q₁(s, a + Φ ξ(s, a))] for a from the VAE (eq. 11)."""
+    better = perturbed(perturbation, obs, action, bounds, limit=limit)
+    loss = -jnp.mean(critics(obs, better)[0])
+    return loss, {"actor_loss": loss}
+
+
+class BCQ(AbstractAlgorithm[BCQState]):
+    """Batch-constrained Q-learning (Fujimoto et al., 2019), for recorded data.
+
+    Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' code.
+    """
+
+    learning_rate: LearningRate = 1e-3
+    """η of VAE, critics and perturbation."""
+    perturbation_limit: NonNegative = 0.05
+    """Φ, the most that an action of the VAE is changed, in half-ranges of the box."""
+    minimum_weight: Fraction = 0.75
+    """λ, weight of the smallest critic in a target; the largest has the rest."""
+    target_candidates: PositiveInt = 10
+    """Actions of the VAE that a target chooses from."""
+    candidates: PositiveInt = 100
+    """Actions of the VAE that the test policy chooses from."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the targets follow at each update."""
+    batch_size: PositiveInt = 100
+    """N, transitions of an update."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
+    """Builds critics and perturbation: `Networks`, or an object of your own."""
+    vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
+    """Builds the VAE."""
+
+    @property
+    def experience(self) -> Experience:
+        return recorded(self.batch_size)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> BCQState:
+        of_vae, of_actor, of_critics = jax.random.split(key, 3)
+        vae = self.vae_networks.vae(spec, key=of_vae)
+        perturbation = self.networks.perturbation(spec, key=of_actor)
+        critics = self.networks.critics(spec, 2, key=of_critics)
+        # A donated buffer stands in a tree only once.
+        target_perturbation, target_critics = jax.tree.map(jnp.copy, (perturbation, critics))
+        vae_opt, actor_opt, critic_opt = map(Adam().build(self.learning_rate).init, (vae, perturbation, critics))
+        return BCQState(
+            vae, perturbation, critics, target_perturbation, target_critics, bounds(bounded_box(spec.action)),
+            vae_opt, actor_opt, critic_opt,
+        )  # fmt: skip
+
+    def act(
+        self, state: BCQState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        """The best by Q₁ of `candidates` actions; to explore, one of them by chance."""
+        actions = proposed(
+            state.vae, state.perturbation, obs, state.bounds,
+            count=1 if explore else self.candidates, limit=self.perturbation_limit, key=key,
+        )  # fmt: skip
+        return best_of(state.critics, obs, actions), {}, carry
+
+    def q(self, state: BCQState, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
+    def update(self, state: BCQState, batch: Transition, *, key: Array) -> tuple[BCQState, Metrics]:
+        """One step of VAE, critics, perturbation and targets, in this order, on transitions `[N]`."""
+        of_vae, of_target, of_actor = jax.random.split(key, 3)
+        adam = Adam().build(self.learning_rate)
+        obs, action = batch.obs, batch.action
+
+        vae, vae_opt, of_vae = gradient_step(
+            vae_loss, state.vae, state.vae_opt, adam, obs, action, of_vae, name="vae_"
+        )  # fmt: skip
+        actions = proposed(
+            vae, state.target_perturbation, batch.next_obs, state.bounds,
+            count=self.target_candidates, limit=self.perturbation_limit, key=of_target,
+        )  # fmt: skip
+        value = target_value(state.target_critics, batch.next_obs, actions, minimum_weight=self.minimum_weight)
+        target = td_target(batch.reward, batch.terminated, value, self.discount)
+        critics, critic_opt, of_critics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, adam, obs, action, target, name="critic_"
+        )
+        generated = vae.sample(obs, 1, key=of_actor)[0]
+        perturbation, actor_opt, of_actors = gradient_step(
+            actor_loss, state.perturbation, state.actor_opt, adam,
+            critics, obs, generated, state.bounds, self.perturbation_limit, name="actor_",
+        )  # fmt: skip
+        target_perturbation = polyak(state.target_perturbation, perturbation, self.tau)
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        metrics = {**of_vae, **of_critics, **of_actors}
+        return BCQState(
+            vae,
+            perturbation,
+            critics,
+            target_perturbation,
+            target_critics,
+            state.bounds,
+            vae_opt,
+            actor_opt,
+            critic_opt,
+        ), metrics

@@ -1,0 +1,225 @@
+"""BEAR, bootstrapping error accumulation reduction.
+
+Kumar et al. (2019), *Stabilizing Off-Policy Q-Learning via Bootstrapping Error Reduction*, arXiv:1906.00949: the policy
+stays on the support of the data, max_π E[Q(s, a)] subject to E[MMD(data(·|s), π(·|s))] ≤ ε, by dual ascent on λ.
+"""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.algorithms.bcq import Critics, best_of, target_value
+from duologue.distributions import TanhNormal
+from duologue.divergences import KL, MMD
+from duologue.errors import ConfigError
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from duologue.generative import VAE, repeated, vae_loss
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import td_target
+from duologue.statistics import described
+from duologue.temperature import Dual, Fixed
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Actor: TypeAlias = Callable[[Obs], TanhNormal]
+
+OF_ENSEMBLE = {"min": jnp.min, "max": jnp.max, "mean": jnp.mean}
+DEVIATIONS = ((1 - 0.1) / 0.1) ** 0.5
+"""√((1 − δ)/δ) with δ = 0.1: how many deviations of the ensemble a bound of confidence 1 − δ subtracts (§5.2)."""
+
+
+class BEARState(eqx.Module):
+    vae: VAE
+    actor: Actor
+    critics: Critics
+    target_actor: Actor
+    target_critics: Critics
+    multiplier: PyTree
+    vae_opt: PyTree
+    actor_opt: PyTree
+    critic_opt: PyTree
+    step: Int[Array, ""]
+    """Updates so far."""
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"], mask: Float[Array, "E N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L = Σᵢ E[mᵢ (Qᵢ(s, a) − y)²]; critic i learns from the rows that its mask has."""
+    q = critics(obs, action)
+    loss = jnp.sum(jnp.mean(mask * (q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+def actor_loss(
+    actor: Actor, algorithm: "BEAR", critics: Critics, weight: Float[Array, ""], data: Float[Array, "n N d"],
+    warm: Bool[Array, ""], obs: Obs, key: Array,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """J = −E[Qₑ(s, ã)] + λ_std √((1 − δ)/δ) E[std Q] + λ E[D(data(·|s), π(·|s))]; the last term alone while
+    `warm`.
+
+    `data` are raw actions of the VAE, a constant here; as many raw actions of the policy carry the gradient. Critics
+    are averaged over the policy's actions first, then Qₑ is the min, max or mean over the ensemble.
+    """
+    policy = actor(obs)
+    raw = jax.vmap(policy.base.sample)(jax.random.split(key, len(data)))
+    divergence = algorithm.distance(data, policy.base, raw)
+    action = jax.vmap(policy.squash)(raw[: algorithm.q_samples])
+    q = jnp.mean(critics(repeated(obs, algorithm.q_samples), action), axis=1)
+    spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
+    value = jnp.mean(OF_ENSEMBLE[algorithm.ensemble](q, axis=0))
+    improvement = jnp.where(warm, 0.0, -value + algorithm.variance_weight * spread)
+    loss = improvement + weight * jnp.mean(divergence)
+    return loss, {"actor_loss": loss, "q_spread": spread, **described("divergence", divergence)}
+
+
+class BEAR(AbstractAlgorithm[BEARState]):
+    """Bootstrapping error accumulation reduction (Kumar et al., 2019), for recorded data.
+
+    Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' first code with the
+    switches of their article; `LATER` has those of their later one.
+    """
+
+    actor_learning_rate: LearningRate = 1e-3
+    """η of the actor."""
+    critic_learning_rate: LearningRate = 1e-3
+    """η of the critics."""
+    vae_learning_rate: LearningRate = 1e-3
+    """η of the VAE, which stands for the behaviour policy."""
+    distance: MMD | KL = MMD()
+    """D: `MMD` for support matching, `KL` for distribution matching."""
+    multiplier: Dual | Fixed = Dual()
+    """λ: `Dual` ascent on the constraint, or `Fixed`."""
+    threshold: float = 0.05
+    """ε, what D is held at by a `Dual` multiplier; for `KL` the authors use −2."""
+    samples: PositiveInt = 5
+    """n, raw actions of the data and of the policy that D compares."""
+    q_samples: PositiveInt = 5
+    """Of these actions of the policy, how many the critics are averaged over."""
+    ensemble: Literal["min", "max", "mean"] = "min"
+    """Of the critics, what the actor climbs."""
+    ensemble_size: PositiveInt = 2
+    """E, critics."""
+    variance_weight: NonNegative = 0.0
+    """λ_std, weight of the deviation of the critics in the actor's loss."""
+    mask_probability: Fraction | None = None
+    """Each critic learns from this share of the rows, drawn once a row (the bootstrapped ensemble); None for all."""
+    warm_start: NonNegativeInt = 20_000
+    """Updates at first in which the actor only follows the constraint."""
+    target_actor: bool = True
+    """Whether targets act with a Polyak copy of the actor, or with the actor itself."""
+    target_candidates: PositiveInt = 10
+    """Actions of the policy that a target chooses from."""
+    minimum_weight: Fraction = 0.75
+    """Weight of the smallest critic in a target; the largest has the rest."""
+    candidates: NonNegativeInt = 10
+    """Actions of the policy that the test policy chooses from by the first critic; 0 for its mean action."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the targets follow at each update."""
+    batch_size: PositiveInt = 100
+    """N, transitions of an update."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
+    """Builds actor and critics: `Networks`, or an object of your own."""
+    vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
+    """Builds the VAE."""
+
+    def __check_init__(self):
+        if self.q_samples > self.samples:
+            raise ConfigError(f"BEAR.q_samples = {self.q_samples}: must be at most samples = {self.samples}.")
+
+    @property
+    def experience(self) -> Experience:
+        return recorded(self.batch_size, extras=() if self.mask_probability is None else ("mask",))
+
+    def init(self, spec: EnvSpec, *, key: Array) -> BEARState:
+        of_vae, of_actor, of_critics = jax.random.split(key, 3)
+        vae = self.vae_networks.vae(spec, key=of_vae)
+        actor = self.networks.squashed_actor(spec, key=of_actor)
+        critics = self.networks.critics(spec, self.ensemble_size, key=of_critics)
+        target_actor, target_critics = jax.tree.map(jnp.copy, (actor, critics))  # a donated buffer stands only once
+        vae_opt = Adam().build(self.vae_learning_rate).init(vae)  # pyright: ignore[reportArgumentType]
+        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        return BEARState(
+            vae, actor, critics, target_actor, target_critics, self.multiplier.init(),
+            vae_opt, actor_opt, critic_opt, jnp.int32(0),
+        )  # fmt: skip
+
+    def act(
+        self, state: BEARState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        """The best by Q₁ of `candidates` actions of the policy; to explore, a draw from it."""
+        policy = state.actor(obs)
+        of_action, of_extras = jax.random.split(key)
+        if explore:
+            action = policy.sample(of_action)
+        elif self.candidates:
+            action = best_of(state.critics, obs, drawn(policy, self.candidates, of_action))
+        else:
+            action = policy.mode()
+        return action, self.drawn_extras(len(action), key=of_extras), carry
+
+    def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
+        if self.mask_probability is None:
+            return {}
+        mask = jax.random.bernoulli(key, self.mask_probability, (count, self.ensemble_size))
+        return {"mask": mask.astype(jnp.float32)}
+
+    def log_prob(self, state: BEARState, obs: Obs, action: Array) -> Array:
+        return state.actor(obs).log_prob(action)
+
+    def q(self, state: BEARState, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
+    def update(self, state: BEARState, batch: Transition, *, key: Array) -> tuple[BEARState, Metrics]:
+        """One step of VAE, critics, actor, multiplier and targets, in this order, on transitions `[N]`."""
+        of_vae, of_target, of_data, of_actor = jax.random.split(key, 4)
+        obs, action = batch.obs, batch.action
+
+        vae, vae_opt, of_vaes = gradient_step(
+            vae_loss, state.vae, state.vae_opt, Adam().build(self.vae_learning_rate), obs, action, of_vae, name="vae_"
+        )
+        policy = (state.target_actor if self.target_actor else state.actor)(batch.next_obs)
+        next_actions = drawn(policy, self.target_candidates, of_target)
+        value = target_value(state.target_critics, batch.next_obs, next_actions, minimum_weight=self.minimum_weight)
+        target = td_target(batch.reward, batch.terminated, value, self.discount)
+        mask = jnp.ones((self.ensemble_size, 1)) if self.mask_probability is None else batch.extras["mask"].T
+        critics, critic_opt, of_critics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+            obs, action, target, jnp.broadcast_to(mask, (self.ensemble_size, len(target))), name="critic_",
+        )  # fmt: skip
+        weight, warm = self.multiplier.alpha(state.multiplier), state.step < self.warm_start
+        data = vae.sample_raw(obs, self.samples, key=of_data)
+        actor, actor_opt, of_actors = gradient_step(
+            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
+            self, critics, weight, data, warm, obs, of_actor, name="actor_",
+        )  # fmt: skip
+        multiplier, _ = self.multiplier.update(state.multiplier, of_actors["divergence_mean"], -self.threshold)
+        target_actor = polyak(state.target_actor, actor, self.tau)
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        metrics = {**of_vaes, **of_critics, **of_actors, "multiplier": weight}
+        return BEARState(
+            vae, actor, critics, target_actor, target_critics, multiplier,
+            vae_opt, actor_opt, critic_opt, state.step + 1,
+        ), metrics  # fmt: skip
+
+
+def drawn(policy: TanhNormal, count: int, key: Array) -> Float[Array, "K N d"]:
+    """`count` actions of the policy for each state."""
+    return jax.vmap(policy.sample)(jax.random.split(key, count))
+
+
+LATER = BEAR(
+    actor_learning_rate=1e-4, critic_learning_rate=3e-4, vae_learning_rate=3e-4, samples=4, q_samples=1,
+    distance=MMD(kernel="laplacian"), warm_start=40_000, target_actor=False, candidates=100, batch_size=256,
+    networks=Networks(hidden_sizes=(256, 256), activation="relu", init="lecun"),
+)  # fmt: skip
+"""The authors' later settings (their code of the D4RL benchmark), which they recommend; `MMD(kernel="gaussian")` for
+HalfCheetah. Two differences remain: there all losses are computed before any step, and log σ is clipped to [−5, 2]."""

@@ -1,0 +1,150 @@
+"""CQL, conservative Q-learning.
+
+Kumar et al. (2020), *Conservative Q-Learning for Offline Reinforcement Learning*, arXiv:2006.04779: SAC, and a term in
+the critics' loss that pushes down what the data do not hold. This is CQL(H), with the sum over actions by importance
+sampling.
+"""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms import sac
+from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.algorithms.sac import SAC, Actor, Critics, SACState, drawn, soft_update
+from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.generative import repeated
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import LearningRate
+from duologue.returns import first_row
+from duologue.temperature import Dual, Fixed, Learned
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+
+class CQLState(eqx.Module):
+    sac: SACState
+    conservatism: PyTree
+
+
+def proposals(
+    actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
+) -> tuple[Float[Array, "K N d"], Float[Array, "K N"]]:
+    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges:
+    what log ∫ exp Q(s, a) da is estimated from."""
+    keys = [jax.random.split(key, count) for key in jax.random.split(key, 3)]
+    now, after = actor(obs), actor(next_obs)
+
+    def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:
+        centre, half_range = now.centre_and_half_range()
+        unit = jax.random.uniform(key, now.loc.shape, minval=-1.0)
+        n, d = now.loc.shape
+        return centre + half_range * unit, jnp.full(n, -d * jnp.log(2.0))
+
+    policies = uniform, partial(drawn, now), partial(drawn, after)
+    draws = [jax.vmap(policy)(of_policy) for policy, of_policy in zip(policies, keys, strict=True)]
+    actions, log_probs = zip(*draws, strict=True)
+    return jnp.concatenate(actions), jnp.concatenate(log_probs)
+
+
+def conservative_gap(
+    critics: Critics,
+    obs: Obs,
+    action: Float[Array, "N d"],
+    proposed: Float[Array, "K N d"],
+    log_prob: Float[Array, "K N"],
+) -> Float[Array, " E"]:
+    """E[log ∫ exp Qᵢ(s, a) da − Qᵢ(s, a_data)] for each critic, the integral as the mean of exp(Qᵢ)/density over the
+    proposals (appendix F)."""
+    q = critics(repeated(obs, len(proposed)), proposed)
+    integral = jax.nn.logsumexp(q - log_prob[None], axis=1) - jnp.log(float(len(proposed)))
+    return jnp.mean(integral - critics(obs, action), axis=-1)
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"],
+    *, proposed: Float[Array, "K N d"], log_prob: Float[Array, "K N"], weight: Float[Array, ""],
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """Σᵢ α E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4)."""
+    loss, metrics = sac.critic_loss(critics, obs, action, target)
+    gap = conservative_gap(critics, obs, action, proposed, log_prob)
+    return loss + weight * jnp.sum(gap), {**metrics, "conservative_gap": jnp.mean(gap)}
+
+
+class CQL(AbstractAlgorithm[CQLState]):
+    """Conservative Q-learning on SAC (Kumar et al., 2020), for recorded data and for going on online.
+
+    Bounded Box actions; vector, image and Dict observations.
+    """
+
+    actor_learning_rate: LearningRate = 1e-4
+    """η of the actor, a number or a `Linear` schedule."""
+    critic_learning_rate: LearningRate = 3e-4
+    """η of the critics."""
+    conservatism: Dual | Fixed = Fixed(5.0)
+    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap at `threshold`. Against errors
+    without the factor ½ (as in the authors' code) the same weight is half as large."""
+    threshold: float = 10.0
+    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data)."""
+    proposals: PositiveInt = 10
+    """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
+    alpha: Learned | Fixed = Learned(learning_rate=1e-4)
+    """Weight of the entropy, as SAC's."""
+    target_entropy: float | None = None
+    """H̄ that a learned `alpha` keeps the policy's entropy at; None for −|A|."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the target critics follow at each update."""
+    n_step: PositiveInt = 1
+    """Rewards in a target before it bootstraps."""
+    batch_size: PositiveInt = 256
+    """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions of an environment that are kept."""
+    learning_starts: NonNegativeInt = 100
+    """Environment steps before the first update."""
+    start_steps: NonNegativeInt = 0
+    """Environment steps with uniformly random actions."""
+    rollout_length: PositiveInt = 1
+    """Steps of each environment between updates."""
+    updates: PositiveInt = 1
+    """Updates after each rollout."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="lecun")
+    """Builds actor and critics: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed(self)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> CQLState:
+        return CQLState(SAC.init(self, spec, key=key), self.conservatism.init())  # pyright: ignore[reportArgumentType]
+
+    def act(
+        self, state: CQLState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.sac.actor(obs)
+        return policy.sample(key) if explore else policy.mode(), {}, carry
+
+    def log_prob(self, state: CQLState, obs: Obs, action: Array) -> Array:
+        return state.sac.actor(obs).log_prob(action)
+
+    def q(self, state: CQLState, obs: Obs, action: Array) -> Array:
+        return state.sac.critics(obs, action)
+
+    def update(self, state: CQLState, batch: Transition, *, key: Array) -> tuple[CQLState, Metrics]:
+        """One step of critics, actor, temperature and conservatism on sequences `[n, N]`."""
+        obs, _ = first_row(batch)
+        next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
+        of_proposals = jax.random.fold_in(key, 1)  # apart from what SAC draws
+        proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, of_proposals)
+        weight = self.conservatism.alpha(state.conservatism)
+        learned, metrics = soft_update(
+            self, state.sac, batch, key, partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
+        )
+        conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"], -self.threshold)
+        return CQLState(learned, conservatism), {**metrics, "conservatism": weight}

@@ -1,0 +1,102 @@
+"""FQE, fitted Q evaluation: what a policy is worth, from recorded data alone.
+
+Le et al. (2019), *Batch Policy Learning under Constraints*, arXiv:1903.08738; with a slow copy of the critic, as in
+Paine et al. (2020), arXiv:2007.09055. It is a wrapper: the policy is another algorithm's, and stays as it is.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.distributions import taken
+from duologue.fields import Fraction, PositiveInt
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import td_target
+from duologue.statistics import described
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+
+class FQEState(eqx.Module):
+    policy: PyTree
+    """The state of the algorithm whose policy is evaluated."""
+    critics: PyTree
+    target_critics: PyTree
+    opt: PyTree
+
+
+def of_action(critics: PyTree, obs: Obs, action: Array) -> Float[Array, "E N"]:
+    """Qᵢ(s, a), of real and of discrete actions."""
+    if jnp.issubdtype(action.dtype, jnp.floating):
+        return critics(obs, action)
+    q = critics(obs)
+    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
+
+
+def critic_loss(
+    critics: PyTree, obs: Obs, action: Array, target: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L = E[(Q(s, a) − y)²]."""
+    q = of_action(critics, obs, action)
+    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+class FQE(AbstractAlgorithm[FQEState]):
+    """Fitted Q evaluation (Le et al., 2019) of the test policy of another algorithm, for recorded data.
+
+    The spaces of that algorithm.
+    """
+
+    algorithm: AbstractAlgorithm
+    """Whose test policy is evaluated; put its trained state in the place of `FQEState.policy`."""
+    learning_rate: LearningRate = 3e-4
+    """η of the critic."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the target critic follows at each update."""
+    batch_size: PositiveInt = 256
+    """N, transitions of an update."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds the critic: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return recorded(self.batch_size)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> FQEState:
+        of_policy, of_critics = jax.random.split(key)
+        critics = self.networks.critics(spec, 1, key=of_critics)
+        opt = Adam().build(self.learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
+        return FQEState(self.algorithm.init(spec, key=of_policy), critics, target, opt)
+
+    def act(
+        self, state: FQEState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
+        """The policy that is evaluated, always as tested."""
+        carry = self.algorithm.initial_carry(jax.tree.leaves(obs)[0].shape[0])
+        action, _, _ = self.algorithm.act(state.policy, carry, obs, key=key, explore=False)
+        return action, {}, None
+
+    def q(self, state: FQEState, obs: Obs, action: Array) -> Array:
+        return of_action(state.critics, obs, action)
+
+    def v(self, state: FQEState, obs: Obs) -> Array:
+        """Q(s, π(s)). Where the test policy samples, one draw of it, always the same."""
+        action, _, _ = self.act(state, None, obs, key=jax.random.key(0), explore=False)
+        return self.q(state, obs, action)[0]
+
+    def update(self, state: FQEState, batch: Transition, *, key: Array) -> tuple[FQEState, Metrics]:
+        """One step of the critic on transitions `[N]`: y = r + γ Q̄(s', π(s'))."""
+        next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
+        value = of_action(state.target_critics, batch.next_obs, next_action)[0]
+        target = td_target(batch.reward, batch.terminated, value, self.discount)
+        critics, opt, metrics = gradient_step(
+            critic_loss, state.critics, state.opt, Adam().build(self.learning_rate),
+            batch.obs, batch.action, target,
+        )  # fmt: skip
+        return FQEState(state.policy, critics, polyak(state.target_critics, critics, self.tau), opt), metrics

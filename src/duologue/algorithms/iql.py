@@ -1,0 +1,182 @@
+"""IQL, implicit Q-learning.
+
+Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: no action outside
+the data is ever asked for. V is an expectile of Q over the data's actions, and the policy clones those that are better
+than V.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.distributions import Normal
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.heads import bounded_box, bounds
+from duologue.networks import AbstractNetworks, Networks
+from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.returns import td_target
+from duologue.statistics import described
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+
+Value: TypeAlias = Callable[[Obs], Array]
+Critics: TypeAlias = Callable[[Obs, Array], Array]
+
+LOG_STD = (-5.0, 2.0)
+"""log σ of the policy is clipped to this, as in the authors' code."""
+
+
+class Actor(eqx.Module):
+    """π(·|s) = N(c + h tanh μ(s), (h σ)²), one σ for all states."""
+
+    mean: Callable[[Obs], Array]
+    log_std: Float[Array, " d"]
+
+    def __call__(self, obs: Obs, half_range: Float[Array, " d"]) -> Normal:
+        mean = self.mean(obs)
+        scale = half_range * jnp.exp(jnp.clip(self.log_std, *LOG_STD))
+        return Normal(mean, jnp.broadcast_to(scale, mean.shape))
+
+
+class IQLState(eqx.Module):
+    actor: Actor
+    value: Value
+    critics: Critics
+    target_critics: Critics
+    half_range: Float[Array, " d"]
+    """Of the actions: nothing that is learned."""
+    actor_opt: PyTree
+    value_opt: PyTree
+    critic_opt: PyTree
+
+
+def expectile(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
+    """L₂^τ(u) = |τ − 1(u < 0)| u² (eq. 4): its minimum over a constant is the expectile, the mean where τ = ½, near the
+    maximum where τ is near 1."""
+    return jnp.where(difference < 0, 1 - expectile, expectile) * difference**2
+
+
+def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], tau: float) -> tuple[Float[Array, ""], Metrics]:
+    """L_V = E[L₂^τ(minᵢ Q̄ᵢ(s, a) − V(s))] (eq. 5), over the data's actions."""
+    v = value(obs)
+    loss = jnp.mean(expectile(q - v, tau))
+    return loss, {"value_loss": loss, **described("v", v)}
+
+
+def critic_loss(
+    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_Q = Σᵢ E[(r + γ V(s') − Qᵢ(s, a))²] (eq. 6)."""
+    q = critics(obs, action)
+    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
+    return loss, {"critic_loss": loss, **described("q", q)}
+
+
+def actor_loss(
+    actor: Actor, half_range: Float[Array, " d"], obs: Obs, action: Float[Array, "N d"], weight: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_π = −E[w log π(a|s)],   w = min(exp(β (Q̄(s, a) − V(s))), w_max) (eq. 7)."""
+    log_prob = actor(obs, half_range).log_prob(action)
+    loss = -jnp.mean(weight * log_prob)
+    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+
+
+class IQL(AbstractAlgorithm[IQLState]):
+    """Implicit Q-learning (Kostrikov et al., 2022), for recorded data and for going on online.
+
+    Bounded Box actions; vector, image and Dict observations.
+    """
+
+    actor_learning_rate: LearningRate = 3e-4
+    """η of the actor, a number or a `Linear` schedule (the authors' falls along a cosine)."""
+    value_learning_rate: LearningRate = 3e-4
+    """η of V."""
+    critic_learning_rate: LearningRate = 3e-4
+    """η of the critics."""
+    expectile: Fraction = 0.7
+    """τ of the expectile."""
+    inverse_temperature: NonNegative = 3.0
+    """β, how much better actions are cloned more."""
+    largest_weight: Positive = 100.0
+    """w_max, the most that an action counts for."""
+    discount: Fraction = 0.99
+    """γ."""
+    tau: Fraction = 0.005
+    """τ, how far the target critics follow at each update."""
+    batch_size: PositiveInt = 256
+    """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions of an environment that are kept."""
+    learning_starts: NonNegativeInt = 100
+    """Environment steps before the first update."""
+    start_steps: NonNegativeInt = 0
+    """Environment steps with uniformly random actions."""
+    rollout_length: PositiveInt = 1
+    """Steps of each environment between updates."""
+    updates: PositiveInt = 1
+    """Updates after each rollout."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    """Builds actor, value and critics: `Networks`, or an object of your own."""
+
+    @property
+    def experience(self) -> Experience:
+        return replayed(self)
+
+    def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
+        of_actor, of_value, of_critics = jax.random.split(key, 3)
+        low, high = bounds(bounded_box(spec.action))
+        actor = Actor(self.networks.deterministic_actor(spec, key=of_actor), jnp.zeros_like(low))
+        value = self.networks.state_value(spec, key=of_value)
+        critics = self.networks.critics(spec, 2, key=of_critics)
+        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
+        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        value_opt = Adam().build(self.value_learning_rate).init(value)  # pyright: ignore[reportArgumentType]
+        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        return IQLState(actor, value, critics, target, 0.5 * (high - low), actor_opt, value_opt, critic_opt)
+
+    def act(
+        self, state: IQLState, carry: None, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], None]:
+        policy = state.actor(obs, state.half_range)
+        return policy.sample(key) if explore else policy.mode(), {}, carry
+
+    def log_prob(self, state: IQLState, obs: Obs, action: Array) -> Array:
+        return state.actor(obs, state.half_range).log_prob(action)
+
+    def q(self, state: IQLState, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
+    def v(self, state: IQLState, obs: Obs) -> Array:
+        return state.value(obs)
+
+    def update(self, state: IQLState, batch: Transition, *, key: Array) -> tuple[IQLState, Metrics]:
+        """One step of V, the actor, the critics and their targets, in this order, on transitions `[N]`. Nothing is
+        sampled."""
+        obs, action = batch.obs, batch.action
+        q = jnp.min(state.target_critics(obs, action), axis=0)
+
+        value, value_opt, of_value = gradient_step(
+            value_loss, state.value, state.value_opt, Adam().build(self.value_learning_rate), obs, q, self.expectile,
+            name="value_",
+        )  # fmt: skip
+        weight = jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.largest_weight)
+        actor, actor_opt, of_actor = gradient_step(
+            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
+            state.half_range, obs, action, weight, name="actor_",
+        )  # fmt: skip
+        target = td_target(batch.reward, batch.terminated, value(batch.next_obs), self.discount)
+        critics, critic_opt, of_critics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+            obs, action, target, name="critic_",
+        )  # fmt: skip
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        metrics = {**of_value, **of_actor, **of_critics, "weight": jnp.mean(weight)}
+        return IQLState(
+            actor, value, critics, target_critics, state.half_range, actor_opt, value_opt, critic_opt
+        ), metrics

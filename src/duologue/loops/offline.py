@@ -1,0 +1,186 @@
+"""The offline loop: recorded data on the device, and nothing but sampling and updates; thousands of them a call.
+
+A step is a gradient step of the network that takes most of them: one call of `update`, or D of one that gets D batches.
+Several seeds are `vmap` over the loop and share one copy of the data.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.errors import ConfigError
+from duologue.loops.compiled import CHUNK_SECONDS
+from duologue.loops.replay import batch
+from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
+from duologue.loops.state import LoopState, key_for, purpose_key, run_key
+from duologue.replay import dataset
+from duologue.replay.dataset import DataSet
+from duologue.replay.ring import Ring
+from duologue.types import EnvSpec, PyTree, Replay, Transition
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Data as the loop reads them: all of them on the device, or a window of `window` rows at a time."""
+
+    data: DataSet
+    calls: int
+    """Calls of `update` that a window serves: about as many as see each of its rows once."""
+    window: int | None = None
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.data.spec
+
+    def at(self, call: int) -> tuple[Ring, int]:
+        """What the call number `call` samples from, and the number of the first call that no longer does."""
+        if (window := self.window) is None:
+            return dataset.ring(self.data), 2**31
+        number = call // self.calls
+        start = int(np.random.default_rng(number).integers(len(self.data) - window + 1))
+        rows = jax.tree.map(lambda x: x[start : start + window], self.data.rows)
+        return dataset.ring(replace(self.data, rows=rows)), (number + 1) * self.calls
+
+
+class Updates(eqx.Module):
+    """Sums over an interval: how many calls of `update` there were, and their metrics."""
+
+    updates: Array
+    metrics: dict[str, Array]
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """Means under the names users know. With several seeds each is `[S]`."""
+        updates = np.maximum(self.updates, 1)
+        return {f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()}
+
+
+def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None) -> Recorded:
+    """`data` for this algorithm, with what is drawn once a row. Raises `ConfigError` where it cannot learn from
+    them."""
+    experience = algorithm.experience
+    replay = experience.replay
+    name = type(getattr(algorithm, "algorithm", algorithm)).__name__
+    if replay is None or experience.learn_from_rollout:
+        raise ConfigError(
+            f"{name} learns from its own rollouts, so not from recorded data. BC, BCQ, BEAR, CQL, IQL, TD3BC, SAC and "
+            "TD3 do."
+        )
+    # One draw for all seeds and for ever: a mask belongs to a row of the data, not to a run.
+    drawn = algorithm.drawn_extras(len(data), key=key_for(run_key(0), "data"))
+    missing = [extra for extra in experience.extras if extra not in {**data.rows.extras, **drawn}]
+    if missing:
+        raise ConfigError(
+            f"{name} reads {', '.join(missing)} of each row, what the policy that acted knew, and {data.source} does "
+            f"not hold that. It holds {', '.join(data.rows.extras) or 'nothing of the kind'}."
+        )
+    needed = replay.sequence_length or 1
+    if window is not None and not needed <= window <= len(data):
+        raise ConfigError(f"window = {window:,}: must be in [{needed}, {len(data):,}], the rows of {data.source}.")
+    if len(data) < needed:
+        raise ConfigError(f"{data.source} has {len(data):,} rows, fewer than the {needed} of one sequence.")
+    extras = {extra: np.asarray({**data.rows.extras, **drawn}[extra]) for extra in experience.extras}
+    per_call = replay.batch_size * (replay.batches_per_update or 1)
+    calls = max(1, (window or len(data)) // per_call)
+    return Recorded(replace(data, rows=data.rows._replace(extras=extras)), calls, window)
+
+
+def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:
+    """The state before the first update; with several seeds every leaf leads with their axis. An algorithm that takes
+    note of transitions has seen each row once, in order."""
+    keys = [run_key(seed) for seed in seeds]
+    ring, _ = source.at(0)
+
+    def begin(key: Array, rows: Transition) -> LoopState:
+        learner = algorithm.init(source.spec, key=key_for(key, "init"))
+        if type(algorithm).observe is not AbstractAlgorithm.observe:
+            carry = algorithm.initial_carry(1)
+            (learner, _), _ = jax.lax.scan(
+                lambda both, row: (algorithm.observe(*both, row), None), (learner, carry), rows
+            )
+        return LoopState(learner, None, None, None, None, None, key, jnp.zeros((), jnp.int32))  # pyright: ignore[reportArgumentType]
+
+    if len(keys) == 1:
+        return jax.jit(begin)(keys[0], ring.data)
+    # One seed after the other, and not by `vmap`: see `compiled.start`.
+    return jax.jit(lambda keys, rows: jax.lax.map(lambda key: begin(key, rows), keys))(jnp.stack(keys), ring.data)
+
+
+def shapes(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:
+    """What `start` returns, as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda: start(algorithm, source, seeds))
+
+
+def restore(algorithm: AnyAlgorithm, source: Recorded, state: LoopState) -> tuple[LoopState, None]:
+    """A loaded state goes on as it is."""
+    return state, None
+
+
+def run(
+    algorithm: AnyAlgorithm, source: Recorded, state: LoopState,
+    *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, LoopState, Updates]]:  # fmt: skip
+    """Go on from `state` until each seed has made `steps` steps; yield `(steps, state, updates)` every `interval` of
+    them.
+
+    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
+    loop yields at the next chunk, early.
+    """
+    unit, seeds = algorithm.experience.gradient_steps, count_of(state.step)
+    done, last, every = int(np.ravel(state.step)[0]), -(-steps // unit), max(1, interval // unit)
+    ring, until_swap = source.at(done)
+    program, zero = _program(algorithm, state, ring, seeds)
+    state, chunk = placed(state, seeds), 1
+    while done < last:
+        updates, until = zero(), min((done // every + 1) * every, last)
+        while done < until and not interrupted():
+            if done >= until_swap:
+                ring, until_swap = source.at(done)
+            calls, began = min(chunk, until - done, until_swap - done), time.perf_counter()
+            state, updates = program(state, updates, ring, np.int32(done), np.int32(calls))
+            jax.block_until_ready(state.step)
+            done += calls
+            if calls == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
+                chunk *= 2
+        yield done * unit, state, jax.device_get(updates)
+
+
+def _program(
+    algorithm: AnyAlgorithm, state: LoopState, ring: Ring, seeds: int | None
+) -> tuple[Callable[..., tuple[LoopState, Updates]], Callable[[], Updates]]:
+    """The jitted chunk, from any call for any number of them, and a maker of zero sums."""
+    replay = algorithm.experience.replay
+    assert isinstance(replay, Replay)
+
+    def once(learner: PyTree, ring: Ring, key: Array) -> tuple[PyTree, dict[str, Array]]:
+        of_batch, of_update = jax.random.split(key)
+        return algorithm.update(learner, batch(ring, replay, of_batch), key=of_update)
+
+    learner, key = one_seed((state.algorithm, state.key), seeds)
+    metrics = jax.eval_shape(lambda *args: once(*args)[1], learner, ring, key)
+
+    def zero() -> Updates:
+        sums = Updates(jnp.zeros((), jnp.int32), {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()})
+        return sums if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), sums)
+
+    def chunk(
+        state: LoopState, sums: Updates, ring: Ring, first: Int[Array, ""], calls: Int[Array, ""]
+    ) -> tuple[LoopState, Updates]:
+        key = purpose_key(state.key, "update")
+
+        def step(i: Array, now: tuple[PyTree, Updates]) -> tuple[PyTree, Updates]:
+            learner, news = once(now[0], ring, jax.random.fold_in(key, i))
+            return learner, Updates(now[1].updates + 1, jax.tree.map(jnp.add, now[1].metrics, news))
+
+        # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
+        learner, sums = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, sums))
+        return replace(state, algorithm=learner, step=state.step + calls), sums
+
+    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
+    return jitted, jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))

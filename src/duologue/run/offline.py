@@ -1,0 +1,89 @@
+"""Runs that learn from recorded data: their plan, and the data behind one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.errors import CheckpointError, ConfigError
+from duologue.loops.offline import Recorded, recorded
+from duologue.loops.state import run_key
+from duologue.replay.dataset import Both, DataSet, fit, read
+from duologue.run.plan import EnvSource, Plan, check_arguments, describe, intervals, with_horizon
+
+DataSource = str | Path | DataSet
+"""A file or folder of recorded data, a Minari id, or data that were read already."""
+
+
+def opened(source: DataSource, *, both: Both = "timeout") -> DataSet:
+    return source if isinstance(source, DataSet) else read(source, both=both)
+
+
+def named(source: DataSource) -> str:
+    """What a configuration calls them; what is in angle brackets cannot be read again."""
+    return "<data>" if isinstance(source, DataSet) else str(source)
+
+
+def make_offline_plan(
+    algorithm: AnyAlgorithm, source: DataSource, env: EnvSource | None,
+    *, both: Both, window: int | None, steps: int, seed: int, seeds: int, evaluate_every: int | None,
+    evaluate_episodes: int, save_every: int | None, log_every: int | None, max_episode_steps: int | None,
+) -> tuple[Plan, Recorded]:  # fmt: skip
+    """The plan of `duologue.train`'s arguments, and the data. Steps are gradient steps. Raises `ConfigError`."""
+    check_arguments(
+        steps=steps, seed=seed, seeds=seeds, evaluate_every=evaluate_every, save_every=save_every,
+        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
+    )  # fmt: skip
+    if evaluate_every is not None and env is None:
+        raise ConfigError(f"evaluate_every = {evaluate_every}: there is no environment to play in. Give one, env=...")
+    data = opened(source, both=both)
+    unit = algorithm.experience.gradient_steps
+    every = intervals(steps, unit, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
+    plan = Plan(
+        algorithm=with_horizon(algorithm, -(-steps // unit) * unit),
+        env="" if env is None else describe(env),
+        spec=data.spec,
+        steps=steps,
+        seed=seed,
+        seeds=seeds,
+        max_episode_steps=max_episode_steps,
+        evaluate_every=evaluate_every,
+        evaluate_episodes=evaluate_episodes,
+        dataset=named(source),
+        digest=data.digest,
+        both=both,
+        window=window,
+        save_every=every["save"],
+        log_every=every["log"],
+    )
+    if env is not None:
+        data = fit(data, spec_of(plan, env))
+        plan = replace(plan, spec=data.spec)
+    try:  # spaces that the algorithm cannot serve, before anything is made
+        jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
+    except ConfigError as error:
+        raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
+    return plan, recorded(plan.algorithm, data, window=window)
+
+
+def spec_of(plan: Plan, env: EnvSource) -> Any:
+    """The spec of the environment that the run is evaluated in."""
+    envs = replace(plan, seeds=1, num_envs=1).made(env, purpose="evaluate", num_envs=1)
+    if not isinstance(env, type(envs)):
+        getattr(envs, "close", lambda: None)()
+    return envs.spec
+
+
+def data_of(plan: Plan, source: DataSource | None) -> DataSet:
+    """The data that the run was begun with. Raises `CheckpointError` where they are others now."""
+    if source is None and (plan.dataset is None or plan.dataset.startswith("<")):
+        raise ConfigError("The data of this run were a Python object. Pass them again: dataset=...")
+    data = opened(source or plan.dataset or "", both=plan.both)
+    if data.digest != plan.digest:
+        raise CheckpointError(
+            f"{data.source} is not what this run was begun with: its rows have changed. Give the data of then, "
+            "dataset=..., or train anew."
+        )
+    return fit(data, plan.spec)
