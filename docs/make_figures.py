@@ -19,7 +19,7 @@ import duologue as dl
 from duologue import cli
 from duologue.run import log
 from duologue.run.frame import Progress, render
-from duologue.run.run import read_plan
+from duologue.run.plan import read_plan
 
 FIGURES = Path(__file__).parent / "figures"
 WIDTH, SHARE = 100, 0.8

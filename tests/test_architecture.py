@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "run": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run"},
     "options": BOTTOM | TOOLS | {"algorithms", "run"},
     "__main__": {"cli"},
-    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "run", "options"},
+    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run", "options"},
 }
 """What each part may import; a part is a module of the package, or a folder."""
 

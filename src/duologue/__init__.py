@@ -35,10 +35,14 @@ from duologue.networks import Networks as Networks
 from duologue.optim import Adam as Adam
 from duologue.optim import Linear as Linear
 from duologue.optim import RMSProp as RMSProp
+from duologue.replay.dataset import DataSet as DataSet
+from duologue.replay.dataset import from_columns as from_columns
+from duologue.run.collect import collect_random as collect_random
 from duologue.run.evaluation import Evaluation as Evaluation
+from duologue.run.offline import read_data as read_data
 from duologue.run.report import learning_curve as learning_curve
 from duologue.run.run import Run as Run
 from duologue.run.run import Runs as Runs
 from duologue.run.run import load as load
-from duologue.run.run import resume as resume
-from duologue.run.run import train as train
+from duologue.run.train import resume as resume
+from duologue.run.train import train as train

@@ -17,16 +17,23 @@ import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
 from duologue.options import ALGORITHMS as ALGORITHMS
-from duologue.options import COMMANDS, Evaluate, List, Plot, Resume, parse_train
+from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, parse_train
+from duologue.replay.dataset import card
 from duologue.run import config
+from duologue.run.collect import collect_random
 from duologue.run.log import WandB, read
+from duologue.run.offline import read_data
+from duologue.run.plan import read_plan
 from duologue.run.report import learning_curve
-from duologue.run.run import Run, Runs, ended_schedules, load, read_plan, resume, train
+from duologue.run.run import Run, Runs, load
+from duologue.run.train import ended_schedules, resume, train
+from duologue.types import Discrete
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +66,10 @@ def run(arguments: list[str]) -> int:
     if name == "train":
         return run_train(rest)
     command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}")
-    runners: dict[type, Any] = {Evaluate: run_evaluate, Resume: run_resume, Plot: run_plot, List: run_list}
+    runners: dict[type, Any] = {
+        Evaluate: run_evaluate, Resume: run_resume, Collect: run_collect, Data: run_data, Plot: run_plot,
+        List: run_list,
+    }  # fmt: skip
     return runners[type(command)](command)
 
 
@@ -104,7 +114,8 @@ def run_train(arguments: list[str]) -> int:
         if field.name not in TRAIN_ONLY
     }
     loggers = [] if command.wandb is None else [WandB(command.wandb, config.to_dict(algorithm))]
-    return finish(train(algorithm, command.env, loggers=loggers, **options), command.final_episodes)
+    options["env"] = command.env or None
+    return finish(train(algorithm, loggers=loggers, **options), command.final_episodes)
 
 
 TRAIN_ONLY = {"env", "algorithm", "normalize_obs", "normalize_reward", "final_episodes", "wandb", "config", "dry_run"}
@@ -114,7 +125,7 @@ TRAIN_ONLY = {"env", "algorithm", "normalize_obs", "normalize_reward", "final_ep
 def finish(agent: Run | Runs, episodes: int) -> int:
     """Evaluate, draw the curve, and say where everything is and what to do next."""
     console, path = Console(highlight=False, soft_wrap=True), agent.path
-    if episodes:
+    if episodes and agent.plan.env:
         console.print(f"[bold green]score[/]   {agent.evaluate(episodes=episodes)}")
     console.print(f"[bold]run[/]     {path}", markup=True)
     try:
@@ -136,6 +147,10 @@ def run_evaluate(command: Evaluate) -> int:
     prepare_jax(plan.algorithm, plan.seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
+    if command.dataset is not None:
+        for one in [agent] if isinstance(agent, Run) else agent:
+            console.print(f"[bold green]value[/]   {one.fitted_q(command.dataset, steps=command.fit_steps)}")
+        return 0
     console.print(f"[bold green]score[/]   {agent.evaluate(episodes=command.episodes, explore=command.explore)}")
     console.print(f"[bold]next[/]    duologue plot {shlex.quote(str(command.run))} -o curve.png")
     return 0
@@ -145,6 +160,34 @@ def run_resume(command: Resume) -> int:
     plan = read_plan(command.run)
     prepare_jax(plan.algorithm, plan.seeds)
     return finish(resume(command.run, steps=command.steps), 100)
+
+
+def run_collect(command: Collect) -> int:
+    if command.run == "random":
+        if command.env is None:
+            raise ConfigError("Random in which environment? --env ENV, such as HalfCheetah-v5.")
+        out = collect_random(command.env, command.steps, command.out, seed=command.seed)
+    else:
+        prepare_jax(read_plan(Path(command.run)).algorithm)
+        agent = load(command.run, which=command.checkpoint)
+        one = agent if isinstance(agent, Run) else agent[0]
+        how = {"explore": not command.test, "noise": command.noise, "env": command.env, "seed": command.seed}
+        out = one.collect(command.steps, command.out, **how)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]data[/]    {out}\n[bold]next[/]    duologue data {shlex.quote(str(out))}")
+    return 0
+
+
+def run_data(command: Data) -> int:
+    data = read_data(command.data, both=command.both)
+    console, table = Console(highlight=False), Table(box=None, show_header=False, padding=(0, 2))
+    for label, text in card(data).items():
+        table.add_row(Text(label, "bold"), Text(text))
+    console.print(table)
+    env = "" if data.spec.id.startswith("<") else f" {data.spec.id}"
+    kind = "bcq-discrete" if isinstance(data.spec.action, Discrete) else "bear"
+    console.print(f"[bold]next[/]    duologue train {kind}{env} --dataset {shlex.quote(command.data)}", soft_wrap=True)
+    return 0
 
 
 def run_plot(command: Plot) -> int:

@@ -47,11 +47,18 @@ class Train:
     """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
-    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours)."""
+    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours). With --dataset it only
+    evaluates, and may be left out."""
     algorithm: AbstractAlgorithm
     """Hyperparameters."""
     steps: int = 1_000_000
-    """Environment steps of each seed."""
+    """Environment steps of each seed; with --dataset, gradient steps."""
+    dataset: str | None = None
+    """Recorded data to learn from instead: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
+    both: Literal["timeout", "terminal"] = "timeout"
+    """What a row of these data is with both flags set, where every timeout is marked terminal too."""
+    window: int | None = None
+    """Rows of these data on the device at a time; None for all."""
     seed: int = 0
     """Of everything random."""
     seeds: int = 1
@@ -98,6 +105,42 @@ class Evaluate:
     """The last state, or that of the best evaluation while training."""
     explore: bool = False
     """Act as in training, instead of with the test policy."""
+    dataset: str | None = None
+    """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
+    fit_steps: int = 20_000
+    """Updates of that evaluation."""
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record what a policy does, as data that others can learn from."""
+
+    run: Positional[str]
+    """A run folder, or `random` for uniformly random actions."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The new file: .npz, or .hdf5 (extra: minari)."""
+    steps: int = 100_000
+    """Transitions."""
+    env: str | None = None
+    """Environment id; None for the run's own. Required for `random`."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last state of the run, or that of its best evaluation."""
+    test: bool = False
+    """Act with the test policy, instead of as in training."""
+    noise: float = 0.0
+    """Noise on top: σ in half-ranges of a Box, the share of random actions of discrete ones."""
+    seed: int = 0
+    """Of everything random."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Say what recorded data hold, and what had to be repaired or dropped."""
+
+    data: Positional[str]
+    """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
+    both: Literal["timeout", "terminal"] = "timeout"
+    """What a row is with both flags set, where every timeout is marked terminal too."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +171,10 @@ class List:
     """Where to look for runs."""
 
 
-COMMANDS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "resume": Resume, "plot": Plot, "list": List}
+COMMANDS: dict[str, type] = {
+    "train": Train, "evaluate": Evaluate, "resume": Resume, "collect": Collect, "data": Data, "plot": Plot,
+    "list": List,
+}  # fmt: skip
 
 registry = tyro.constructors.ConstructorRegistry()
 
@@ -180,7 +226,7 @@ def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setti
         registry=registry,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    if not command.env:
+    if not command.env and command.dataset is None:
         raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
     after = config.to_dict(command)
     given = config.merge([("command line", difference(before, after))])

@@ -17,9 +17,9 @@ import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
 from duologue.run import checkpoint, log, session
-from duologue.run.run import new_folder
 from duologue.run.session import Every, over_seeds
 from duologue.run.signals import Interruption
+from duologue.run.train import new_folder
 
 PROBE = "probe/truncation"
 

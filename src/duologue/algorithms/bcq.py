@@ -6,7 +6,7 @@ choose.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -132,7 +132,7 @@ class BCQ(AbstractAlgorithm[BCQState]):
         critics = self.networks.critics(spec, 2, key=of_critics)
         # A donated buffer stands in a tree only once.
         target_perturbation, target_critics = jax.tree.map(jnp.copy, (perturbation, critics))
-        begin: Callable[[PyTree], PyTree] = Adam().build(self.learning_rate).init
+        begin: Any = Adam().build(self.learning_rate).init
         vae_opt, actor_opt, critic_opt = map(begin, (vae, perturbation, critics))
         return BCQState(
             vae, perturbation, critics, target_perturbation, target_critics, bounds(bounded_box(spec.action)),

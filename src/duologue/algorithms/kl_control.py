@@ -5,7 +5,7 @@ arXiv:1907.00456; a baseline of BEAR's paper. It maximises E[Σ γᵗ (rₜ − 
 the data: distribution matching, where BEAR matches supports.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -85,7 +85,7 @@ class KLControl(AbstractAlgorithm[KLControlState]):
         actor = self.networks.squashed_actor(spec, key=of_actor)
         critics = self.networks.critics(spec, 2, key=of_critics)
         target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        begin: Callable[[PyTree], PyTree] = Adam().build(self.learning_rate).init
+        begin: Any = Adam().build(self.learning_rate).init
         clone_opt, actor_opt, critic_opt = map(begin, (clone, actor, critics))
         return KLControlState(clone, actor, critics, target, clone_opt, actor_opt, critic_opt)
 

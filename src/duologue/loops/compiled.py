@@ -18,6 +18,7 @@ from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.replay import Outcome, empty_ring, exploring, learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
+from duologue.replay.ring import Ring
 from duologue.types import PyTree, Transition
 
 CHUNK_SECONDS = 0.5
@@ -67,16 +68,19 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], 
 def run(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState,
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
+    recorded: Ring | None = None, share: float = 0.0,
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
     """Go on from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
     `interval` of them.
+
+    A `share` of each batch comes from the `recorded` data, where there are any.
 
     The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
     loop yields at the next chunk, early.
     """
     seeds = count_of(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
-    program, zero = _program(algorithm, envs, state, seeds)
+    program, zero = _program(algorithm, envs, state, seeds, recorded, share)
     state = placed(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
@@ -96,12 +100,17 @@ def run(
 
 
 def _program(
-    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState, seeds: int | None
+    algorithm: AnyAlgorithm,
+    envs: AbstractJaxEnvs,
+    state: LoopState,
+    seeds: int | None,
+    recorded: Ring | None,
+    share: float,
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
     """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
-    iterate = _iteration(algorithm, envs)
+    iterate = _iteration(algorithm, envs, share)
     metrics = jax.eval_shape(
-        lambda state: iterate(state, _keys(state), state.step)[1][0].metrics, one_seed(state, seeds)
+        lambda state: iterate(state, _keys(state), state.step, recorded)[1][0].metrics, one_seed(state, seeds)
     )
 
     def zero() -> Totals:
@@ -109,21 +118,21 @@ def _program(
         return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
     def chunk(
-        state: LoopState, totals: Totals, first: Int[Array, ""], iterations: Int[Array, ""]
+        state: LoopState, totals: Totals, recorded: Ring | None, first: Int[Array, ""], iterations: Int[Array, ""]
     ) -> tuple[LoopState, Totals]:
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
         keys = _keys(state)
 
         def once(i: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
             # The same for every seed, unlike `state.step`: under `vmap`, what it decides is decided once for all.
-            state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length)
+            state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length, recorded)
             return state, _add(both[1], *seen)
 
         return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
-    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None)), donate_argnums=(0, 1))
+    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
     zeros = jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))
-    return lambda state, totals, *counts: jitted(state, totals, *map(np.int32, counts)), zeros
+    return lambda state, totals, *counts: jitted(state, totals, recorded, *map(np.int32, counts)), zeros
 
 
 def _keys(state: LoopState) -> dict[str, Array]:
@@ -131,8 +140,9 @@ def _keys(state: LoopState) -> dict[str, Array]:
     return {purpose: purpose_key(state.key, purpose) for purpose in ("act", "env", "update")}
 
 
-def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[..., tuple[LoopState, PyTree]]:
-    """One rollout and what is learned of it: `(state, keys, step) -> (state, (learned, finished episodes, fault))`."""
+def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> Callable[..., tuple[LoopState, PyTree]]:
+    """One rollout and what is learned of it: `(state, keys, step, recorded) -> (state, (learned, finished episodes,
+    fault))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
@@ -146,12 +156,12 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[..., 
         state = LoopState(learner, carry, env, seen.obs, episodes, state.replay, state.key, state.step + 1)
         return state, (transition, finished)
 
-    def iterate(state: LoopState, keys: dict[str, Array], t: Array) -> tuple[LoopState, PyTree]:
+    def iterate(state: LoopState, keys: dict[str, Array], t: Array, recorded: Ring | None) -> tuple[LoopState, PyTree]:
         began = state.step
         state, (rollout, finished) = jax.lax.scan(lambda state, i: step(keys, state, t + i), state, jnp.arange(length))
         learned = learn(
             algorithm, state.algorithm, state.replay, rollout,
-            key=fold(keys["update"], began), steps=(t + length) * envs.num_envs,
+            key=fold(keys["update"], began), steps=(t + length) * envs.num_envs, recorded=recorded, share=share,
         )  # fmt: skip
         state = dataclasses.replace(state, algorithm=learned.learner, replay=learned.ring)
         finished = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), finished)

@@ -20,6 +20,7 @@ from duologue.loops.player import Player
 from duologue.loops.replay import empty_ring
 from duologue.loops.seeds import count_of, one_seed, over_seeds
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, restarted, run_key
+from duologue.replay.ring import Ring
 from duologue.types import Obs, PyTree, Step, Transition
 
 
@@ -75,9 +76,12 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -
 def run(
     algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState,
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
+    recorded: Ring | None = None, share: float = 0.0,
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
     """Go on from `state` until `steps` environment steps are made; yield `(steps, state, totals)` every `interval` of
     them.
+
+    A `share` of each batch comes from the `recorded` data, where there are any.
 
     The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
     loop yields after the running rollout, early. Raises `EnvError` for rewards or observations that are not finite,
@@ -85,7 +89,7 @@ def run(
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
-    player, tally = Player(algorithm, envs.spec, state), Tally(state.episodes)
+    player, tally = Player(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
     step, last = int(np.ravel(state.step)[0]), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
     obs = state.obs

@@ -26,10 +26,14 @@ class Player:
     """Acts, takes note of what came of it, and learns. With several seeds every array leads with their axis, but for a
     rollout, which is `[T, S, B]`."""
 
-    def __init__(self, algorithm: AnyAlgorithm, spec: EnvSpec, state: LoopState):
+    def __init__(
+        self, algorithm: AnyAlgorithm, spec: EnvSpec, state: LoopState,
+        *, recorded: Ring | None = None, share: float = 0.0,
+    ):  # fmt: skip
         seeds, count = count_of(state.step), state.episodes.lengths.shape[-1]
         self._leaves, self._tree = jax.tree.flatten(placed((state.algorithm, state.carry), seeds))
         self.ring = placed(state.replay, seeds)
+        self._recorded = recorded
         self._keys = jax.jit(over_seeds(keys, seeds, (0,)))(state.key)
         self._carried = len(jax.tree.leaves(state.carry))
         self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
@@ -55,13 +59,13 @@ class Player:
             return leaves, act(leaves, keys, obs, t)
 
         def learn_and_sum(
-            leaves: Leaves, ring: Ring | None, rollout: Transition, keys: Keys, t: Array
+            leaves: Leaves, ring: Ring | None, rollout: Transition, keys: Keys, t: Array, recorded: Ring | None
         ) -> tuple[Leaves, Ring | None, Array]:
             if self.watches:
                 leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             steps, key = (t + len(rollout.reward)) * count, jax.random.fold_in(keys["update"], t)
-            learned = learn(algorithm, learner, ring, rollout, key=key, steps=steps)
+            learned = learn(algorithm, learner, ring, rollout, key=key, steps=steps, recorded=recorded, share=share)
             self._names = list(learned.metrics)
             sums = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
             return jax.tree.leaves((learned.learner, carry)), learned.ring, sums
@@ -70,7 +74,7 @@ class Player:
         self._view, lean_act = lean(act, *single, np.int32(0))
         self._act = jax.jit(over_seeds(lean_act, seeds, (0, 0, 0, None)))
         self._watch_and_act = jax.jit(over_seeds(watch_and_act, seeds, (0, 0, 0, 0, None)), donate_argnums=0)
-        self._learn = jax.jit(over_seeds(learn_and_sum, seeds, (0, 0, 1, 0, None)), donate_argnums=(0, 1))
+        self._learn = jax.jit(over_seeds(learn_and_sum, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
         self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
@@ -92,7 +96,9 @@ class Player:
 
     def learn(self, rollout: Transition, t: int) -> None:
         """Learn from a rollout that began at step `t`, without waiting for it."""
-        self._leaves, self.ring, sums = self._learn(self._leaves, self.ring, rollout, self._keys, np.int32(t))
+        self._leaves, self.ring, sums = self._learn(
+            self._leaves, self.ring, rollout, self._keys, np.int32(t), self._recorded
+        )
         self._sums.append(sums)
         self._seen, self._newest = self._view(self._leaves), None
 

@@ -1,5 +1,6 @@
 """Learning, the same in every loop: from the rollout, from the ring, or from both."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -97,9 +98,10 @@ def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
 
 def learn(
     algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, rollout: Transition,
-    *, key: Key[Array, ""], steps: Int[Array, ""],
+    *, key: Key[Array, ""], steps: Int[Array, ""], recorded: Ring | None = None, share: float = 0.0,
 ) -> Outcome:  # fmt: skip
-    """Learn from a rollout `[T, B]` that ends after `steps` environment steps."""
+    """Learn from a rollout `[T, B]` that ends after `steps` environment steps; where there are `recorded` data too, a
+    `share` of each batch comes from them."""
     experience = algorithm.experience
     updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
     if experience.learn_from_rollout:
@@ -117,7 +119,7 @@ def learn(
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
-        learner, news = algorithm.update(both[0], batch(ring, replay, of_batch), key=of_update)
+        learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
         return learner, jax.tree.map(jnp.add, both[1], news)
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
@@ -129,6 +131,21 @@ def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
     if isinstance(updates, Poisson):
         return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
     return updates
+
+
+def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: Key[Array, ""]) -> Transition:
+    """A batch, `share` of it from the recorded data, if there are any."""
+    if recorded is None:
+        return batch(ring, replay, key)
+    old = round(share * replay.batch_size)
+    sizes = ((recorded, old), (ring, replay.batch_size - old))
+    parts = [
+        batch(source, dataclasses.replace(replay, batch_size=size), each)
+        for (source, size), each in zip(sizes, jax.random.split(key), strict=True)
+        if size
+    ]
+    rows = (replay.batches_per_update is not None) + (replay.sequence_length is not None)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=rows), *parts)
 
 
 def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:

@@ -5,20 +5,63 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.spaces import empty
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.offline import Recorded, recorded
+from duologue.loops.replay import empty_ring
 from duologue.loops.state import run_key
-from duologue.replay.dataset import Both, DataSet, fit, read
-from duologue.run.plan import EnvSource, Plan, check_arguments, describe, intervals, with_horizon
+from duologue.replay import ring as rings
+from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
+from duologue.replay.ring import Ring
+from duologue.run import checkpoint
+from duologue.run.plan import EnvSource, Plan, check_arguments, describe, intervals, read_plan, with_horizon
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
 
 
-def opened(source: DataSource, *, both: Both = "timeout") -> DataSet:
-    return source if isinstance(source, DataSet) else read(source, both=both)
+def read_data(source: DataSource, *, both: Both = "timeout") -> DataSet:
+    """The data behind a name: read once more, or out of the replay of a run folder."""
+    if isinstance(source, DataSet):
+        return source
+    return replay_of(Path(source)) if (Path(source) / "config.json").is_file() else read(source, both=both)
+
+
+def replay_of(path: Path) -> DataSet:
+    """What a run keeps in its newest checkpoint: its transitions, each environment's after those of the one before.
+    Raises `ConfigError` for a run that keeps none."""
+    plan = read_plan(path)
+    found, _ = checkpoint.latest(path / "checkpoints" / "latest")
+    if plan.offline or plan.algorithm.experience.replay is None:
+        raise ConfigError(f"{path} keeps no transitions: {plan.name} has no replay, or learned from data itself.")
+
+    def empty_one() -> Any:
+        learner = plan.algorithm.init(plan.spec, key=run_key(0))
+        carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty(plan.spec.observation, plan.num_envs)
+        return empty_ring(plan.algorithm, learner, carry, obs)
+
+    several = jax.vmap(lambda _: empty_one(), axis_size=plan.seeds)
+    like = jax.eval_shape(empty_one) if plan.seeds == 1 else jax.eval_shape(several, None)
+    if like.frames is not None:
+        raise ConfigError(f"{path} keeps images, each once: such a replay cannot be read as data. Use `collect`.")
+    kept: Ring = checkpoint.load(found, rings.any_rows(like), part=".replay")
+    axis, head = plan.seeds > 1, int(np.max(kept.written))
+    rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
+    columns = {
+        "observations": rows.obs, "actions": rows.action, "rewards": rows.reward, "terminals": rows.terminated,
+        "timeouts": rows.truncated, "next_observations": rows.next_obs,
+        **{f"extras/{name}": column for name, column in rows.extras.items()},
+    }  # fmt: skip
+    return from_columns(columns, spec=plan.spec, source=str(path), both="terminal")
+
+
+def in_order(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
+    """Rows `[*seeds, capacity, B, …]` of a ring as `[seeds · B · capacity, …]`, oldest first."""
+    rolled = np.roll(x, -(written % x.shape[axis]) if written > x.shape[axis] else 0, axis)
+    return np.moveaxis(rolled, axis + 1, axis).reshape(-1, *x.shape[axis + 2 :])
 
 
 def named(source: DataSource) -> str:
@@ -38,7 +81,7 @@ def make_offline_plan(
     )  # fmt: skip
     if evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {evaluate_every}: there is no environment to play in. Give one, env=...")
-    data = opened(source, both=both)
+    data = read_data(source, both=both)
     unit = algorithm.experience.gradient_steps
     every = intervals(steps, unit, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
     plan = Plan(
@@ -80,7 +123,7 @@ def data_of(plan: Plan, source: DataSource | None) -> DataSet:
     """The data that the run was begun with. Raises `CheckpointError` where they are others now."""
     if source is None and (plan.dataset is None or plan.dataset.startswith("<")):
         raise ConfigError("The data of this run were a Python object. Pass them again: dataset=...")
-    data = opened(source or plan.dataset or "", both=plan.both)
+    data = read_data(source or plan.dataset or "", both=plan.both)
     if data.digest != plan.digest:
         raise CheckpointError(
             f"{data.source} is not what this run was begun with: its rows have changed. Give the data of then, "

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -12,12 +13,13 @@ import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make_seeds
-from duologue.errors import ConfigError
+from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Range, mismatch
 from duologue.loops.replay import memory
 from duologue.loops.state import run_key
 from duologue.optim import Linear
 from duologue.replay.dataset import Both
+from duologue.run import config, files
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
@@ -247,3 +249,15 @@ def describe(source: EnvSource) -> str:
         return source
     named = source if hasattr(source, "__qualname__") else type(source)
     return f"<{named.__module__}.{named.__qualname__}>"
+
+
+def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:
+    """What a run folder says it is. Raises `CheckpointError` where it says nothing."""
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
+    extra = (Plan, algorithm) if isinstance(algorithm, type) else (Plan, *algorithm)
+    content = files.read_json(path / "config.json")
+    plan = config.from_dict(content, extra=extra) if isinstance(content, dict) else None
+    if not isinstance(plan, Plan):
+        raise CheckpointError(f"{path / 'config.json'} does not describe a run.")
+    return plan

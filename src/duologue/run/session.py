@@ -19,7 +19,8 @@ from duologue.loops import compiled, host, offline
 from duologue.loops.offline import Recorded, Updates
 from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
-from duologue.replay import ring
+from duologue.replay import ring as rings
+from duologue.replay.dataset import DataSet, ring
 from duologue.run import checkpoint, files
 from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluate, Evaluation, evaluator
@@ -43,6 +44,8 @@ class Session:
     callbacks: Sequence[Callback] = ()
     loggers: Sequence[Logger] = ()
     console: Console | None = None
+    recorded: DataSet | None = None
+    """Data that a part of each batch comes from, beside the environments."""
 
     @property
     def seeds(self) -> list[int]:
@@ -92,9 +95,11 @@ class Session:
         for note in self._memory():
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
+        beside = {} if self.recorded is None else {"recorded": ring(self.recorded), "share": plan.offline_fraction}
         chunks = self.loop.run(
-            plan.algorithm, self.envs, state, steps=plan.steps, interval=plan.log_every, interrupted=interruption
-        )
+            plan.algorithm, self.envs, state,
+            steps=plan.steps, interval=plan.log_every, interrupted=interruption, **beside,
+        )  # fmt: skip
         for now, state, totals in chunks:
             if now == step:  # interrupted before anything was done: there is no row to write
                 break
@@ -142,9 +147,9 @@ class Session:
         like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
         if like.replay is None:
             return checkpoint.load(path, like)
-        state = checkpoint.load(path, replace(like, replay=ring.any_rows(like.replay)))
+        state = checkpoint.load(path, replace(like, replay=rings.any_rows(like.replay)))
         try:
-            return replace(state, replay=ring.unpacked(state.replay, like.replay))
+            return replace(state, replay=rings.unpacked(state.replay, like.replay))
         except ValueError as error:
             raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error
 
@@ -164,7 +169,7 @@ class Session:
 
     def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
         where = self.path / "checkpoints" / directory
-        kept = state if state.replay is None else replace(state, replay=ring.packed(state.replay))
+        kept = state if state.replay is None else replace(state, replay=rings.packed(state.replay))
         path = checkpoint.save(where, step, kept, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2)
         if directory == "best":  # an earlier step may be the better one, after a resume

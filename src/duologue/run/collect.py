@@ -1,0 +1,161 @@
+"""Recording data: what a policy does in an environment, in the columns that data sets are read from."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, make
+from duologue.errors import ConfigError, MissingExtraError
+from duologue.loops.state import key_for, run_key
+from duologue.run import files
+from duologue.run.plan import Envs, EnvSource, check_arguments, describe
+from duologue.types import Box, Discrete, Obs, Space, Step
+
+Act = Callable[[Obs, int], np.ndarray]
+"""From observations `[1, …]` and a step to actions, ready for the environment."""
+
+
+class Hosted:
+    """One environment, stepped from Python; those written in JAX by a jitted call."""
+
+    def __init__(self, envs: Envs, seed: int):
+        self.envs, self.key, self.t = envs, key_for(run_key(seed), "collect"), 0
+        if isinstance(envs, AbstractJaxEnvs):
+            self.program = jax.jit(lambda state, action, key: envs.step(state, action, key=key))
+
+    def reset(self) -> Obs:
+        if isinstance(self.envs, AbstractHostEnvs):
+            return self.envs.reset()
+        self.state, obs = jax.device_get(self.envs.reset(self.key))
+        return obs
+
+    def step(self, action: np.ndarray) -> Step:
+        if isinstance(self.envs, AbstractHostEnvs):
+            return self.envs.step(action)
+        self.t += 1
+        self.state, seen = self.program(self.state, action, jax.random.fold_in(self.key, self.t))
+        return jax.device_get(seen)
+
+
+def collected(
+    made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
+    *, env: str, noise: float, seed: int, policy: str,
+) -> Path:  # fmt: skip
+    """Record what `act` does, or where it is `None` uniformly random actions, to `out`. Raises `ConfigError`, before
+    anything is made where it can."""
+    check_arguments(steps=steps, seed=seed)
+    path, envs = check_out(out), made()
+    try:
+        about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
+        act = uniform(envs.spec.action, seed) if act is None else act
+        write(path, record(envs, act, steps, noise=noise, seed=seed), about)
+    finally:
+        if isinstance(envs, AbstractHostEnvs):
+            envs.close()
+    return path
+
+
+def collect_random(env: EnvSource, steps: int, out: str | Path, *, seed: int = 0) -> Path:
+    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`). Raises `ConfigError`."""
+    made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
+    return collected(made, None, steps, out, env=describe(env), noise=0.0, seed=seed, policy="uniform")
+
+
+def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict[str, np.ndarray]:
+    """`steps` transitions of one environment under D4RL's names, flat, actions in the environment's own units."""
+    generator, hosted, rows = np.random.default_rng(seed), Hosted(envs, seed), []
+    space, obs = envs.spec.action, hosted.reset()
+    for t in range(steps):
+        action = disturbed(space, act(obs, t), noise, generator)
+        seen = hosted.step(action)
+        rows.append((obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs))
+        obs = seen.obs
+    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    columns = {
+        name: jax.tree.map(lambda *x: np.concatenate(x), *column)
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    if isinstance(space, Discrete):
+        columns["actions"] = columns["actions"] + space.start
+    return {
+        name + "".join(f"/{key.key}" for key in where): leaf
+        for name, column in columns.items()
+        for where, leaf in jax.tree_util.tree_flatten_with_path(column)[0]
+    }
+
+
+def disturbed(space: Space, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+    """Box: with normal noise of σ = `noise` half-ranges, clipped. Discrete: with probability `noise` a uniform one."""
+    match space:
+        case _ if noise == 0:
+            return action
+        case Discrete(n):
+            return np.where(generator.random(action.shape) < noise, generator.integers(n, size=action.shape), action)
+        case Box(low=low, high=high) if low is not None and high is not None:
+            lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
+            moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
+            return np.clip(moved, lowest, highest).astype(np.float32)
+    raise ConfigError(f"noise = {noise:g}: actions of {space} have no scale to disturb them by. Leave it out.")
+
+
+def uniform(space: Space, seed: int) -> Act:
+    """The random policy."""
+    generator = np.random.default_rng([seed, 1])
+    match space:
+        case Discrete(n):
+            return lambda obs, t: generator.integers(n, size=1).astype(np.int32)
+        case Box(low=low, high=high) if low is not None and high is not None:
+            return lambda obs, t: generator.uniform(low, high)[None].astype(np.float32)
+    raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
+
+
+def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """A `.npz`, or with the extra `minari` a `.hdf5`, as `read_data` reads it; written beside, synced, renamed."""
+    files.make_folder(path.parent)
+    if path.suffix == ".npz":
+        with files.replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, metadata=np.asarray(json.dumps(about, allow_nan=False)), **columns)  # pyright: ignore[reportArgumentType]
+    else:
+        h5py = _h5py(path)
+        with files.replacing(path) as beside, h5py.File(beside, "w") as file:
+            for name, column in columns.items():
+                file.create_dataset(name, data=column)
+            file.attrs.update(
+                {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+            )
+
+
+def check_out(out: str | Path) -> Path:
+    """Where data go. Raises `ConfigError` for a name that would not be read again, or that is taken."""
+    path = Path(out)
+    if path.suffix not in (".npz", ".hdf5", ".h5"):
+        raise ConfigError(f"out = {str(out)!r}: must end in .npz or .hdf5.")
+    if path.exists():
+        raise ConfigError(f"out = {str(out)!r} is there already. Give another name, or delete it.")
+    if path.suffix != ".npz":
+        _h5py(path)
+    return path
+
+
+def described(env: str, space: Space, **more: Any) -> dict[str, Any]:
+    """What a file says of itself."""
+    match space:
+        case Discrete(n, start):
+            action: dict[str, Any] = {"n": n, "start": start}
+        case Box(low=low, high=high):
+            action = {"low": low, "high": high}
+        case _:
+            raise ConfigError(f"actions of {space} cannot be recorded: must be a Box or Discrete.")
+    return {"env": env, "action_space": action, **more}
+
+
+def _h5py(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("minari", f"writing {path}") from error
+    return h5py

@@ -1,0 +1,208 @@
+"""Beginning a run, and going on with one."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.errors import ConfigError
+from duologue.loops.state import LoopState
+from duologue.replay.dataset import DataSet, fit
+from duologue.run import checkpoint, config, files, rows
+from duologue.run.log import Logger
+from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
+from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan, read_plan
+from duologue.run.run import Run, Runs, agents_of
+from duologue.run.session import Callback, Session
+
+
+def train(
+    algorithm: AnyAlgorithm,
+    env: EnvSource | None = None,
+    *,
+    steps: int,
+    dataset: DataSource | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    num_envs: int | None = None,
+    asynchronous: bool = False,
+    run_dir: str | Path | None = None,
+    evaluate_every: int | None = None,
+    evaluate_episodes: int = 10,
+    save_every: int | None = None,
+    log_every: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_episode_steps: int | None = None,
+    both: Both = "timeout",
+    window: int | None = None,
+    console: Console | None = None,
+) -> "Run | Runs":
+    """Train an agent, or `seeds` of them in one program, and return it. Steps are environment steps of one seed.
+
+    Arguments:
+        algorithm: what learns; its fields are its hyperparameters.
+        env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
+            adapter. With a `dataset` it may be left out, and only evaluates.
+        steps: environment steps of each seed, over all its environments; rounded up to whole rollouts. With a
+            `dataset`, gradient steps.
+        dataset: recorded data to learn from in place of an environment: an `.npz` or `.hdf5` file with D4RL's names, a
+            Minari folder or id, or what `duologue.read_data` returned. All seeds share them.
+        seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
+            seed up to rounding.
+        seeds: agents trained side by side, each in environments of its own.
+        num_envs: environments of each agent; by default the algorithm's own number.
+        asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
+        run_dir: the new folder of this run; by default `runs/ALGORITHM/ENV/N`.
+        evaluate_every: steps between evaluations on separate environments; by default none.
+        evaluate_episodes: episodes of each of these.
+        save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
+        log_every: steps between rows of metrics; by default 200 in a run.
+        callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
+        loggers: further places for metrics, like `duologue.run.log.WandB`.
+        max_episode_steps: a time limit other than the environment's own.
+        both: what a row of the data is whose two flags are set: `"timeout"` where every timeout is marked terminal
+            too, or `"terminal"` always.
+        window: rows of the data on the device at a time, for data larger than its memory; by default all.
+        console: where progress is shown; by default the terminal.
+
+    Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails;
+    `KeyboardInterrupt` after Ctrl-C, with everything saved.
+    """
+    shared = {
+        "steps": steps, "seed": seed, "seeds": seeds, "evaluate_every": evaluate_every,
+        "evaluate_episodes": evaluate_episodes, "save_every": save_every, "log_every": log_every,
+        "max_episode_steps": max_episode_steps,
+    }  # fmt: skip
+    if dataset is not None:
+        plan, envs = make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
+    elif env is not None:
+        plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, **shared)
+    else:
+        raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
+    source = None if isinstance(env, str) else env
+    session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
+    return begun(session, lambda: session.loop.start(plan.algorithm, envs, session.seeds))
+
+
+def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
+    """The folder of a new run. Raises `ConfigError` where there is one already."""
+    path = new_folder(plan) if run_dir is None else Path(run_dir)
+    if (path / "checkpoints").exists():
+        raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
+    files.make_folder(path)
+    return path
+
+
+def begun(session: Session, start: Callable[[], LoopState]) -> "Run | Runs":
+    """Write down what the run is, and drive it from its first state."""
+    with files.RunLock(session.path):
+        (session.path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that failed before its first save
+        files.write_json(session.path / "config.json", config.to_dict(session.plan))
+        files.write_json(session.path / "versions.json", checkpoint.fingerprint())
+        return _finished(session, session.drive(start()))
+
+
+def resume(
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    env: EnvSource | None = None,
+    dataset: DataSource | None = None,
+    algorithm: type | Sequence[type] = (),
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    console: Console | None = None,
+) -> "Run | Runs":
+    """Go on with a run from its newest good checkpoint to `steps`, by default to the planned end.
+
+    In environments written in JAX the run goes on bit for bit; Gymnasium environments are brought back by replaying the
+    actions of their running episodes, and one that does not come back the same is named on the screen. A run on
+    recorded data reads them again; `dataset` says where they lie now, if elsewhere.
+    """
+    path = Path(path)
+    plan = read_plan(path, algorithm)
+    if steps is not None:
+        check_arguments(steps=steps)
+        plan = replace(plan, steps=steps)
+    with files.RunLock(path):
+        data = None if plan.dataset is None else recorded(plan.algorithm, data_of(plan, dataset), window=plan.window)
+        envs = data if plan.offline and data else plan.envs(env, purpose="train")
+        beside = None if plan.offline or data is None else data.data
+        session = Session(path, plan, envs, env, callbacks, loggers, console, beside)
+        found, notes = checkpoint.latest(path / "checkpoints" / "latest")
+        step = checkpoint.read_manifest(found).step
+        if step >= plan.steps:
+            raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
+        state, note = session.loop.restore(plan.algorithm, envs, session.load(found))
+        notes += [note] if note else []
+        notes += ended_schedules(plan)
+        notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
+        rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
+        files.write_json(path / "config.json", config.to_dict(plan))
+        return _finished(session, session.drive(state, notes=notes))
+
+
+def finetune(
+    run: Run, env: EnvSource, data: DataSet, offline_fraction: float,
+    *, steps: int, seed: int | None = None, num_envs: int | None = None, asynchronous: bool = False,
+    run_dir: str | Path | None = None, evaluate_every: int | None = None, evaluate_episodes: int = 10,
+    save_every: int | None = None, log_every: int | None = None, callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (), max_episode_steps: int | None = None, console: Console | None = None,
+) -> Run:  # fmt: skip
+    """What `Run.finetune` does."""
+    if not 0 <= offline_fraction < 1:
+        raise ConfigError(f"offline_fraction = {offline_fraction!r}: must be in [0, 1).")
+    plan, envs = make_plan(
+        run.plan.algorithm, env, steps=steps, seed=run.seed if seed is None else seed, seeds=1, num_envs=num_envs,
+        asynchronous=asynchronous, evaluate_every=evaluate_every, evaluate_episodes=evaluate_episodes,
+        save_every=save_every, log_every=log_every, max_episode_steps=max_episode_steps,
+    )  # fmt: skip
+    plan = replace(
+        plan, dataset=run.plan.dataset, digest=data.digest, both=run.plan.both, offline_fraction=offline_fraction
+    )
+    data = recorded(plan.algorithm, fit(data, plan.spec)).data
+    source = None if isinstance(env, str) else env
+    session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console, data)
+
+    def start() -> LoopState:
+        state = session.loop.start(plan.algorithm, envs, session.seeds)
+        return replace(state, algorithm=jax.tree.map(jnp.copy, run.state))  # a copy: the loop donates it
+
+    again = begun(session, start)
+    assert isinstance(again, Run)
+    return again
+
+
+def ended_schedules(plan: Plan) -> list[str]:
+    """What is said of a run that goes on after a schedule of its learning has come to an end."""
+    updates = horizon(plan.algorithm)
+    if updates is None:
+        return []
+    experience = plan.algorithm.experience
+    rollouts = updates / (experience.updates * experience.gradient_steps)
+    end = updates if plan.offline else int(rollouts * plan.num_envs * experience.rollout_length)
+    note = (
+        f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
+        "nothing more is learned. It was made for the length planned first; to change it, train anew."
+    )
+    return [note] if end < plan.steps else []
+
+
+def new_folder(plan: Plan) -> Path:
+    """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
+    where = plan.env or Path(plan.dataset or "").name
+    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in where).strip("-")
+    parent = Path("runs") / plan.name.lower() / env
+    return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
+
+
+def _finished(session: Session, state: LoopState) -> Run | Runs:
+    step = int(np.ravel(state.step)[0]) * session.plan.unit
+    return agents_of(session.path, session.plan, step, state.algorithm, session.source)
