@@ -60,5 +60,8 @@ $(BIN)/python:
 .peers/done:
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/peers.txt \
-		torch stable-baselines3 sb3-contrib sbx-rl swig "gymnasium[box2d,mujoco]"
+		torch stable-baselines3 sb3-contrib sbx-rl swig "gymnasium[box2d,mujoco]" \
+		gym structlog click colorama dataclasses-json scikit-learn h5py
+	# Without what it asks for: it wants an old gymnasium, and learns from data without any.
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps d3rlpy==2.8.1
 	@touch $@

@@ -11,8 +11,8 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from xml.sax.saxutils import escape
 
+import diagrams
 from rich.console import Console
 
 import duologue as dl
@@ -28,7 +28,8 @@ WIDTH, SHARE = 100, 0.8
 
 def main(runs: list[Path]) -> None:
     FIGURES.mkdir(exist_ok=True)
-    (FIGURES / "a2c-network.svg").write_text(network())
+    (FIGURES / "a2c-network.svg").write_text(diagrams.a2c())
+    (FIGURES / "acer-network.svg").write_text(diagrams.acer())
     for name, arguments in {"help": [], "help-train-a2c": ["train", "a2c"]}.items():
         (FIGURES / f"{name}.txt").write_text(help_text(arguments))
     with tempfile.TemporaryDirectory() as folder:
@@ -73,89 +74,6 @@ def help_text(arguments: list[str]) -> str:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-# The network of A2C: boxes and arrows, by hand.
-
-INK, QUIET, PAPER, ACTOR, CRITIC = "#222222", "#666666", "#ffffff", "#0072B2", "#D55E00"
-ENCODERS = "a vector as it is, an integer one-hot, an image by convolutions, a Dict part by part, side by side"
-STYLE = f"""
-  text {{ font-family: "Helvetica Neue", Arial, sans-serif; font-size: 14px; fill: {INK}; text-anchor: middle; }}
-  .small {{ font-size: 12px; fill: {QUIET}; }}
-  .left {{ text-anchor: start; }}
-  .title {{ font-size: 15px; font-weight: bold; text-anchor: start; }}
-  rect {{ fill: {PAPER}; stroke-width: 1.6; }}
-  path {{ fill: none; stroke: {INK}; stroke-width: 1.4; marker-end: url(#arrow); }}
-  .shared {{ stroke-dasharray: 6 4; }}
-"""
-
-
-def network() -> str:
-    """Separate trunks above; below, dashed, the variant with a trunk in common."""
-    y, z, s = 78, 158, 312  # the rows of the actor, of the critic, and of the shared trunk
-    parts = [
-        text(24, 34, "Networks(): two networks without a common parameter", "title"),
-        box(24, (y + z) // 2, 84, "obs", "[B, …]", INK),
-        arrow((108, 118), (130, 118), (130, y), (150, y)),
-        arrow((108, 118), (130, 118), (130, z), (150, z)),
-        *row(y, ACTOR, "actor trunk", "actor output", "π(a | s)", "distribution"),
-        *row(z, CRITIC, "critic trunk", "critic output", "V(s)", "[B]"),
-        text(24, 228, f"The encoder follows from the space: {ENCODERS}.", "small left"),
-        '<line x1="24" y1="250" x2="856" y2="250" stroke="#dddddd"/>',
-        text(24, 278, "Networks(shared_trunk=True): one encoder and trunk, two linear outputs", "title"),
-        box(24, s + 40, 84, "obs", "[B, …]", INK),
-        arrow((108, s + 40), (150, s + 40)),
-        box(150, s + 40, 130, "encoder", "of the space", INK, "shared"),
-        arrow((280, s + 40), (320, s + 40)),
-        box(320, s + 40, 150, "shared trunk", "64 tanh, 64 tanh", INK, "shared"),
-        arrow((470, s + 40), (490, s + 40), (490, s + 6), (512, s + 6)),
-        arrow((470, s + 40), (490, s + 40), (490, s + 74), (512, s + 74)),
-        box(512, s + 6, 150, "actor output", "linear", ACTOR),
-        box(512, s + 74, 150, "critic output", "linear", CRITIC),
-        arrow((662, s + 6), (702, s + 6)),
-        arrow((662, s + 74), (702, s + 74)),
-        box(702, s + 6, 154, "π(a | s)", "distribution", ACTOR),
-        box(702, s + 74, 154, "V(s)", "[B]", CRITIC),
-    ]
-    head = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    arrowhead = f'{head}<polygon points="0,0 8,4 0,8" fill="{INK}"/></marker>'
-    lines = "\n".join(parts)
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 436" width="880" height="436" role="img">\n'
-        "<title>The networks of A2C: from the observation to the policy and to the state value</title>\n"
-        f"<style>{STYLE}</style>\n<defs>{arrowhead}</defs>\n"
-        f'<rect x="0" y="0" width="880" height="436" fill="{PAPER}"/>\n{lines}\n</svg>\n'
-    )
-
-
-def row(y: int, colour: str, trunk: str, output: str, result: str, kind: str) -> list[str]:
-    """One of the two separate networks, from its encoder to what it gives."""
-    return [
-        box(150, y, 130, "encoder", "of the space", colour),
-        arrow((280, y), (320, y)),
-        box(320, y, 150, trunk, "64 tanh, 64 tanh", colour),
-        arrow((470, y), (512, y)),
-        box(512, y, 150, output, "linear", colour),
-        arrow((662, y), (702, y)),
-        box(702, y, 154, result, kind, colour),
-    ]
-
-
-def box(x: int, y: int, width: int, label: str, below: str, colour: str, style: str = "") -> str:
-    """A box with two lines of text; `y` is its middle."""
-    middle = x + width // 2
-    return (
-        f'<rect class="{style}" x="{x}" y="{y - 26}" width="{width}" height="52" rx="6" stroke="{colour}"/>\n'
-        f"{text(middle, y - 3, label)}\n{text(middle, y + 15, below, 'small')}"
-    )
-
-
-def text(x: int, y: int, words: str, style: str = "") -> str:
-    return f'<text class="{style}" x="{x}" y="{y}">{escape(words)}</text>'
-
-
-def arrow(*points: tuple[int, int]) -> str:
-    return f'<path d="M {" L ".join(f"{x} {y}" for x, y in points)}"/>'
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ AnyCell = TypeVar("AnyCell", "Cell", "PeerCell")
 
 @dataclass(frozen=True)
 class Peer:
-    """SBX, asked to learn the same task."""
+    """Another library, asked to learn the same task."""
 
     algorithm: str
     """Its class."""
@@ -43,6 +43,8 @@ class Peer:
     """What it is given beside the environment and the seed."""
     noise: float | None = None
     """Standard deviation of the noise on its actions."""
+    library: str = "SBX"
+    """SBX in environments, d3rlpy on recorded data."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,15 @@ class Task:
     published: str = ""
     """The figure beside ours, with its source."""
     peer: Peer | None = None
+    data: str | None = None
+    """The recorded data of `recordings.py` that are learned from; `env` then only plays the test episodes."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, but for the seed and the program."""
-        return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm)}
+        data = {} if self.data is None else {"data": self.data}
+        return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm), **data}
 
     @property
     def digest(self) -> str:
@@ -106,22 +112,27 @@ def unfinished(cells: Iterable[AnyCell], rows: Iterable[Row]) -> list[AnyCell]:
     return [cell for cell in cells if cell.key not in done]
 
 
-def run_cells(cells: Sequence[Cell], *, out: Path, runs: Path, command: str) -> None:
-    """Run what is not finished, one cell after the other; each appends its line to `out`.
+def run_cells(
+    cells: Sequence[Cell], *, out: Path, runs: Path, command: str, data: Callable[[str], Path] = Path
+) -> None:
+    """Run what is not finished, one cell after the other; each appends its line to `out`. `data` says where recorded
+    data of a name lie.
 
     Ctrl-C saves the running cell in its folder below `runs` and raises `KeyboardInterrupt`; the next call goes on
     there. `command` is what a person types to run this list; the line of a cell narrows it to that cell.
     """
     for cell in unfinished(cells, read(out)):
-        row = run_cell(cell, cell.folder(runs), command=f"{command} --only {cell.task.name} --seeds {cell.seed}")
+        dataset = {} if cell.task.data is None else {"dataset": data(cell.task.data)}
+        again = f"{command} --only {cell.task.name} --seeds {cell.seed}"
+        row = run_cell(cell, cell.folder(runs), command=again, **dataset)
         append(out, row)
 
 
-def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
+def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = None) -> Row:
     """Train, or go on with training, play the test episodes, and say everything about it in one row."""
     task, began, commit = cell.task, time.perf_counter(), checked_out()
     print(f"{task.name}, seed {cell.seed}")
-    run, resumed = train(cell, folder)
+    run, resumed = train(cell, folder, dataset)
     scores = run.evaluate(episodes=EPISODES).returns
     return {
         "name": task.name,
@@ -130,6 +141,7 @@ def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
         "mean": float(scores.mean()),
         "scores": scores.tolist(),
         **task.configuration,
+        **({} if dataset is None else {"data_digest": run.plan.digest}),
         "seconds": round(time.perf_counter() - began, 1),
         "resumed_at": resumed,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -139,7 +151,7 @@ def run_cell(cell: Cell, folder: Path, *, command: str) -> Row:
     }
 
 
-def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
+def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run, int]:
     """The trained agent, and the step that a run already in `folder` had reached."""
     try:
         found = dl.load(folder)
@@ -149,13 +161,14 @@ def train(cell: Cell, folder: Path) -> tuple[dl.Run, int]:
             with files.RunLock(folder):
                 shutil.rmtree(folder)
         task = cell.task
-        return dl.train(task.algorithm, task.env, steps=task.steps, seed=cell.seed, run_dir=folder), 0
+        options = {"steps": task.steps, "seed": cell.seed, "run_dir": folder}
+        return dl.train(task.algorithm, task.env, dataset=dataset, **options), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step
 
 
 @dataclass(frozen=True)
 class PeerCell:
-    """A task learned by SBX."""
+    """A task learned by another library."""
 
     task: Task
     seed: int
@@ -166,21 +179,24 @@ class PeerCell:
         task, peer = self.task, self.task.peer
         assert peer is not None
         of_peer = {"algorithm": peer.algorithm, "settings": peer.settings, "noise": peer.noise}
-        return {"env": task.env, "steps": task.steps, "episodes": EPISODES, **of_peer}
+        library = {} if peer.library == "SBX" else {"library": peer.library, "data": task.data}
+        return {"env": task.env, "steps": task.steps, "episodes": EPISODES, **of_peer, **library}
 
     @property
     def key(self) -> tuple[str, str, int]:
         return self.task.name, digest(self.orders), self.seed
 
 
-def run_peer_cells(cells: Sequence[PeerCell], *, out: Path, command: str) -> None:
-    """Have SBX learn what is not finished, one cell after the other; none of them resumes."""
+def run_peer_cells(cells: Sequence[PeerCell], *, out: Path, command: str, data: Callable[[str], Path] = Path) -> None:
+    """Have the others learn what is not finished, one cell after the other; none of them resumes."""
     if not PEER_PYTHON.exists():
         raise dl.ConfigError(f"{PEER_PYTHON} does not exist: `make peers` installs the other libraries.")
     for cell in unfinished(cells, read(out)):
-        print(f"SBX: {cell.task.name}, seed {cell.seed}")
-        began = time.perf_counter()
-        child = [PEER_PYTHON, ROOT / "reproductions" / "peers.py", json.dumps({**cell.orders, "seed": cell.seed})]
+        print(f"{cell.orders.get('library', 'SBX')}: {cell.task.name}, seed {cell.seed}")
+        began, orders = time.perf_counter(), {**cell.orders, "seed": cell.seed}
+        if cell.task.data is not None:
+            orders["data"] = str(data(cell.task.data))
+        child = [PEER_PYTHON, ROOT / "reproductions" / "peers.py", json.dumps(orders)]
         said = subprocess.run(child, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         name, of_orders, seed = cell.key
         scores = json.loads(said)["scores"]

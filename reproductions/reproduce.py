@@ -8,7 +8,9 @@ from pathlib import Path
 import a2c
 import acer
 import off_policy
+import offline
 import on_policy
+import recordings
 from cells import ROOT, Cell, PeerCell, read, run_cells, run_peer_cells, unfinished
 from table import results
 
@@ -18,7 +20,10 @@ from duologue.cli import prepare_jax
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, TABLE = HERE / "results", ROOT / "runs" / "reproductions", HERE / "RESULTS.md"
 COMMAND = "python reproductions/reproduce.py"
-LISTS = {"a2c": a2c.TASKS, "acer": acer.TASKS, "on_policy": on_policy.TASKS, "off_policy": off_policy.TASKS}
+LISTS = {
+    "a2c": a2c.TASKS, "acer": acer.TASKS, "on_policy": on_policy.TASKS, "off_policy": off_policy.TASKS,
+    "offline": offline.TASKS,
+}  # fmt: skip
 """Tasks by the file of results/ that their cells are in."""
 PEERS = RESULTS / "peers.jsonl"
 
@@ -29,30 +34,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="TASK", default=names, help=f"their beginnings; of {', '.join(names)}"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, help="by default 0 1 2 3 4, and 0 1 2 for the peer")
-    parser.add_argument("--peer", action="store_true", help="have SBX learn them, where it is asked to")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="by default 0 1 2 3 4 (0 1 2 on data), and 0 1 2 for the peer (0 on data)"
+    )
+    parser.add_argument("--peer", action="store_true", help="have SBX or d3rlpy learn them, where they are asked to")
+    parser.add_argument("--data", type=Path, help="a folder with recorded data; by default our own agents record them")
     parser.add_argument("--list", action="store_true", help="say which cells are finished, and stop")
     parser.add_argument("--table", action="store_true", help="write RESULTS.md from what is finished, and stop")
     options = parser.parse_args(arguments)
     unknown = [start for start in options.only if not any(name.startswith(start) for name in names)]
     if unknown:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(names)}")
-    seeds = options.seeds or ([0, 1, 2] if options.peer else [0, 1, 2, 3, 4])
+
+    def data(name: str) -> Path:
+        return recordings.made(name, ROOT / "runs" / "data", given=options.data, runs=RUNS)
+
     try:
         for name, tasks in LISTS.items():
             asked = [task for task in tasks if task.name.startswith(tuple(options.only))]
-            ours = [Cell(task, seed) for seed in seeds for task in asked]
-            theirs = [PeerCell(task, seed) for seed in seeds for task in asked if task.peer is not None]
+            ours = [
+                Cell(task, seed)
+                for seed in options.seeds or range(5)
+                for task in asked
+                if options.seeds or seed in task.seeds
+            ]
+            theirs = [
+                PeerCell(task, seed)
+                for seed in options.seeds or range(3)
+                for task in asked
+                if task.peer is not None and seed in ((0,) if task.data else (0, 1, 2))
+            ]
             cells, out = (theirs, PEERS) if options.peer else (ours, RESULTS / f"{name}.jsonl")
             if options.list:
                 left = unfinished(cells, read(out))
                 for cell in cells:
                     print(f"{'to do   ' if cell in left else 'finished'}  {cell.task.name}, seed {cell.seed}")
             elif not options.table and options.peer:
-                run_peer_cells(theirs, out=PEERS, command=COMMAND)
+                run_peer_cells(theirs, out=PEERS, command=COMMAND, data=data)
             elif not options.table and ours:
                 prepare_jax(ours[0].task.algorithm)
-                run_cells(ours, out=out, runs=RUNS, command=COMMAND)
+                run_cells(ours, out=out, runs=RUNS, command=COMMAND, data=data)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)
         return 1

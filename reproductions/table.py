@@ -17,12 +17,12 @@ a default is listed, with its source.
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
-BESIDE = ("task", "SBX, IQM [95 % interval]", "ours − SBX", "", "the seeds could have shown")
+BESIDE = ("task", "theirs, IQM [95 % interval]", "ours − theirs", "", "the seeds could have shown")
 ABOUT_PEERS = """\
-SBX learned the same tasks for as many steps with the settings that we have, on the same machine, and played as many
-greedy episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on both sides. Ours is "not
-below" where that interval does not lie wholly below 0. Half its width is about the smallest difference that so few
-seeds could have shown.
+SBX, and on recorded data d3rlpy, learned the same tasks for as many steps with the settings that we have, on the same
+machine, and played as many greedy episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on
+both sides. Ours is "not below" where that interval does not lie wholly below 0. Half its width is about the smallest
+difference that so few seeds could have shown.
 """
 
 
@@ -33,7 +33,7 @@ def results(done: dict[str, tuple[Sequence[Task], Sequence[Row]]], peers: Sequen
     parts = ["# Learning results", HEAD, f"`{command}`\n", markdown(lines)]
     if beside := [row for task, scores in found if (row := against_peer(task, scores, peers))]:
         lines = [BESIDE, ("---",) * len(BESIDE), *beside]
-        parts += ["## Beside SBX", ABOUT_PEERS, f"`{command} --peer`\n", markdown(lines)]
+        parts += ["## Beside others", ABOUT_PEERS, f"`{command} --peer`\n", markdown(lines)]
     return "\n".join(parts + [section(task, scores, command) for task, scores in found])
 
 

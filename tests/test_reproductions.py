@@ -108,7 +108,7 @@ def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_pat
     (folder / "config.json").write_text("{}")
     monkeypatch.setattr(dl, "load", load)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 0)
-    assert calls == [{"steps": 80, "seed": 3, "run_dir": folder}]
+    assert calls == [{"dataset": None, "steps": 80, "seed": 3, "run_dir": folder}]
     assert not folder.exists()  # `train` refuses a folder that holds a configuration
     monkeypatch.setattr(dl, "load", lambda path: half)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 40)

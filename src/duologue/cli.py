@@ -129,7 +129,8 @@ def finish(agent: Run | Runs, episodes: int) -> int:
         console.print(f"[bold green]score[/]   {agent.evaluate(episodes=episodes)}")
     console.print(f"[bold]run[/]     {path}", markup=True)
     try:
-        console.print(f"[bold]curve[/]   {learning_curve([path], path / 'curve.png')}")
+        if agent.plan.env:
+            console.print(f"[bold]curve[/]   {learning_curve([path], path / 'curve.png')}")
     except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
         console.print(f"curve   {error}", markup=False)
     more = f"resume {shlex.quote(str(path))} --steps {2 * agent.step}"

@@ -74,7 +74,7 @@ class Train:
     run_dir: str | None = None
     """The new folder of this run; None for runs/ALGORITHM/ENV/N."""
     evaluate_every: int | None = None
-    """Steps between evaluations on separate environments while training."""
+    """Steps between evaluations on separate environments while training; None for none, for ten with --dataset."""
     evaluate_episodes: int = 10
     """Episodes of each of these."""
     final_episodes: int = 100

@@ -138,9 +138,7 @@ def test_the_test_policy_is_the_best_perturbed_candidate_by_the_first_critic(key
     drawn = shifted(float64(state.perturbation), rows.obs, proposed(
         float64(state.vae), rows.obs, noise(key, (1, N, LATENT)),
     ))[0]  # fmt: skip
-    np.testing.assert_allclose(
-        PERTURBING.act(state, None, obs, key=key, explore=True)[0], drawn, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(PERTURBING.act(state, None, obs, key=key, explore=True)[0], drawn, rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_perturbation_one_candidate_is_a_clone_of_the_data(key):

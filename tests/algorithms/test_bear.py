@@ -42,7 +42,7 @@ VARIANTS = {
         multiplier=Dual(initial=0.7, learning_rate=0.1), threshold=0.1,
     ),
     "max": dl.BEAR(
-        **SETTINGS, q_samples=2, ensemble="max", variance_weight=0.6, target_actor=False, warm_start=0,
+        **SETTINGS, q_samples=2, ensemble="max", ensemble_size=4, variance_weight=0.6, target_actor=False, warm_start=0,
         distance=dl.MMD(kernel="laplacian", sigma=0.8), multiplier=Fixed(2.0),
     ),
     "mean": dl.BEAR(

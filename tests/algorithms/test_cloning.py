@@ -1,5 +1,7 @@
 """What clones: BC, TD3BC and KLControl. Gradients through `update` against float64, and what must not change them."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -147,7 +149,7 @@ def test_td3bc_does_not_feel_the_scale_of_q_and_is_cloning_without_it(key):
     state = started(dl.TD3BC(**DELAYED), ("actor", "critics"), key)
     batch, half = transitions(), jnp.asarray(HALF, jnp.float32)
 
-    @jax.jit
+    @partial(jax.jit, static_argnums=1)
     def gradient(scale, alpha):
         critics = lambda obs, action: scale * state.critics(obs, action)  # noqa: E731
         return jax.grad(
@@ -183,9 +185,8 @@ def test_td3bc_counts_in_half_ranges(key):
     for spec, action in ((of_unit, unit), (of_ten, 5 + 5 * unit)):
         state = started(dl.TD3BC(**DELAYED), ("actor", "critics"), key, spec)
         low, high = state.bounds
-        losses.append(
-            td3_bc.actor_loss(state.actor, state.critics, batch.obs, action, alpha=2.5, half_range=0.5 * (high - low))
-        )
+        loss = jax.jit(partial(td3_bc.actor_loss, alpha=2.5, half_range=0.5 * (high - low)))
+        losses.append(loss(state.actor, state.critics, batch.obs, action))
     (one, of_one), (other, of_other) = losses
     np.testing.assert_allclose([one, of_one["cloning_loss"]], [other, of_other["cloning_loss"]], rtol=1e-4)
 

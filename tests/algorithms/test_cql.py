@@ -161,7 +161,7 @@ def test_the_gap_is_the_integral_by_quadrature(key):
     proposed, log_prob = jax.jit(lambda *args: cql.proposals(a_policy, *args, count, key))(obs, -obs)
     for part in (slice(None), *(slice(i * count, (i + 1) * count) for i in range(3))):
         gap = cql.conservative_gap(known_q, obs, at, proposed[part], log_prob[part])
-        np.testing.assert_allclose(gap, expected, atol=0.05)
+        np.testing.assert_allclose(gap, expected, atol=0.1)
 
 
 # Through `update`.
@@ -201,7 +201,7 @@ def test_gradients_are_those_of_the_papers_losses(updated, key):
 
 
 def test_proposals_are_of_the_first_row_and_have_a_key_of_their_own(updated, key):
-    """Neither of the two that SAC draws with: of JAX's keys, `split(key)[1]` is `fold_in(key, 1)`."""
+    """Neither of the two that SAC draws with: of JAX's keys, `split(key)[i]` is `fold_in(key, i)`."""
     state, batch, _, (own, proposed, log_prob) = updated
     expected = jax.jit(cql.proposals, static_argnums=3)(state.sac.actor, batch.obs[0], batch.next_obs[0], COUNT, own)
     assert_same((proposed, log_prob), expected, rtol=1e-4, atol=1e-5)

@@ -157,27 +157,28 @@ def test_a_window_serves_its_calls_and_then_the_next_one_comes(monkeypatch):
 
 
 def test_what_takes_note_has_seen_each_row_once():
-    """Normalized: moments of the observations after the first update, against NumPy's."""
-    algorithm = dl.Normalized(dl.TD3BC(**SMALL), reward=False)
-    given = data()
-    source = offline.recorded(algorithm, given)
-    for steps in (2, 8):
-        state, _, _ = finished(algorithm, source, [0], steps)
-        moments, _ = state.current
+    """Normalized: moments of the observations from the first update on, against NumPy's."""
+    algorithm, given = dl.Normalized(dl.TD3BC(**SMALL), reward=False), data()
+    source, steps = offline.recorded(algorithm, given), []
+    for step, state, _ in offline.run(algorithm, source, offline.start(algorithm, source, [0]), steps=8, interval=2):
+        moments, _ = state.algorithm.current
         assert moments.count == N
         np.testing.assert_allclose(moments.mean, given.rows.obs.mean(0, dtype=np.float64), rtol=1e-5)
         np.testing.assert_allclose(moments.variance, given.rows.obs.var(0, dtype=np.float64), rtol=1e-4)
-        assert state.pending[0].count == 0
+        assert state.algorithm.pending[0].count == 0
+        steps.append(step)
+    assert steps == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("algorithm", [dl.SAC(**SMALL, n_step=3), TD3], ids=["sac", "td3"])
-def test_what_replays_learns_from_data_as_it_is(algorithm):
+def test_sac_learns_from_data_as_it_is():
     """No warming up, whatever `learning_starts` is; sequences never run past the end of the rows."""
+    algorithm = dl.SAC(**SMALL, n_step=3)
     source = offline.recorded(algorithm, data())
-    state, _, counts = finished(algorithm, source, [0], 6)
-    begun = offline.start(algorithm, source, [0]).algorithm
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.actor, begun.actor)), strict=True))
+    begun = offline.start(algorithm, source, [0])
+    before = jax.tree.map(np.array, begun.algorithm.actor)
+    state, _, counts = finished(algorithm, source, None, 6, state=begun)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state)) and counts[-1][1].updates == 6
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.actor, before)), strict=True))
     assert all(np.isfinite(value) for value in counts[-1][1].summary().values())
 
 

@@ -17,7 +17,7 @@ from duologue.replay import ring as rings
 from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
 from duologue.replay.ring import Ring
 from duologue.run import checkpoint
-from duologue.run.plan import EnvSource, Plan, check_arguments, describe, intervals, read_plan, with_horizon
+from duologue.run.plan import CHECKPOINTS, EnvSource, Plan, check_arguments, describe, intervals, read_plan, with_horizon
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
@@ -83,6 +83,8 @@ def make_offline_plan(
         raise ConfigError(f"evaluate_every = {evaluate_every}: there is no environment to play in. Give one, env=...")
     data = read_data(source, both=both)
     unit = algorithm.experience.gradient_steps
+    if evaluate_every is None and env is not None:
+        evaluate_every = max(steps // CHECKPOINTS, unit)  # the only curve there is
     every = intervals(steps, unit, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
     plan = Plan(
         algorithm=with_horizon(algorithm, -(-steps // unit) * unit),

@@ -60,7 +60,8 @@ def train(
         num_envs: environments of each agent; by default the algorithm's own number.
         asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
         run_dir: the new folder of this run; by default `runs/ALGORITHM/ENV/N`.
-        evaluate_every: steps between evaluations on separate environments; by default none.
+        evaluate_every: steps between evaluations on separate environments; by default none, and ten in a run on a
+            `dataset` with an environment.
         evaluate_episodes: episodes of each of these.
         save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
         log_every: steps between rows of metrics; by default 200 in a run.

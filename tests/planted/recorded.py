@@ -1,0 +1,207 @@
+"""Bugs in divergences, the VAE, BEAR and BCQ."""
+
+from planted.mutant import Mutant
+
+
+def of(file: str, *names: str) -> tuple[str, ...]:
+    """Tests by their names in a file of tests."""
+    return tuple(f"{file}::test_{name}" for name in names)
+
+
+MMD = of("test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
+IDENTICAL = of("test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")
+KL = of("test_divergences.py", "the_kl_term_is_minus_the_mean_log_density_of_the_raw_data")
+RISES = of("test_divergences.py", "the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it")
+CLAMPS = of("test_divergences.py", "the_multiplier_stops_at_both_clamps_and_comes_back")
+VAE_LOSS = of("test_generative.py", "the_loss_is_the_authors_with_latents_unclipped")
+EVIDENCE = of(
+    "test_generative.py", "the_loss_bounds_the_evidence_of_a_linear_model_and_meets_it_at_the_exact_posterior"
+)
+LATENTS = of("test_generative.py", "generated_actions_come_from_clipped_latents_and_from_their_own_state")
+LOG_STD = of("test_generative.py", "log_sigma_is_clipped_from_minus_4_to_15")
+UNITS = of("test_generative.py", "actions_in_other_units_give_the_same_loss_and_stay_in_their_box")
+BEAR = of("algorithms/test_bear.py", "gradients_are_those_of_the_papers_losses")
+WARM = of("algorithms/test_bear.py", "the_actor_follows_the_constraint_alone_for_as_many_updates_as_asked")
+DUAL = of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples")
+EQUAL = of("algorithms/test_bear.py", "equal_critics_and_a_weight_of_their_deviation_give_no_nan")
+BEST = of("algorithms/test_bear.py", "the_test_policy_is_the_best_candidate_by_the_first_critic_or_the_mode")
+MASKS = of("algorithms/test_bear.py", "masks_are_drawn_once_for_each_row_and_critic")
+RATES = of("algorithms/test_bear.py", "targets_move_by_polyak_and_every_optimiser_counts_one")
+BCQ = of("algorithms/test_bcq.py", "gradients_are_those_of_the_papers_losses")
+LIMIT = of("algorithms/test_bcq.py", "an_action_moves_by_no_more_than_the_limit_and_stays_in_the_box")
+CLONE = of("algorithms/test_bcq.py", "without_a_perturbation_one_candidate_is_a_clone_of_the_data")
+DISCRETE = of(
+    "algorithms/test_bcq.py",
+    "the_discrete_gradient_is_that_of_double_q_learning_among_likely_actions_and_of_cloning",
+)
+LIKELY = of("algorithms/test_bcq.py", "the_discrete_test_policy_is_the_best_of_the_likely_and_allowed")
+LOGITS = of("algorithms/test_bcq.py", "a_masked_logit_weighs_nothing_in_the_discrete_loss")
+
+RECORDED = (
+    # Divergences and the multiplier.
+    Mutant(
+        "the Gaussian kernel squares σ", "divergences.py",
+        "jnp.sum(difference**2, axis=-1) / (2 * sigma)", "jnp.sum(difference**2, axis=-1) / (2 * sigma**2)", MMD,
+    ),
+    Mutant(
+        "MMD subtracts the cross term once", "divergences.py",
+        "mean(x, x) + mean(y, y) - 2 * mean(x, y)", "mean(x, x) + mean(y, y) - mean(x, y)", MMD,
+    ),
+    Mutant("the root of MMD² is not guarded", "divergences.py", "squared, 0.0) + 1e-6", "squared, 0.0)", IDENTICAL),
+    Mutant(
+        "the KL term has the density of the squashed", "divergences.py",
+        "(policy.log_prob)(data)", "(policy.log_prob)(jnp.tanh(data))", KL,
+    ),
+    Mutant(
+        "the multiplier descends on the constraint", "temperature.py",
+        "self._free.update(state, log_prob, target_entropy)", "self._free.update(state, -log_prob, -target_entropy)",
+        RISES,
+    ),
+    Mutant(
+        "the multiplier has no lowest value", "temperature.py",
+        "jnp.clip(log_alpha, jnp.log(self.lowest),", "jnp.clip(log_alpha, -100.0,", CLAMPS,
+    ),
+    Mutant(
+        "the multiplier has no highest value", "temperature.py",
+        "jnp.log(self.highest)), opt_state)", "100.0), opt_state)", CLAMPS,
+    ),
+    # The VAE.
+    Mutant(
+        "the VAE's KL is summed over the latent", "generative.py",
+        "jnp.mean(posterior.kl(standard)) / vae.latent", "jnp.mean(posterior.kl(standard))", EVIDENCE,
+    ),
+    Mutant(
+        "the VAE's KL is the other way round", "generative.py",
+        "posterior.kl(standard)", "standard.kl(posterior)", VAE_LOSS,
+    ),
+    Mutant(
+        "latents of generated actions are not clipped", "generative.py",
+        "jnp.clip(z, -LATENT_CLIP, LATENT_CLIP)", "z", LATENTS,
+    ),
+    Mutant(
+        "latents of training are clipped", "generative.py",
+        "posterior.sample(key)", "jnp.clip(posterior.sample(key), -LATENT_CLIP, LATENT_CLIP)", VAE_LOSS,
+    ),
+    Mutant("log σ of the latent is clipped as a policy's", "generative.py", "(-4.0, 15.0)", "(-20.0, 2.0)", LOG_STD),
+    Mutant(
+        "the VAE's loss is in units of the environment", "generative.py",
+        "jnp.mean((to_unit(vae.space, action) - generated) ** 2)",
+        "jnp.mean((action - from_unit(vae.space, generated)) ** 2)", UNITS,
+    ),
+    # BEAR.
+    Mutant(
+        "BEAR takes the min over critics before the mean over actions", "algorithms/bear.py",
+        "jnp.mean(OF_ENSEMBLE[algorithm.ensemble](q, axis=0))",
+        "jnp.mean(OF_ENSEMBLE[algorithm.ensemble](critics(repeated(obs, algorithm.q_samples), action), axis=0))", BEAR,
+    ),
+    Mutant(
+        "BEAR's warm start never ends", "algorithms/bear.py",
+        "state.step < self.warm_start", "state.step >= 0", BEAR,
+    ),
+    Mutant(
+        "BEAR's warm start lasts one update more", "algorithms/bear.py",
+        "state.step < self.warm_start", "state.step <= self.warm_start", WARM,
+    ),
+    Mutant(
+        "BEAR forgets its masks", "algorithms/bear.py",
+        "jnp.mean(mask * (q - target[None]) ** 2", "jnp.mean((q - target[None]) ** 2", BEAR,
+    ),
+    Mutant(
+        "BEAR draws one mask for all critics", "algorithms/bear.py",
+        "self.mask_probability, (count, self.ensemble_size))",
+        "self.mask_probability, (count, 1)).repeat(self.ensemble_size, 1)", MASKS,
+    ),
+    Mutant(
+        "BEAR compares squashed data with raw actions", "algorithms/bear.py",
+        "data = vae.sample_raw(obs,", "data = vae.sample(obs,", BEAR,
+    ),
+    Mutant(
+        "BEAR's targets are of the learned critics", "algorithms/bear.py",
+        "target_value(state.target_critics,", "target_value(state.critics,", BEAR,
+    ),
+    Mutant(
+        "BEAR always acts in targets with the slow actor", "algorithms/bear.py",
+        "(state.target_actor if self.target_actor else state.actor)", "state.target_actor", BEAR,
+    ),
+    Mutant(
+        "BEAR rewards disagreement of its critics", "algorithms/bear.py",
+        "-value + algorithm.variance_weight", "-value - algorithm.variance_weight", BEAR,
+    ),
+    Mutant(
+        "equal critics give NaN", "algorithms/bear.py",
+        "jnp.sqrt(jnp.var(q, axis=0) + 1e-6)", "jnp.sqrt(jnp.var(q, axis=0))", EQUAL,
+    ),
+    Mutant(
+        "BEAR's threshold has the wrong sign", "algorithms/bear.py",
+        'of_actors["divergence_mean"], -self.threshold', 'of_actors["divergence_mean"], self.threshold', DUAL,
+    ),
+    Mutant(
+        "BEAR's VAE learns at the actor's rate", "algorithms/bear.py",
+        "state.vae_opt, Adam().build(self.vae_learning_rate)", "state.vae_opt, Adam().build(self.actor_learning_rate)",
+        RATES,
+    ),
+    # What BCQ and BEAR share, and BCQ.
+    Mutant(
+        "the best candidate is by the smaller critic", "algorithms/bcq.py",
+        "jnp.argmax(critics(repeated(obs, actions.shape[0]), actions)[0], axis=0)",
+        "jnp.argmax(jnp.min(critics(repeated(obs, actions.shape[0]), actions), axis=0), axis=0)", BEST,
+    ),
+    Mutant(
+        "the best action of each critic comes before their mixture", "algorithms/bcq.py",
+        "jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)",
+        "clipped_double_q(jnp.max(critics(repeated(obs, actions.shape[0]), actions), axis=1), minimum_weight)",
+        BEAR + BCQ,
+    ),
+    Mutant(
+        "the weights of min and max change places", "algorithms/bcq.py",
+        "minimum_weight * jnp.min(q, axis=0) + (1 - minimum_weight) * jnp.max(q, axis=0)",
+        "minimum_weight * jnp.max(q, axis=0) + (1 - minimum_weight) * jnp.min(q, axis=0)", BCQ,
+    ),
+    Mutant(
+        "perturbed actions may leave the box", "algorithms/bcq.py",
+        "jnp.clip(action + limit * 0.5 * (high - low) * perturbation(obs, action), low, high)",
+        "action + limit * 0.5 * (high - low) * perturbation(obs, action)", LIMIT,
+    ),
+    Mutant(
+        "the limit of perturbations is in units of the environment", "algorithms/bcq.py",
+        "limit * 0.5 * (high - low) * perturbation", "limit * perturbation", LIMIT,
+    ),
+    Mutant(
+        "BCQ's targets perturb with the learned ξ", "algorithms/bcq.py",
+        "vae, state.target_perturbation, batch.next_obs", "vae, state.perturbation, batch.next_obs", BCQ,
+    ),
+    Mutant(
+        "BCQ's ξ climbs all critics", "algorithms/bcq.py",
+        "loss = -jnp.mean(critics(obs, better)[0])", "loss = -jnp.mean(critics(obs, better))", BCQ,
+    ),
+    Mutant(
+        "BCQ acts by its critics though there is nothing to choose", "algorithms/bcq.py",
+        "count=1 if explore else self.candidates", "count=10", CLONE,
+    ),
+    # Discrete actions.
+    Mutant(
+        "the threshold is strict", "algorithms/bcq_discrete.py",
+        "clone.probs >= threshold *", "clone.probs > threshold *", LIKELY,
+    ),
+    Mutant(
+        "the threshold is absolute", "algorithms/bcq_discrete.py",
+        "threshold * jnp.max(clone.probs, axis=-1, keepdims=True)", "threshold", LIKELY,
+    ),
+    Mutant(
+        "action masks are ignored", "algorithms/bcq_discrete.py",
+        "return likely & (obs[ACTION_MASK] > 0) if", "return likely if", LIKELY,
+    ),
+    Mutant(
+        "the slow Q chooses its own action", "algorithms/bcq_discrete.py",
+        "value = taken(state.target.policy_and_q(batch.next_obs)[1], best)",
+        "value = taken(q, best)", DISCRETE,
+    ),
+    Mutant(
+        "Huber loss has no linear side", "algorithms/bcq_discrete.py",
+        "jnp.where(error < 1, 0.5 * error**2, error - 0.5)", "0.5 * error**2", DISCRETE,
+    ),
+    Mutant(
+        "masked logits are regularised", "algorithms/bcq_discrete.py",
+        "jnp.where(clone.probs > 0, clone.logits, 0.0)", "clone.logits", LOGITS,
+    ),
+)  # fmt: skip
