@@ -119,7 +119,7 @@ CONSTRAINTS = {
     "TV ≤ 0.9": partial(matched, distance=0.9),
     "support": partial(supported, threshold=0.05),
 }
-"""Strict distribution matching, two weaker ones (0.9 is what makes → certain where β has it at 0.1), and the support."""
+"""Strict distribution matching, two weaker ones (0.9 allows → for certain where β has it at 0.1), and the support."""
 
 
 def row(line: Line, guess: float) -> dict[str, float]:

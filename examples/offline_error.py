@@ -85,6 +85,13 @@ def bounds(world: Process, allowed: np.ndarray, count: int) -> np.ndarray:
     return np.stack(zeta)
 
 
+def alpha(world: Process, allowed: np.ndarray) -> float:
+    """α(Π) = max |T_Π Q* − T Q*|, Q* that of all actions: what one constrained backup costs at most."""
+    free = np.ones_like(world.seen)
+    truth = fixed_point(world, free)
+    return float(np.max(np.abs(backup(world, truth, allowed) - backup(world, truth, free))))
+
+
 def in_data(world: Process, values: np.ndarray) -> np.ndarray:
     """Of each k, the largest over the pairs that the data have."""
     return np.max(values, axis=(1, 2), where=world.seen, initial=0.0)
@@ -113,14 +120,14 @@ def draw(path: Path, world: Process, count: int, seeds: int) -> None:
     k = np.arange(1, count + 1)
     for name, allowed in backups(world).items():
         colour = COLOURS[name]
-        axes.plot(k, in_data(world, bounds(world, allowed, count))[1:], color=colour, label=f"bound ζ, max over {name}")
+        axes.plot(k, in_data(world, bounds(world, allowed, count))[1:], color=colour, label=f"bound, max over {name}")
         found = np.stack([in_data(world, run)[1:] for run in of_seeds(world, allowed, count, seeds)])
         axes.plot(k, found.T, color=colour, linewidth=0.6, alpha=0.45)
-        axes.plot([], [], color=colour, linewidth=0.6, label=f"error |Q − Q*|, max over {name}, {seeds} seeds")
+        axes.plot([], [], color=colour, linewidth=1, alpha=0.6, label=f"error, {seeds} draws of e")
     axes.set_yscale("log")
-    axes.set(xlabel="k, backups", ylabel="largest error at seen (s, a), units of reward", xlim=(1, count))
-    axes.set_ylim(1e-3, 90)
-    axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="upper center")
+    axes.set(xlabel="k, backups", ylabel="error of Q where there are data, in rewards", xlim=(1, count))
+    axes.set_ylim(3e-3, 150)
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
@@ -135,7 +142,8 @@ def main(steps: int, figure: Path | None = None, seeds: int = 20) -> None:
         last = [in_data(world, run)[-1] for run in found]
         print(
             f"max over {name:<20} bound {in_data(world, bound)[-1]:6.3f}, "
-            f"error {np.mean(last):6.3f} [{min(last):.3f}, {max(last):.3f}] over {seeds} seeds"
+            f"error {np.mean(last):6.3f} [{min(last):.3f}, {max(last):.3f}] over {seeds} seeds, "
+            f"α(Π) {alpha(world, allowed):.3f}"
         )
     if figure:
         draw(figure, world, steps, seeds)

@@ -17,6 +17,10 @@ LANDER = {
     "networks": dl.Networks(hidden_sizes=(128, 128), activation="relu"),
 }  # fmt: skip
 IMAGES = dl.Networks(shared_trunk=True, hidden_sizes=(128,), activation="relu")
+BREAKOUT = {
+    "num_envs": 16, "optimizer": dl.Adam(), "learning_rate": dl.Linear(7e-4, 0.0), "replay_capacity": 200_000,
+    "networks": IMAGES,
+}  # fmt: skip
 
 TASKS = (
     Task(
@@ -24,6 +28,11 @@ TASKS = (
         source=SOURCE, target=475, published=f"498.6 after 500 k ({ZOO})",
     ),
     Task("acer-cartpole-without", "CartPole-v1", 100_000, dl.ACER(**CONTROL, replay_ratio=0.0), source=WITHOUT),
+    Task(
+        "acer-cartpole-25k", "CartPole-v1", 25_000, dl.ACER(**CONTROL),
+        source=f"{SOURCE}; so short that replay can show, chosen on seeds 100 to 104",
+    ),
+    Task("acer-cartpole-25k-without", "CartPole-v1", 25_000, dl.ACER(**CONTROL, replay_ratio=0.0), source=WITHOUT),
     Task(
         "acer-acrobot", "Acrobot-v1", 200_000, dl.ACER(**CONTROL),
         source=SOURCE, published=f"−91 ({ZOO})",
@@ -35,12 +44,12 @@ TASKS = (
     ),
     Task("acer-lunarlander-without", "LunarLander-v3", 1_000_000, dl.ACER(**LANDER, replay_ratio=0.0), source=WITHOUT),
     Task(
-        "acer-breakout-minatar", "gymnax/Breakout-MinAtar", 1_000_000,
-        dl.ACER(
-            num_envs=16, optimizer=dl.Adam(), learning_rate=dl.Linear(7e-4, 0.0), replay_capacity=200_000,
-            networks=IMAGES,
-        ),
+        "acer-breakout-minatar", "gymnax/Breakout-MinAtar", 1_000_000, dl.ACER(**BREAKOUT),
         source="ours, a first guess that seed 100 bore out",
+    ),
+    Task(
+        "acer-breakout-minatar-without", "gymnax/Breakout-MinAtar", 1_000_000,
+        dl.ACER(**BREAKOUT, replay_ratio=0.0), source=WITHOUT,
     ),
     Task(
         "acer-continuous-pendulum", "Pendulum-v1", 300_000,

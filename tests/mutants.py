@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 
-from planted import first, trust
+from planted import first, recorded, recorded_2, trust
 from planted.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ TIMEOUT = 240
 """Seconds; a mutant that hangs its tests is dead too."""
 
 
-MUTANTS = [*first.MUTANTS, *trust.MUTANTS]
+MUTANTS = [*first.MUTANTS, *trust.MUTANTS, *recorded.RECORDED, *recorded_2.RECORDED_2]
 
 
 def copied(into: Path) -> Path:

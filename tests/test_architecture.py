@@ -163,9 +163,9 @@ def test_the_walker_sees_what_it_must():
     """Each rule is broken on purpose, lest they hold because they look at nothing."""
     tree = ast.parse("def f():\n    from duologue.envs import make\n    import duologue.run.files\nimport jax")
     assert set(ours(tree)) == {"duologue.envs", "duologue.run.files"}
-    assert set(ours(ast.parse("from duologue.run import files, train"))) == {"duologue.run.files", "duologue.run"}
+    assert set(ours(ast.parse("from duologue.run import files, Run"))) == {"duologue.run.files", "duologue.run"}
     assert "algorithms.base" in imports("loops.host") and "envs.base" in imports("envs.gymnasium")
-    assert imports("run.run") >= {"run.checkpoint", "run.config", "errors"}
+    assert imports("run.run") >= {"run.checkpoint", "run.plan", "errors"}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, Positive
 from duologue.optim import Adam, LearningRate, gradient_step
 from duologue.types import Metrics, PyTree
@@ -82,6 +83,12 @@ class Dual(AbstractTemperature):
     """λ is clamped below here."""
     highest: Positive = math.exp(10)
     """λ is clamped above here."""
+
+    def __check_init__(self):
+        if not self.lowest <= self.initial <= self.highest:
+            raise ConfigError(
+                f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
+            )
 
     def init(self) -> tuple[Float[Array, ""], Any]:
         return self._free.init()

@@ -19,18 +19,18 @@ from algorithms.by_hand import (
     assert_gradient,
     assert_polyak,
     assert_same,
-    begun,
     float64,
     gradients,
     mlp,
     noise,
-    perturbed,
     q,
 )  # fmt: skip
 from scipy.special import log_softmax, softmax
-from test_generative import LATENT, loss_by_hand, proposed
+from test_generative import LATENT, far, loss_by_hand, proposed
 
 import duologue as dl
+from duologue.algorithms.bcq_discrete import loss
+from duologue.heads import bounds
 from duologue.types import Box, Dict, Discrete, EnvSpec
 
 PHI, K, RATE = 0.3, 5, 0.01
@@ -46,12 +46,7 @@ UPDATE = jax.jit(PERTURBING.update)
 def started(key):
     """All networks, targets too, differ and are far from their initial values."""
 
-    def build(key):
-        state = PERTURBING.init(SPEC, key=key)
-        away = [perturbed(getattr(state, name), i) for i, name in enumerate(NETWORKS)]
-        return eqx.tree_at(lambda s: [getattr(s, name) for name in NETWORKS], state, away)
-
-    return jax.jit(build)(key)
+    return far(PERTURBING, NETWORKS, key, bounds=bounds(SPEC.action))
 
 
 def single(batch):
@@ -113,16 +108,17 @@ def test_the_successor_of_a_termination_is_never_read(key):
 
 def test_an_action_moves_by_no_more_than_the_limit_and_stays_in_the_box(key):
     state, obs = started(key), jnp.asarray(as_numpy(single(a_batch())).obs, jnp.float32)
-    algorithm = dl.BCQ(**SETTINGS | {"candidates": 1}, perturbation_limit=PHI)
+    algorithm = dl.BCQ(**SETTINGS | {"candidates": 1}, perturbation_limit=1.0)
     base = np.asarray(state.vae.sample(obs, 1, key=key)[0], np.float64)
+    stopped = []
     for bias, sign in ((30.0, 1), (-30.0, -1)):
-        far = eqx.tree_at(lambda s: s.perturbation.mlp.output.bias, state, jnp.full(D, bias))
-        action = np.asarray(algorithm.act(far, None, obs, key=key, explore=False)[0])
-        np.testing.assert_allclose(action, np.clip(base + sign * PHI * HALF, LOW, HIGH), rtol=1e-4, atol=1e-4)
+        pushed = eqx.tree_at(lambda s: s.perturbation.mlp.output.bias, state, jnp.full(D, bias))
+        action = np.asarray(algorithm.act(pushed, None, obs, key=key, explore=False)[0])
+        np.testing.assert_allclose(action, np.clip(base + sign * HALF, LOW, HIGH), rtol=1e-4, atol=1e-4)
         assert (action >= LOW).all()
         assert (action <= HIGH).all()
-        stopped = (action == LOW) | (action == HIGH)
-        assert 0 < stopped.sum() < stopped.size
+        stopped.append((action == LOW) | (action == HIGH))
+    assert (stopped[0] != stopped[1]).all()  # Φ = 1: each action would leave the box on one side
 
 
 def test_the_test_policy_is_the_best_perturbed_candidate_by_the_first_critic(key):
@@ -170,10 +166,7 @@ def choosing(threshold, **options):
 
 def begun_apart(spec, key):
     """Clone, Q and their slow copies, all far from their initial values."""
-    state = begun(choosing(0.0), spec, key)
-    return eqx.tree_at(
-        lambda s: (s.networks, s.target), state, (perturbed(state.networks, 1), perturbed(state.target, 2))
-    )
+    return far(choosing(0.0), ("networks", "target"), key, spec)
 
 
 def choices():
@@ -251,3 +244,14 @@ def test_a_masked_logit_weighs_nothing_in_the_discrete_loss(key):
     assert float(metrics["loss"]) < 100
     for leaf in float64((after, metrics)):
         assert np.isfinite(leaf).all()
+
+
+def test_a_logit_that_only_is_unlikely_weighs_in_the_discrete_loss(key):
+    # SHOWS A BUG: `clone.probs > 0` is false where the probability underflows, not only where an action is masked.
+    state, batch = begun_apart(CHOOSING, key), choices()
+    networks = eqx.tree_at(lambda n: n.both.actor.output.bias, state.networks, jnp.asarray([0.0, 0.0, 0.0, -200.0]))
+    batch = batch._replace(action=jnp.minimum(batch.action, 2))
+    total, metrics = loss(networks, batch.obs, batch.action, batch.reward, 1.0)
+    logits, _ = by_hand(float64(networks), as_numpy(batch).obs)
+    weight = total - metrics["critic_loss"] - metrics["cloning_loss"]
+    np.testing.assert_allclose(weight, (logits**2).mean(), rtol=1e-3)

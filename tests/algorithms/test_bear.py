@@ -22,10 +22,9 @@ from algorithms.by_hand import (
     gradients,
     mlp,
     noise,
-    perturbed,
     q,
 )  # fmt: skip
-from test_generative import LATENT, generated, loss_by_hand
+from test_generative import LATENT, far, generated, loss_by_hand
 
 import duologue as dl
 from duologue.algorithms.bear import LATER
@@ -63,12 +62,7 @@ def batch_for(algorithm):
 def started(algorithm, key, step=0):
     """All networks, targets too, differ and are far from their initial values; `step` updates were done."""
 
-    def build(key):
-        state = algorithm.init(SPEC, key=key)
-        away = [perturbed(getattr(state, name), i) for i, name in enumerate(NETWORKS)]
-        return eqx.tree_at(lambda s: [getattr(s, name) for name in NETWORKS], state, away)
-
-    return eqx.tree_at(lambda s: s.step, jax.jit(build)(key), jnp.int32(step))
+    return far(algorithm, NETWORKS, key, multiplier=algorithm.multiplier.init(), step=jnp.int32(step))
 
 
 def raw_actions(leaves, obs, draws):

@@ -171,12 +171,16 @@ def test_nothing_is_sampled_and_what_terminates_is_never_looked_behind(key):
 def test_acting_and_asking_are_of_the_same_policy(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
-    state = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-0.3, -1.0]))
+    wide = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([1.0, 1.0]))
+    state = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-2.3, -3.0]))
     obs = jnp.broadcast_to(jnp.array([0.3, -1.0, 2.0]), (20_000, 3))
     mode, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
     drawn, _, _ = algorithm.act(state, None, obs, key=key, explore=True)
     np.testing.assert_allclose(mode, np.broadcast_to(np.asarray(drawn).mean(0), (20_000, D)), atol=0.05)
-    np.testing.assert_allclose(np.asarray(drawn).std(0), HALF * np.exp([-0.3, -1.0]), rtol=0.03)
+    np.testing.assert_allclose(np.asarray(drawn).std(0), HALF * np.exp([-2.3, -3.0]), rtol=0.03)
+    low, high = map(np.asarray, state.bounds)
+    clipped = np.asarray(algorithm.act(wide, None, obs, key=key, explore=True)[0])
+    assert (clipped.min(0) == low).all() and (clipped.max(0) == high).all()  # what the critics learn from, too
     expected = log_prob(float64(state.actor), as_numpy(obs), as_numpy(drawn))
     np.testing.assert_allclose(algorithm.log_prob(state, obs, drawn), expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(algorithm.v(state, obs), v(float64(state.value), as_numpy(obs)), rtol=1e-4)

@@ -202,6 +202,6 @@ RECORDED = (
     ),
     Mutant(
         "masked logits are regularised", "algorithms/bcq_discrete.py",
-        "jnp.where(clone.probs > 0, clone.logits, 0.0)", "clone.logits", LOGITS,
+        "jnp.where(clone.logits > 0.5 * MASKED_LOGIT, clone.logits, 0.0)", "clone.logits", LOGITS,
     ),
 )  # fmt: skip

@@ -167,8 +167,8 @@ RECORDED_2 = (
     ),
     Mutant(
         "nothing takes note of the data", LOOP,
-        "if type(algorithm).observe is not AbstractAlgorithm.observe:",
-        "if False:",
+        "if type(algorithm).observe is AbstractAlgorithm.observe:",
+        "if True:",
         offline("what_takes_note_has_seen_each_row_once"),
     ),
     Mutant(

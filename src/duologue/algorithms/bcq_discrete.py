@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.distributions import Categorical, taken
+from duologue.distributions import MASKED_LOGIT, Categorical, taken
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -44,8 +44,7 @@ def loss(
     error = jnp.abs(taken(q, action) - target)
     huber = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5))
     cloning = -jnp.mean(clone.log_prob(action))
-    # Masked logits are huge and no parameter moves them.
-    logits = jnp.where(clone.probs > 0, clone.logits, 0.0)
+    logits = jnp.where(clone.logits > 0.5 * MASKED_LOGIT, clone.logits, 0.0)  # no parameter moves a masked one
     total = huber + cloning + regularisation * jnp.mean(logits**2)
     return total, {"loss": total, "critic_loss": huber, "cloning_loss": cloning, **described("q", taken(q, action))}
 

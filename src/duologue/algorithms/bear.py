@@ -96,7 +96,8 @@ class BEAR(AbstractAlgorithm[BEARState]):
     multiplier: Dual | Fixed = Dual()
     """λ: `Dual` ascent on the constraint, or `Fixed`."""
     threshold: float = 0.05
-    """ε, what D is held at by a `Dual` multiplier; for `KL` the authors use −2."""
+    """ε, what D is held at by a `Dual` multiplier. For `KL` the authors use −2, of densities after tanh; here they are
+    those before it."""
     samples: PositiveInt = 5
     """n, raw actions of the data and of the policy that D compares."""
     q_samples: PositiveInt = 5

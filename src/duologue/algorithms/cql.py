@@ -84,10 +84,11 @@ class CQL(AbstractAlgorithm[CQLState]):
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
     conservatism: Dual | Fixed = Fixed(5.0)
-    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap at `threshold`. Against errors
-    without the factor ½ (as in the authors' code) the same weight is half as large."""
-    threshold: float = 10.0
-    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data)."""
+    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap at `threshold`. The authors'
+    code has no ½ in the errors: its 5 is 2.5 here."""
+    threshold: float = 6.6
+    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data). The authors' code leaves out − log 3 · `proposals`:
+    its 10 is 6.6 here."""
     proposals: PositiveInt = 10
     """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
     alpha: Learned | Fixed = Learned(learning_rate=1e-4)
@@ -140,7 +141,7 @@ class CQL(AbstractAlgorithm[CQLState]):
         """One step of critics, actor, temperature and conservatism on sequences `[n, N]`."""
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
-        of_proposals = jax.random.fold_in(key, 1)  # apart from what SAC draws
+        of_proposals = jax.random.fold_in(key, 2)  # apart from what SAC draws
         proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, of_proposals)
         weight = self.conservatism.alpha(state.conservatism)
         learned, metrics = soft_update(

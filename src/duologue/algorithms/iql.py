@@ -47,11 +47,16 @@ class IQLState(eqx.Module):
     value: Value
     critics: Critics
     target_critics: Critics
-    half_range: Float[Array, " d"]
-    """Of the actions: nothing that is learned."""
+    bounds: tuple[Float[Array, " d"], Float[Array, " d"]]
+    """Low and high of the actions: nothing that is learned."""
     actor_opt: PyTree
     value_opt: PyTree
     critic_opt: PyTree
+
+    @property
+    def half_range(self) -> Float[Array, " d"]:
+        low, high = self.bounds
+        return 0.5 * (high - low)
 
 
 def expectile(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
@@ -138,13 +143,16 @@ class IQL(AbstractAlgorithm[IQLState]):
         actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
         value_opt = Adam().build(self.value_learning_rate).init(value)  # pyright: ignore[reportArgumentType]
         critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        return IQLState(actor, value, critics, target, 0.5 * (high - low), actor_opt, value_opt, critic_opt)
+        return IQLState(actor, value, critics, target, (low, high), actor_opt, value_opt, critic_opt)
 
     def act(
         self, state: IQLState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs, state.half_range)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        # Inside the box, as in recorded data: the critics learn from this action.
+        low, high = (jnp.broadcast_to(bound, action.shape) for bound in state.bounds)
+        return jnp.clip(action, low, high), {}, carry
 
     def log_prob(self, state: IQLState, obs: Obs, action: Array) -> Array:
         return state.actor(obs, state.half_range).log_prob(action)
@@ -177,6 +185,4 @@ class IQL(AbstractAlgorithm[IQLState]):
         )  # fmt: skip
         target_critics = polyak(state.target_critics, critics, self.tau)
         metrics = {**of_value, **of_actor, **of_critics, "weight": jnp.mean(weight)}
-        return IQLState(
-            actor, value, critics, target_critics, state.half_range, actor_opt, value_opt, critic_opt
-        ), metrics
+        return IQLState(actor, value, critics, target_critics, state.bounds, actor_opt, value_opt, critic_opt), metrics

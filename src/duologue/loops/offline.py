@@ -44,9 +44,17 @@ class Recorded:
         if (window := self.window) is None:
             return dataset.ring(self.data), 2**31
         number = call // self.calls
-        start = int(np.random.default_rng(number).integers(len(self.data) - window + 1))
-        rows = jax.tree.map(lambda x: x[start : start + window], self.data.rows)
+        # Round the end: else rows near either end would be drawn less often. The last row is always cut.
+        start = int(np.random.default_rng(number).integers(len(self.data)))
+        rows = jax.tree.map(lambda x: x.take(range(start, start + window), axis=0, mode="wrap"), self.data.rows)
         return dataset.ring(replace(self.data, rows=rows)), (number + 1) * self.calls
+
+    def blocks(self) -> Iterator[Transition]:
+        """All rows in order, `[n, 1, …]` of them at a time."""
+        size = self.window or len(self.data)
+        for start in range(0, len(self.data), size):
+            rows = jax.tree.map(lambda x, start=start: x[start : start + size], self.data.rows)
+            yield dataset.ring(replace(self.data, rows=rows)).data
 
 
 class Updates(eqx.Module):
@@ -55,7 +63,7 @@ class Updates(eqx.Module):
     updates: Array
     metrics: dict[str, Array]
 
-    def summary(self) -> dict[str, np.ndarray]:
+    def summary(self) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know. With several seeds each is `[S]`."""
         updates = np.maximum(self.updates, 1)
         return {f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()}
@@ -95,21 +103,27 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
     """The state before the first update; with several seeds every leaf leads with their axis. An algorithm that takes
     note of transitions has seen each row once, in order."""
     keys = [run_key(seed) for seed in seeds]
-    ring, _ = source.at(0)
 
-    def begin(key: Array, rows: Transition) -> LoopState:
+    def begin(key: Array) -> LoopState:
         learner = algorithm.init(source.spec, key=key_for(key, "init"))
-        if type(algorithm).observe is not AbstractAlgorithm.observe:
-            carry = algorithm.initial_carry(1)
-            (learner, _), _ = jax.lax.scan(
-                lambda both, row: (algorithm.observe(*both, row), None), (learner, carry), rows
-            )
-        return LoopState(learner, None, None, None, None, None, key, jnp.zeros((), jnp.int32))  # pyright: ignore[reportArgumentType]
+        return LoopState(
+            learner, carry=None, env=None, obs=None, episodes=None, replay=None, key=key, step=jnp.zeros((), jnp.int32)
+        )
 
-    if len(keys) == 1:
-        return jax.jit(begin)(keys[0], ring.data)
+    def see(learner: PyTree, rows: Transition) -> PyTree:
+        observe = lambda both, row: (algorithm.observe(both[0], both[1], row), None)  # noqa: E731
+        return jax.lax.scan(observe, (learner, algorithm.initial_carry(1)), rows)[0][0]
+
     # One seed after the other, and not by `vmap`: see `compiled.start`.
-    return jax.jit(lambda keys, rows: jax.lax.map(lambda key: begin(key, rows), keys))(jnp.stack(keys), ring.data)
+    several = len(keys) > 1
+    state = jax.jit(lambda keys: jax.lax.map(begin, keys))(jnp.stack(keys)) if several else jax.jit(begin)(keys[0])
+    if type(algorithm).observe is AbstractAlgorithm.observe:
+        return state
+    program = jax.jit(jax.vmap(see, (0, None)) if several else see)
+    learner = state.algorithm
+    for rows in source.blocks():
+        learner = program(learner, rows)
+    return replace(state, algorithm=learner)
 
 
 def shapes(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:

@@ -51,7 +51,8 @@ class LoopState(eqx.Module):
     env: PyTree
     """The environments' state, or what rebuilds it."""
     obs: Obs
-    episodes: Episodes
+    episodes: PyTree
+    """Running `Episodes`; `None` where nobody acts."""
     replay: PyTree
     """The ring of past transitions, `None` for an algorithm that keeps none."""
     key: Any

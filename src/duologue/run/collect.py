@@ -16,7 +16,7 @@ from duologue.run.plan import Envs, EnvSource, check_arguments, describe
 from duologue.types import Box, Discrete, Obs, Space, Step
 
 Act = Callable[[Obs, int], np.ndarray]
-"""From observations `[1, …]` and a step to actions, ready for the environment."""
+"""From observations `[1, …]` and a step to actions `[1, …]` as adapters take them: discrete ones count from 0."""
 
 
 class Hosted:

@@ -17,7 +17,16 @@ from duologue.replay import ring as rings
 from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
 from duologue.replay.ring import Ring
 from duologue.run import checkpoint
-from duologue.run.plan import CHECKPOINTS, EnvSource, Plan, check_arguments, describe, intervals, read_plan, with_horizon
+from duologue.run.plan import (
+    CHECKPOINTS,
+    EnvSource,
+    Plan,
+    check_arguments,
+    describe,
+    intervals,
+    read_plan,
+    with_horizon,
+)
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
