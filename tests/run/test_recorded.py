@@ -1,0 +1,191 @@
+"""Recording, reading a run's replay, going on online, fitted Q evaluation, and the commands for them."""
+
+import io
+import re
+from typing import ClassVar
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from rich.console import Console
+
+import duologue as dl
+from duologue import cli
+from duologue.replay import dataset
+from duologue.run.collect import disturbed
+from duologue.run.offline import in_order
+from duologue.types import Box, Discrete
+
+SMALL = dl.Networks(hidden_sizes=(8,))
+ALGORITHM = dict(networks=SMALL, batch_size=8)
+QUIET = Console(file=io.StringIO())
+
+
+class Shifted(gym.Env):
+    """Two actions, 5 and 6; episodes of seven steps that end by a time limit. It notes what it was given."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2, start=5)
+    given: ClassVar[list[int]] = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.given.append(int(action))
+        self.t += 1
+        return np.full(2, self.t / 10, np.float32), float(action), False, self.t == 7, {}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """SAC after 60 steps of Pendulum in two environments, with a replay of 40 rows: it has gone round."""
+    path = tmp_path_factory.mktemp("recorded") / "sac"
+    algorithm = dl.SAC(**ALGORITHM, num_envs=2, replay_capacity=40, learning_starts=20, start_steps=20)
+    return dl.train(algorithm, "Pendulum-v1", steps=60, run_dir=path, console=QUIET, max_episode_steps=9)
+
+
+@pytest.fixture(scope="module")
+def recorded(learned, tmp_path_factory):
+    return learned.collect(40, tmp_path_factory.mktemp("data") / "pendulum.npz")
+
+
+def test_what_is_recorded_is_what_happened(learned, recorded):
+    data = dl.read_data(recorded)
+    assert len(data) == 40 and data.spec.id == "Pendulum-v1" and data.spec.action == learned.plan.spec.action
+    np.testing.assert_array_equal(np.flatnonzero(data.rows.truncated), [8, 17, 26, 35, 39])
+    assert not data.rows.terminated.any() and data.cut == (39,)
+    np.testing.assert_array_equal(data.rows.next_obs[:8], data.rows.obs[1:9])
+    assert (data.rows.next_obs[8] != data.rows.obs[9]).any()
+    angle, speed = np.arctan2(data.rows.obs[:, 1], data.rows.obs[:, 0]), data.rows.obs[:, 2]
+    cost = angle**2 + 0.1 * speed**2 + 0.001 * data.rows.action[:, 0] ** 2
+    np.testing.assert_allclose(data.rows.reward, -cost, rtol=1e-4)
+
+
+def test_recording_is_deterministic_in_its_seed_and_tests_with_the_test_policy(learned, tmp_path):
+    paths = [learned.collect(12, tmp_path / f"{i}.npz", seed=seed) for i, seed in enumerate((0, 0, 1))]
+    first, again, other = (dl.read_data(path).rows.action for path in paths)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    tested = dl.read_data(learned.collect(12, tmp_path / "tested.npz", explore=False)).rows
+    np.testing.assert_allclose(tested.action, learned.policy(tested.obs), rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_discrete_actions_keep_the_numbers_of_their_environment(tmp_path, suffix):
+    if suffix == "hdf5":
+        pytest.importorskip("h5py")
+    data = dl.read_data(dl.collect_random(Shifted, 30, tmp_path / f"random.{suffix}"))
+    assert data.spec.action == Discrete(2, 5) and set(data.rows.action.tolist()) == {0, 1}
+    np.testing.assert_array_equal(data.rows.reward, data.rows.action + 5)
+    Shifted.given.clear()
+    algorithm = dl.BCQDiscrete(**ALGORITHM)
+    run = dl.train(algorithm, Shifted, dataset=data, steps=3, run_dir=tmp_path / "run", console=QUIET, evaluate_every=3)
+    Shifted.given.clear()
+    again = dl.read_data(run.collect(20, tmp_path / "again.npz", noise=0.5))
+    assert set(Shifted.given) <= {5, 6} and len(Shifted.given) == 20
+    np.testing.assert_array_equal(again.rows.action + 5, Shifted.given)
+
+
+def test_noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions():
+    generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
+    middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
+    assert disturbed(box, middle, 0.0, generator) is middle
+    np.testing.assert_allclose(disturbed(box, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
+    wild = disturbed(box, middle, 9.0, generator)
+    assert (wild.min(0) == [-2, 0]).all() and (wild.max(0) == [2, 10]).all()
+    ones = np.ones(20_000, np.int32)
+    assert abs((disturbed(Discrete(4), ones, 0.4, generator) != 1).mean() - 0.3) < 0.02
+    with pytest.raises(dl.ConfigError, match="have no scale to disturb them by"):
+        disturbed(Box((1,)), np.zeros((1, 1), np.float32), 0.1, generator)
+
+
+def test_a_run_s_replay_is_data_oldest_first_one_environment_after_the_other(learned):
+    data = dl.read_data(learned.path)
+    assert len(data) == 40  # twenty rows of two environments
+    ends = np.flatnonzero(data.rows.truncated)
+    assert 19 in ends and 39 in ends
+    inside = np.setdiff1d(np.arange(39), ends)
+    np.testing.assert_array_equal(data.rows.next_obs[inside], data.rows.obs[inside + 1])
+    ring = np.arange(2 * 6).reshape(6, 2)  # 8 rows written: rows 6 and 7 lie where 0 and 1 were
+    np.testing.assert_array_equal(in_order(ring, 8, axis=0), [4, 6, 8, 10, 0, 2, 5, 7, 9, 11, 1, 3])
+    np.testing.assert_array_equal(in_order(ring[:3], 3, axis=0), [0, 2, 4, 1, 3, 5])
+    assert in_order(np.stack([ring, ring]), 8, axis=1).shape == (24,)
+
+
+def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded, tmp_path):
+    algorithm = dl.TD3BC(**ALGORITHM, replay_capacity=100, learning_starts=16)
+    offline = dl.train(algorithm, dataset=recorded, steps=10, run_dir=tmp_path / "offline", console=QUIET)
+    run = offline.finetune(
+        "Pendulum-v1", steps=20, offline_fraction=0.25, dataset=recorded, run_dir=tmp_path / "online", console=QUIET
+    )
+    assert run.plan.offline_fraction == 0.25 and run.step == 20 and not run.plan.offline
+    assert int(run.state.critic_opt[0].count) == 10 + 2 * 3  # after 16, 18 and 20 steps
+    assert int(offline.state.critic_opt[0].count) == 10  # a copy went on
+    assert run.resume(steps=24, console=QUIET).step == 24
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(dl.ConfigError, match=r"offline_fraction = .*: must be in \[0, 1\)"):
+            offline.finetune("Pendulum-v1", steps=4, offline_fraction=wrong)
+
+
+def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
+    """One state whose actions pay 5 and 6, seven steps an episode: V = Σ γᵗ r, bootstrapped where time runs out."""
+    data = dl.collect_random(Shifted, 300, tmp_path / "random.npz")
+    run = dl.train(dl.BC(**ALGORITHM, discount=0.5), dataset=data, steps=20, run_dir=tmp_path / "run", console=QUIET)
+    value = run.fitted_q(data, steps=1500)
+    assert len(value.values) == 43 and value.discount == 0.5
+    assert 10 - 0.7 < value.mean < 12 + 0.7  # r / (1 − γ)
+    assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "random", "-o", "x.npz"], "Random in which environment"),
+        (["collect", "random", "-o", "x.csv", "--env", "CartPole-v1"], r"must end in \.npz or \.hdf5"),
+        (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
+        (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
+        (["data", "nothing.npz"], "no recorded data at nothing.npz"),
+        (["train", "bc"], "Which environment"),
+        (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),
+        (
+            ["train", "bear", "--dataset", "there.npz"],
+            "moves its actions along gradients",
+        ),
+        (["train", "bc", "Acrobot-v1", "--dataset", "there.npz"], "a file for another environment"),
+        (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "no environment to play in"),
+    ],
+)
+def test_mistakes_end_in_one_message(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
+    dl.collect_random("CartPole-v1", 20, "there.npz")
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    assert exit.value.code == 2 and re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
+    small = ["--algorithm.networks.hidden-sizes", "8", "--algorithm.batch-size", "8"]
+    said = []
+    for command in (
+        ["collect", "random", "--env", "CartPole-v1", "--steps", "60", "-o", "random.npz"],
+        ["data", "random.npz"],
+        ["train", "bcq-discrete", "CartPole-v1", "--dataset", "random.npz", "--steps", "20", "--run-dir", "run",
+         "--final-episodes", "2", "--evaluate-episodes", "1", *small],
+        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5"],
+        ["resume", "run", "--steps", "24"],
+        ["collect", "run", "--steps", "10", "-o", "more.npz", "--test"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as exit:
+            cli.main(command)
+        assert not exit.value.code
+        said.append(capsys.readouterr().out)
+    assert "next    duologue data random.npz" in said[0] and "terminals" in said[1]
+    assert "next    duologue train bcq-discrete CartPole-v1 --dataset random.npz" in said[1]
+    assert "mean return" in said[2] and "by fitted Q evaluation" in said[3]
+    assert len(dataset.read("more.npz")) == 10
