@@ -36,12 +36,14 @@ class Contestant:
 
     @property
     def python(self) -> Path:
-        return PEERS if self.script == "peers.py" else Path(sys.executable)
+        return PEERS if self.script == "peers.py" or "d3rlpy" in self.options else Path(sys.executable)
 
 
 CHEETAH = "HalfCheetah-v5"
 ROLLOUT = 8 * 2048
 """Of PPO and TRPO."""
+OFFLINE = {"bear": 300, "bcq": 100, "cql": 200, "iql": 1_000, "td3-bc": 1_500}
+"""Algorithms on recorded data, and the updates that d3rlpy makes in some ten seconds."""
 CONTESTANTS = {
     "host": Contestant("ours.py", 500_000, ("--env", "CartPole-v1")),
     "host, one core": Contestant("ours.py", 500_000, ("--env", "CartPole-v1", "--core", "0")),
@@ -81,6 +83,19 @@ CONTESTANTS = {
         for name in ("sac", "td3")
         for library in ("sb3", "sbx")
     },
+    **{
+        f"{label} {name}": Contestant("recorded.py", steps, ("--algorithm", name, "--library", library, *options))
+        for name, updates in OFFLINE.items()
+        for label, library, options, steps in (
+            ("recorded", "duologue", (), 4 * updates),
+            ("d3rlpy", "d3rlpy", (), updates),
+            ("own sizes", "duologue", ("--own",), 2 * updates),
+        )
+    },
+    "4 seeds iql": Contestant(
+        "recorded.py", 4_000,
+        ("--algorithm", "iql", "--library", "duologue", "--seeds", "4", "--devices", "2"),
+    ),
 }  # fmt: skip
 
 SB3 = ("SB3, 1 thread", "SB3, 2 threads")
@@ -102,6 +117,15 @@ CASES = (
     Case("td3", "TD3, HalfCheetah-v5, against SBX", "TD3", ("SBX TD3",), 1.25),
     Case("td3", "TD3, 8 updates of the critics after every 8 steps, against SBX", "TD3, K = 8", ("SBX TD3",)),
     Case("sac-seeds", "SAC, 4 seeds in one program, two devices, against one seed", "SAC, 4 seeds", ("SAC",), 1.4),
+    *(
+        Case("offline", f"{name}, recorded data, against d3rlpy", f"recorded {name}", (f"d3rlpy {name}",), target)
+        for name, target in (("bear", 2), ("bcq", 1.1), ("cql", 1.1), ("iql", 2), ("td3-bc", 2))
+    ),
+    *(
+        Case("offline-own", f"{name} at our own defaults, against d3rlpy's", f"own sizes {name}", (f"d3rlpy {name}",))
+        for name in OFFLINE
+    ),
+    Case("offline-seeds", "IQL, 4 seeds in one program, two devices, against one", "4 seeds iql", ("recorded iql",)),
 )
 
 

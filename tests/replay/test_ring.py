@@ -179,9 +179,9 @@ def test_the_compiled_loop_never_copies_its_ring(seeds):
     """Nor those of several seeds, over both devices."""
     envs, many = make("gymnax/Pendulum-v1", 2), len(seeds) > 1
     state = compiled.shapes(LARGE, envs, seeds)
-    program, zero = compiled._program(LARGE, envs, state, len(seeds) if many else None)
+    program, zero = compiled._program(LARGE, envs, state, len(seeds) if many else None, None, 0.0)
     jitted, count = inspect.getclosurevars(program).nonlocals["jitted"], jax.ShapeDtypeStruct((), np.int32)
-    args = state, jax.eval_shape(zero), count, count
+    args = state, jax.eval_shape(zero), None, count, count
     assert_in_place(jitted, *args, data=state.replay.data, devices=2 if many else 1)
 
 
@@ -210,7 +210,7 @@ def test_the_host_loop_never_copies_its_ring():
     state = host.start(LARGE, envs, [0])
     player, data = host.Player(LARGE, envs.spec, state), state.replay.data
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data)
-    assert_in_place(player._learn, player._leaves, player.ring, news, player._keys, np.int32(0), data=data)
+    assert_in_place(player._learn, player._leaves, player.ring, news, player._keys, np.int32(0), None, data=data)
 
 
 class Recorder(AbstractAlgorithm[dict]):
