@@ -1,5 +1,6 @@
-"""Everything under docs/figures: `python docs/make_figures.py [RUN ...]`.
+"""What lies under docs/figures: `python docs/make_figures.py [RUN ...]`.
 
+The pictures of offline.md alone are drawn by the examples that compute them, with `--figure PATH`.
 The screen and the curve are drawn from the run folders given, all of one algorithm and environment; without any, from a
 short run that is made for it. Look at what it draws before you commit it.
 """

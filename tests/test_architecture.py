@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "distributions": BOTTOM,
     "encoders": BOTTOM,
     "heads": BOTTOM | {"distributions"},
-    "critics": BOTTOM | {"encoders", "heads"},
+    "critics": BOTTOM | {"distributions", "encoders", "heads"},
     "divergences": BOTTOM | {"distributions"},
     "generative": BOTTOM | {"distributions", "encoders", "heads"},
     "networks": BOTTOM | {"critics", "distributions", "encoders", "generative", "heads"},

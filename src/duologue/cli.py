@@ -160,7 +160,7 @@ def run_evaluate(command: Evaluate) -> int:
 def run_resume(command: Resume) -> int:
     plan = read_plan(command.run)
     prepare_jax(plan.algorithm, plan.seeds)
-    return finish(resume(command.run, steps=command.steps), 100)
+    return finish(resume(command.run, steps=command.steps, dataset=command.dataset), 100)
 
 
 def run_collect(command: Collect) -> int:

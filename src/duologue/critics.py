@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from duologue.distributions import taken
 from duologue.encoders import MLP, AbstractEncoder
 from duologue.heads import to_unit
 from duologue.types import Box, Obs, PyTree
@@ -32,6 +33,11 @@ class ActionValues(eqx.Module):
 
     def __call__(self, obs: Obs) -> Float[Array, "*batch n"]:
         return self.mlp(self.encoder(obs))
+
+
+def of_action(q: Float[Array, "E N n"], action: Int[Array, " N"]) -> Float[Array, "E N"]:
+    """Qᵢ(s, a) of all Qᵢ(s, ·)."""
+    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
 
 
 class StateValue(eqx.Module):

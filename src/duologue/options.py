@@ -150,7 +150,9 @@ class Resume:
     run: Positional[Path]
     """A run folder."""
     steps: int | None = None
-    """Environment steps to reach; None for the number it was started with."""
+    """Environment steps to reach, on recorded data gradient steps; None for the number it was started with."""
+    dataset: str | None = None
+    """Where the recorded data of the run lie now, if elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ DISCRETE = of(
 LIKELY = of("algorithms/test_bcq.py", "the_discrete_test_policy_is_the_best_of_the_likely_and_allowed")
 LOGITS = of("algorithms/test_bcq.py", "a_masked_logit_weighs_nothing_in_the_discrete_loss")
 
-RECORDED = (
+MUTANTS = (
     # Divergences and the multiplier.
     Mutant(
         "the Gaussian kernel squares σ", "divergences.py",

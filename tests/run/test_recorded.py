@@ -89,6 +89,25 @@ def test_discrete_actions_keep_the_numbers_of_their_environment(tmp_path, suffix
     np.testing.assert_array_equal(again.rows.action + 5, Shifted.given)
 
 
+def test_a_replay_of_counted_actions_is_read_as_the_environment_counts_them(tmp_path):
+    algorithm = dl.SACDiscrete(**ALGORITHM, replay_capacity=40, learning_starts=20, start_steps=20)
+    run = dl.train(algorithm, Shifted, steps=28, run_dir=tmp_path / "run", console=QUIET)
+    data = dl.read_data(run.path)
+    assert data.spec.action == Discrete(2, 5) and set(data.rows.action.tolist()) == {0, 1}
+    np.testing.assert_array_equal(data.rows.reward, data.rows.action + 5)
+    with pytest.raises(dl.ConfigError, match=r"noise = -1.*must be a number >= 0"):
+        run.collect(5, tmp_path / "x.npz", noise=-1.0)
+
+
+def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
+    data = dl.collect_random("gymnax/Pendulum-v1", 40, tmp_path / "random.npz")
+    algorithm = dl.IQL(**ALGORITHM, replay_capacity=100, learning_starts=8)
+    offline = dl.train(algorithm, dataset=data, steps=5, run_dir=tmp_path / "offline", console=QUIET)
+    run = offline.finetune("gymnax/Pendulum-v1", steps=20, run_dir=tmp_path / "online", console=QUIET)
+    assert int(run.state.critic_opt[0].count) == 5 + 13  # after steps 8 to 20
+    assert run.resume(steps=24, console=QUIET).step == 24
+
+
 def test_noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions():
     generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
     middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
@@ -147,6 +166,7 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
         (["collect", "random", "-o", "x.csv", "--env", "CartPole-v1"], r"must end in \.npz or \.hdf5"),
         (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
         (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
+        (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be in"),
         (["data", "nothing.npz"], "no recorded data at nothing.npz"),
         (["train", "bc"], "Which environment"),
         (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.distributions import MASKED_LOGIT, Categorical, taken
 from duologue.fields import Fraction, NonNegative, PositiveInt
+from duologue.heads import has_mask
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import td_target
@@ -28,7 +29,7 @@ class BCQDiscreteState(eqx.Module):
 def allowed(clone: Categorical, obs: Obs, threshold: float) -> Bool[Array, "*batch n"]:
     """Actions with G(a|s) ≥ τ maxₐ G(a|s): all of them where τ = 0, the likeliest alone where τ = 1."""
     likely = clone.probs >= threshold * jnp.max(clone.probs, axis=-1, keepdims=True)
-    return likely & (obs[ACTION_MASK] > 0) if isinstance(obs, dict) and ACTION_MASK in obs else likely
+    return likely & (obs[ACTION_MASK] > 0) if has_mask(obs) else likely
 
 
 def constrained(q: Float[Array, "*batch n"], among: Bool[Array, "*batch n"]) -> Int[Array, "*batch"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.distributions import taken
+from duologue.critics import of_action
 from duologue.fields import Fraction, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -27,19 +27,17 @@ class FQEState(eqx.Module):
     opt: PyTree
 
 
-def of_action(critics: PyTree, obs: Obs, action: Array) -> Float[Array, "E N"]:
+def value_of(critics: PyTree, obs: Obs, action: Array) -> Float[Array, "E N"]:
     """Qᵢ(s, a), of real and of discrete actions."""
-    if jnp.issubdtype(action.dtype, jnp.floating):
-        return critics(obs, action)
-    q = critics(obs)
-    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
+    real = jnp.issubdtype(action.dtype, jnp.floating)
+    return critics(obs, action) if real else of_action(critics(obs), action)
 
 
 def critic_loss(
     critics: PyTree, obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """L = E[(Q(s, a) − y)²]."""
-    q = of_action(critics, obs, action)
+    q = value_of(critics, obs, action)
     loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
     return loss, {"critic_loss": loss, **described("q", q)}
 
@@ -83,7 +81,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         return action, {}, None
 
     def q(self, state: FQEState, obs: Obs, action: Array) -> Array:
-        return of_action(state.critics, obs, action)
+        return value_of(state.critics, obs, action)
 
     def v(self, state: FQEState, obs: Obs) -> Array:
         """Q(s, π(s)). Where the test policy samples, one draw of it, always the same."""
@@ -93,7 +91,7 @@ class FQE(AbstractAlgorithm[FQEState]):
     def update(self, state: FQEState, batch: Transition, *, key: Array) -> tuple[FQEState, Metrics]:
         """One step of the critic on transitions `[N]`: y = r + γ Q̄(s', π(s'))."""
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
-        value = of_action(state.target_critics, batch.next_obs, next_action)[0]
+        value = value_of(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)
         critics, opt, metrics = gradient_step(
             critic_loss, state.critics, state.opt, Adam().build(self.learning_rate),

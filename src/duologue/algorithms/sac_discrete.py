@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.distributions import Categorical, taken
+from duologue.critics import of_action
+from duologue.distributions import Categorical
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.heads import has_mask
 from duologue.networks import AbstractNetworks, Networks
@@ -39,11 +40,6 @@ class SACDiscreteState(eqx.Module):
 def soft_value(q: Float[Array, "E ..."], policy: Categorical, alpha: Float[Array, ""]) -> Array:
     """V(s) = Σₐ π(a|s) [minᵢ Qᵢ(s, a) − α log π(a|s)] (eq. 10); a masked action weighs nothing."""
     return jnp.sum(policy.probs * jnp.min(q, axis=0), axis=-1) + alpha * policy.entropy()
-
-
-def of_action(q: Float[Array, "E N n"], action: Int[Array, " N"]) -> Float[Array, "E N"]:
-    """Qᵢ(s, a) of all Qᵢ(s, ·)."""
-    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
 
 
 def critic_loss(

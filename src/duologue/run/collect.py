@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, make
+from duologue.envs.spaces import recounted
 from duologue.errors import ConfigError, MissingExtraError
+from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
 from duologue.run import files
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
@@ -48,6 +50,8 @@ def collected(
     """Record what `act` does, or where it is `None` uniformly random actions, to `out`. Raises `ConfigError`, before
     anything is made where it can."""
     check_arguments(steps=steps, seed=seed)
+    if problem := mismatch(noise, NonNegative):
+        raise ConfigError(f"noise = {noise!r}: must be {problem}.")
     path, envs = check_out(out), made()
     try:
         about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
@@ -75,12 +79,12 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
         rows.append((obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs))
         obs = seen.obs
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    spaces = {"observations": envs.spec.observation, "actions": space, "next_observations": envs.spec.observation}
     columns = {
         name: jax.tree.map(lambda *x: np.concatenate(x), *column)
         for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
-    if isinstance(space, Discrete):
-        columns["actions"] = columns["actions"] + space.start
+    columns |= {name: recounted(of, columns[name]) for name, of in spaces.items()}
     return {
         name + "".join(f"/{key.key}" for key in where): leaf
         for name, column in columns.items()

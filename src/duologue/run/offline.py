@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs.spaces import empty
+from duologue.envs import AbstractHostEnvs
+from duologue.envs.spaces import empty, recounted
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.offline import Recorded, recorded
 from duologue.loops.replay import empty_ring
@@ -27,6 +28,7 @@ from duologue.run.plan import (
     read_plan,
     with_horizon,
 )
+from duologue.types import EnvSpec
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
@@ -60,8 +62,9 @@ def replay_of(path: Path) -> DataSet:
     axis, head = plan.seeds > 1, int(np.max(kept.written))
     rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
     columns = {
-        "observations": rows.obs, "actions": rows.action, "rewards": rows.reward, "terminals": rows.terminated,
-        "timeouts": rows.truncated, "next_observations": rows.next_obs,
+        "observations": recounted(plan.spec.observation, rows.obs),
+        "actions": recounted(plan.spec.action, rows.action), "rewards": rows.reward, "terminals": rows.terminated,
+        "timeouts": rows.truncated, "next_observations": recounted(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
     return from_columns(columns, spec=plan.spec, source=str(path), both="terminal")
@@ -94,7 +97,9 @@ def make_offline_plan(
     unit = algorithm.experience.gradient_steps
     if evaluate_every is None and env is not None:
         evaluate_every = max(steps // CHECKPOINTS, unit)  # the only curve there is
-    every = intervals(steps, unit, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
+    save_every, log_every = intervals(
+        steps, unit, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
+    )
     plan = Plan(
         algorithm=with_horizon(algorithm, -(-steps // unit) * unit),
         env="" if env is None else describe(env),
@@ -109,8 +114,8 @@ def make_offline_plan(
         digest=data.digest,
         both=both,
         window=window,
-        save_every=every["save"],
-        log_every=every["log"],
+        save_every=save_every,
+        log_every=log_every,
     )
     if env is not None:
         data = fit(data, spec_of(plan, env))
@@ -122,11 +127,11 @@ def make_offline_plan(
     return plan, recorded(plan.algorithm, data, window=window)
 
 
-def spec_of(plan: Plan, env: EnvSource) -> Any:
+def spec_of(plan: Plan, env: EnvSource) -> EnvSpec:
     """The spec of the environment that the run is evaluated in."""
     envs = replace(plan, seeds=1, num_envs=1).made(env, purpose="evaluate", num_envs=1)
-    if not isinstance(env, type(envs)):
-        getattr(envs, "close", lambda: None)()
+    if isinstance(envs, AbstractHostEnvs) and envs is not env:
+        envs.close()
     return envs.spec
 
 

@@ -137,7 +137,9 @@ def make_plan(
         env, num_envs, seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous
     )
     rollout = num_envs * experience.rollout_length
-    every = intervals(steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
+    save_every, log_every = intervals(
+        steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
+    )
     plan = Plan(
         algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
         env=describe(env),
@@ -150,8 +152,8 @@ def make_plan(
         max_episode_steps=max_episode_steps,
         evaluate_every=evaluate_every,
         evaluate_episodes=evaluate_episodes,
-        save_every=every["save"],
-        log_every=every["log"],
+        save_every=save_every,
+        log_every=log_every,
     )
     try:  # spaces that the algorithm cannot serve, and replays that cannot work, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
@@ -168,11 +170,11 @@ def make_plan(
 
 def intervals(
     steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
-) -> dict[str, int]:
+) -> tuple[int, int]:
     """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
     # A row is written wherever an evaluation or a checkpoint is due.
     due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
-    return {"save": save_every or max(steps // CHECKPOINTS, least), "log": min(filter(None, due))}
+    return save_every or max(steps // CHECKPOINTS, least), min(filter(None, due))
 
 
 def physical_memory() -> int:

@@ -20,7 +20,7 @@ OF_TD3BC = of("cloning", "td3bc_changes_the_actors_loss_alone")
 OF_KL = of("cloning", "kl_control_gradients_are_those_of_its_losses_in_order")
 FIXED_POINT = of("fqe", "its_fixed_point_is_q_of_the_policy")
 
-RECORDED_2 = (
+MUTANTS = (
     Mutant(
         "CQL's proposals are not weighed by their densities", CQL,
         "jax.nn.logsumexp(q - log_prob[None], axis=1)",
