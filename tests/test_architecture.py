@@ -13,6 +13,7 @@ TREES = {name: ast.parse(path.read_text(), filename=str(path)) for name, path in
 
 BOTTOM = {"errors", "types", "fields"}
 TOOLS = {
+    "actors",
     "returns",
     "optim",
     "statistics",
@@ -22,7 +23,9 @@ TOOLS = {
     "encoders",
     "generative",
     "heads",
+    "intentions",
     "networks",
+    "schedulers",
     "temperature",
     "trust_region",
 }
@@ -36,7 +39,10 @@ MAY_IMPORT = {
     "critics": BOTTOM | {"distributions", "encoders", "heads"},
     "divergences": BOTTOM | {"distributions"},
     "generative": BOTTOM | {"distributions", "encoders", "heads"},
-    "networks": BOTTOM | {"critics", "distributions", "encoders", "generative", "heads"},
+    "actors": BOTTOM | {"distributions", "encoders", "heads"},
+    "intentions": BOTTOM | {"critics", "encoders", "heads"},
+    "networks": BOTTOM | {"actors", "critics", "distributions", "encoders", "generative", "heads", "intentions"},
+    "schedulers": BOTTOM,
     "temperature": BOTTOM | {"optim"},
     "returns": BOTTOM,
     "optim": BOTTOM,
@@ -55,7 +61,7 @@ MAY_IMPORT = {
 
 LINEAGE = {
     "ppo": {"a2c"}, "trpo": {"a2c"}, "acer_continuous": {"acer"}, "sac_v1": {"sac"}, "sac_discrete": {"sac"},
-    "sac_x": {"sac"}, "cql": {"sac"}, "ddpg": {"td3"}, "td3_bc": {"td3"}, "bear": {"bcq"},
+    "sac_x": {"sac_x_learning"}, "cql": {"sac"}, "ddpg": {"td3"}, "td3_bc": {"td3"}, "bear": {"bcq"},
     "kl_control": {"sac"},
 }  # fmt: skip
 """Sideways imports between algorithms, along the papers' own lineage."""

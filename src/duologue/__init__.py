@@ -1,6 +1,7 @@
 """Duologue: actor-critic reinforcement learning in JAX."""
 
 from duologue import networks as networks
+from duologue import schedulers as schedulers
 from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.acer import ACER as ACER
@@ -21,11 +22,16 @@ from duologue.algorithms.ppo import KLPenalty as KLPenalty
 from duologue.algorithms.sac import SAC as SAC
 from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1 as SACv1
+from duologue.algorithms.sac_x import SACX as SACX
+from duologue.algorithms.sac_x_learning import DiscountedRewards as DiscountedRewards
+from duologue.algorithms.sac_x_learning import PolicyGradient as PolicyGradient
+from duologue.algorithms.sac_x_learning import Retrace as Retrace
 from duologue.algorithms.td3 import TD3 as TD3
 from duologue.algorithms.td3_bc import TD3BC as TD3BC
 from duologue.algorithms.trpo import TRPO as TRPO
 from duologue.divergences import KL as KL
 from duologue.divergences import MMD as MMD
+from duologue.envs import tasks as tasks
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError

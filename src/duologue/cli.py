@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     return runners[type(command)](command)
 
 
-def overview(usage: str, classes: Mapping[str, type]) -> None:
+def overview(usage: str, classes: Mapping[str, Any]) -> None:
     """How a command is used, and what it can be followed by."""
     console = Console()
     console.print(f"usage: {usage} [-h] ...\n", markup=False, highlight=False)
@@ -81,11 +81,18 @@ def overview(usage: str, classes: Mapping[str, type]) -> None:
     console.print(f"\n{usage} --help says more of each.", markup=False, highlight=False)
 
 
-def described(classes: Mapping[str, type]) -> Table:
-    """Names with the first line of their docstrings."""
+def summary(what: Any) -> str:
+    """The first line of a class's docstring; of an algorithm with a scheduler of its own, of that one's."""
+    if isinstance(what, AbstractAlgorithm):
+        return f"{type(what).__name__} with {(what.scheduler.__doc__ or '').splitlines()[0]}"  # pyright: ignore
+    return (what.__doc__ or "").splitlines()[0]
+
+
+def described(classes: Mapping[str, Any]) -> Table:
+    """Names with what they are, in one line."""
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, cls in classes.items():
-        table.add_row(f"[bold]{name}[/bold]", (cls.__doc__ or "").splitlines()[0])
+        table.add_row(f"[bold]{name}[/bold]", summary(cls))
     return table
 
 
@@ -152,7 +159,8 @@ def run_evaluate(command: Evaluate) -> int:
         for one in [agent] if isinstance(agent, Run) else agent:
             console.print(f"[bold green]value[/]   {one.fitted_q(command.dataset, steps=command.fit_steps)}")
         return 0
-    console.print(f"[bold green]score[/]   {agent.evaluate(episodes=command.episodes, explore=command.explore)}")
+    score = agent.evaluate(episodes=command.episodes, explore=command.explore, task=command.task)
+    console.print(f"[bold green]score[/]   {score}")
     console.print(f"[bold]next[/]    duologue plot {shlex.quote(str(command.run))} -o curve.png")
     return 0
 

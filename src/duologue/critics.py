@@ -35,9 +35,15 @@ class ActionValues(eqx.Module):
         return self.mlp(self.encoder(obs))
 
 
-def of_action(q: Float[Array, "E N n"], action: Int[Array, " N"]) -> Float[Array, "E N"]:
+def of_action(q: Float[Array, "E *batch n"], action: Int[Array, "*batch"]) -> Float[Array, " E *batch"]:
     """Qᵢ(s, a) of all Qᵢ(s, ·)."""
     return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
+
+
+def value_of(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Array, " E *batch"]:
+    """Qᵢ(s, a), of real and of discrete actions."""
+    real = jnp.issubdtype(action.dtype, jnp.floating)
+    return critics(obs, action) if real else of_action(critics(obs), action)
 
 
 class StateValue(eqx.Module):

@@ -55,9 +55,10 @@ class Categorical(AbstractDistribution):
     logits: Float[Array, "*batch n"]
 
     @staticmethod
-    def masked(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*batch n"]) -> "Categorical":
-        """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action."""
-        return Categorical(jnp.where(mask.astype(bool), logits, MASKED_LOGIT))
+    def masked(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
+        """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action; the
+        logits may have further leading axes."""
+        return Categorical(jnp.where(jnp.broadcast_to(mask.astype(bool), logits.shape), logits, MASKED_LOGIT))
 
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:

@@ -7,7 +7,7 @@ unfiltered. They act on any leading axes `*batch`.
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal, TypeAlias
 
 import equinox as eqx
@@ -45,23 +45,43 @@ class Dense(eqx.Module):
         return y + jnp.broadcast_to(self.bias, y.shape)
 
 
+class LayerNorm(eqx.Module):
+    """(x − mean)/√(variance + ε) over the last axis, then a scale and an offset of each unit (Ba et al., 2016)."""
+
+    scale: Float[Array, " units"]
+    offset: Float[Array, " units"]
+
+    def __init__(self, units: int):
+        self.scale, self.offset = jnp.ones(units, jnp.float32), jnp.zeros(units, jnp.float32)
+
+    def __call__(self, x: Float[Array, "*batch units"]) -> Float[Array, "*batch units"]:
+        y = jax.nn.standardize(x, axis=-1, epsilon=1e-5)
+        return y * jnp.broadcast_to(self.scale, y.shape) + jnp.broadcast_to(self.offset, y.shape)
+
+
 class Trunk(eqx.Module):
-    """Dense layers, each followed by `activation`. `sizes` are the input's and the layers'; one alone: the identity."""
+    """Dense layers, each followed by `activation`, and by a layer normalisation before it where that is asked for.
+    `sizes` are the input's and the layers'; one alone: the identity."""
 
     layers: tuple[Dense, ...]
+    norms: tuple[LayerNorm, ...]
     activation: Callable = eqx.field(static=True)
 
-    def __init__(self, sizes: tuple[int, ...], *, activation: Callable, init: Init, key: Array):
+    def __init__(
+        self, sizes: tuple[int, ...], *, activation: Callable, layer_norm: bool = False, init: Init, key: Array
+    ):
         keys = jax.random.split(key, len(sizes) - 1)
         self.layers = tuple(
             Dense(*size, scale=HIDDEN_SCALE[init], init=init, key=k)
             for size, k in zip(pairwise(sizes), keys, strict=True)
         )
+        self.norms = tuple(map(LayerNorm, sizes[1:])) if layer_norm else ()
         self.activation = activation
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        for layer in self.layers:
-            x = self.activation(layer(x))
+        for layer, norm in zip_longest(self.layers, self.norms):
+            x = layer(x)
+            x = self.activation(x if norm is None else norm(x))
         return x
 
 
@@ -75,10 +95,11 @@ class MLP(eqx.Module):
     output: Dense
 
     def __init__(
-        self, sizes: tuple[int, ...], *, activation: Callable, output_scale: float = 1.0, init: Init, key: Array
-    ):
+        self, sizes: tuple[int, ...], *, activation: Callable, layer_norm: bool = False, output_scale: float = 1.0,
+        init: Init, key: Array,
+    ):  # fmt: skip
         trunk_key, output_key = jax.random.split(key)
-        self.trunk = Trunk(sizes[:-1], activation=activation, init=init, key=trunk_key)
+        self.trunk = Trunk(sizes[:-1], activation=activation, layer_norm=layer_norm, init=init, key=trunk_key)
         self.output = Dense(sizes[-2], sizes[-1], scale=output_scale, init=init, key=output_key)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:

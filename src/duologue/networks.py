@@ -4,15 +4,16 @@ An algorithm knows `AbstractNetworks`, which builds, and what comes of it: for A
 functions of observations and actions. Your own networks are one subclass of `AbstractNetworks` and what it builds.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from duologue.actors import AbstractActorCritic as AbstractActorCritic
+from duologue.actors import ActorQ as ActorQ
+from duologue.actors import Perturbation, Policy, SeparateActorCritic, SharedActorCritic
 from duologue.critics import ActionValue, ActionValues, Ensemble, StateValue
 from duologue.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
 from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
@@ -27,8 +28,8 @@ from duologue.heads import (
     bounded_box,
     discrete,
     policy_head,
-    to_unit,
 )  # fmt: skip
+from duologue.intentions import Intentions, TaskValue, TaskValues
 from duologue.types import Box, Discrete, EnvSpec, Obs
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
@@ -36,101 +37,6 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu":
 
 POLICY_SCALE = 0.01
 """Of the last policy layer: the first policy is near uniform, or near `centre` (OpenAI baselines)."""
-
-
-class AbstractActorCritic(eqx.Module):
-    """A policy and a state value, for observations `[*batch, ...]`. Leaves are arrays, all of them trained."""
-
-    @abstractmethod
-    def policy(self, obs: Obs) -> AbstractDistribution:
-        """π(· | obs), over actions in environment units."""
-
-    @abstractmethod
-    def value(self, obs: Obs) -> Float[Array, "*batch"]:
-        """V(obs)."""
-
-    def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
-        """Both; override it where they share work."""
-        return self.policy(obs), self.value(obs)
-
-
-class SeparateActorCritic(AbstractActorCritic):
-    """Two networks without a common parameter."""
-
-    actor_encoder: AbstractEncoder
-    actor: MLP
-    head: AbstractHead
-    critic_encoder: AbstractEncoder
-    critic: MLP
-
-    def policy(self, obs: Obs) -> AbstractDistribution:
-        return self.head(self.actor(self.actor_encoder(obs)), obs)
-
-    def value(self, obs: Obs) -> Float[Array, "*batch"]:
-        return self.critic(self.critic_encoder(obs))[..., 0]
-
-    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
-        """π(· | obs), and all that the critic says."""
-        return self.policy(obs), self.critic(self.critic_encoder(obs))
-
-
-class SharedActorCritic(AbstractActorCritic):
-    """One trunk with two linear layers on it."""
-
-    encoder: AbstractEncoder
-    trunk: Trunk
-    actor: Dense
-    head: AbstractHead
-    critic: Dense
-
-    def policy(self, obs: Obs) -> AbstractDistribution:
-        return self.policy_and_value(obs)[0]
-
-    def value(self, obs: Obs) -> Float[Array, "*batch"]:
-        return self.policy_and_value(obs)[1]
-
-    def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
-        policy, values = self.policy_and_values(obs)
-        return policy, values[..., 0]
-
-    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
-        """π(· | obs), and all that the critic says."""
-        features = self.trunk(self.encoder(obs))
-        return self.head(self.actor(features), obs), self.critic(features)
-
-
-class ActorQ(eqx.Module):
-    """A policy and Q(s, ·) of discrete actions: an actor and a critic with an output for each action."""
-
-    both: SeparateActorCritic | SharedActorCritic
-
-    def policy(self, obs: Obs) -> Categorical:
-        return self.both.policy(obs)  # pyright: ignore[reportReturnType]
-
-    def policy_and_q(self, obs: Obs) -> tuple[Categorical, Float[Array, "*batch n"]]:
-        return self.both.policy_and_values(obs)  # pyright: ignore[reportReturnType]
-
-
-class Policy(eqx.Module):
-    """An actor: a distribution over actions, or the action itself, as its head has it."""
-
-    encoder: AbstractEncoder
-    mlp: MLP
-    head: AbstractHead | SquashedNormalHead | TanhHead
-
-    def __call__(self, obs: Obs) -> Any:
-        return self.head(self.mlp(self.encoder(obs)), obs)
-
-
-class Perturbation(eqx.Module):
-    """ξ(s, a) in [−1, 1], a correction of each action."""
-
-    encoder: AbstractEncoder
-    mlp: MLP
-    space: Box = eqx.field(static=True)
-
-    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return jnp.tanh(self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1)))
 
 
 class AbstractNetworks(Configurable):
@@ -184,6 +90,14 @@ class AbstractNetworks(Configurable):
         """ξ(s, a) in [−1, 1], of actions in a bounded box."""
         raise self._lacks("perturbation")
 
+    def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
+        """πᵢ(·|s) of each task of the spec."""
+        raise self._lacks("intentions")
+
+    def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
+        """Qᵢ of each task of the spec."""
+        raise self._lacks("task_values")
+
     def _lacks(self, method: str) -> ConfigError:
         return ConfigError(
             f"{type(self).__name__} has no method {method}, which this algorithm builds its networks with."
@@ -199,6 +113,8 @@ class Networks(AbstractNetworks):
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
     """Initial weights: orthogonal (gain sqrt 2) or LeCun normal; biases are 0."""
+    layer_norm: bool = False
+    """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
     """One encoder and trunk for both, with a linear layer each, instead of two networks."""
     state_dependent_std: bool | None = None
@@ -223,18 +139,19 @@ class Networks(AbstractNetworks):
         if self.shared_trunk:
             return SharedActorCritic(
                 encoder=actor_encoder,
-                trunk=Trunk(sizes, activation=activation, init=self.init, key=keys[1]),
+                trunk=Trunk(sizes, activation=activation, layer_norm=self.layer_norm, init=self.init, key=keys[1]),
                 actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
                 head=head,
                 critic=Dense(sizes[-1], values, scale=1.0, init=self.init, key=keys[3]),
             )
-        actor = MLP((*sizes, head.size), activation=activation, output_scale=POLICY_SCALE, init=self.init, key=keys[2])
+        layers = {"activation": activation, "layer_norm": self.layer_norm, "init": self.init}
+        actor = MLP((*sizes, head.size), output_scale=POLICY_SCALE, key=keys[2], **layers)
         return SeparateActorCritic(
             actor_encoder=actor_encoder,
             actor=actor,
             head=head,
             critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
-            critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[3]),
+            critic=MLP((*sizes, values), key=keys[3], **layers),
         )
 
     def policy(self, spec: EnvSpec, *, key: Array) -> Policy:
@@ -242,9 +159,7 @@ class Networks(AbstractNetworks):
         return self._policy(spec, policy_head(spec.action, **std), key=key)
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
-        space = bounded_box(spec.action)
-        own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
-        return self._policy(spec, SquashedNormalHead(own, self.initial_log_std, space), key=key)
+        return self._policy(spec, self._squashed(bounded_box(spec.action)), key=key)
 
     def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
         return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
@@ -282,6 +197,39 @@ class Networks(AbstractNetworks):
         space = bounded_box(spec.action)
         return Perturbation(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
+    def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
+        """The last hidden layer is each task's own, the others are shared."""
+        match spec.action:
+            case Discrete(n):
+                head = CategoricalHead(n)
+            case _:
+                head = self._squashed(bounded_box(spec.action))
+        return Intentions(*self._heads(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)
+
+    def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
+        """The last hidden layer is each task's own, the others are shared."""
+        match spec.action:
+            case Discrete(n):
+                return TaskValues(*self._heads(spec, outputs=n, key=key))
+            case _:
+                space = bounded_box(spec.action)
+                return TaskValue(*self._heads(spec, inputs=space.size, outputs=1, key=key), space)
+
+    def _heads(
+        self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
+    ) -> tuple[AbstractEncoder, Trunk, Ensemble]:
+        """An encoder, a trunk that reads its features beside `inputs` numbers more, and a head for each task."""
+        keys = jax.random.split(key, 3)
+        reads = encoder(spec.observation, init=self.init, key=keys[0])
+        sizes = (reads.size + inputs, *self.hidden_sizes)
+        layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
+        own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **layers)  # noqa: E731
+        return reads, Trunk(sizes[:-1], key=keys[1], **layers), Ensemble.of(own, len(spec.tasks), key=keys[2])
+
+    def _squashed(self, space: Box) -> SquashedNormalHead:
+        own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
+        return SquashedNormalHead(own, self.initial_log_std, space)
+
     def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
         return Policy(*self._layers(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)
 
@@ -292,5 +240,5 @@ class Networks(AbstractNetworks):
         encoder_key, mlp_key = jax.random.split(key)
         reads = encoder(spec.observation, init=self.init, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
-        activation = ACTIVATIONS[self.activation]
-        return reads, MLP(sizes, activation=activation, output_scale=output_scale, init=self.init, key=mlp_key)
+        layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
+        return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **layers)

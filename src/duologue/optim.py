@@ -85,6 +85,11 @@ def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
     return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)
 
 
+def periodic(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) -> PyTree:
+    """θ̄ ← θ where `step` is a multiple of `period`, else θ̄ stays."""
+    return jax.tree.map(lambda old, new: jnp.where(step % period == 0, new, old), target, source)
+
+
 class Linear(Configurable):
     """A straight line from `start` to `end`, constant afterwards."""
 

@@ -25,6 +25,7 @@ from duologue.algorithms.ppo import PPO
 from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
+from duologue.algorithms.sac_x import SACX
 from duologue.algorithms.td3 import TD3
 from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
@@ -32,14 +33,16 @@ from duologue.errors import ConfigError
 from duologue.fields import SYNONYMS
 from duologue.optim import LearningRate, Linear
 from duologue.run import config
+from duologue.schedulers import QTable, Uniform
 
 ALGORITHMS: dict[str, Any] = {
     "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
     "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
     "bear": BEAR, "bcq": BCQ, "bcq-discrete": BCQDiscrete, "bc": BC, "td3-bc": TD3BC, "cql": CQL, "iql": IQL,
-    "kl-control": KLControl,
+    "kl-control": KLControl, "sac-x": SACX,
+    "sac-u": SACX(scheduler=Uniform()), "sac-q": SACX(scheduler=QTable()),
 }  # fmt: skip
-"""By the name that the command line uses."""
+"""By the name that the command line uses: a class, or an object with other defaults than its class."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Train:
     """What a row of these data is with both flags set, where every timeout is marked terminal too."""
     window: int | None = None
     """Rows of these data on the device at a time; None for all."""
+    tasks: str | None = None
+    """Several rewards, the main task's last: a ready set (lunar-lander, mountain-car). An algorithm of one reward
+    learns the main task alone."""
     seed: int = 0
     """Of everything random."""
     seeds: int = 1
@@ -105,6 +111,8 @@ class Evaluate:
     """The last state, or that of the best evaluation while training."""
     explore: bool = False
     """Act as in training, instead of with the test policy."""
+    task: str | None = None
+    """Of several tasks, the one whose intention plays and is scored; None for the main one."""
     dataset: str | None = None
     """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
     fit_steps: int = 20_000
@@ -209,9 +217,10 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
 
 def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setting], Train]:
     """The merged configuration with where each value came from, and the command it makes."""
-    algorithm: Any = ALGORITHMS[name]
+    algorithm = ALGORITHMS[name]
+    algorithm = algorithm() if isinstance(algorithm, type) else algorithm
     check_words(algorithm, arguments)
-    default = Train(env="", algorithm=algorithm())
+    default = Train(env="", algorithm=algorithm)
     layers = [("default", config.to_dict(default))]
     path = config_path(arguments)
     if path is not None:
@@ -238,7 +247,7 @@ def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setti
     }, command
 
 
-def check_words(algorithm: type, arguments: list[str]) -> None:
+def check_words(algorithm: AbstractAlgorithm, arguments: list[str]) -> None:
     """Raise `ConfigError` for what is called otherwise here: tyro's own guess may name another hyperparameter."""
     fields = {field.name: field for field in dataclasses.fields(algorithm)}
     for word, after in itertools.zip_longest(arguments, arguments[1:]):
@@ -248,7 +257,7 @@ def check_words(algorithm: type, arguments: list[str]) -> None:
             continue
         if name not in fields and SYNONYMS.get(name) in fields:
             right = SYNONYMS[name].rstrip("_").replace("_", "-") + ("_" if SYNONYMS[name].endswith("_") else "")
-            raise ConfigError(f"{algorithm.__name__} has no {option}. Did you mean --algorithm.{right}?")
+            raise ConfigError(f"{type(algorithm).__name__} has no {option}. Did you mean --algorithm.{right}?")
         if name in fields and dataclasses.is_dataclass(fields[name].default):
             kind = (value or after or "KIND").lower()
             raise ConfigError(

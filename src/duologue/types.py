@@ -1,6 +1,7 @@
 """The records that everything shares. Store facts, derive quantities.
 
-Axes have one letter each, everywhere: `T` time, `B` environments, `N` batch, `L` sequence, `E` ensemble, `S` seeds.
+Axes have one letter each, everywhere: `T` time, `B` environments, `N` batch, `L` sequence, `E` ensemble, `S` seeds, `K`
+tasks.
 """
 
 import math
@@ -13,7 +14,7 @@ PyTree: TypeAlias = Any
 Obs: TypeAlias = Any
 """One array, or a dict of arrays where the observation space is a `Dict`."""
 Metrics: TypeAlias = dict[str, Array]
-"""Scalars by slash name (`"critic/loss"`), still on the device."""
+"""Scalars by name (`"critic_loss"`), still on the device; of several tasks also `[K]`, which the loops split."""
 
 ACTION_MASK = "action_mask"
 """The reserved key of a `Dict` observation that says which discrete actions are allowed (1) and which are not (0)."""
@@ -22,7 +23,8 @@ ACTION_MASK = "action_mask"
 class Transition(NamedTuple):
     """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[L, N]` sequences.
 
-    `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units.
+    `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units. `reward`
+    has a last axis `K` where there are several tasks, the main one last.
     `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`). Arrays are
     JAX's in compiled code and NumPy's on the host.
     """
@@ -93,6 +95,8 @@ class Experience:
     """Whether, and how, it then gets batches of what came before."""
     gradient_steps: int = 1
     """Of the network that takes most of them, in one call of `update`."""
+    tasks: bool = False
+    """Whether rewards have an axis of tasks, or are those of one."""
 
     @property
     def updates(self) -> int | float:
@@ -150,3 +154,5 @@ class EnvSpec:
     action: Space
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
+    tasks: tuple[str, ...] = ()
+    """What the rewards `[*, K]` are of, the main task last; without any, rewards have no such axis."""

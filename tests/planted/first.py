@@ -186,8 +186,8 @@ MUTANTS = [
     ),
     Mutant(
         "actor and critic start from one key", "networks.py",
-        "critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[3])",
-        "critic=MLP((*sizes, values), activation=activation, init=self.init, key=keys[2])", NETWORKS,
+        "critic=MLP((*sizes, values), key=keys[3], **layers)",
+        "critic=MLP((*sizes, values), key=keys[2], **layers)", NETWORKS,
     ),
     # Normalisation.
     Mutant(
@@ -370,7 +370,7 @@ MUTANTS = [
     ),
     Mutant(
         "returns run on over episode ends (compiled)", "loops/state.py",
-        "Episodes(jnp.where(ended, 0.0, returns),", "Episodes(returns,", SAME,
+        "Episodes(jnp.where(over, 0.0, returns),", "Episodes(returns,", SAME,
     ),
     Mutant(
         "returns run on over episode ends (host)", "loops/host.py",
@@ -383,7 +383,7 @@ MUTANTS = [
     ),
     Mutant(
         "an evaluation counts on after the end", "loops/evaluate.py",
-        "jnp.where(now.over, 0.0, seen.reward)", "seen.reward", EVALUATION,
+        "jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward)", "seen.reward", EVALUATION,
     ),
     # Checkpoints.
     Mutant(
@@ -577,7 +577,7 @@ MUTANTS = [
         (f'{TD3}::test_log_sigma_is_clipped_and_all_is_finite_at_extreme_outputs',),
     ),
     Mutant(
-        'the critic reads the action as it is', 'networks.py',
+        'the critic reads the action as it is', 'critics.py',
         'to_unit(self.space, action)], axis',
         'action], axis',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),

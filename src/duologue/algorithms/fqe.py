@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.critics import of_action
+from duologue.critics import value_of
 from duologue.fields import Fraction, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -25,12 +25,6 @@ class FQEState(eqx.Module):
     critics: PyTree
     target_critics: PyTree
     opt: PyTree
-
-
-def value_of(critics: PyTree, obs: Obs, action: Array) -> Float[Array, "E N"]:
-    """Qᵢ(s, a), of real and of discrete actions."""
-    real = jnp.issubdtype(action.dtype, jnp.floating)
-    return critics(obs, action) if real else of_action(critics(obs), action)
 
 
 def critic_loss(

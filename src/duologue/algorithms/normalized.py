@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.errors import ConfigError
 from duologue.fields import Positive
 from duologue.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
@@ -91,6 +92,11 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         return self.algorithm.experience
 
     def init(self, spec: EnvSpec, *, key: Array) -> NormalizedState:
+        if spec.tasks and self.reward:
+            raise ConfigError(
+                "Normalized.reward = True: rewards of several tasks have scales of their own. Give reward=False."
+            )
+
         def empty() -> tuple[ObsMoments, RunningMoments]:
             return empty_moments(spec.observation) if self.obs else None, RunningMoments.empty()
 
@@ -114,7 +120,8 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         self, state: NormalizedState, carry: NormalizedCarry, transition: Transition
     ) -> tuple[NormalizedState, NormalizedCarry]:
         obs_moments, return_moments = state.pending
-        discounted_return = self.discount * carry.discounted_return + transition.reward
+        reward = transition.reward[..., -1] if self.experience.tasks else transition.reward
+        discounted_return = self.discount * carry.discounted_return + reward
         pending = merge_obs(obs_moments, transition.obs), return_moments.merge(RunningMoments.of(discounted_return))
         ended = transition.terminated | transition.truncated
         inner, inner_carry = self.algorithm.observe(

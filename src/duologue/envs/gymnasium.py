@@ -24,15 +24,16 @@ PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atar
 
 
 class GymnasiumEnvs(AbstractHostEnvs):
-    """`num_envs` Gymnasium environments in this process.
+    """`num_envs` Gymnasium environments in this process; a step's `info` holds the numbers that `info` names.
 
     Raises `ConfigError` for an unknown id or a space that cannot be served, `MissingExtraError` for a missing simulator
     and `EnvError` where making an environment fails.
     """
 
     def __init__(
-        self, make: Make, num_envs: int, *, seed: int, purpose: str = "train", max_episode_steps: int | None = None
-    ):
+        self, make: Make, num_envs: int, *, seed: int, purpose: str = "train", max_episode_steps: int | None = None,
+        info: tuple[str, ...] = (),
+    ):  # fmt: skip
         factory = factory_of(make, max_episode_steps)
         self._envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
         self.spec, self.num_envs = spec_of(self._envs[0], make), num_envs
@@ -43,7 +44,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         self._door = door(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)
         self._obs = empty(self.spec.observation, num_envs)
-        self._reports_success = False
+        self._reports_success, self._info = False, info
 
     def reset(self) -> Obs:
         self._journal.restart()
@@ -63,7 +64,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
                 self._journal.next_episode(i)
             self._reset(rows.ended, self._obs)
         self._reports_success |= bool(rows.success)
-        info = success(rows) if self._reports_success else {}
+        info = (success(rows) if self._reports_success else {}) | rows.info
         return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, info)
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -80,7 +81,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
             env.close()
 
     def _rows(self) -> Rows:
-        return Rows(empty(self.spec.observation, self.num_envs), self.num_envs, self._write)
+        return Rows(empty(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
 
     def _reset(self, indices: Sequence[int], obs: Obs) -> None:
         """Begin the journal's episodes of these environments; their first observations go into `obs`."""

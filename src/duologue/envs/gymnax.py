@@ -57,7 +57,8 @@ class GymnaxEnvs(AbstractJaxEnvs):
             step = jax.vmap(self._env.step, (0, 0, 0, None))
             obs, state, reward, terminated, truncated, info = step(keys, env_state, action, self._params)
         next_obs = info["final_observation"].astype(obs.dtype)
-        return state, Step(obs, next_obs, reward.astype(jnp.float32), terminated, truncated, {})
+        numbers = {name: x.astype(jnp.float32) for name, x in info.items() if x.shape == (self.num_envs,)}
+        return state, Step(obs, next_obs, reward.astype(jnp.float32), terminated, truncated, numbers)
 
 
 def converted(space: Any, name: str) -> Space:

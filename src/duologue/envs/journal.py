@@ -110,14 +110,15 @@ def number(value: Any, what: str) -> float:
 class Rows:
     """The fresh arrays of one vector step while they are filled, one environment after the other."""
 
-    __slots__ = ("_write", "ended", "obs", "reward", "success", "terminated", "truncated")
+    __slots__ = ("_write", "ended", "info", "obs", "reward", "success", "terminated", "truncated")
 
-    def __init__(self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None]):
+    def __init__(self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None], info: Sequence[str] = ()):
         self.obs, self._write = obs, write
         self.reward = np.empty(num_envs, np.float32)
         self.terminated, self.truncated = np.empty(num_envs, bool), np.empty(num_envs, bool)
         self.ended: list[int] = []
         self.success: dict[int, float] = {}
+        self.info = {name: np.full(num_envs, np.nan, np.float32) for name in info}
 
     def put(self, i: int, answer: tuple[Any, ...]) -> None:
         """Write the five-tuple of environment `i`. Raises `EnvError` for what is not as Gymnasium defines it."""
@@ -129,6 +130,9 @@ class Rows:
             self.ended.append(i)
         if info and (success := info.get("is_success")) is not None:
             self.success[i] = number(success, "is_success")
+        for name, values in self.info.items():
+            if name in info:
+                values[i] = number(info[name], f"info[{name!r}]")
 
 
 def success(rows: Rows) -> dict[str, np.ndarray]:

@@ -56,8 +56,8 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], 
             carry=carry,
             env=env,
             obs=obs,
-            episodes=Episodes.begin(envs.num_envs),
-            replay=empty_ring(algorithm, learner, carry, obs),
+            episodes=Episodes.begin(envs.num_envs, envs.spec.tasks),
+            replay=empty_ring(algorithm, learner, carry, obs, envs.spec.tasks),
             key=key,
             step=jnp.zeros((), jnp.int32),
         )
@@ -114,7 +114,7 @@ def _program(
     )
 
     def zero() -> Totals:
-        totals = Totals.zero(metrics)
+        totals = Totals.zero(metrics, envs.spec.tasks)
         return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
     def chunk(
@@ -161,10 +161,11 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
         state, (rollout, finished) = jax.lax.scan(lambda state, i: step(keys, state, t + i), state, jnp.arange(length))
         learned = learn(
             algorithm, state.algorithm, state.replay, rollout,
-            key=fold(keys["update"], began), steps=(t + length) * envs.num_envs, recorded=recorded, share=share,
+            key=fold(keys["update"], began), steps=(t + length) * envs.num_envs, tasks=envs.spec.tasks,
+            recorded=recorded, share=share,
         )  # fmt: skip
         state = dataclasses.replace(state, algorithm=learned.learner, replay=learned.ring)
-        finished = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), finished)
+        finished = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), finished)
         return state, (learned, finished, _first_fault(rollout, began))
 
     return iterate
@@ -185,8 +186,8 @@ def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: A
 
 def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
     """Where in a rollout `[T, B]` a reward or an observation first is not finite: `step · B + index`, else −1."""
-    bad = ~jnp.isfinite(rollout.reward)
-    for leaf in jax.tree.leaves((rollout.obs, rollout.next_obs)):
+    bad = jnp.zeros(rollout.terminated.shape, bool)
+    for leaf in jax.tree.leaves((rollout.reward, rollout.obs, rollout.next_obs)):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             bad |= ~jnp.isfinite(leaf).reshape(*bad.shape, -1).all(-1)
     return jnp.where(bad.any(), began * bad.shape[1] + jnp.argmax(bad.ravel()).astype(jnp.int32), -1)

@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.lean import lean
-from duologue.loops.state import key_for, restarted
+from duologue.loops.state import key_for, of_rewards, restarted, rewards_shape
 from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
-"""Returns and lengths of episodes, `[episodes]` each."""
+"""Returns and lengths of episodes, `[episodes]` each; returns `[episodes, K]` of several tasks."""
 
 
 def host_evaluation(
@@ -42,8 +42,9 @@ def host_evaluation(
             programs.append((view, jax.jit(call)))
         view, call = programs[0]
         seen = view(state)
-        running_return, running_length, played = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
-        returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+        running_length, played, tasks = np.zeros(count, np.int64), np.zeros(count, np.int64), envs.spec.tasks
+        running_return, returns = (np.zeros(rewards_shape(n, tasks)) for n in (count, episodes))
+        lengths = np.zeros(episodes, np.int64)
         left, t = episodes, 0
         while left:
             action, carry = call(seen, carry, obs, key, np.int32(t))
@@ -72,13 +73,13 @@ class Play(eqx.Module):
     carry: PyTree
     t: Int[Array, ""]
     over: Bool[Array, " B"]
-    returns: Float[Array, " B"]
+    returns: Float[Array, " B *K"]
     lengths: Int[Array, " B"]
 
 
 def compile_evaluation(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None, explore: bool = False
-) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "*seeds B"], Int[Array, "*seeds B"]]]:
+) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:
     """A jitted `(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the
     seeds axis, if any."""
 
@@ -92,7 +93,7 @@ def compile_evaluation(
                 carry=carry,
                 t=now.t + 1,
                 over=now.over | seen.terminated | seen.truncated,
-                returns=now.returns + jnp.where(now.over, 0.0, seen.reward),
+                returns=now.returns + jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward),
                 lengths=now.lengths + jnp.where(now.over, 0, 1),
             )
 
@@ -104,7 +105,7 @@ def compile_evaluation(
             carry=algorithm.initial_carry(count),
             t=jnp.int32(0),
             over=jnp.zeros(count, bool),
-            returns=jnp.zeros(count),
+            returns=jnp.zeros(rewards_shape(count, envs.spec.tasks)),
             lengths=jnp.zeros(count, jnp.int32),
         )
         end = jax.lax.while_loop(lambda now: ~now.over.all(), step, begin)

@@ -19,7 +19,7 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.player import Player
 from duologue.loops.replay import empty_ring
 from duologue.loops.seeds import count_of, one_seed, over_seeds
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, raise_fault, restarted, run_key
+from duologue.loops.state import Episodes, LoopState, Totals, key_for, of_rewards, raise_fault, restarted, run_key
 from duologue.replay.ring import Ring
 from duologue.types import Obs, PyTree, Step, Transition
 
@@ -55,7 +55,8 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Seq
 
     def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree]:
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        return learner, carry, Episodes.begin(envs.num_envs), empty_ring(algorithm, learner, carry, obs)
+        episodes = Episodes.begin(envs.num_envs, envs.spec.tasks)
+        return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec.tasks)
 
     # One seed after the other, and not by `vmap`: see `compiled.start`.
     return begin if len(seeds) == 1 else partial(jax.lax.map, begin)
@@ -67,7 +68,7 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -
     obs, message = envs.restore(state.env)
     # What did not come back begins anew: nothing of the dropped episode may count for the next one.
     lost = envs.snapshot()["episode"] != state.env["episode"]
-    episodes = jax.tree.map(lambda x: np.where(lost, 0, x).astype(x.dtype), state.episodes)
+    episodes = jax.tree.map(lambda x: np.where(of_rewards(lost, x), 0, x).astype(x.dtype), state.episodes)
     again = over_seeds(restarted, count_of(state.step), (0, None, 0))
     carry = again(state.carry, algorithm.initial_carry(envs.num_envs), lost)
     return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry), message
@@ -119,7 +120,8 @@ def run(
 
 
 class Tally:
-    """Returns, lengths and successes of running and finished episodes, `[*seeds, B]`, in NumPy."""
+    """Returns, lengths and successes of running and finished episodes, `[*seeds, B]`, in NumPy; returns of several
+    tasks are `[*seeds, B, K]`."""
 
     def __init__(self, episodes: Episodes):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
@@ -127,16 +129,20 @@ class Tally:
 
     def _begin(self) -> None:
         """An interval in which no episode has finished yet."""
-        self.finished, self.successes = np.zeros((3, *self.returns.shape[:-1])), None
+        axis = self.lengths.ndim - 1  # of environments
+        shape = self.returns.shape
+        self.episodes_of, self.lengths_of = np.zeros((2, *shape[:axis]))
+        self.returns_of, self.successes = np.zeros((*shape[:axis], *shape[axis + 1 :])), None
 
     def add(self, seen: Step) -> None:
         self.returns += seen.reward
         self.lengths += 1
         ended = seen.terminated | seen.truncated
         if ended.any():
-            self.finished += [
-                np.where(ended, x, 0).sum(-1) for x in (1.0, self.returns.astype(np.float64), self.lengths)
-            ]
+            axis, over = ended.ndim - 1, of_rewards(ended, self.returns)
+            self.episodes_of += ended.sum(-1)
+            self.lengths_of += np.where(ended, self.lengths, 0).sum(-1)
+            self.returns_of += np.where(over, self.returns, 0).sum(axis, dtype=np.float64)
             self.returns[ended], self.lengths[ended] = 0, 0
             if "is_success" in seen.info:
                 known = np.where(ended, np.nan_to_num(seen.info["is_success"]), 0).sum(-1, dtype=np.float64)
@@ -147,9 +153,10 @@ class Tally:
 
     def totals(self, updates: Any, sums: dict[str, Any]) -> Totals:
         """Sums over the episodes that finished since the last call, beside those of updates."""
-        (episodes, returns, lengths), successes = self.finished, self.successes
+        episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
+        successes = self.successes
         self._begin()
-        return Totals(episodes.astype(np.int64), returns, lengths, updates, sums, successes, -1)
+        return Totals(episodes, returns, lengths, updates, sums, successes, -1)
 
 
 def first_fault(rollout: Transition, began: int) -> Any:
@@ -158,7 +165,7 @@ def first_fault(rollout: Transition, began: int) -> Any:
     floats = [x for x in jax.tree.leaves((rollout.obs, rollout.reward, rollout.next_obs)) if x.dtype.kind == "f"]
     if all(np.isfinite(x).all() for x in floats):
         return -1
-    shape = rollout.reward.shape
+    shape = rollout.terminated.shape
     bad = np.logical_or.reduce([~np.isfinite(x).reshape(*shape, -1).all(-1) for x in floats])
     bad = np.moveaxis(bad, 0, -2).reshape(*shape[1:-1], -1)
     return np.where(bad.any(-1), began * shape[-1] + bad.argmax(-1), -1)

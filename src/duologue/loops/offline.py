@@ -63,8 +63,9 @@ class Updates(eqx.Module):
     updates: Array
     metrics: dict[str, Array]
 
-    def summary(self) -> dict[str, np.ndarray | np.float64]:
-        """Means under the names users know. With several seeds each is `[S]`."""
+    def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
+        """Means under the names users know. With several seeds each is `[S]`. Data hold one reward: there are no
+        `tasks`."""
         updates = np.maximum(self.updates, 1)
         return {f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()}
 
@@ -75,6 +76,8 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
     experience = algorithm.experience
     replay = experience.replay
     name = type(getattr(algorithm, "algorithm", algorithm)).__name__
+    if experience.tasks:
+        raise ConfigError(f"{name} learns several tasks, and {data.source} holds one reward. CQL, IQL, BEAR do that.")
     if replay is None or experience.learn_from_rollout:
         raise ConfigError(
             f"{name} learns from its own rollouts, so not from recorded data. BC, BCQ, BEAR, CQL, IQL, TD3BC, SAC and "

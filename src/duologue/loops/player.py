@@ -65,7 +65,10 @@ class Player:
                 leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             steps, key = (t + len(rollout.reward)) * count, jax.random.fold_in(keys["update"], t)
-            learned = learn(algorithm, learner, ring, rollout, key=key, steps=steps, recorded=recorded, share=share)
+            learned = learn(
+                algorithm, learner, ring, rollout,
+                key=key, steps=steps, tasks=spec.tasks, recorded=recorded, share=share,
+            )  # fmt: skip
             self._names = list(learned.metrics)
             sums = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
             return jax.tree.leaves((learned.learner, carry)), learned.ring, sums

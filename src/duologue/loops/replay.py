@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Key
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import empty
 from duologue.errors import ConfigError
-from duologue.loops.state import purpose_key
+from duologue.loops.state import purpose_key, rewards_shape
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import (
@@ -38,12 +38,14 @@ class Outcome(NamedTuple):
     updates: Int[Array, ""]
 
 
-def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Ring | None:
+def empty_ring(
+    algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, tasks: tuple[str, ...] = ()
+) -> Ring | None:
     """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
     replay = algorithm.experience.replay
     if replay is None:
         return None
-    example = transition_shape(algorithm, learner, carry, obs)
+    example = transition_shape(algorithm, learner, carry, obs, tasks)
     return rings.init(example, rows(algorithm, example.reward.shape[0]))
 
 
@@ -63,7 +65,8 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
             f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
         )
     learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
-    example = transition_shape(algorithm, learner, algorithm.initial_carry(num_envs), empty(spec.observation, num_envs))
+    carry, obs = algorithm.initial_carry(num_envs), empty(spec.observation, num_envs)
+    example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
         jax.eval_shape(
             lambda: uniform(spec.action, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
@@ -71,16 +74,18 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
     return seeds * rings.nbytes(example, rows(algorithm, num_envs))
 
 
-def transition_shape(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs) -> Transition:
+def transition_shape(
+    algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, tasks: tuple[str, ...] = ()
+) -> Transition:
     """One step `[B]` as `jax.ShapeDtypeStruct`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     action, extras, _ = jax.eval_shape(
         lambda *args: algorithm.act(*args[:3], key=args[3], explore=True), learner, carry, obs, key
     )
     obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), obs)
-    number = jax.ShapeDtypeStruct(action.shape[:1], np.float32)
+    reward = jax.ShapeDtypeStruct(rewards_shape(action.shape[0], tasks), np.float32)
     flag = jax.ShapeDtypeStruct(action.shape[:1], np.bool_)
-    return Transition(obs, action, number, flag, flag, obs, extras)
+    return Transition(obs, action, reward, flag, flag, obs, extras)
 
 
 def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
@@ -98,16 +103,18 @@ def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
 
 def learn(
     algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, rollout: Transition,
-    *, key: Key[Array, ""], steps: Int[Array, ""], recorded: Ring | None = None, share: float = 0.0,
+    *, key: Key[Array, ""], steps: Int[Array, ""], tasks: tuple[str, ...] = (), recorded: Ring | None = None,
+    share: float = 0.0,
 ) -> Outcome:  # fmt: skip
     """Learn from a rollout `[T, B]` that ends after `steps` environment steps; where there are `recorded` data too, a
-    `share` of each batch comes from them."""
+    `share` of each batch comes from them. Metrics of several `tasks` are split and named by them."""
     experience = algorithm.experience
     updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
     if experience.learn_from_rollout:
         learner, metrics = algorithm.update(learner, rollout, key=key)
+        metrics = named(metrics, tasks)
     else:
-        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics_shape(algorithm, learner, ring))
+        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics_shape(algorithm, learner, ring, tasks))
     replay = experience.replay
     if replay is None or ring is None:
         return Outcome(learner, ring, metrics, updates)
@@ -120,10 +127,19 @@ def learn(
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
         learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
-        return learner, jax.tree.map(jnp.add, both[1], news)
+        return learner, jax.tree.map(jnp.add, both[1], named(news, tasks))
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
     return Outcome(learner, ring, metrics, updates + more)
+
+
+def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
+    """Metrics as scalars: one `[K]` becomes K of them, `name/task`."""
+    scalars: Metrics = {}
+    for name, value in metrics.items():
+        names = [f"{name}/{task}" for task in tasks] if value.ndim else [name]
+        scalars |= zip(names, value.ravel(), strict=True)
+    return scalars
 
 
 def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
@@ -160,11 +176,13 @@ def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
     )
 
 
-def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None) -> PyTree:
+def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, tasks: tuple[str, ...] = ()) -> PyTree:
     """The metrics of an update on a batch of `ring`, as `jax.ShapeDtypeStruct`."""
     key, replay = jax.eval_shape(lambda: jax.random.key(0)), algorithm.experience.replay
     assert replay is not None and ring is not None, "an algorithm learns from rollouts, from replay, or from both"
-    return jax.eval_shape(lambda *x: algorithm.update(x[0], batch(x[1], replay, x[2]), key=x[2])[1], learner, ring, key)
+    return jax.eval_shape(
+        lambda *x: named(algorithm.update(x[0], batch(x[1], replay, x[2]), key=x[2])[1], tasks), learner, ring, key
+    )
 
 
 def exploring(

@@ -30,14 +30,24 @@ def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -
 
 
 class Episodes(eqx.Module):
-    """Return and length so far of the running episode of each environment, `[B]`."""
+    """Return and length so far of the running episode of each environment, `[B]`; returns `[B, K]` of several tasks."""
 
     returns: Any
     lengths: Any
 
     @classmethod
-    def begin(cls, num_envs: int) -> "Episodes":
-        return cls(jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32))
+    def begin(cls, num_envs: int, tasks: tuple[str, ...] = ()) -> "Episodes":
+        return cls(jnp.zeros(rewards_shape(num_envs, tasks)), jnp.zeros(num_envs, jnp.int32))
+
+
+def rewards_shape(num_envs: int, tasks: tuple[str, ...]) -> tuple[int, ...]:
+    """`[B]`, or `[B, K]` of several tasks."""
+    return (num_envs, *((len(tasks),) if tasks else ()))
+
+
+def of_rewards(flags: Any, rewards: Any) -> Any:
+    """Flags `[*batch]` beside rewards `[*batch]` or `[*batch, K]`."""
+    return flags if flags.ndim == rewards.ndim else flags[..., None]
 
 
 class LoopState(eqx.Module):
@@ -74,18 +84,23 @@ class Totals(eqx.Module):
     """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
 
     @classmethod
-    def zero(cls, metrics: dict[str, Any]) -> "Totals":
+    def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
-        return cls(zero, jnp.zeros(()), jnp.zeros(()), zero, sums, None, jnp.asarray(-1, jnp.int32))
+        returns = jnp.zeros(rewards_shape(1, tasks)[1:])
+        return cls(zero, returns, jnp.zeros(()), zero, sums, None, jnp.asarray(-1, jnp.int32))
 
-    def summary(self) -> dict[str, np.ndarray | np.float64]:
-        """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`."""
+    def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
+        """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`. The return is
+        the main task's; those of all `tasks` are beside it."""
         episodes, updates = np.maximum(self.episodes, 1), np.maximum(self.updates, 1)
         metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
         none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
+        returns = np.asarray(self.returns) if tasks else np.asarray(self.returns)[..., None]
+        of_tasks = {name: returns[..., i] / episodes + none for i, name in enumerate(tasks)}
         return {
-            "rollout/ep_rew_mean": np.asarray(self.returns) / episodes + none,
+            "rollout/ep_rew_mean": returns[..., -1] / episodes + none,
+            **{f"rollout/ep_rew_mean/{name}": mean for name, mean in of_tasks.items()},
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
@@ -117,13 +132,14 @@ def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
 
 
 def track(
-    episodes: Episodes, reward: Float[Array, " B"], ended: Bool[Array, " B"]
-) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""]]]:
+    episodes: Episodes, reward: Float[Array, " B *K"], ended: Bool[Array, " B"]
+) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, "*K"], Float[Array, ""]]]:
     """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of those that ended with it."""
     returns, lengths = episodes.returns + reward, episodes.lengths + 1
+    over = jnp.broadcast_to(of_rewards(ended, returns), returns.shape)
     finished = (
         jnp.sum(ended, dtype=jnp.int32),
-        jnp.sum(jnp.where(ended, returns, 0.0)),
+        jnp.sum(jnp.where(over, returns, 0.0), axis=0),
         jnp.sum(jnp.where(ended, lengths, 0).astype(jnp.float32)),
     )
-    return Episodes(jnp.where(ended, 0.0, returns), jnp.where(ended, 0, lengths)), finished
+    return Episodes(jnp.where(over, 0.0, returns), jnp.where(ended, 0, lengths)), finished

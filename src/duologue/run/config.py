@@ -33,6 +33,8 @@ from duologue.algorithms.ppo import PPO, Clip, KLPenalty
 from duologue.algorithms.sac import SAC
 from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
+from duologue.algorithms.sac_x import SACX
+from duologue.algorithms.sac_x_learning import DiscountedRewards, PolicyGradient, Retrace
 from duologue.algorithms.td3 import TD3
 from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
@@ -41,15 +43,17 @@ from duologue.errors import ConfigError, nearest
 from duologue.fields import SYNONYMS, mismatch
 from duologue.networks import Networks
 from duologue.optim import Adam, Linear, RMSProp
+from duologue.schedulers import FixedTask, QTable, Sequential, Uniform
 from duologue.temperature import Dual, Fixed, Learned
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, ACER, ACERContinuous, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, TD3, TRPO),
+        *(A2C, ACER, ACERContinuous, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, SACX, TD3, TRPO),
         *(BC, BCQ, BCQDiscrete, BEAR, CQL, FQE, IQL, KLControl, TD3BC),
         *(MMD, KL, Dual),
+        *(Retrace, DiscountedRewards, PolicyGradient, QTable, Uniform, FixedTask, Sequential),
         *(Networks, Learned, Fixed, Clip, KLPenalty),
         *(Adam, Linear, RMSProp),
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ class Evaluation:
 
     returns: np.ndarray
     lengths: np.ndarray
+    tasks: dict[str, np.ndarray] = field(default_factory=dict)
+    """Returns under the reward of each task, where there are several; `returns` are those of the task that was
+    played."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -55,9 +58,11 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
+        of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
             f"mean return {self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
+            f"{of_tasks and f'; under each task: {of_tasks}'}"
         )
 
 
@@ -101,8 +106,10 @@ def _in_one_program(plan: Plan, envs: AbstractJaxEnvs, keys: list[Array], *, epi
 
     def evaluate(state: PyTree) -> Evaluation:
         played = [play(state, each if seeds > 1 else each[0]) for each in of_round]
-        returns, lengths = (np.concatenate(part, -1)[..., :episodes] for part in zip(*played, strict=True))
-        return Evaluation(returns, lengths)
+        axis = int(seeds > 1)  # of episodes
+        cut = (slice(None),) * axis + (slice(episodes),)
+        returns, lengths = (np.concatenate(part, axis)[cut] for part in zip(*played, strict=True))
+        return of_tasks(plan, returns, lengths)
 
     return evaluate
 
@@ -114,9 +121,18 @@ def _one_after_the_other(
 
     def evaluate(state: PyTree) -> Evaluation:
         if len(keys) == 1:
-            return Evaluation(*play(state, envs[0], keys[0]))
+            return of_tasks(plan, *play(state, envs[0], keys[0]))
         played = [play(jax.tree.map(lambda x: x[i], state), envs[i], keys[i]) for i in range(len(keys))]  # noqa: B023
-        returns, lengths = map(np.stack, zip(*played, strict=True))
-        return Evaluation(returns, lengths)
+        return of_tasks(plan, *map(np.stack, zip(*played, strict=True)))
 
     return evaluate
+
+
+def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
+    """The score under the task that was played, of returns `[*seeds, episodes]`, or `[*seeds, episodes, K]` of several
+    tasks."""
+    tasks = plan.spec.tasks
+    if not tasks:
+        return Evaluation(returns, lengths)
+    played = getattr(getattr(plan.algorithm, "algorithm", plan.algorithm), "test_task", -1)
+    return Evaluation(returns[..., played], lengths, {name: returns[..., i] for i, name in enumerate(tasks)})

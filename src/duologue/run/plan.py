@@ -3,16 +3,16 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium as gym
 import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
-from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, is_compiled, make_seeds
+from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
+from duologue.envs.tasks import READY, Tasked, Tasks, index, ready
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Range, mismatch
 from duologue.loops.replay import memory
@@ -23,8 +23,9 @@ from duologue.run import config, files
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
-EnvSource = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs
-"""An id, a callable that returns a Gymnasium environment, or an adapter."""
+EnvSource = Source
+TaskSource = str | Tasks
+"""The name of a ready set of tasks, or a set."""
 
 ROWS, CHECKPOINTS = 200, 10
 """In a run, unless `log_every` and `save_every` say otherwise."""
@@ -57,6 +58,8 @@ class Plan:
     """Rows of the data on the device at a time; `None` for all."""
     offline_fraction: float | None = None
     """Of each batch of a run in environments, the share that comes from the data."""
+    tasks: str | None = None
+    """The ready set of tasks that the rewards are of; in angle brackets, one of the user's."""
 
     @property
     def offline(self) -> bool:
@@ -83,10 +86,12 @@ class Plan:
         """Environments for one purpose. `source` is needed where the run was not made from an id."""
         if source is None and not self.env:
             raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
-        if source is None and self.env.startswith("<"):
+        tasked = isinstance(source, Tasked)
+        if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY) and not tasked):
+            what = "tasks" if source is not None or not self.env.startswith("<") else "environment"
             raise ConfigError(
-                f"The environment of this run was a Python object, {self.env}. Pass it again: "
-                "duologue.load(path, env=...), or run.evaluate(env=...)."
+                f"The {what} of this run was a Python object, {self.tasks if what == 'tasks' else self.env}. Pass it "
+                "again: duologue.load(path, env=...), or run.evaluate(env=...); with tasks, env=tasks.on(env)."
             )
         envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
         if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
@@ -100,8 +105,11 @@ class Plan:
     ) -> Envs:
         """Environments as `envs` has them, without a look at their spec."""
         training = purpose == "train"
+        env = self.env if source is None else source
+        if self.tasks in READY and not isinstance(env, Tasked):
+            env = READY[self.tasks].on(env)
         return make_seeds(
-            self.env if source is None else source,
+            rewarded(env, self.algorithm),
             self.num_envs if num_envs is None else num_envs,
             seed=self.seed if seed is None else seed,
             seeds=self.seeds if training else 1,
@@ -114,14 +122,14 @@ class Plan:
 def make_plan(
     algorithm: AnyAlgorithm, env: EnvSource, *, steps: int, seed: int, seeds: int, num_envs: int | None,
     evaluate_every: int | None, evaluate_episodes: int, save_every: int | None, log_every: int | None,
-    max_episode_steps: int | None, asynchronous: bool,
+    max_episode_steps: int | None, asynchronous: bool, tasks: TaskSource | None = None,
 ) -> tuple[Plan, Envs]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
     if num_envs is not None:
         check_arguments(num_envs=num_envs)
-        algorithm = with_num_envs(algorithm, num_envs)
+        algorithm = with_field(algorithm, num_envs=num_envs)
     experience = algorithm.experience  # raises for a minibatch that does not divide, before anything is made
     num_envs = experience.num_envs if num_envs is None else num_envs
     check_arguments(
@@ -133,9 +141,12 @@ def make_plan(
             f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
             "them. Give an id or a callable, or leave this out."
         )
+    if tasks is not None:
+        env = (ready(tasks) if isinstance(tasks, str) else tasks).on(env)
     envs = make_seeds(
-        env, num_envs, seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous
-    )
+        rewarded(env, algorithm), num_envs,
+        seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
+    )  # fmt: skip
     rollout = num_envs * experience.rollout_length
     save_every, log_every = intervals(
         steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
@@ -154,6 +165,7 @@ def make_plan(
         evaluate_episodes=evaluate_episodes,
         save_every=save_every,
         log_every=log_every,
+        tasks=described_tasks(env),
     )
     try:  # spaces that the algorithm cannot serve, and replays that cannot work, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
@@ -166,6 +178,26 @@ def make_plan(
             "Give a smaller replay_capacity, or fewer seeds."
         )
     return plan, envs
+
+
+def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
+    """`env` with the rewards that the algorithm reads: all of its tasks', or the main one's alone. Raises `ConfigError`
+    for an algorithm of tasks without any."""
+    if isinstance(env, Tasked):
+        return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
+    if algorithm.experience.tasks:
+        raise ConfigError(
+            f"tasks: {type(algorithm).__name__} learns several tasks. Give them, tasks=duologue.tasks.lunar_lander "
+            f"say, or on the command line --tasks; there are {', '.join(READY)}."
+        )
+    return env
+
+
+def described_tasks(env: EnvSource) -> str | None:
+    """The name of a ready set; another's tasks in angle brackets."""
+    if not isinstance(env, Tasked):
+        return None
+    return env.tasks.name or f"<{', '.join(env.tasks.names)}>"
 
 
 def intervals(
@@ -209,15 +241,20 @@ def form(space: Space) -> Any:
             return space
 
 
-def with_num_envs(algorithm: AnyAlgorithm, num_envs: int) -> AnyAlgorithm:
-    """The algorithm, or the one that it wraps, with this many environments in its field of that name, if it has one."""
+def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
+    """The algorithm, or the one that it wraps, with this value in its field of that name, if it has one."""
     fields = {field.name for field in dataclasses.fields(algorithm)}
-    if "num_envs" in fields:
-        return dataclasses.replace(algorithm, num_envs=num_envs)
+    if fields.issuperset(value):
+        return dataclasses.replace(algorithm, **value)
     if "algorithm" in fields:
         inner = algorithm.algorithm  # pyright: ignore[reportAttributeAccessIssue]
-        return dataclasses.replace(algorithm, algorithm=with_num_envs(inner, num_envs))
+        return dataclasses.replace(algorithm, algorithm=with_field(inner, **value))
     return algorithm
+
+
+def with_task(plan: Plan, task: str) -> Plan:
+    """The plan of a run whose tests play this task's intention. Raises `ConfigError`."""
+    return dataclasses.replace(plan, algorithm=with_field(plan.algorithm, test_task=index(plan.spec, task)))
 
 
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
@@ -247,6 +284,8 @@ def is_schedule(value: Any) -> bool:
 
 def describe(source: EnvSource) -> str:
     """An id as it is; anything else by its name in angle brackets, which cannot be made again from a file."""
+    if isinstance(source, Tasked):
+        return describe(source.env)
     if isinstance(source, str):
         return source
     named = source if hasattr(source, "__qualname__") else type(source)

@@ -17,7 +17,7 @@ from duologue.run.collect import collected
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.fitted import FittedQ, fitted_q
 from duologue.run.offline import Both, DataSource, data_of, read_data
-from duologue.run.plan import EnvSource, Plan, read_plan
+from duologue.run.plan import EnvSource, Plan, read_plan, with_task
 from duologue.types import Discrete, Obs, PyTree
 
 
@@ -64,12 +64,15 @@ class Run:
     env: EnvSource | None = None
     """The Python object its environments come from, where that is not an id."""
 
-    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False) -> Evaluation:
+    def evaluate(
+        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
+    ) -> Evaluation:
         """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
-        training."""
-        source = self.env if env is None else env
+        training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
+        one's."""
+        source, plan = self.env if env is None else env, self.plan if task is None else with_task(self.plan, task)
         with evaluator(
-            self.plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
+            plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
         ) as evaluate:
             return evaluate(self.state)
 
@@ -169,12 +172,13 @@ class Runs(Sequence[Run]):
         one = jax.tree.map(lambda x: x[index], self.state)
         return Run(self.path, self.plan, self.plan.seed + index % len(self), self.step, one, self.env)
 
-    def evaluate(self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False) -> Evaluation:
+    def evaluate(
+        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
+    ) -> Evaluation:
         """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        with evaluator(
-            self.plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore
-        ) as evaluate:
+        plan = self.plan if task is None else with_task(self.plan, task)
+        with evaluator(plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore) as evaluate:
             return evaluate(self.state)
 
     resume = Run.resume

@@ -103,7 +103,8 @@ class Session:
         for now, state, totals in chunks:
             if now == step:  # interrupted before anything was done: there is no row to write
                 break
-            metrics = row(totals, steps=(now - step) * plan.seeds, seconds=time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            metrics = row(totals, steps=(now - step) * plan.seeds, seconds=seconds, tasks=plan.spec.tasks)
             step = now
             if evaluate is not None and evaluated.due(step):
                 score = evaluate(state.algorithm)
@@ -213,9 +214,11 @@ def over_seeds(value: np.ndarray | np.float64) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def row(totals: Totals | Updates, *, steps: int, seconds: float) -> dict[str, np.ndarray | np.float64]:
+def row(
+    totals: Totals | Updates, *, steps: int, seconds: float, tasks: tuple[str, ...] = ()
+) -> dict[str, np.ndarray | np.float64]:
     """One row of metrics under the names users know; `[S]` each for several seeds."""
-    return {**totals.summary(), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
+    return {**totals.summary(tasks), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
 
 
 def evaluation_row(score: Evaluation) -> dict[str, np.ndarray | np.float64]:

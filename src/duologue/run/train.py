@@ -11,13 +11,14 @@ import numpy as np
 from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.tasks import Tasks
 from duologue.errors import ConfigError
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import checkpoint, config, files, rows
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import EnvSource, Plan, check_arguments, horizon, make_plan, read_plan
+from duologue.run.plan import EnvSource, Plan, TaskSource, check_arguments, horizon, make_plan, read_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
@@ -28,6 +29,7 @@ def train(
     *,
     steps: int,
     dataset: DataSource | None = None,
+    tasks: TaskSource | None = None,
     seed: int = 0,
     seeds: int = 1,
     num_envs: int | None = None,
@@ -54,6 +56,8 @@ def train(
             `dataset`, gradient steps.
         dataset: recorded data to learn from in place of an environment: an `.npz` or `.hdf5` file with D4RL's names, a
             Minari folder or id, or what `duologue.read_data` returned. All seeds share them.
+        tasks: several rewards, of which the last is the main task's: the name of a ready set (`"lunar-lander"`) or a
+            set (`duologue.tasks.Tasks`). An algorithm of one reward learns the main task alone.
         seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
             seed up to rounding.
         seeds: agents trained side by side, each in environments of its own.
@@ -81,12 +85,16 @@ def train(
         "evaluate_episodes": evaluate_episodes, "save_every": save_every, "log_every": log_every,
         "max_episode_steps": max_episode_steps,
     }  # fmt: skip
+    if dataset is not None and tasks is not None:
+        raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
     if dataset is not None:
         plan, envs = make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
     elif env is not None:
-        plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, **shared)
+        plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
     else:
         raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
+    if isinstance(tasks, Tasks) and not tasks.name and env is not None:
+        env = tasks.on(env)
     source = None if isinstance(env, str) else env
     session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
     return begun(session, lambda: session.loop.start(plan.algorithm, envs, session.seeds))

@@ -1,0 +1,257 @@
+"""Tasks: several rewards for what an agent sees and does in one environment (Riedmiller et al., 2018, §3).
+
+A task is a plain function of one step, in `jax.numpy`; a set of them is `Tasks`, the main task last:
+
+    def upright(obs, action, reward, next_obs, terminated, info):
+        return 1.0 - jnp.abs(next_obs[4])
+
+    tasks = Tasks(upright, landed)
+
+The reward of a step becomes a vector `[K]`, evaluated on the true successor, before any reset.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.spaces import array_type
+from duologue.errors import ConfigError, EnvError, nearest
+from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step
+
+Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
+"""`(obs, action, reward, next_obs, terminated, info) -> reward` of one step, `[]`; vmapped over environments."""
+
+
+class Tasks:
+    """Named rewards, the main task last. `info` names the numeric entries of the environment's `info` that they read,
+    NaN where a step has none; `name` is that of a ready set. Raises `ConfigError` for a name that cannot be one."""
+
+    def __init__(self, *functions: Task, info: tuple[str, ...] = (), name: str = ""):
+        self.functions, self.info, self.name = functions, tuple(info), name
+        self.names = tuple(getattr(function, "__name__", repr(function)) for function in functions)
+        for task in self.names:
+            if not task.isidentifier() or self.names.count(task) > 1:
+                raise ConfigError(f"tasks: the name {task!r} must be a function's own, and stand only once.")
+        if not functions:
+            raise ConfigError("tasks: there must be one at least, the main task.")
+
+    def __repr__(self) -> str:
+        return f"Tasks({', '.join(self.names)})"
+
+    @property
+    def main(self) -> "Tasks":
+        """The main task alone."""
+        return Tasks(self.functions[-1], info=self.info)
+
+    def on(self, env: Any) -> "Tasked":
+        """These tasks in an environment: an id, a callable or an adapter. What `train(tasks=…)` makes of its own."""
+        return Tasked(env, self)
+
+    def rewards(
+        self, obs: Obs, action: Array, reward: Array, next_obs: Obs, terminated: Array, info: dict[str, Array]
+    ) -> Float[Array, "B K"]:
+        """rᵢ(s, a, s') of every task, for `B` environments."""
+
+        def one(*step: Any) -> Float[Array, " K"]:
+            return jnp.stack([jnp.asarray(task(*step), jnp.float32) for task in self.functions])
+
+        return jax.vmap(one)(obs, action, reward, next_obs, terminated, info)
+
+    def read(self, info: dict[str, Any]) -> dict[str, Any]:
+        """The entries of `info` that are read. Raises `ConfigError` where an environment does not give one."""
+        missing = [name for name in self.info if name not in info]
+        if missing:
+            given = ", ".join(info) or "nothing"
+            raise ConfigError(f"tasks: info = {missing[0]!r} is not given by this environment; it gives {given}.")
+        return {name: info[name] for name in self.info}
+
+    def check(self, spec: EnvSpec) -> None:
+        """Evaluate each task once on a step of zeros. Raises `ConfigError` for one that cannot be, or that gives
+        anything but a number."""
+        obs, number = zeros(spec.observation), np.float32(0)
+        for name, task in zip(self.names, self.functions, strict=True):
+            try:  # on NumPy's arrays, which refuse an index that JAX would quietly clamp
+                answer = task(obs, zeros(spec.action), number, obs, np.bool_(False), dict.fromkeys(self.info, number))
+                shape, kind = np.shape(answer), np.asarray(answer).dtype.kind
+            except Exception as error:
+                known = f"info has {', '.join(self.info) or 'nothing: name what is read in Tasks(…, info=…)'}"
+                raise ConfigError(
+                    f"task {name!r} cannot be evaluated in {spec.id}: {type(error).__name__}: {error}. Observations "
+                    f"are {described(spec.observation)}, actions {described(spec.action)}; {known}."
+                ) from error
+            if shape != () or kind not in "fiub":
+                raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
+
+
+def zeros(space: Space) -> Any:
+    """One element of a space."""
+    if isinstance(space, Dict):
+        return {name: zeros(part) for name, part in space.spaces.items()}
+    return np.zeros(*array_type(space))
+
+
+def described(space: Space) -> str:
+    if isinstance(space, Dict):
+        return "a dict of " + ", ".join(f"{name} {described(part)}" for name, part in space.spaces.items())
+    shape, dtype = array_type(space)
+    return f"{dtype}{list(shape)}"
+
+
+@dataclass(frozen=True)
+class Tasked:
+    """An environment with tasks. For an algorithm of one reward, that is the main task's, and no axis is there."""
+
+    env: Any
+    tasks: Tasks
+    main_alone: bool = False
+
+    def made(self, envs: AbstractHostEnvs | AbstractJaxEnvs) -> AbstractHostEnvs | AbstractJaxEnvs:
+        """Adapters of the environment, with the rewards of the tasks. Raises `ConfigError`."""
+        self.tasks.check(envs.spec)
+        tasks = self.tasks.main if self.main_alone else self.tasks
+        spec = replace(envs.spec, tasks=() if self.main_alone else tasks.names)
+        return TaskedJaxEnvs(envs, tasks, spec) if isinstance(envs, AbstractJaxEnvs) else TaskedEnvs(envs, tasks, spec)
+
+
+def of_spec(rewards: Any, spec: EnvSpec) -> Any:
+    """Rewards `[B, K]` as they are, where the spec has tasks, else those of the only one, `[B]`."""
+    return rewards if spec.tasks else rewards[:, 0]
+
+
+class TaskedEnvs(AbstractHostEnvs):
+    """Environments on the host whose rewards are those of tasks, in one jitted call a step."""
+
+    def __init__(self, envs: AbstractHostEnvs, tasks: Tasks, spec: EnvSpec):
+        self._envs, self._tasks = envs, tasks
+        self.spec, self.num_envs = spec, envs.num_envs
+        self._rewards = jax.jit(tasks.rewards)
+
+    def reset(self) -> Obs:
+        self._obs = self._envs.reset()
+        return self._obs
+
+    def step(self, action: np.ndarray) -> Step:
+        seen = self._envs.step(action)
+        info = self._tasks.read(seen.info)
+        rewards = np.array(self._rewards(self._obs, action, seen.reward, seen.next_obs, seen.terminated, info))
+        if not np.isfinite(rewards).all():
+            i, task = np.argwhere(~np.isfinite(rewards))[0]
+            raise EnvError(f"task {self._tasks.names[task]!r} gave {rewards[i, task]} in environment {i}.")
+        self._obs = seen.obs
+        return seen._replace(reward=of_spec(rewards, self.spec))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return self._envs.snapshot()
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
+        self._obs, message = self._envs.restore(snapshot)
+        return self._obs, message
+
+    def close(self) -> None:
+        self._envs.close()
+
+
+class TaskedJaxEnvs(AbstractJaxEnvs):
+    """Environments written in JAX whose rewards are those of tasks."""
+
+    spec: EnvSpec
+    num_envs: int
+    _envs: AbstractJaxEnvs
+    _tasks: Tasks
+
+    def __init__(self, envs: AbstractJaxEnvs, tasks: Tasks, spec: EnvSpec):
+        self._envs, self._tasks, self.spec, self.num_envs = envs, tasks, spec, envs.num_envs
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, Obs]:
+        env_state, obs = self._envs.reset(key)
+        return (env_state, obs), obs
+
+    def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
+        inner, obs = env_state
+        inner, seen = self._envs.step(inner, action, key=key)
+        info = self._tasks.read(seen.info)
+        rewards = self._tasks.rewards(obs, action, seen.reward, seen.next_obs, seen.terminated, info)
+        return (inner, seen.obs), seen._replace(reward=of_spec(rewards, self.spec))
+
+
+# Ready sets
+
+
+def touch(obs, action, reward, next_obs, terminated, info):
+    """Legs on the ground, 0 to 2."""
+    return next_obs[6] + next_obs[7]
+
+
+def hover_planar(obs, action, reward, next_obs, terminated, info):
+    """Slow: 2 − |vₓ| − |v_y|."""
+    return 2 - jnp.abs(next_obs[2]) - jnp.abs(next_obs[3])
+
+
+def hover_angular(obs, action, reward, next_obs, terminated, info):
+    """Not turning: 2 − |ω|."""
+    return 2 - jnp.abs(next_obs[5])
+
+
+def upright(obs, action, reward, next_obs, terminated, info):
+    """2 − |θ|."""
+    return 2 - jnp.abs(next_obs[4])
+
+
+def goal_distance(obs, action, reward, next_obs, terminated, info):
+    """Near the pad: 2 − |x| − |y|, of the position; the source's code has the velocity, its text the distance."""
+    return 2 - jnp.abs(next_obs[0]) - jnp.abs(next_obs[1])
+
+
+def landed(obs, action, reward, next_obs, terminated, info):
+    """100 for coming to rest, the environment's own bonus, and nothing else: −100 for a crash is not there."""
+    return jnp.where(terminated & (reward >= 100), 100.0, 0.0)
+
+
+def fast(obs, action, reward, next_obs, terminated, info):
+    """Speed in units of its limit, |v|/0.07."""
+    return jnp.abs(next_obs[1]) / 0.07
+
+
+def left(obs, action, reward, next_obs, terminated, info):
+    """1 on the slope on the left, x ≤ −0.9."""
+    return jnp.where(next_obs[0] <= -0.9, 1.0, 0.0)
+
+
+def right(obs, action, reward, next_obs, terminated, info):
+    """1 on the slope on the right, x ≥ 0."""
+    return jnp.where(next_obs[0] >= 0.0, 1.0, 0.0)
+
+
+def goal(obs, action, reward, next_obs, terminated, info):
+    """100 at the flag, x ≥ 0.45, and nothing else: acting is free."""
+    return jnp.where(next_obs[0] >= 0.45, 100.0, 0.0)
+
+
+lunar_lander = Tasks(touch, hover_planar, hover_angular, upright, goal_distance, landed, name="lunar-lander")
+"""Those of `LunarLander-v3`, discrete or continuous; main task: a landing."""
+mountain_car = Tasks(fast, left, right, goal, name="mountain-car")
+"""Those of `MountainCarContinuous-v0`, Gymnasium's and gymnax's; main task: the flag."""
+
+READY = {tasks.name: tasks for tasks in (lunar_lander, mountain_car)}
+"""The sets that have a name on the command line and in files."""
+
+
+def ready(name: str) -> Tasks:
+    """The set of this name. Raises `ConfigError`."""
+    if name not in READY:
+        raise ConfigError(f"There are no tasks {name!r}. {nearest(name, READY)} In Python, tasks= takes your own.")
+    return READY[name]
+
+
+def index(spec: EnvSpec, task: str) -> int:
+    """Where a task stands in the rewards of `spec`. Raises `ConfigError`."""
+    if task not in spec.tasks:
+        hint = nearest(task, spec.tasks) if spec.tasks else "It was trained on one reward."
+        raise ConfigError(f"task = {task!r}: this run has no such task. {hint}")
+    return spec.tasks.index(task)
