@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.envs.tasks import READY as TASKS
 from duologue.run import config, files
 from duologue.run import rows as json_rows
 
@@ -64,12 +65,17 @@ class Task:
     data: str | None = None
     """The recorded data of `recordings.py` that are learned from; `env` then only plays the test episodes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    tasks: str | None = None
+    """The ready set of tasks that is learned; its main task scores."""
+    scored_by: str | None = None
+    """The ready set whose main task scores what was learned from the environment's own reward."""
 
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, but for the seed and the program."""
-        data = {} if self.data is None else {"data": self.data}
-        return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm), **data}
+        options = {"data": self.data, "tasks": self.tasks, "scored_by": self.scored_by}
+        said = {name: value for name, value in options.items() if value is not None}
+        return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm), **said}
 
     @property
     def digest(self) -> str:
@@ -104,7 +110,19 @@ def key_of(row: Row) -> tuple[str, str, int]:
 
 def read(out: Path) -> list[Row]:
     """The finished cells. A line that a kill cut off is not one of them."""
-    return json_rows.read_rows(out) if out.exists() else []
+    return [renewed(row) for row in json_rows.read_rows(out)] if out.exists() else []
+
+
+def renewed(row: Row) -> Row:
+    """`row` with the digest that its configuration has today: fields that came since then stand at their defaults."""
+    if not isinstance(row.get("algorithm"), dict):
+        return row
+    try:
+        algorithm = config.to_dict(config.from_dict(row["algorithm"]))
+    except dl.ConfigError:  # a field or class that is gone: settings of another time
+        return row
+    names = ("env", "steps", "data", "tasks", "scored_by")
+    return row | {"digest": digest({"algorithm": algorithm, **{name: row[name] for name in names if name in row}})}
 
 
 def unfinished(cells: Iterable[AnyCell], rows: Iterable[Row]) -> list[AnyCell]:
@@ -133,7 +151,7 @@ def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = N
     task, began, commit = cell.task, time.perf_counter(), checked_out()
     print(f"{task.name}, seed {cell.seed}")
     run, resumed = train(cell, folder, dataset)
-    scores = run.evaluate(episodes=EPISODES).returns
+    scores = run.evaluate(episodes=EPISODES, env=task.scored_by and TASKS[task.scored_by].on(task.env)).returns
     return {
         "name": task.name,
         "digest": task.digest,
@@ -162,7 +180,7 @@ def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run
                 shutil.rmtree(folder)
         task = cell.task
         options = {"steps": task.steps, "seed": cell.seed, "run_dir": folder}
-        return dl.train(task.algorithm, task.env, dataset=dataset, **options), 0
+        return dl.train(task.algorithm, task.env, dataset=dataset, tasks=task.tasks, **options), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step
 
 

@@ -11,6 +11,7 @@ import off_policy
 import offline
 import on_policy
 import recordings
+import sac_x
 from cells import ROOT, Cell, PeerCell, read, run_cells, run_peer_cells, unfinished
 from table import results
 
@@ -22,7 +23,7 @@ RESULTS, RUNS, TABLE = HERE / "results", ROOT / "runs" / "reproductions", HERE /
 COMMAND = "python reproductions/reproduce.py"
 LISTS = {
     "a2c": a2c.TASKS, "acer": acer.TASKS, "on_policy": on_policy.TASKS, "off_policy": off_policy.TASKS,
-    "offline": offline.TASKS,
+    "offline": offline.TASKS, "sac_x": sac_x.TASKS,
 }  # fmt: skip
 """Tasks by the file of results/ that their cells are in."""
 PEERS = RESULTS / "peers.jsonl"

@@ -1,0 +1,55 @@
+"""Sparse tasks, with other intentions to help and without: the tasks of `reproduce.py`. 100 is a landing, or the flag,
+so that a score is the rate of success in percent."""
+
+from typing import Any
+
+from cells import Task
+
+import duologue as dl
+from duologue.algorithms.base import AnyAlgorithm
+
+OURS = "ours, chosen on seed 100"
+ALONE = "as sac-discrete-cartpole, on the sparse reward alone"
+STEPS = 300_000
+NETWORKS = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
+WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
+LANDER: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
+DISCRETE = dl.SACDiscrete(
+    alpha=dl.temperature.Fixed(0.1), n_step=5, start_steps=1000, learning_starts=1000,
+    actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
+)  # fmt: skip
+CAR: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.05)}
+SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
+
+LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
+    "lunarlander": (
+        "LunarLander-v3", "lunar-lander",
+        {
+            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=10.0)),
+            "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
+        },
+        DISCRETE,
+    ),
+    "mountaincar": (
+        "MountainCarContinuous-v0", "mountain-car",
+        {
+            "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=10.0)),
+            "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
+        },
+        SAC,
+    ),
+}  # fmt: skip
+
+TASKS = tuple(
+    task
+    for place, (env, tasks, intentions, alone) in LEARNERS.items()
+    for task in (
+        *(
+            Task(f"sac-x-{place}-{name}", env, STEPS, algorithm, source=OURS, tasks=tasks)
+            for name, algorithm in intentions.items()
+        ),
+        Task(f"sac-x-{place}-sparse", env, STEPS, alone, source=ALONE, tasks=tasks),
+        Task(f"sac-x-{place}-dense", env, STEPS, alone, source="as the line above, on the dense reward: the ceiling",
+             scored_by=tasks),
+    )
+)  # fmt: skip
