@@ -108,7 +108,7 @@ def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_pat
     (folder / "config.json").write_text("{}")
     monkeypatch.setattr(dl, "load", load)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 0)
-    assert calls == [{"dataset": None, "steps": 80, "seed": 3, "run_dir": folder}]
+    assert calls == [{"dataset": None, "tasks": None, "steps": 80, "seed": 3, "run_dir": folder}]
     assert not folder.exists()  # `train` refuses a folder that holds a configuration
     monkeypatch.setattr(dl, "load", lambda path: half)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 40)
@@ -116,6 +116,17 @@ def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_pat
     monkeypatch.setattr(dl, "load", lambda path: done)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 80)
     assert calls[2:] == []
+
+
+def test_a_line_counts_where_a_field_has_come_since_then(cells, task, tmp_path):
+    before = task.configuration
+    del before["algorithm"]["networks"]["layer_norm"]
+    other = task.configuration
+    other["algorithm"]["networks"]["layer_norm"] = True
+    for settings in (before, other):
+        cells.append(tmp_path / "x.jsonl", {**row(task, 0, 1.0), **settings, "digest": "that of then"})
+    same, changed = cells.read(tmp_path / "x.jsonl")
+    assert same["digest"] == task.digest != changed["digest"]
 
 
 def test_the_page_quotes_seeds_of_results_and_settings_of_today(cells, table, task):

@@ -40,6 +40,10 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     ) -> tuple[Array, dict[str, Array], PyTree]:
         """`(action, extras, carry)` for observations `[B]`. `explore=False` is the paper's test policy."""
 
+    def notes(self, spec: EnvSpec) -> list[str]:
+        """What a person should know of these settings in this environment, before the first step."""
+        return []
+
     def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
         """Extras `[count, …]` that are drawn once a row and that no recording needs to hold; `act` returns them too."""
         return {}

@@ -113,6 +113,9 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         )
         return action, extras, NormalizedCarry(inner, carry.discounted_return)
 
+    def notes(self, spec: EnvSpec) -> list[str]:
+        return self.algorithm.notes(spec)
+
     def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
         return self.algorithm.drawn_extras(count, key=key)
 

@@ -197,6 +197,12 @@ class SACX(AbstractAlgorithm[SACXState]):
     def initial_carry(self, num_envs: int) -> Schedule:
         return schedulers.begin(self.scheduler, num_envs)
 
+    def notes(self, spec: EnvSpec) -> list[str]:
+        period, limit = self.schedule_period, spec.max_episode_steps
+        if period is None or limit is None or period <= limit:
+            return []
+        return [f"schedule_period = {period:,}: no episode is longer than {limit:,}, so one intention acts in each"]
+
     def act(
         self, state: SACXState, carry: Schedule, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], Schedule]:

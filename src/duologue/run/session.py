@@ -92,7 +92,7 @@ class Session:
         plan = self.plan
         saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
         step, stop, began = start, False, time.perf_counter()
-        for note in self._memory():
+        for note in [*self._memory(), *plan.algorithm.notes(plan.spec)]:
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         beside = {} if self.recorded is None else {"recorded": ring(self.recorded), "share": plan.offline_fraction}
