@@ -1,7 +1,8 @@
 """What single calls cost on this machine: `python benchmarks/calls.py`.
 
-A minibatch of PPO and an update of ACER as their algorithms make them, and why convolutions are products over patches:
-the gradient of one alone, and inside `scan`. The best of five timings each.
+A minibatch of PPO and an update of ACER as their algorithms make them; an update of SAC-X for one task, for six;
+and why convolutions are products over patches: the gradient of one alone, and inside `scan`. The best
+of five timings each.
 """
 
 import time
@@ -41,6 +42,20 @@ def update(algorithm: Any) -> float:
     return best(lambda state, rollout: algorithm.update(state, rollout, key=KEY), state, rollout)
 
 
+def intentions(tasks: int) -> float:
+    """Seconds of an update of SAC-X for so many tasks on LunarLander's shapes, on sequences of noise."""
+    spec = EnvSpec("LunarLander", Box((8,)), Discrete(4), tasks=tuple(f"task_{i}" for i in range(tasks)))
+    networks = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
+    algorithm = dl.SACX(networks=networks, scheduler=dl.schedulers.Uniform())
+    shape = (algorithm.sequence_length, algorithm.batch_size)
+    obs, after = jax.random.normal(KEY, (2, *shape, 8))
+    action, flags = jax.random.randint(KEY, shape, 0, 4), jnp.zeros(shape, bool)
+    extras = {"log_prob": jnp.full(shape, -1.4), "raw_action": action}
+    batch = Transition(obs, action, jnp.ones((*shape, tasks)), flags, flags, after, extras)
+    state = jax.jit(lambda key: algorithm.init(spec, key=key))(KEY)
+    return best(lambda state, batch: algorithm.update(state, batch, key=KEY), state, batch)
+
+
 def library(layer: Conv, x: jax.Array) -> jax.Array:
     """XLA's own convolution."""
     strides, layout = (layer.stride, layer.stride), ("NHWC", "HWIO", "NHWC")
@@ -63,6 +78,9 @@ def main() -> None:
     ppo, acer = dl.PPO(num_envs=8), dl.ACER()
     print(f"PPO, minibatch of 64, 64-64 tanh: {1e6 * update(ppo) / ppo.experience.gradient_steps:.0f} µs")
     print(f"ACER, 16 sequences of 20, 64-64 tanh: {1 / update(acer):,.0f} updates/s")
+    one, six = intentions(1), intentions(6)
+    print(f"SAC-X, 32 sequences of 8, 128-128 and 32 a task: 1 task {1 / one:,.0f} updates/s, 6 tasks {1 / six:,.0f}")
+    print(f"  six cost {six / one:.1f} of one; six agents of one task each in turn would cost 6")
     for size, kernel, stride, filters, count in ((10, 3, 1, 16, 320), (84, 8, 4, 32, 32)):
         layer = Conv(4, filters, kernel=kernel, stride=stride, init="lecun", key=KEY)
         x = jax.random.normal(KEY, (count, size, size, 4))

@@ -76,13 +76,16 @@ class Run:
         ) as evaluate:
             return evaluate(self.state)
 
-    def policy(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
+    def policy(self, obs: Obs, *, step: int = 0, task: str | None = None) -> np.ndarray | np.generic:
         """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
 
         The test policy, which for most algorithms is the mean or the likeliest action. Where that samples, `step` says
-        which draw it is: the same one gives the same action. Raises `ConfigError` for observations of another shape.
+        which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
+        `ConfigError` for observations of another shape.
         """
-        return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
+        plan = self.plan if task is None else with_task(self.plan, task)
+        asked = Asked(plan.algorithm, plan.spec, self.state)
+        return asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions as in training, with its noise; `step` says which draw."""
