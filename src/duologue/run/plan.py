@@ -81,6 +81,13 @@ class Plan:
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
     ) -> Envs:
         """Environments for one purpose. `source` is needed where the run was not made from an id."""
+        self.check_source(source)
+        envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
+        self.check_spec(envs.spec)
+        return envs
+
+    def check_source(self, source: EnvSource | None) -> None:
+        """Raise `ConfigError` where there is nothing to make environments from."""
         if source is None and not self.env:
             raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
         if source is None and self.env.startswith("<"):
@@ -88,12 +95,11 @@ class Plan:
                 f"The environment of this run was a Python object, {self.env}. Pass it again: "
                 "duologue.load(path, env=...), or run.evaluate(env=...)."
             )
-        envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
-        if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
-            raise ConfigError(
-                f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
-            )
-        return envs
+
+    def check_spec(self, spec: EnvSpec) -> None:
+        """Raise `ConfigError` for an environment of other spaces than the run was made with."""
+        if (form(spec.observation), spec.action) != (form(self.spec.observation), self.spec.action):
+            raise ConfigError(f"The environment is not the one this run was made with. Now: {spec}. Then: {self.spec}.")
 
     def made(
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
