@@ -18,6 +18,7 @@ from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.fitted import FittedQ, fitted_q
 from duologue.run.offline import Both, DataSource, data_of, read_data
 from duologue.run.plan import EnvSource, Plan, read_plan
+from duologue.run.watch import Watched, frames, watch
 from duologue.types import Discrete, Obs, PyTree
 
 
@@ -118,6 +119,33 @@ class Run:
 
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         return collected(made, act, steps, out, env=self.plan.env, noise=noise, seed=seed, policy=self.plan.name)
+
+    def watch(
+        self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
+        explore: bool = False, seed: int = 0, fps: float | None = None, max_steps: int | None = None,
+        console: Console | None = None,
+    ) -> Watched:  # fmt: skip
+        """Play episodes with the test policy or, to `explore`, as in training, to be looked at.
+
+        With a display and without `out` they are shown in the environment's own window; else they become a video at
+        `out`, `.gif` or `.mp4` (extra: `video`), by default `videos/step-N.mp4` in the run's folder, with `fps`
+        pictures a second (`None`: the environment's own). It ends after `max_steps` steps at the latest, a video after
+        10,000 unless told otherwise. `seed` is that of the starts. Raises `ConfigError`.
+        """
+        number = self.seed - self.plan.seed
+        name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}.mp4"
+        return watch(
+            self._asked, self.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
+        )  # fmt: skip
+
+    def frames(
+        self, *, episodes: int = 1, env: EnvSource | None = None, explore: bool = False, seed: int = 0,
+        max_steps: int = 1_000,
+    ) -> np.ndarray:  # fmt: skip
+        """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
+        source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
+        return frames(self._asked, self.plan, source, episodes=episodes, **how)
 
     def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both = "timeout") -> FittedQ:
         """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment."""
