@@ -115,7 +115,7 @@ def test_help_of_the_other_optimiser(duologue):
         assert re.search(rf"--algorithm\.optimizer\.{name} FLOAT {re.escape(doc)} \(default: {default}\)", text)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "resume", "plot", "list"])
+@pytest.mark.parametrize("command", ["evaluate", "watch", "resume", "plot", "list"])
 def test_help_of_each_command(duologue, command):
     code, out, err = duologue(command, "--help")
     assert code == 0 and not err and plain(cli.COMMANDS[command].__doc__) in plain(out)
@@ -349,6 +349,7 @@ def assert_one_message(code, wanted, out, err, message):
         ("train a2c probe/both --config none.yaml", r"cannot read none\.yaml: No such file"),
         ("train a2c probe/both --config", "--config"),
         ("evaluate", "PATH"),
+        ("watch", "PATH"),
         ("resume", "PATH"),
         ("plot", "PATH|runs"),
         ("evaluate runs/1 --checkpoint worst", "'worst'.*'latest', 'best'"),
@@ -483,7 +484,7 @@ def test_an_action_space_the_algorithm_cannot_serve(duologue, register):
         assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "resume", "plot"])
+@pytest.mark.parametrize("command", ["evaluate", "watch", "resume", "plot"])
 def test_a_folder_that_is_no_run(duologue, tmp_path, command):
     Path("folder").mkdir()
     for folder in ("nowhere", "folder"):

@@ -23,7 +23,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
 from duologue.options import ALGORITHMS as ALGORITHMS
-from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, parse_train
+from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch, parse_train
 from duologue.replay.dataset import card
 from duologue.run import config
 from duologue.run.collect import collect_random
@@ -33,6 +33,7 @@ from duologue.run.plan import read_plan
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train
+from duologue.run.watch import HEADLESS, has_display
 from duologue.types import Discrete
 
 
@@ -67,8 +68,8 @@ def run(arguments: list[str]) -> int:
         return run_train(rest)
     command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}")
     runners: dict[type, Any] = {
-        Evaluate: run_evaluate, Resume: run_resume, Collect: run_collect, Data: run_data, Plot: run_plot,
-        List: run_list,
+        Evaluate: run_evaluate, Watch: run_watch, Resume: run_resume, Collect: run_collect, Data: run_data,
+        Plot: run_plot, List: run_list,
     }  # fmt: skip
     return runners[type(command)](command)
 
@@ -162,6 +163,24 @@ def run_evaluate(command: Evaluate) -> int:
     score = agent.evaluate(episodes=command.episodes, explore=command.explore, task=command.task)
     console.print(f"[bold green]score[/]   {score}")
     console.print(f"[bold]next[/]    duologue plot {shlex.quote(str(command.run))} -o curve.png")
+    return 0
+
+
+def run_watch(command: Watch) -> int:
+    if not has_display():
+        for name, value in HEADLESS.items():
+            os.environ.setdefault(name, value)
+    plan = read_plan(command.run)
+    if not 0 <= command.agent < plan.seeds:
+        raise ConfigError(f"agent = {command.agent}: this run has {plan.seeds}, counted from 0.")
+    prepare_jax(plan.algorithm)
+    agent = load(command.run, which=command.checkpoint)
+    one, console = agent if isinstance(agent, Run) else agent[command.agent], Console(highlight=False, soft_wrap=True)
+    options = ("episodes", "out", "explore", "task", "env", "seed", "fps", "max_steps")
+    watched = one.watch(**{name: getattr(command, name) for name in options}, console=console)
+    if watched.out is not None:
+        console.print(f"[bold]video[/]   {watched.out}")
+    console.print(f"[bold]next[/]    duologue evaluate {shlex.quote(str(command.run))} --episodes 100")
     return 0
 
 

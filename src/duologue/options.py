@@ -120,6 +120,35 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Look at a trained agent: in a window, or as a video."""
+
+    run: Positional[Path]
+    """A run folder."""
+    episodes: int = 1
+    """Episodes to play."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """A video, .gif or .mp4 (extra: video), in place of the window. Without a display, None for videos/step-N.mp4 in
+    the run folder."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last state, or that of the best evaluation while training."""
+    task: str | None = None
+    """Of several tasks, the one whose intention plays; None for the main one."""
+    agent: int = 0
+    """Which of a run with several seeds, counted from 0."""
+    explore: bool = False
+    """Act as in training, instead of with the test policy."""
+    env: str | None = None
+    """A Gymnasium environment of the same spaces; None for the run's own. Those written in JAX cannot be watched."""
+    seed: int = 0
+    """Of where episodes start, and of everything random."""
+    fps: float | None = None
+    """Pictures a second of the video; None for the environment's own number, or 30."""
+    max_steps: int | None = None
+    """Steps after which it ends, whatever is going on; None for 10,000 of a video, and no limit in a window."""
+
+
+@dataclass(frozen=True)
 class Collect:
     """Record what a policy does, as data that others can learn from."""
 
@@ -182,8 +211,8 @@ class List:
 
 
 COMMANDS: dict[str, type] = {
-    "train": Train, "evaluate": Evaluate, "resume": Resume, "collect": Collect, "data": Data, "plot": Plot,
-    "list": List,
+    "train": Train, "evaluate": Evaluate, "watch": Watch, "resume": Resume, "collect": Collect, "data": Data,
+    "plot": Plot, "list": List,
 }  # fmt: skip
 
 registry = tyro.constructors.ConstructorRegistry()

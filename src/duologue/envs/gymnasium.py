@@ -24,7 +24,8 @@ PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atar
 
 
 class GymnasiumEnvs(AbstractHostEnvs):
-    """`num_envs` Gymnasium environments in this process; a step's `info` holds the numbers that `info` names.
+    """`num_envs` Gymnasium environments in this process, made with `render_mode` where `make` is an id, and put into
+    `wrapper`; a step's `info` holds the numbers that `info` names.
 
     Raises `ConfigError` for an unknown id or a space that cannot be served, `MissingExtraError` for a missing simulator
     and `EnvError` where making an environment fails.
@@ -32,10 +33,12 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def __init__(
         self, make: Make, num_envs: int, *, seed: int, purpose: str = "train", max_episode_steps: int | None = None,
+        render_mode: str | None = None, wrapper: Callable[[gym.Env], gym.Env] | None = None,
         info: tuple[str, ...] = (),
     ):  # fmt: skip
-        factory = factory_of(make, max_episode_steps)
-        self._envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
+        factory = factory_of(make, max_episode_steps, render_mode)
+        envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
+        self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
         self.spec, self.num_envs = spec_of(self._envs[0], make), num_envs
         for i, env in enumerate(self._envs):
             if spec_of(env, make) != self.spec:
@@ -101,12 +104,16 @@ class GymnasiumEnvs(AbstractHostEnvs):
             raise self._journal.failure(i, error) from error
 
 
-def factory_of(make: Make, max_episode_steps: int | None) -> Callable[[], gym.Env]:
-    """A function that makes one environment, and that a process which does not know this library can run."""
+def factory_of(make: Make, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
+    """A function that makes one environment, and that a process which does not know this library can run. A callable
+    says itself how it renders."""
     if isinstance(make, str):
         # Atari's ids are registered when its package is imported: where it is missing, that is said when one is made.
         what = preprocessed(make) if is_atari(make) and find_spec("ale_py") else make
-        return functools.partial(gym.make, what, max_episode_steps=max_episode_steps, disable_env_checker=True)
+        options = {} if render_mode is None else {"render_mode": render_mode}
+        return functools.partial(
+            gym.make, what, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+        )
     if max_episode_steps is None:
         return make
     limit = gym.wrappers.TimeLimit

@@ -134,5 +134,4 @@ def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation
     tasks = plan.spec.tasks
     if not tasks:
         return Evaluation(returns, lengths)
-    played = getattr(getattr(plan.algorithm, "algorithm", plan.algorithm), "test_task", -1)
-    return Evaluation(returns[..., played], lengths, {name: returns[..., i] for i, name in enumerate(tasks)})
+    return Evaluation(returns[..., plan.played], lengths, {name: returns[..., i] for i, name in enumerate(tasks)})

@@ -84,6 +84,25 @@ class Plan:
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
     ) -> Envs:
         """Environments for one purpose. `source` is needed where the run was not made from an id."""
+        self.check_source(source)
+        envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
+        self.check_spec(envs.spec)
+        return envs
+
+    def source(self, source: EnvSource | None) -> EnvSource:
+        """What environments are made from, with the rewards that the algorithm reads."""
+        env = self.env if source is None else source
+        if self.tasks in READY and not isinstance(env, Tasked):
+            env = READY[self.tasks].on(env)
+        return rewarded(env, self.algorithm)
+
+    @property
+    def played(self) -> int:
+        """Where the task that tests play stands among the rewards."""
+        return getattr(getattr(self.algorithm, "algorithm", self.algorithm), "test_task", -1)
+
+    def check_source(self, source: EnvSource | None) -> None:
+        """Raise `ConfigError` where there is nothing to make environments from."""
         if source is None and not self.env:
             raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
         tasked = isinstance(source, Tasked)
@@ -93,23 +112,19 @@ class Plan:
                 f"The {what} of this run was a Python object, {self.tasks if what == 'tasks' else self.env}. Pass it "
                 "again: duologue.load(path, env=...), or run.evaluate(env=...); with tasks, env=tasks.on(env)."
             )
-        envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
-        if (form(envs.spec.observation), envs.spec.action) != (form(self.spec.observation), self.spec.action):
-            raise ConfigError(
-                f"The environment is not the one this run was made with. Now: {envs.spec}. Then: {self.spec}."
-            )
-        return envs
+
+    def check_spec(self, spec: EnvSpec) -> None:
+        """Raise `ConfigError` for an environment of other spaces than the run was made with."""
+        if (form(spec.observation), spec.action) != (form(self.spec.observation), self.spec.action):
+            raise ConfigError(f"The environment is not the one this run was made with. Now: {spec}. Then: {self.spec}.")
 
     def made(
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
     ) -> Envs:
         """Environments as `envs` has them, without a look at their spec."""
         training = purpose == "train"
-        env = self.env if source is None else source
-        if self.tasks in READY and not isinstance(env, Tasked):
-            env = READY[self.tasks].on(env)
         return make_seeds(
-            rewarded(env, self.algorithm),
+            self.source(source),
             self.num_envs if num_envs is None else num_envs,
             seed=self.seed if seed is None else seed,
             seeds=self.seeds if training else 1,

@@ -1,7 +1,7 @@
 """A run from outside: load it, evaluate it, act with it, go on with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.fitted import FittedQ, fitted_q
 from duologue.run.offline import Both, DataSource, data_of, read_data
 from duologue.run.plan import EnvSource, Plan, read_plan, with_task
+from duologue.run.watch import Watched, frames, watch
 from duologue.types import Discrete, Obs, PyTree
 
 
@@ -70,9 +71,9 @@ class Run:
         """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
         training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
         one's."""
-        source, plan = self.env if env is None else env, self.plan if task is None else with_task(self.plan, task)
+        source = self.env if env is None else env
         with evaluator(
-            plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
+            self._of(task).plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
         ) as evaluate:
             return evaluate(self.state)
 
@@ -83,8 +84,7 @@ class Run:
         which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
         `ConfigError` for observations of another shape.
         """
-        plan = self.plan if task is None else with_task(self.plan, task)
-        asked = Asked(plan.algorithm, plan.spec, self.state)
+        asked = self._of(task)._asked
         return asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
@@ -125,6 +125,35 @@ class Run:
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         return collected(made, act, steps, out, env=self.plan.env, noise=noise, seed=seed, policy=self.plan.name)
 
+    def watch(
+        self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
+        explore: bool = False, task: str | None = None, seed: int = 0, fps: float | None = None,
+        max_steps: int | None = None, console: Console | None = None,
+    ) -> Watched:  # fmt: skip
+        """Play episodes with the test policy or, to `explore`, as in training, to be looked at.
+
+        With a display and without `out` they are shown in the environment's own window; else they become a video at
+        `out`, `.gif` or `.mp4` (extra: `video`), by default `videos/step-N.mp4` in the run's folder, with `fps`
+        pictures a second (`None`: the environment's own). It ends after `max_steps` steps at the latest, a video after
+        10,000 unless told otherwise. Of several tasks, `task` says whose intention plays. `seed` is that of the starts.
+        Raises `ConfigError`.
+        """
+        number, agent = self.seed - self.plan.seed, self._of(task)
+        name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
+        return watch(
+            agent._asked, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
+        )  # fmt: skip
+
+    def frames(
+        self, *, episodes: int = 1, env: EnvSource | None = None, explore: bool = False, task: str | None = None,
+        seed: int = 0, max_steps: int = 1_000,
+    ) -> np.ndarray:  # fmt: skip
+        """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
+        source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
+        agent = self._of(task)
+        return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
+
     def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both = "timeout") -> FittedQ:
         """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment."""
         return fitted_q(self.plan, self.state, read_data(dataset, both=both), steps=steps, seed=seed)
@@ -141,6 +170,10 @@ class Run:
         from duologue.run.train import finetune  # which makes runs
 
         return finetune(self, source, data_of(self.plan, dataset), offline_fraction, steps=steps, **options)
+
+    def _of(self, task: str | None) -> "Run":
+        """This run, whose tests play the intention of `task`, by default the main one."""
+        return self if task is None else replace(self, plan=with_task(self.plan, task))
 
     @property
     def _asked(self) -> Asked:
