@@ -18,14 +18,14 @@ DISCRETE = dl.SACDiscrete(
     alpha=dl.temperature.Fixed(0.1), n_step=5, start_steps=1000, learning_starts=1000,
     actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
 )  # fmt: skip
-CAR: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.05)}
+CAR: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
 SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
 
 LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
     "lunarlander": (
         "LunarLander-v3", "lunar-lander",
         {
-            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=10.0)),
+            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
         },
         DISCRETE,
@@ -33,7 +33,7 @@ LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
     "mountaincar": (
         "MountainCarContinuous-v0", "mountain-car",
         {
-            "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=10.0)),
+            "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
         },
         SAC,

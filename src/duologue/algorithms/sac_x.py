@@ -177,6 +177,8 @@ class SACX(AbstractAlgorithm[SACXState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> SACXState:
         tasks = len(spec.tasks)
+        if not tasks:
+            raise ConfigError(f"SACX learns several tasks, and {spec.id} has one reward. Give tasks, or use SAC.")
         if not -tasks <= self.test_task < tasks:
             raise ConfigError(f"SACX.test_task = {self.test_task}: must be in [{-tasks}, {tasks - 1}].")
         of_actor, of_critic = jax.random.split(key)
@@ -275,8 +277,10 @@ class SACX(AbstractAlgorithm[SACXState]):
         ), metrics  # fmt: skip
 
     def _facts(self, state: SACXState, batch: Transition, key: Array) -> Facts:
-        """All of it from target networks, as the policies whose values are learned are theirs."""
-        policy, none = state.target_actor(batch.obs), jnp.zeros(state.acted.shape[0])
+        """All of it from target networks, as the policies whose values are learned are theirs; but the ratio that
+        weighs a score function is that of the policy that is moved."""
+        moved = state.actor if isinstance(self.learning, PolicyGradient) else state.target_actor
+        policy, none = moved(batch.obs), jnp.zeros(state.acted.shape[0])
         next_value, _ = soft_value(state.target_actor(batch.next_obs), state.target_critic, none, batch.next_obs, key)
         log_ratio = log_prob(policy, batch.extras["raw_action"]) - batch.extras["log_prob"][None]
         return Facts(

@@ -8,7 +8,7 @@ import gymnasium as gym
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
 from duologue.envs.seeds import SeedEnvs
-from duologue.envs.tasks import Tasked
+from duologue.envs.tasks import Tasked, untasked
 from duologue.errors import ConfigError
 
 COMPILED, PLANNED = ("gymnax", "probe"), ("brax", "playground", "envpool")
@@ -21,8 +21,7 @@ Source: TypeAlias = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJax
 
 def is_compiled(env: Source) -> bool:
     """Whether an environment is written in JAX, and so runs in the compiled loop."""
-    if isinstance(env, Tasked):
-        return is_compiled(env.env)
+    env = untasked(env)
     return env.partition("/")[0] in COMPILED if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
 
 
@@ -91,7 +90,7 @@ def make_seeds(
     made = [make(env, num_envs, seed=seed, **options)]
     if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
         return made[0]
-    if isinstance(env.env if isinstance(env, Tasked) else env, AbstractHostEnvs):
+    if isinstance(untasked(env), AbstractHostEnvs):
         raise ConfigError(
             f"seeds = {seeds}: the adapter that was passed is the environments of one agent. Give an id, or a callable "
             "that makes one environment."

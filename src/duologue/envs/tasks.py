@@ -32,8 +32,9 @@ class Tasks:
     """Named rewards, the main task last. `info` names the numeric entries of the environment's `info` that they read,
     NaN where a step has none; `name` is that of a ready set. Raises `ConfigError` for a name that cannot be one."""
 
-    def __init__(self, *functions: Task, info: tuple[str, ...] = (), name: str = ""):
-        self.functions, self.info, self.name = functions, tuple(info), name
+    def __init__(self, *functions: Task, info: str | tuple[str, ...] = (), name: str = ""):
+        self.functions, self.name = functions, name
+        self.info = (info,) if isinstance(info, str) else tuple(info)
         self.names = tuple(getattr(function, "__name__", repr(function)) for function in functions)
         for task in self.names:
             if not task.isidentifier() or self.names.count(task) > 1:
@@ -51,6 +52,8 @@ class Tasks:
 
     def on(self, env: Any) -> "Tasked":
         """These tasks in an environment: an id, a callable or an adapter. What `train(tasks=…)` makes of its own."""
+        if isinstance(env, Tasked):
+            raise ConfigError(f"tasks: the environment has tasks already, {env.tasks}. Give one set.")
         return Tasked(env, self)
 
     def rewards(
@@ -76,9 +79,17 @@ class Tasks:
         anything but a number."""
         obs, number = zeros(spec.observation), np.float32(0)
         for name, task in zip(self.names, self.functions, strict=True):
-            try:  # on NumPy's arrays, which refuse an index that JAX would quietly clamp
-                answer = task(obs, zeros(spec.action), number, obs, np.bool_(False), dict.fromkeys(self.info, number))
+            step = obs, zeros(spec.action), number, obs, np.bool_(False), dict.fromkeys(self.info, number)
+            try:
+                with np.errstate(all="ignore"):  # on NumPy's arrays, which refuse an index that JAX quietly clamps
+                    answer = task(*step)
                 shape, kind = np.shape(answer), np.asarray(answer).dtype.kind
+                jax.eval_shape(task, *step)  # and as JAX will, without any numbers
+            except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+                raise ConfigError(
+                    f"task {name!r} needs the numbers of a step in Python, as `if`, float() and NumPy do. It is "
+                    "compiled: write jnp.where(condition, a, b), and jax.numpy for numpy."
+                ) from error
             except Exception as error:
                 known = f"info has {', '.join(self.info) or 'nothing: name what is read in Tasks(…, info=…)'}"
                 raise ConfigError(
@@ -119,6 +130,11 @@ class Tasked:
         return TaskedJaxEnvs(envs, tasks, spec) if isinstance(envs, AbstractJaxEnvs) else TaskedEnvs(envs, tasks, spec)
 
 
+def untasked(env: Any) -> Any:
+    """The environment itself, without its tasks."""
+    return env.env if isinstance(env, Tasked) else env
+
+
 def of_spec(rewards: Any, spec: EnvSpec) -> Any:
     """Rewards `[B, K]` as they are, where the spec has tasks, else those of the only one, `[B]`."""
     return rewards if spec.tasks else rewards[:, 0]
@@ -142,7 +158,9 @@ class TaskedEnvs(AbstractHostEnvs):
         rewards = np.array(self._rewards(self._obs, action, seen.reward, seen.next_obs, seen.terminated, info))
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
-            raise EnvError(f"task {self._tasks.names[task]!r} gave {rewards[i, task]} in environment {i}.")
+            lacking = [name for name, values in info.items() if np.isnan(values[i])]
+            hint = f" The step's info had no number {', '.join(map(repr, lacking))}." if lacking else ""
+            raise EnvError(f"task {self._tasks.names[task]!r} gave {rewards[i, task]} in environment {i}.{hint}")
         self._obs = seen.obs
         return seen._replace(reward=of_spec(rewards, self.spec))
 
@@ -247,6 +265,11 @@ def ready(name: str) -> Tasks:
     if name not in READY:
         raise ConfigError(f"There are no tasks {name!r}. {nearest(name, READY)} In Python, tasks= takes your own.")
     return READY[name]
+
+
+def is_ready(tasks: Tasks) -> bool:
+    """Whether its name says all of it."""
+    return READY.get(tasks.name) is tasks
 
 
 def index(spec: EnvSpec, task: str) -> int:

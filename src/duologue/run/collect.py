@@ -76,7 +76,7 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
     for t in range(steps):
         action = disturbed(space, act(obs, t), noise, generator)
         seen = hosted.step(action)
-        reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # a recording holds the main task's
+        reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
         obs = seen.obs
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.tasks import untasked
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.state import key_for, run_key
 from duologue.run.plan import EnvSource, Plan, check_arguments
@@ -83,8 +84,9 @@ def evaluator(
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
     num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
-    if isinstance(source, AbstractHostEnvs | AbstractJaxEnvs):
-        num_envs = source.num_envs
+    adapter = untasked(source)
+    if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
+        num_envs = adapter.num_envs
     made = [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])]
     if isinstance(made[0], AbstractJaxEnvs):
         yield _in_one_program(plan, made[0], keys, episodes=episodes, explore=explore)
@@ -94,9 +96,8 @@ def evaluator(
     try:
         yield _one_after_the_other(plan, envs, keys, episodes=episodes, explore=explore)
     finally:
-        for each in envs:
-            if each is not source:
-                each.close()
+        for each in [] if isinstance(adapter, AbstractHostEnvs) else envs:
+            each.close()
 
 
 def _in_one_program(plan: Plan, envs: AbstractJaxEnvs, keys: list[Array], *, episodes: int, explore: bool) -> Evaluate:

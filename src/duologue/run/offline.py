@@ -52,7 +52,7 @@ def replay_of(path: Path) -> DataSet:
     def empty_one() -> Any:
         learner = plan.algorithm.init(plan.spec, key=run_key(0))
         carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty(plan.spec.observation, plan.num_envs)
-        return empty_ring(plan.algorithm, learner, carry, obs)
+        return empty_ring(plan.algorithm, learner, carry, obs, plan.spec.tasks)
 
     several = jax.vmap(lambda _: empty_one(), axis_size=plan.seeds)
     like = jax.eval_shape(empty_one) if plan.seeds == 1 else jax.eval_shape(several, None)
@@ -61,13 +61,14 @@ def replay_of(path: Path) -> DataSet:
     kept: Ring = checkpoint.load(found, rings.any_rows(like), part=".replay")
     axis, head = plan.seeds > 1, int(np.max(kept.written))
     rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
+    reward = rows.reward[:, -1] if plan.spec.tasks else rows.reward  # the main task's
     columns = {
         "observations": recounted(plan.spec.observation, rows.obs),
-        "actions": recounted(plan.spec.action, rows.action), "rewards": rows.reward, "terminals": rows.terminated,
+        "actions": recounted(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
         "timeouts": rows.truncated, "next_observations": recounted(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
-    return from_columns(columns, spec=plan.spec, source=str(path), both="terminal")
+    return from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), both="terminal")
 
 
 def in_order(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
@@ -120,11 +121,12 @@ def make_offline_plan(
     if env is not None:
         data = fit(data, spec_of(plan, env))
         plan = replace(plan, spec=data.spec)
+    opened = recorded(plan.algorithm, data, window=window)
     try:  # spaces that the algorithm cannot serve, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
     except ConfigError as error:
         raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
-    return plan, recorded(plan.algorithm, data, window=window)
+    return plan, opened
 
 
 def spec_of(plan: Plan, env: EnvSource) -> EnvSpec:

@@ -12,7 +12,7 @@ import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
-from duologue.envs.tasks import READY, Tasked, Tasks, index, ready
+from duologue.envs.tasks import READY, Tasked, Tasks, index, is_ready, ready, untasked
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Range, mismatch
 from duologue.loops.replay import memory
@@ -117,6 +117,8 @@ class Plan:
         """Raise `ConfigError` for an environment of other spaces than the run was made with."""
         if (form(spec.observation), spec.action) != (form(self.spec.observation), self.spec.action):
             raise ConfigError(f"The environment is not the one this run was made with. Now: {spec}. Then: {self.spec}.")
+        if spec.tasks != self.spec.tasks:
+            raise ConfigError(f"tasks: this run has {', '.join(self.spec.tasks)}, not {', '.join(spec.tasks)}.")
 
     def made(
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
@@ -151,13 +153,16 @@ def make_plan(
         steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
     )  # fmt: skip
-    if evaluate_every is not None and isinstance(env, AbstractHostEnvs):
+    if evaluate_every is not None and isinstance(untasked(env), AbstractHostEnvs):
         raise ConfigError(
             f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
             "them. Give an id or a callable, or leave this out."
         )
     if tasks is not None:
-        env = (ready(tasks) if isinstance(tasks, str) else tasks).on(env)
+        tasks = ready(tasks) if isinstance(tasks, str) else tasks
+        if not isinstance(tasks, Tasks):
+            raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
+        env = tasks.on(env)
     envs = make_seeds(
         rewarded(env, algorithm), num_envs,
         seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
@@ -212,7 +217,7 @@ def described_tasks(env: EnvSource) -> str | None:
     """The name of a ready set; another's tasks in angle brackets."""
     if not isinstance(env, Tasked):
         return None
-    return env.tasks.name or f"<{', '.join(env.tasks.names)}>"
+    return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"
 
 
 def intervals(

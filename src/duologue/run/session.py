@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from duologue.envs import AbstractHostEnvs
+from duologue.envs.tasks import untasked
 from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host, offline
 from duologue.loops.offline import Recorded, Updates
@@ -80,7 +81,8 @@ class Session:
         finally:
             for sink in sinks:
                 sink.close()
-            if isinstance(self.envs, AbstractHostEnvs) and self.envs is not self.source:
+            own = isinstance(untasked(self.source), AbstractHostEnvs)  # an adapter, the user's to close
+            if isinstance(self.envs, AbstractHostEnvs) and not own:
                 self.envs.close()
         interruption.raise_again()
         return state

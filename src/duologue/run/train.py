@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs.tasks import Tasks
+from duologue.envs.tasks import Tasks, is_ready
 from duologue.errors import ConfigError
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
@@ -93,7 +93,7 @@ def train(
         plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
     else:
         raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
-    if isinstance(tasks, Tasks) and not tasks.name and env is not None:
+    if isinstance(tasks, Tasks) and not is_ready(tasks) and env is not None:
         env = tasks.on(env)
     source = None if isinstance(env, str) else env
     session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
