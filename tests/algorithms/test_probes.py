@@ -11,7 +11,7 @@ import duologue as dl
 from duologue.distributions import Categorical
 from duologue.envs.probe import PROBES, ProbeEnvs
 from duologue.loops import compiled
-from duologue.run.plan import gradient_steps, with_horizon
+from duologue.run.adjusted import gradient_steps, with_horizon
 from duologue.temperature import Fixed
 from duologue.types import Box
 

@@ -12,7 +12,8 @@ import duologue as dl
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.fields import Configurable
 from duologue.run import config
-from duologue.run.plan import Plan, describe, horizon, make_plan, with_horizon
+from duologue.run.adjusted import horizon, with_horizon
+from duologue.run.plan import Plan, describe, make_plan
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
 """Its schedule has no length of its own."""

@@ -18,6 +18,7 @@ from duologue.replay import ring as rings
 from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
 from duologue.replay.ring import Ring
 from duologue.run import checkpoint
+from duologue.run.adjusted import with_horizon
 from duologue.run.plan import (
     CHECKPOINTS,
     EnvSource,
@@ -26,7 +27,6 @@ from duologue.run.plan import (
     describe,
     intervals,
     read_plan,
-    with_horizon,
 )
 from duologue.types import EnvSpec
 

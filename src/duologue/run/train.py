@@ -16,9 +16,10 @@ from duologue.errors import ConfigError
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import checkpoint, config, files, rows
+from duologue.run.adjusted import horizon
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import EnvSource, Plan, TaskSource, check_arguments, horizon, make_plan, read_plan
+from duologue.run.plan import EnvSource, Plan, TaskSource, check_arguments, make_plan, read_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
