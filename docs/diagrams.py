@@ -72,6 +72,55 @@ def acer() -> str:
     return drawing(parts, 404, "The networks of ACER: policy, action values, and the average policy")
 
 
+def sac_x() -> str:
+    """The actor above, the critic below: a trunk each, with a head for each task; on the right what they are for."""
+    y, z = 128, 296  # the rows of the actor and of the critic
+    middle = (y + z) // 2
+    parts = [
+        text(24, 34, "SAC-X: an actor and a critic, each a trunk with a head for each of K tasks", "title"),
+        box(24, middle, 84, "obs", "[L, N, …]", INK),
+        arrow((108, middle), (124, middle), (124, y), (140, y)),
+        arrow((108, middle), (124, middle), (124, z), (140, z)),
+        *heads(y, ACTOR, "actor trunk", ("π₁(· | s)", "π_K(· | s)")),
+        *heads(z, CRITIC, "critic trunk", ("Q₁(s, a)", "Q_K(s, a)")),
+        box(24, z + 44, 84, "action", "in [−1, 1]", INK, "shared"),
+        arrow((108, z + 44), (324, z + 44), (324, z + 26)),
+        box(724, y, 132, "one task acts", "drawn every ξ steps", INK),
+        box(724, z, 132, "all tasks learn", "from every step", INK),
+        '<line x1="24" y1="390" x2="856" y2="390" stroke="#dddddd"/>',
+        text(
+            24, 416, "The last of hidden_sizes is each head's own layer; those before it are the trunk. Task K is the "
+            "main one; tests play its head.", "small left",
+        ),
+        text(
+            24, 438, "Dashed: Box actions. Of discrete ones the critic reads no action, and its heads have an output "
+            "for each.", "small left",
+        ),
+        text(24, 460, "Targets are those of a copy of both networks, made anew every 200 updates.", "small left"),
+    ]  # fmt: skip
+    return drawing(parts, 482, "The networks of SAC-X: actor and critic, each a trunk and a head for each task")
+
+
+def heads(y: int, colour: str, trunk: str, results: tuple[str, str]) -> list[str]:
+    """A network with a head for each task: the first and the last, and what they give to a box on their right."""
+    parts = [
+        box(140, y, 100, "encoder", "of the space", colour),
+        arrow((240, y), (264, y)),
+        box(264, y, 120, trunk, "128 elu", colour),
+        text(484, y + 5, "⋮"),
+        text(627, y + 5, "⋮"),
+    ]
+    for row, name, result, task in zip((y - 44, y + 44), "1K", results, ("task 1", "main task"), strict=True):
+        parts += [
+            arrow((384, y), (404, y), (404, row), (424, row)),
+            box(424, row, 120, f"head {name}", "128 elu, linear", colour),
+            arrow((544, row), (572, row)),
+            box(572, row, 110, result, task, colour),
+            arrow((682, row), (703, row), (703, y), (724, y)),
+        ]
+    return parts
+
+
 def drawing(parts: list[str], height: int, title: str) -> str:
     """An SVG of these parts, 880 wide."""
     head = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'

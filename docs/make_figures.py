@@ -31,6 +31,7 @@ def main(runs: list[Path]) -> None:
     FIGURES.mkdir(exist_ok=True)
     (FIGURES / "a2c-network.svg").write_text(diagrams.a2c())
     (FIGURES / "acer-network.svg").write_text(diagrams.acer())
+    (FIGURES / "sac-x-network.svg").write_text(diagrams.sac_x())
     for name, arguments in {"help": [], "help-train-a2c": ["train", "a2c"]}.items():
         (FIGURES / f"{name}.txt").write_text(help_text(arguments))
     with tempfile.TemporaryDirectory() as folder:
