@@ -89,6 +89,9 @@ class Train:
     """Also log to this Weights & Biases project (extra: wandb)."""
     config: str | None = None
     """A YAML file with values for these options; options on the command line win."""
+    grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD VALUE [VALUE ...]")] = ()
+    """Train every combination, each in a folder of its own below RUN_DIR: a field, such as algorithm.discount or seed,
+    and its values. May be repeated."""
     dry_run: bool = False
     """Print the merged configuration, each value with where it came from, and stop."""
 
@@ -207,8 +210,9 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
     )
 
 
-def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setting], Train]:
-    """The merged configuration with where each value came from, and the command it makes."""
+def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> tuple[dict[str, config.Setting], Train]:
+    """The merged configuration with where each value came from, and the command it makes, which may still lack the
+    environment only where that comes later."""
     algorithm: Any = ALGORITHMS[name]
     check_words(algorithm, arguments)
     default = Train(env="", algorithm=algorithm())
@@ -228,8 +232,10 @@ def parse_train(name: str, arguments: list[str]) -> tuple[dict[str, config.Setti
         registry=registry,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    if not command.env and command.dataset is None:
+    if not command.env and command.dataset is None and not env_later:
         raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
+    if command.grid:  # that of the command line was taken before
+        raise ConfigError(f"config file {path}: grid has no place in a file. Give it on the command line, --grid.")
     after = config.to_dict(command)
     given = config.merge([("command line", difference(before, after))])
     return {
