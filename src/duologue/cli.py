@@ -148,7 +148,8 @@ def run_grid(runs: list[grid.Combination], arguments: list[str]) -> int:
     console.print(grid.table(results))
     console.print(f"\n{grid.caution(results)}".rstrip(), markup=False)
     good = [str(result.run.folder) for result in results if not result.problem]
-    console.print(f"[bold]next[/]    duologue {shlex.join(['plot', *good, '-o', 'curves.png'] if good else ['list'])}")
+    drawn = ["plot", *good, "-o", "curves.png"] if good and first.env else ["list", str(runs[0].folder.parent)]
+    console.print(f"[bold]next[/]    duologue {escape(shlex.join(drawn))}")
     return 0 if len(good) == len(results) else 1
 
 

@@ -138,24 +138,26 @@ def check_values(axes: Sequence[Axis], chosen: Sequence[tuple[str, ...]], texts:
 
 
 def spelled(arguments: list[str], axes: Sequence[Axis], values: Sequence[str], base: Train) -> list[str]:
-    """The command line of one combination. Kinds of objects and the environment come first, as they must."""
-    first: list[str] = []
+    """The command line of one combination. Kinds of objects stand before their fields, and after the environment."""
+    env: list[str] = []
+    kinds: list[str] = []
     last: list[str] = []
     for (field, _), value in zip(axes, values, strict=True):
         before, dot, name = field.rpartition(".")
         before, word = before.replace("_", "-") + dot, name.rstrip("_").replace("_", "-") + "_" * name.endswith("_")
         now = at(base, field)
         if field == "env":
-            first.append(value)
+            env.append(value)
         elif is_kind(now):
-            first.insert(0, f"{before}{word}:{value.lower()}")
+            kinds.append(f"{before}{word}:{value.lower()}")
         elif isinstance(now, bool):
             if value.lower() not in ("true", "false"):
                 raise ConfigError(f"--grid {field} {value}: must be True or False.")
             last.append(f"--{before}{'' if value.lower() == 'true' else 'no-'}{word}")
         else:
             last += [f"--{before}{word}", *(value.split() if isinstance(now, tuple) else [value])]
-    return [*first, *arguments, *last]
+    named = int(bool(arguments) and not arguments[0].startswith("-"))
+    return [*env, *arguments[:named], *kinds, *arguments[named:], *last]
 
 
 def at(command: Train, field: str) -> Any:
@@ -231,7 +233,8 @@ def folder(base: Train, axes: Sequence[Axis]) -> Path:
     varied = {axis.field for axis in axes}
     named = "" if "env" in varied else base.env
     where = named or ("" if varied & {"env", "dataset"} else Path(base.dataset or "").name)
-    return home(type(base.algorithm).__name__, where)
+    algorithm = getattr(base.algorithm, "algorithm", base.algorithm)  # without a wrapper, as in a plan
+    return home(type(algorithm).__name__, where)
 
 
 # What came of it
@@ -254,13 +257,11 @@ def in_words(score: Evaluation) -> str:
 def caution(results: Sequence[Result]) -> str:
     """What the intervals of a table are over, and what they cannot tell."""
     scores = [result.score for result in results if result.score is not None]
-    over = " or ".join(sorted({score.over for score in scores}))
-    if not scores:
-        return ""
-    if all(score.returns.ndim > 1 for score in scores):
-        return f"Intervals are over {over}."
+    episodes = sorted({score.over for score in scores if score.returns.ndim == 1})
+    if not episodes:
+        return f"Intervals are over {' or '.join(sorted({score.over for score in scores}))}." if scores else ""
     more = "`duologue plot` averages them." if "seed" in results[0].run.values else "Add --grid seed 0 1 2 3 4."
     return (
-        f"Intervals are over {over} of one agent each: how well that agent is known, not which settings learn better. "
-        f"That takes several seeds. {more}"
+        f"Intervals are over {' or '.join(episodes)} of one agent each: how well that agent is known, not which settings "
+        f"learn better. That takes several seeds. {more}"
     )

@@ -90,8 +90,7 @@ class Train:
     config: str | None = None
     """A YAML file with values for these options; options on the command line win."""
     grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD VALUE [VALUE ...]")] = ()
-    """Train every combination, each in a folder of its own below RUN_DIR: a field, such as algorithm.discount or seed,
-    and its values. May be repeated."""
+    """Train every combination of values, as of algorithm.discount 0.98 0.99, below RUN_DIR. May be repeated."""
     dry_run: bool = False
     """Print the merged configuration, each value with where it came from, and stop."""
 
