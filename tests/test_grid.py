@@ -132,6 +132,7 @@ def test_a_file_lies_below_a_grid():
     runs = asked("--config", "a.yaml", "--grid", "algorithm.discount", "0.6", "0.7", "--grid", "env", "probe/reward")
     assert [(run.command.algorithm.discount, run.command.algorithm.lambda_) for run in runs] == [(0.6, 0.9), (0.7, 0.9)]
     assert {(run.command.env, run.command.seed) for run in runs} == {("probe/reward", 5)}
+    assert {str(run.folder.parent) for run in runs} == {"runs/a2c"}
 
 
 def test_folders_have_names_that_are_safe_and_their_own():

@@ -262,6 +262,6 @@ def caution(results: Sequence[Result]) -> str:
         return f"Intervals are over {' or '.join(sorted({score.over for score in scores}))}." if scores else ""
     more = "`duologue plot` averages them." if "seed" in results[0].run.values else "Add --grid seed 0 1 2 3 4."
     return (
-        f"Intervals are over {' or '.join(episodes)} of one agent each: how well that agent is known, not which settings "
-        f"learn better. That takes several seeds. {more}"
+        f"Intervals are over {' or '.join(episodes)} of one agent each: how well that agent is known, not which "
+        f"settings learn better. That takes several seeds. {more}"
     )
