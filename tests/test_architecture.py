@@ -55,7 +55,10 @@ MAY_IMPORT = {
     "run": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run"},
     "options": BOTTOM | TOOLS | {"algorithms", "run"},
     "__main__": {"cli"},
-    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run", "options"},
+    "parsing": BOTTOM | TOOLS | {"algorithms", "run", "options"},
+    "grid": BOTTOM | TOOLS | {"run", "options", "parsing"},
+    "training": BOTTOM | TOOLS | {"algorithms", "envs", "run", "options", "grid"},
+    "cli": BOTTOM | TOOLS | {"algorithms", "envs", "loops", "replay", "run", "options", "parsing", "grid", "training"},
 }
 """What each part may import; a part is a module of the package, or a folder."""
 

@@ -5,6 +5,7 @@ after SIGTERM, with everything saved; 141 where the reader of a pipe has gone.
 """
 
 import dataclasses
+import math
 import os
 import shlex
 import sys
@@ -16,24 +17,26 @@ from typing import Any
 import jax
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from duologue import grid
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.algorithms.normalized import Normalized
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
 from duologue.options import ALGORITHMS as ALGORITHMS
-from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch, parse_train
+from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch
+from duologue.parsing import parse_train
 from duologue.replay.dataset import card
-from duologue.run import config
 from duologue.run.collect import collect_random
-from duologue.run.log import WandB, read
+from duologue.run.log import read
 from duologue.run.offline import read_data
 from duologue.run.plan import read_plan
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train
 from duologue.run.watch import HEADLESS, has_display
+from duologue.training import loggers, pursue, show, standing_of, train_arguments
 from duologue.types import Discrete
 
 
@@ -107,45 +110,56 @@ def run_train(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in ALGORITHMS:
         raise ConfigError(f"There is no algorithm {name!r}. {nearest(name, ALGORITHMS)}")
+    rest, axes = grid.split(rest)
+    if axes:
+        return run_grid(grid.combinations(name, rest, axes), arguments)
     settings, command = parse_train(name, rest)
     if command.dry_run:
         for path, setting in settings.items():
             print(f"{path} = {setting.value!r}  ({setting.source})")
         return 0
-    algorithm: AbstractAlgorithm = command.algorithm
-    prepare_jax(algorithm, command.seeds)
-    if command.normalize_obs or command.normalize_reward:
-        algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
-    options = {
-        field.name: getattr(command, field.name)
-        for field in dataclasses.fields(command)
-        if field.name not in TRAIN_ONLY
-    }
-    loggers = [] if command.wandb is None else [WandB(command.wandb, config.to_dict(algorithm))]
-    options["env"] = command.env or None
-    return finish(train(algorithm, loggers=loggers, **options), command.final_episodes)
-
-
-TRAIN_ONLY = {"env", "algorithm", "normalize_obs", "normalize_reward", "final_episodes", "wandb", "config", "dry_run"}
-"""Fields of `Train` that are not arguments of `duologue.train` by the same name."""
+    prepare_jax(command.algorithm, command.seeds)
+    return finish(train(**train_arguments(command), loggers=loggers(command)), command.final_episodes)
 
 
 def finish(agent: Run | Runs, episodes: int) -> int:
     """Evaluate, draw the curve, and say where everything is and what to do next."""
     console, path = Console(highlight=False, soft_wrap=True), agent.path
-    if episodes and agent.plan.env:
-        console.print(f"[bold green]score[/]   {agent.evaluate(episodes=episodes)}")
-    console.print(f"[bold]run[/]     {path}", markup=True)
-    try:
-        if agent.plan.env:
-            console.print(f"[bold]curve[/]   {learning_curve([path], path / 'curve.png')}")
-    except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
-        console.print(f"curve   {error}", markup=False)
+    show(agent, episodes, console)
     more = f"resume {shlex.quote(str(path))} --steps {2 * agent.step}"
     if ended_schedules(dataclasses.replace(agent.plan, steps=2 * agent.step)):  # it would learn nothing more
         more = f"evaluate {shlex.quote(str(path))} --episodes 1000"
     console.print(f"[bold]next[/]    duologue {more}")
     return 0
+
+
+def run_grid(runs: list[grid.Combination], arguments: list[str]) -> int:
+    """Train what is not finished, one after the other, and say what came of it. One that fails stops no other."""
+    console, first = Console(highlight=False, soft_wrap=True), runs[0].command
+    if not console.is_terminal:
+        console.width = 1000
+    if first.dry_run:
+        console.print(grid.table([grid.Result(run) for run in runs], scores=False))
+        return 0
+    prepare_jax(first.algorithm, math.gcd(*(run.command.seeds for run in runs)))
+    for run in runs:  # raises before anything is trained
+        standing_of(run)
+    results: list[grid.Result] = []
+    try:
+        for number, run in enumerate(runs, 1):
+            console.print(f"\n[bold]\\[{number} of {len(runs)}][/] {escape(str(run))}")
+            results.append(pursue(run, console))
+    except (KeyboardInterrupt, SystemExit):
+        again = shlex.join(["duologue", "train", *arguments])
+        console.print(f"[bold]next[/]    {escape(again)}")
+        raise
+    console.print()
+    console.print(grid.table(results))
+    console.print(f"\n{grid.caution(results)}".rstrip(), markup=False)
+    good = [str(result.run.folder) for result in results if not result.problem]
+    drawn = ["plot", *good, "-o", "curves.png"] if good and first.env else ["list", str(runs[0].folder.parent)]
+    console.print(f"[bold]next[/]    duologue {escape(shlex.join(drawn))}")
+    return 0 if len(good) == len(results) else 1
 
 
 # The other commands

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
-from duologue.run.report import Group, figure, learning_curve, names, summary
+from duologue.run.report import Group, _flat, figure, learning_curve, names, summary
 
 A2C = {"type": "A2C", "discount": 0.99}
 NORMALIZED = {"type": "Normalized", "algorithm": A2C, "obs": True}
@@ -104,6 +104,54 @@ def test_settings_that_differ_are_lines_of_their_own_and_named(tmp_path: Path):
         f"learning_rate=0.01, hidden_sizes=[64] training {BAND.format(2)}",
         "learning_rate=0.001, hidden_sizes=[128] training (1 seed)",
     }
+
+
+def test_objects_are_named_by_their_kind_and_schedules_by_their_ends():
+    def group(**settings):
+        return Group("A2C", "Hopper-v5", tuple(sorted(settings.items())))
+
+    def labels(*algorithms):
+        return names([group(**_flat({"type": "A2C", **algorithm})) for algorithm in algorithms])[1]
+
+    linear = {"type": "Linear", "start": 0.003, "end": 0.0, "updates": 125}
+    rates = [{"learning_rate": rate} for rate in (0.001, linear, linear | {"updates": 250})]
+    assert labels(*rates[:2]) == ["learning_rate=0.001", "learning_rate=linear:0.003:0.0"]
+    assert labels(*rates)[1:] == [f"learning_rate=linear:0.003:0.0, updates={n}" for n in (125, 250)]
+    rms, adam = {"type": "RMSProp", "eps": 1e-5, "decay": 0.99}, {"type": "Adam", "eps": 1e-8, "b1": 0.9}
+    kinds = [{"optimizer": kind} for kind in (rms, adam, adam | {"b1": 0.5})]
+    assert labels(*kinds[:2]) == ["optimizer=RMSProp", "optimizer=Adam"]
+    assert labels(*kinds)[1:] == ["b1=0.9, optimizer=Adam", "b1=0.5, optimizer=Adam"]
+    assert labels({"eps": 1, "optimizer": rms}, {"eps": 2, "optimizer": rms | {"eps": 1}}) == [
+        "eps=1, optimizer.eps=1e-05", "eps=2, optimizer.eps=1",
+    ]  # fmt: skip
+
+
+def test_what_is_learned_from_keeps_runs_apart(tmp_path: Path):
+    paths = [run(tmp_path / name, {0: [1.0, 1.0]}) for name in "ab"]
+    for path, dataset in zip(paths, ("one.npz", "two.npz"), strict=True):
+        content = json.loads((path / "config.json").read_text()) | {"dataset": dataset, "num_envs": 1}
+        (path / "config.json").write_text(json.dumps(content))
+    assert set(lines(figure(paths))) == {f"dataset={name}.npz training (1 seed)" for name in ("one", "two")}
+
+
+def test_the_longer_run_of_a_seed_is_drawn(tmp_path: Path):
+    long, short = run(tmp_path / "a", {0: [1.0, 2.0, 3.0]}), run(tmp_path / "b", {0: [1.0, 2.5]})
+    for paths in ([long, short], [short, long]):
+        assert lines(figure(paths)) == {"training (1 seed)": ([1000, 2000, 3000], [1, 2, 3])}
+
+
+def test_many_groups_have_lines_of_their_own_and_a_short_legend(tmp_path: Path):
+    paths = [
+        run(tmp_path / str(i), {0: [1.0, 2.0]}, algorithm={"type": "A2C", "discount": i}, evaluate=True)
+        for i in range(9)
+    ]
+    drawing = figure(paths)
+    (legend,) = drawing.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"discount={i} evaluation (1 seed)" for i in range(9)]
+    looks = [(line.get_color(), line.get_linestyle()) for line in drawing.axes[0].get_lines() if line.get_alpha()]
+    assert len(set(looks)) == len(looks) == 9
+    assert drawing.axes[0].get_ylabel() == "episode return (thin lines: training)"
+    assert drawing.get_figheight() > figure(paths[:1]).get_figheight()
 
 
 def test_curves_at_different_steps_meet_on_straight_lines():

@@ -1,5 +1,6 @@
 """What an agent answers outside of training: NumPy in, NumPy out, one observation or a batch, environment units."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
+from duologue.loops.state import key_for
 from duologue.types import Box, Dict, Discrete, EnvSpec, Obs, PyTree, Space
 
 
@@ -27,6 +29,24 @@ class Asked:
         batch, single = as_batch(self.spec.observation, obs)
         action = to_env(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
+
+    def acting(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
+        """`(obs, t, began) -> actions` `[1, …]` as adapters take them: a policy that remembers, from where an episode
+        `began`."""
+        initial = self.algorithm.initial_carry(1)
+        carry = initial
+
+        @jax.jit
+        def act(state: PyTree, carry: PyTree, obs: Obs, t: Array) -> tuple[Array, PyTree]:
+            action, _, carry = self.algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
+            return action, carry
+
+        def remember(obs: Obs, t: int, began: bool) -> np.ndarray:
+            nonlocal carry
+            action, carry = act(self.state, initial if began else carry, obs, np.int32(t))
+            return np.asarray(action)
+
+        return remember
 
     def of_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""

@@ -17,8 +17,9 @@ from duologue.run import files
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
 from duologue.types import Box, Discrete, Obs, Space, Step
 
-Act = Callable[[Obs, int], np.ndarray]
-"""From observations `[1, …]` and a step to actions `[1, …]` as adapters take them: discrete ones count from 0."""
+Act = Callable[[Obs, int, bool], np.ndarray]
+"""From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
+discrete ones count from 0."""
 
 
 class Hosted:
@@ -72,13 +73,13 @@ def collect_random(env: EnvSource, steps: int, out: str | Path, *, seed: int = 0
 def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict[str, np.ndarray]:
     """`steps` transitions of one environment under D4RL's names, flat, actions in the environment's own units."""
     generator, hosted, rows = np.random.default_rng(seed), Hosted(envs, seed), []
-    space, obs = envs.spec.action, hosted.reset()
+    space, obs, began = envs.spec.action, hosted.reset(), True
     for t in range(steps):
-        action = disturbed(space, act(obs, t), noise, generator)
+        action = disturbed(space, act(obs, t, began), noise, generator)
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
-        obs = seen.obs
+        obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
     spaces = {"observations": envs.spec.observation, "actions": space, "next_observations": envs.spec.observation}
     columns = {
@@ -112,9 +113,9 @@ def uniform(space: Space, seed: int) -> Act:
     generator = np.random.default_rng([seed, 1])
     match space:
         case Discrete(n):
-            return lambda obs, t: generator.integers(n, size=1).astype(np.int32)
+            return lambda *_: generator.integers(n, size=1).astype(np.int32)
         case Box(low=low, high=high) if low is not None and high is not None:
-            return lambda obs, t: generator.uniform(low, high)[None].astype(np.float32)
+            return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
     raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
 
 

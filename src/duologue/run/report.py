@@ -13,7 +13,11 @@ from duologue.statistics import bootstrap_interval
 TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind people tell apart too."""
+STYLES = ("-", "--", ":", "-.")
+"""Of the lines of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
+LEARNING = ("num_envs", "max_episode_steps", "dataset", "both", "window", "offline_fraction")
+"""What changes learning beside the algorithm and the environment."""
 PLACES = 400
 """Places at most at which curves are averaged over seeds."""
 
@@ -44,10 +48,10 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
     """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
 
     Runs of one algorithm with the same settings in one environment are a group, whose seeds may lie in one folder or in
-    several; a seed that is there twice counts once, as the last folder has it. Evaluations are the main line of a group
-    and the return in training a thin one beside it, or the main line where nothing was evaluated. With two seeds or
-    more the main line is their mean, in a band that is its 95 % bootstrap interval. `key` draws one other metric
-    instead, like `"train/entropy"`.
+    several; a seed that is there twice counts once, as the folder has it that came further, or the last of them. Groups
+    are named by the settings that differ. Evaluations are the main line of a group and the return in training a thin
+    one beside it, or the main line where nothing was evaluated. With two seeds or more the main line is their mean, in
+    a band that is its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
 
     Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
     is not a run's, `MissingExtraError` without the extra `plots`.
@@ -70,16 +74,21 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     except ImportError as error:
         raise MissingExtraError("plots", "drawing learning curves") from error
     groups = grouped(paths, [key] if key else [EVALUATION, TRAINING])
-    name, labels = names(list(groups))
-    drawing = Figure(figsize=(7.2, 4.4), layout="constrained")
+    title_of_all, labels = names(list(groups))
+    thin = len(groups) <= 3  # whether the thin lines too are named one by one
+    entries = sum(len(curves) if thin else 1 for curves in groups.values())
+    drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
     axes = drawing.add_subplot()
-    for label, curves, colour in zip(labels, groups.values(), COLOURS * len(groups), strict=False):
+    for i, (label, curves) in enumerate(zip(labels, groups.values(), strict=True)):
+        look = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
         for metric, seeds in curves.items():
             line, main = summary(list(seeds.values())), metric == next(iter(curves))
-            _draw(axes, line, colour, f"{label} {_word(metric)}".strip(), main=main)
-    axes.set_title(title or name, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
+            name = f"{label} {_word(metric)}".strip() if main or thin else ""
+            _draw(axes, line, look, name, main=main)
+    axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
     axes.set_xlabel("environment steps")
-    axes.set_ylabel(_word(key) if key else "episode return")
+    beside = not thin and any(len(curves) > 1 for curves in groups.values())
+    axes.set_ylabel(_word(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
     axes.margins(x=0.01)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -105,7 +114,9 @@ def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[s
             found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
             found = {seed: curve for seed, curve in found.items() if len(curve[0])}
             if found:
-                groups.setdefault(identity(path), {}).setdefault(metric, {}).update(found)
+                known = groups.setdefault(identity(path), {}).setdefault(metric, {})
+                further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
+                known.update({seed: curve for seed, curve in found.items() if seed not in further})
     if not paths:
         raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
     if not groups:
@@ -123,7 +134,8 @@ def identity(path: Path) -> Group:
         return Group(path.name)
     config = config if isinstance(config, dict) else {}
     algorithm = config.get("algorithm")
-    settings = {**_flat(algorithm), "num_envs": str(config.get("num_envs"))}
+    settings = {name: value for name, value in _flat(algorithm).items() if name.rpartition(".")[2] != "num_envs"}
+    settings |= {name: str(config.get(name)) for name in LEARNING}
     return Group(_algorithm(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
 
 
@@ -133,18 +145,43 @@ def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
     shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
     title = " on ".join(filter(None, shared))
 
+    paths = {name.removesuffix(".type") for group in groups for name, _ in differing(group, groups)}
+    ends = [path.rpartition(".")[2] for path in paths]
+
+    def called(name: str) -> str:
+        path = name.removesuffix(".type")
+        end = path.rpartition(".")[2]
+        return end if ends.count(end) == 1 else path
+
     def label(group: Group) -> str:
-        alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
-        differ = [
-            f"{name.rpartition('.')[2]}={value}"
-            for name, value in group.settings
-            if any(other.get(name) != value for other in alike)
-        ]
+        differ = [f"{called(name)}={value}" for name, value in differing(group, groups)]
         name = group.algorithm if len(algorithms) > 1 else ""
         env = group.env if len(envs) > 1 else ""
         return " ".join(filter(None, [name, "on" if name and env else "", env, ", ".join(differ)]))
 
     return title or "Learning curves", [label(group) for group in groups]
+
+
+def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """The settings that a group does not share with others of its algorithm and environment. Where an object is of
+    another kind, that says it, and its fields are not compared."""
+    mine = dict(group.settings)
+    alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
+
+    def above(name: str) -> list[str]:
+        parts = name.split(".")
+        parents = [".".join(parts[:i]) for i in range(1, len(parts))]
+        return [each for parent in parents for each in (parent, f"{parent}.type") if each != name]
+
+    return [
+        (name, value)
+        for name, value in group.settings
+        if any(
+            other.get(name) != value
+            for other in alike
+            if all(other.get(parent) == mine.get(parent) for parent in above(name))
+        )
+    ]
 
 
 def summary(curves: Sequence[Curve]) -> Line:
@@ -170,16 +207,16 @@ def summary(curves: Sequence[Curve]) -> Line:
     return Line(steps, mean, low, high, len(curves))
 
 
-def _draw(axes: Any, line: Line, colour: str, label: str, *, main: bool) -> None:
+def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
     if not main:
-        label += " (mean)" if line.seeds > 1 else ""
-        axes.plot(line.steps, line.mean, color=colour, linewidth=0.9, alpha=0.45, label=label)
+        label = label and label + (" (mean)" if line.seeds > 1 else "")
+        axes.plot(line.steps, line.mean, **look, linewidth=0.9, alpha=0.45, label=label)
         return
     label += f" (mean and 95 % bootstrap interval over {line.seeds} seeds)" if line.seeds > 1 else " (1 seed)"
     marks = {"marker": "o", "markersize": 3.5} if len(line.steps) <= 40 else {}
-    axes.plot(line.steps, line.mean, color=colour, linewidth=1.8, zorder=3, label=label, **marks)
+    axes.plot(line.steps, line.mean, **look, linewidth=1.8, zorder=3, label=label, **marks)
     if line.seeds > 1:
-        axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(line.steps, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
 
 
 def _word(metric: str) -> str:
@@ -188,9 +225,12 @@ def _word(metric: str) -> str:
 
 
 def _flat(node: Any, at: str = "") -> dict[str, str]:
-    """The values of nested objects of config.json by their paths."""
+    """The values of nested objects of config.json by their paths; a schedule is one, as the command line has it."""
     if not isinstance(node, dict):
         return {at: str(node)}
+    if node.get("type") == "Linear":
+        schedule = f"linear:{node.get('start')}:{node.get('end')}"
+        return {at: schedule, f"{at}.updates": str(node.get("updates"))}
     parts = [_flat(value, f"{at}.{name}" if at else name) for name, value in node.items()]
     return {name: value for part in parts for name, value in part.items()}
 

@@ -19,7 +19,7 @@ from duologue.run.fitted import FittedQ, fitted_q
 from duologue.run.offline import Both, DataSource, data_of, read_data
 from duologue.run.plan import EnvSource, Plan, read_plan, with_task
 from duologue.run.watch import Watched, frames, watch
-from duologue.types import Discrete, Obs, PyTree
+from duologue.types import Obs, PyTree
 
 
 def load(
@@ -115,13 +115,7 @@ class Run:
         and of discrete actions it is the share that is uniformly random. Raises `ConfigError`.
         """
         source = self.env if env is None else env
-        first = self.plan.spec.action.start if isinstance(self.plan.spec.action, Discrete) else 0
-
-        def act(obs: Obs, t: int) -> np.ndarray:
-            key = key_for(run_key(seed), "collect actions", t)
-            action: Any = self._asked.act(obs, key=key, explore=explore)
-            return action - first  # adapters count from 0
-
+        act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         return collected(made, act, steps, out, env=self.plan.env, noise=noise, seed=seed, policy=self.plan.name)
 

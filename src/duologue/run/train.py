@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ from rich.console import Console
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.tasks import Tasks, is_ready
 from duologue.errors import ConfigError
+from duologue.loops.offline import Recorded
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import checkpoint, config, files, rows
 from duologue.run.adjusted import horizon
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import EnvSource, Plan, TaskSource, check_arguments, make_plan, read_plan
+from duologue.run.plan import Envs, EnvSource, Plan, TaskSource, check_arguments, make_plan, read_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
@@ -86,19 +88,29 @@ def train(
         "evaluate_episodes": evaluate_episodes, "save_every": save_every, "log_every": log_every,
         "max_episode_steps": max_episode_steps,
     }  # fmt: skip
-    if dataset is not None and tasks is not None:
-        raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
-    if dataset is not None:
-        plan, envs = make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
-    elif env is not None:
-        plan, envs = make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
-    else:
-        raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
+    plan, envs = planned(
+        algorithm, env, dataset=dataset, tasks=tasks, num_envs=num_envs, asynchronous=asynchronous, both=both,
+        window=window, **shared,
+    )  # fmt: skip
     if isinstance(tasks, Tasks) and not is_ready(tasks) and env is not None:
         env = tasks.on(env)
     source = None if isinstance(env, str) else env
     session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
     return begun(session, lambda: session.loop.start(plan.algorithm, envs, session.seeds))
+
+
+def planned(
+    algorithm: AnyAlgorithm, env: EnvSource | None, *, dataset: DataSource | None, tasks: TaskSource | None,
+    num_envs: int | None, asynchronous: bool, both: Both, window: int | None, **shared: Any,
+) -> tuple[Plan, Envs | Recorded]:  # fmt: skip
+    """The plan of `train`'s arguments, and the environments or the data. Raises `ConfigError`; writes nothing."""
+    if dataset is not None and tasks is not None:
+        raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
+    if dataset is not None:
+        return make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
+    if env is not None:
+        return make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
+    raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
 
 
 def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
@@ -207,10 +219,14 @@ def ended_schedules(plan: Plan) -> list[str]:
 
 def new_folder(plan: Plan) -> Path:
     """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
-    where = plan.env or Path(plan.dataset or "").name
-    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in where).strip("-")
-    parent = Path("runs") / plan.name.lower() / env
+    parent = home(plan.name, plan.env or Path(plan.dataset or "").name)
     return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
+
+
+def home(algorithm: str, where: str) -> Path:
+    """The folder of all runs of an algorithm, by its class, in one environment or on one file of data."""
+    env = "".join(c if c.isalnum() or c in "-._" else "-" for c in where).strip("-")
+    return Path("runs") / algorithm.lower() / env
 
 
 def _finished(session: Session, state: LoopState) -> Run | Runs:

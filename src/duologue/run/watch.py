@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
-import jax
 import numpy as np
-from jaxtyping import Array
 from rich.console import Console
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
@@ -20,11 +18,11 @@ from duologue.envs.rendering import Camera, in_pictures, in_window
 from duologue.envs.tasks import Tasked
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Range, mismatch
-from duologue.loops.state import key_for, restarted, run_key
+from duologue.loops.state import key_for, run_key
 from duologue.run import video
 from duologue.run.asked import Asked
 from duologue.run.plan import EnvSource, Plan, check_arguments, describe
-from duologue.types import PyTree, Step
+from duologue.types import Step
 
 MAX_STEPS = 10_000
 """Steps that are recorded, unless `max_steps` says otherwise."""
@@ -150,18 +148,11 @@ def unseen(what: str | AbstractJaxEnvs) -> str:
 
 def steps_of(agent: Asked, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
     """The steps of one environment, episode after episode, without end. What acting remembers begins anew with each."""
-    key, initial = key_for(run_key(seed), "watch"), agent.algorithm.initial_carry(1)
-
-    @jax.jit
-    def act(state: PyTree, carry: PyTree, obs: PyTree, t: Array) -> tuple[Array, PyTree]:
-        action, _, carry = agent.algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
-        return action, carry
-
-    obs, carry = envs.reset(), initial
+    act = agent.acting(key=key_for(run_key(seed), "watch"), explore=explore)
+    obs, began = envs.reset(), True
     for t in itertools.count():
-        action, carry = act(agent.state, carry, obs, np.int32(t))
-        step = envs.step(np.asarray(action))
-        obs, carry = step.obs, restarted(carry, initial, step.terminated | step.truncated)
+        step = envs.step(act(obs, t, began))
+        obs, began = step.obs, bool(step.terminated[0] | step.truncated[0])
         yield step
 
 
