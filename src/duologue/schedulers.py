@@ -224,5 +224,5 @@ def averaged(table: Table, count: Int[Array, "H C K"], total: Float[Array, "H C 
     """Q ← Q + (R̄ − Q) m/min(n, M) for m returns of mean R̄ at a time, n visits with them; for m = 1 the paper's."""
     visits = table.visits + count
     weight = count / jnp.maximum(jnp.maximum(jnp.minimum(visits, window), count), 1)
-    mean = total / jnp.maximum(count, 1)
+    mean = total / jnp.maximum(count, 1).astype(total.dtype)
     return Table(table.value + weight * (mean - table.value), visits)
