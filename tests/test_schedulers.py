@@ -201,8 +201,10 @@ def test_a_history_as_long_as_the_table_is_the_papers_table():
                 paper.setdefault((*choices[:h], choice), []).append(returns[h])
         assert len(paper) == 2 + 4 + 8
         means = {entry: np.mean(several) for entry, several in paper.items()}
-        code = lambda before: sum(2**i * c for i, c in enumerate(reversed(before[-history:])))  # noqa: E731
-        ours = {(*before, c): tables.value[-1, len(before), code(before), c] for *before, c in means}
+        ours = {}
+        for *before, c in means:
+            code = sum(2**i * choice for i, choice in enumerate(reversed(before[-history:])))
+            ours[*before, c] = tables.value[-1, len(before), code, c]
         same = [abs(float(ours[entry]) - mean) < 1e-4 for entry, mean in means.items()]
         assert all(same) if history > 1 else (all(same[i] for i, e in enumerate(means) if len(e) < 3) and not all(same))
 
