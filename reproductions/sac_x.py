@@ -10,7 +10,6 @@ from duologue.algorithms.base import AnyAlgorithm
 
 OURS = "ours, chosen on seed 100"
 ALONE = "as sac-discrete-cartpole, on the sparse reward alone"
-STEPS = 300_000
 NETWORKS = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
 LANDER: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
@@ -21,9 +20,9 @@ DISCRETE = dl.SACDiscrete(
 CAR: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
 SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
 
-LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
+LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
     "lunarlander": (
-        "LunarLander-v3", "lunar-lander",
+        "LunarLander-v3", "lunar-lander", 300_000,
         {
             "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
@@ -31,7 +30,7 @@ LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
         DISCRETE,
     ),
     "mountaincar": (
-        "MountainCarContinuous-v0", "mountain-car",
+        "MountainCarContinuous-v0", "mountain-car", 100_000,
         {
             "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
@@ -42,14 +41,14 @@ LEARNERS: dict[str, tuple[str, str, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
 
 TASKS = tuple(
     task
-    for place, (env, tasks, intentions, alone) in LEARNERS.items()
+    for place, (env, tasks, steps, intentions, alone) in LEARNERS.items()
     for task in (
         *(
-            Task(f"sac-x-{place}-{name}", env, STEPS, algorithm, source=OURS, tasks=tasks)
+            Task(f"sac-x-{place}-{name}", env, steps, algorithm, source=OURS, tasks=tasks)
             for name, algorithm in intentions.items()
         ),
-        Task(f"sac-x-{place}-sparse", env, STEPS, alone, source=ALONE, tasks=tasks),
-        Task(f"sac-x-{place}-dense", env, STEPS, alone, source="as the line above, on the dense reward: the ceiling",
+        Task(f"sac-x-{place}-sparse", env, steps, alone, source=ALONE, tasks=tasks),
+        Task(f"sac-x-{place}-dense", env, steps, alone, source="as the line above, on the dense reward: the ceiling",
              scored_by=tasks),
     )
 )  # fmt: skip
