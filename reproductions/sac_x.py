@@ -9,7 +9,7 @@ import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
 
 OURS = "ours, chosen on seed 100"
-ALONE = "as sac-discrete-cartpole, on the sparse reward alone"
+ALONE = "as sac-discrete-cartpole and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
 NETWORKS = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
 LANDER: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
