@@ -62,7 +62,7 @@ class Train:
     seed: int = 0
     """Of everything random."""
     seeds: int = 1
-    """Agents trained in one program, with seeds SEED, SEED + 1, … (environments written in JAX)."""
+    """Agents trained in one program, with seeds SEED, SEED + 1, …"""
     num_envs: int | None = None
     """Environments of each agent; None for the algorithm's own number."""
     asynchronous: bool = False
