@@ -71,6 +71,22 @@ def test_forward_pass_equals_numpy(networks, activation):
     np.testing.assert_allclose(policy.scale, np.array([2.0, 0.25]) * np.exp(outputs[:, 2:] - 0.3), rtol=1e-4)
 
 
+@BUILDERS
+def test_layer_norm_is_before_each_nonlinearity_and_not_on_outputs(networks):
+    """(x − mean)/√(variance + 1e-5) of each row, then a scale and an offset for each unit."""
+    module = perturbed(build(networks, Discrete(4), layer_norm=True, activation="elu"))
+    trunk, last = (module.trunk, module.actor) if networks is SHARED else (module.actor.trunk, module.actor.output)
+    x = obs = np.random.default_rng(0).normal(size=(5, 3))
+    assert [norm.scale.shape for norm in trunk.norms] == [(8,), (6,)]
+    for layer, norm in zip(trunk.layers, trunk.norms, strict=True):
+        y = dense(layer, x)
+        y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
+        y = y * np.asarray(norm.scale) + np.asarray(norm.offset)
+        x = np.where(y > 0, y, np.expm1(np.minimum(y, 0)))
+    logits = module.policy(jnp.asarray(obs, jnp.float32)).logits
+    np.testing.assert_allclose(logits, dense(last, x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("action", "kind", "event"),
     [(Discrete(4), Categorical, ()), (MultiDiscrete((2, 3)), MultiCategorical, (2,)), (BOUNDED, Normal, (2,))],

@@ -224,7 +224,7 @@ class Networks(AbstractNetworks):
         sizes = (reads.size + inputs, *self.hidden_sizes)
         layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **layers)  # noqa: E731
-        return reads, Trunk(sizes[:-1], key=keys[1], **layers), Ensemble.of(own, len(spec.tasks), key=keys[2])
+        return reads, Trunk(sizes[:-1] or sizes, key=keys[1], **layers), Ensemble.of(own, len(spec.tasks), key=keys[2])
 
     def _squashed(self, space: Box) -> SquashedNormalHead:
         own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None

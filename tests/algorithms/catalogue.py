@@ -7,6 +7,10 @@ REPLAYED = dict(networks=SMALL, batch_size=6, num_envs=3, n_step=2, replay_capac
 SEVERAL = dict(networks=SMALL, rollout_length=4, num_envs=3, minibatch_size=6, epochs=2)
 RECORDED = dict(networks=SMALL, batch_size=6)
 SEQUENCES = dict(networks=SMALL, rollout_length=4, num_envs=3, batch_size=5, replay_capacity=60, learning_starts=20)
+SACX = dl.SACX(
+    networks=dl.Networks(hidden_sizes=(8, 8)), sequence_length=4, batch_size=5, num_envs=3, replay_capacity=60,
+    learning_starts=20, target_period=2,
+)  # fmt: skip
 ALL = {
     "a2c": dl.A2C(networks=SMALL, rollout_length=4, num_envs=3),
     "a2c-shared-adam": dl.A2C(
@@ -24,6 +28,8 @@ ALL = {
     "normalized-sac": dl.Normalized(dl.SAC(**REPLAYED)),
     "sac-v1": dl.SACv1(**REPLAYED),
     "sac-discrete": dl.SACDiscrete(**REPLAYED),
+    "sac-x": SACX,
+    "normalized-sac-x": dl.Normalized(SACX, reward=False),
     "td3": dl.TD3(**REPLAYED),
     "ddpg": dl.DDPG(**REPLAYED),
     "bc": dl.BC(**RECORDED),
@@ -40,7 +46,7 @@ ALL = {
 BOXES = {"sac", "sac-fixed", "normalized-sac", "sac-v1", "td3", "ddpg", "acer-continuous"}
 BOXES |= {"bcq", "bear", "bear-kl", "cql", "iql", "kl-control", "td3-bc"}
 DISCRETE = {"sac-discrete", "acer", "bcq-discrete"}
-SUMMED = {"fqe"}
+SUMMED = {"fqe", "sac-x", "normalized-sac-x"}
 """Served for what the critics read: boxes and discrete actions, not several at a time."""
 
 

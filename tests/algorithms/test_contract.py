@@ -1,5 +1,7 @@
 """One contract, every algorithm: pure, jittable, one trace, the same tree after an update, on every kind of space."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +39,13 @@ def drawn(space, shape, key):
             return (100 * jax.random.uniform(key, (*shape, *inner))).astype(dtype)
 
 
-ENCODED = {"a2c", "a2c-shared-adam", "normalized-a2c", "acer", "sac-discrete"}
+ENCODED = {"a2c", "a2c-shared-adam", "normalized-a2c", "acer", "sac-discrete", "sac-x"}
 """Of discrete actions: each has networks of its own making."""
+
+
+def a_spec(algorithm, observation, action):
+    """With two tasks, for an algorithm of several."""
+    return EnvSpec("noise", observation, action, tasks=("first", "main") if algorithm.experience.tasks else ())
 
 
 def batch_shape(experience):
@@ -55,8 +62,11 @@ def a_batch(algorithm, spec, key):
     batch = noise(algorithm, spec, key)
     if not algorithm.experience.extras:
         return batch
-    state = algorithm.init(spec, key=key)
-    return batch._replace(extras=algorithm.act(state, None, batch.obs, key=key, explore=True)[1])
+    shape = batch.terminated.shape
+    obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(shape) :]), batch.obs)
+    state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(batch.terminated.size)
+    extras = algorithm.act(state, carry, obs, key=key, explore=True)[1]
+    return batch._replace(extras=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), extras))
 
 
 def noise(algorithm, spec, key):
@@ -67,7 +77,7 @@ def noise(algorithm, spec, key):
         action=drawn(spec.action, shape, keys[1])
         if not isinstance(spec.action, Box)
         else jax.random.normal(keys[1], (*shape, 2)),
-        reward=jax.random.normal(keys[2], shape),
+        reward=jax.random.normal(keys[2], (*shape, *((len(spec.tasks),) if spec.tasks else ()))),
         terminated=jax.random.bernoulli(keys[3], 0.2, shape),
         truncated=jax.random.bernoulli(keys[4], 0.2, shape),
         next_obs=drawn(spec.observation, shape, keys[5]),
@@ -86,11 +96,11 @@ def test_acting_and_updating_on_every_kind_of_space(name, observation, action, k
     algorithm = ALL[name]
     if not serves(name, action):
         with pytest.raises(dl.ConfigError, match="not served"):
-            algorithm.init(EnvSpec("noise", OBSERVATIONS[observation], ACTIONS[action]), key=key)
+            algorithm.init(a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action]), key=key)
         return
     if observation != "vector" and (action != "discrete" or name not in ENCODED) and (name, action) != ("sac", "box"):
         pytest.skip("neither head nor loss sees the encoder: each way to build networks once")
-    spec = EnvSpec("noise", OBSERVATIONS[observation], ACTIONS[action])
+    spec = a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action])
     traces = []
 
     @jax.jit
@@ -106,14 +116,14 @@ def test_acting_and_updating_on_every_kind_of_space(name, observation, action, k
         out, extras, after = jax.jit(lambda s, c, o, e=explore: algorithm.act(s, c, o, key=key, explore=e))(
             state, carry, obs
         )
-        one = jnp.zeros((num_envs, *batch.action.shape[len(batch.reward.shape) :]), batch.action.dtype)
+        one = jnp.zeros((num_envs, *batch.action.shape[batch.terminated.ndim :]), batch.action.dtype)
         assert form(out) == form(one) and form(after) == form(carry)
         assert tuple(sorted(extras)) == tuple(sorted(algorithm.experience.extras))
     first, metrics = learn(state, batch, key)
     second, again = learn(first, batch, key)
     assert len(traces) == 1
     assert form(first) == form(state) and form(second) == form(state)
-    assert metrics.keys() == again.keys() and all(m.shape == () for m in metrics.values())
+    assert metrics.keys() == again.keys() and all(m.shape in ((), (2,)[: len(spec.tasks)]) for m in metrics.values())
     assert all(
         bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((second, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)
     )
@@ -124,7 +134,7 @@ def test_acting_and_updating_on_every_kind_of_space(name, observation, action, k
 @EACH
 def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(name, key):
     algorithm, action = ALL[name], next(kind for kind in ACTIONS if serves(name, kind))
-    spec = EnvSpec("noise", Box((5,)), ACTIONS[action])
+    spec = a_spec(algorithm, Box((5,)), ACTIONS[action])
     init = jax.jit(lambda key: algorithm.init(spec, key=key))
     batches = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(algorithm, spec, jax.random.key(k)) for k in range(3)))
     scanned, _ = jax.jit(lambda s: jax.lax.scan(lambda s, b: algorithm.update(s, b, key=key), s, batches))(init(key))
@@ -160,6 +170,7 @@ def test_a_masked_action_is_never_taken(key):
     spec = EnvSpec("masked", Dict({"x": Box((2,)), ACTION_MASK: Box((4,), "int8")}), Discrete(4))
     obs = {"x": jax.random.normal(key, (500, 2)), ACTION_MASK: jnp.tile(jnp.array([0, 1, 0, 1], jnp.int8), (500, 1))}
     for algorithm in (ALL[name] for name in ALL if serves(name, "discrete")):
+        spec = replace(spec, tasks=a_spec(algorithm, spec.observation, spec.action).tasks)
         state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(500)
         for explore in (True, False):
             action, _, _ = algorithm.act(state, carry, obs, key=key, explore=explore)

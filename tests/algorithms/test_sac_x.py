@@ -265,6 +265,23 @@ def test_targets_begin_as_copies_and_every_head_as_another(key):
         assert len(weight) == 3 and len(np.unique(np.asarray(weight).ravel())) == weight.size
 
 
+@BOTH
+@pytest.mark.parametrize("sizes", [(), (4,), (5, 6, 4)])
+def test_the_last_hidden_layer_is_each_tasks_own_and_may_be_missing(action, sizes, key):
+    networks = dl.Networks(hidden_sizes=sizes)
+    built = jax.eval_shape if sizes else lambda build: build()  # without any, in numbers too
+    actor = built(lambda: networks.intentions(spec(action), key=key))
+    critic = built(lambda: networks.task_values(spec(action), key=key))
+    for network, inputs, out in ((actor, 3, A), (critic, 3 + D * (action == "box"), A if action == "discrete" else 1)):
+        assert [layer.bias.shape[0] for layer in network.trunk.layers] == list(sizes[:-1])
+        own = network.tasks.members
+        assert [layer.bias.shape for layer in own.trunk.layers] == [(3, size) for size in sizes[-1:]]
+        assert own.output.weight.shape == (3, (sizes or (inputs,))[-1], out)
+    obs, drawn = jnp.ones((2, 3)), jnp.ones((2, D))
+    q = jax.eval_shape(lambda critic: critic(obs) if action == "discrete" else critic(obs, drawn), critic)
+    assert q.shape == ((3, 2, A) if action == "discrete" else (3, 2))
+
+
 # Of one task, of the same task several times, of tasks in another order.
 
 

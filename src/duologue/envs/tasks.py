@@ -77,14 +77,15 @@ class Tasks:
     def check(self, spec: EnvSpec) -> None:
         """Evaluate each task once on a step of zeros. Raises `ConfigError` for one that cannot be, or that gives
         anything but a number."""
-        obs, number = zeros(spec.observation), np.float32(0)
+        obs, zero = zeros(spec.observation), np.float32(0)
         for name, task in zip(self.names, self.functions, strict=True):
-            step = obs, zeros(spec.action), number, obs, np.bool_(False), dict.fromkeys(self.info, number)
+            step = obs, zeros(spec.action), zero, obs, np.bool_(False), dict.fromkeys(self.info, zero)
             try:
                 with np.errstate(all="ignore"):  # on NumPy's arrays, which refuse an index that JAX quietly clamps
                     answer = task(*step)
-                shape, kind = np.shape(answer), np.asarray(answer).dtype.kind
-                jax.eval_shape(task, *step)  # and as JAX will, without any numbers
+                number = np.shape(answer) == () and np.asarray(answer).dtype.kind in "fiub"
+                if number:
+                    jax.eval_shape(task, *step)  # and as JAX will, without any values
             except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
                 raise ConfigError(
                     f"task {name!r} needs the numbers of a step in Python, as `if`, float() and NumPy do. It is "
@@ -96,7 +97,7 @@ class Tasks:
                     f"task {name!r} cannot be evaluated in {spec.id}: {type(error).__name__}: {error}. Observations "
                     f"are {described(spec.observation)}, actions {described(spec.action)}; {known}."
                 ) from error
-            if shape != () or kind not in "fiub":
+            if not number:
                 raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
 
 
