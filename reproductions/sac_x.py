@@ -12,7 +12,7 @@ OURS = "ours, chosen on seed 100"
 ALONE = "as sac-discrete-cartpole and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
 NETWORKS = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
-LANDER: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
+LANDER: dict[str, Any] = {"networks": NETWORKS, "discount": 0.995}
 DISCRETE = dl.SACDiscrete(
     alpha=dl.temperature.Fixed(0.1), n_step=5, start_steps=1000, learning_starts=1000,
     actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
@@ -24,7 +24,7 @@ LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm]]
     "lunarlander": (
         "LunarLander-v3", "lunar-lander", 300_000,
         {
-            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=2.0)),
+            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=5.0)),
             "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
         },
         DISCRETE,
