@@ -1,8 +1,8 @@
 """What single calls cost on this machine: `python benchmarks/calls.py`.
 
-A minibatch of PPO and an update of ACER as their algorithms make them; an update of SAC-X for one task, for six;
-and why convolutions are products over patches: the gradient of one alone, and inside `scan`. The best
-of five timings each.
+A minibatch of PPO and an update of ACER as their algorithms make them; an update of SAC-X for one task and for
+six; and why convolutions are products over patches: the gradient of one alone, and inside `scan`. The best of five
+timings each.
 """
 
 import time
@@ -45,8 +45,7 @@ def update(algorithm: Any) -> float:
 def intentions(tasks: int) -> float:
     """Seconds of an update of SAC-X for so many tasks on LunarLander's shapes, on sequences of noise."""
     spec = EnvSpec("LunarLander", Box((8,)), Discrete(4), tasks=tuple(f"task_{i}" for i in range(tasks)))
-    networks = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
-    algorithm = dl.SACX(networks=networks, scheduler=dl.schedulers.Uniform())
+    algorithm = dl.SACX(scheduler=dl.schedulers.Uniform())
     shape = (algorithm.sequence_length, algorithm.batch_size)
     obs, after = jax.random.normal(KEY, (2, *shape, 8))
     action, flags = jax.random.randint(KEY, shape, 0, 4), jnp.zeros(shape, bool)

@@ -10,14 +10,13 @@ from duologue.algorithms.base import AnyAlgorithm
 
 OURS = "ours, chosen on seed 100"
 ALONE = "as sac-discrete-cartpole and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
-NETWORKS = dl.Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
-LANDER: dict[str, Any] = {"networks": NETWORKS, "discount": 0.995}
+LANDER: dict[str, Any] = {"discount": 0.995}
 DISCRETE = dl.SACDiscrete(
     alpha=dl.temperature.Fixed(0.1), n_step=5, start_steps=1000, learning_starts=1000,
     actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
 )  # fmt: skip
-CAR: dict[str, Any] = {"networks": NETWORKS, "alpha": dl.temperature.Fixed(0.2)}
+CAR: dict[str, Any] = {"alpha": dl.temperature.Fixed(0.2)}
 SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
 
 LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm]] = {

@@ -161,7 +161,7 @@ class SACX(AbstractAlgorithm[SACXState]):
     """B, environments that step together."""
     test_task: int = -1
     """The intention that tests play, counted from 0, or from the end where negative: −1 is the main task."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(128, 128), activation="elu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
     """Builds actor and critic, the last hidden layer for each task: `Networks`, or an object of your own."""
 
     @property
