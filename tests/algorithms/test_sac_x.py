@@ -226,7 +226,7 @@ def test_one_call_moves_every_head_and_the_trunk_and_nothing_else(action, key):
         assert_same(getattr(after, name), getattr(state, name))
 
 
-@BOTH
+@pytest.mark.parametrize("action", ["discrete"])
 def test_each_loss_moves_its_own_network(action, key):
     """A critic that learns nothing leaves the actor's gradient at the old critic; an actor that does not, the critic's
     as it was."""

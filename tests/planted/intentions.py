@@ -177,7 +177,7 @@ MUTANTS = (
         TABLE,
     ),
     Mutant(
-        "of several returns at once the last one is learned", SCHEDULERS,
+        "several returns at once count as their sum", SCHEDULERS,
         "mean = total / jnp.maximum(count, 1).astype(total.dtype)",
         "mean = total",
         TABLE,
