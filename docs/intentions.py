@@ -1,7 +1,8 @@
 """What each intention of a run does, as strips of pictures: `python docs/intentions.py RUN`.
 
 One row a task, one episode each from the same start, greedy. A run of three hundred thousand steps takes half an hour:
-`duologue train sac-q LunarLander-v3 --tasks lunar-lander --steps 300_000`, or a cell of `reproductions/`.
+`duologue train sac-q LunarLander-v3 --tasks lunar-lander --steps 300_000 --algorithm.discount 0.995
+--algorithm.scheduler.temperature 5`, or a cell of `reproductions/`.
 """
 
 import sys
