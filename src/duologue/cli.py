@@ -170,6 +170,8 @@ def run_evaluate(command: Evaluate) -> int:
     prepare_jax(plan.algorithm, plan.seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
+    if command.dataset is not None and command.task is not None:
+        raise ConfigError(f"task = {command.task!r}: recorded data hold one reward, the main task's. Leave it out.")
     if command.dataset is not None:
         for one in [agent] if isinstance(agent, Run) else agent:
             console.print(f"[bold green]value[/]   {one.fitted_q(command.dataset, steps=command.fit_steps)}")

@@ -286,7 +286,7 @@ BOTH = pytest.mark.parametrize("env", ["CartPole-v1", "gymnax/CartPole-v1"])
         (of_x, r"task 'of_x' cannot be evaluated in .*KeyError: 'x'.*name what is read in Tasks\(…, info=…\)"),
         (whole, r"task 'whole' gives .* must be one number for one step, of shape \(\)"),
         (word, r"task 'word' gives .* must be one number"),
-        (few, r"task 'few' cannot be evaluated in .*takes 2 positional arguments"),
+        (few, r"task 'few' cannot be evaluated in .*takes 2 positional arguments.*called as task\(obs, action, reward"),
     ],
 )
 def test_tasks_that_cannot_be(env, task, words):
@@ -302,10 +302,11 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (lambda: Tasks(lambda *step: 0.0), r"tasks: the name '<lambda>' must be a function's own"),
-        (lambda: Tasks(paid, steps, paid), r"the name 'paid' must be a function's own, and stand only once"),
+        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' is no name to call a task by. Write the function"),
+        (lambda: Tasks(paid, steps, paid), r"tasks: 'paid' stands twice. Give each function a name"),
         (lambda: Tasks(), r"tasks: there must be one at least"),
-        (lambda: Tasks("touch"), r"must be a function's own"),
+        (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
+        (lambda: Tasks([steps, paid]), r"is no function. Give functions, one after the other"),
         (lambda: Tasks(paid).on(Tasks(steps).on("CartPole-v1")), r"has tasks already, Tasks\(steps\)"),
     ],
 )

@@ -58,6 +58,16 @@ def test_each_intention_plays_and_is_scored_under_its_own_reward(run):
     assert "under each task: fast" in str(scores[None])
     with pytest.raises(dl.ConfigError, match=r"task = 'x': this run has no such task. Choose one of"):
         run.evaluate(task="x")
+    with pytest.raises(dl.ConfigError, match=r"task = 'left': to explore is to act as in training"):
+        run.evaluate(task="left", explore=True)
+
+
+def test_what_is_asked_is_asked_of_a_task(run):
+    obs, action = np.zeros(2, np.float32), np.zeros(1, np.float32)
+    for ask in (run.q, run.log_prob):
+        np.testing.assert_array_equal(ask(obs, action), ask(obs, action, task="goal"))
+        assert (ask(obs, action) != ask(obs, action, task="left")).all()
+    assert run.policy(obs, task="left") != run.policy(obs)
 
 
 def test_several_seeds_have_rows_and_scores_of_their_own(run, tmp_path):
@@ -95,7 +105,7 @@ def test_a_set_of_ones_own_is_passed_again_and_is_the_same(own):
     assert set(own.evaluate(episodes=2).tasks) == {"swing", "main_task"}
     again = dl.load(own.path)
     for needs in (again.evaluate, lambda: dl.resume(own.path, steps=1000)):
-        with pytest.raises(dl.ConfigError, match=r"was a Python object, <swing, main_task>.*env=tasks.on\(env\)"):
+        with pytest.raises(dl.ConfigError, match=r"were a Python object, <swing, main_task>.*env=tasks.on\('Mount"):
             needs()
     env = OWN.on("MountainCarContinuous-v0")
     assert again.evaluate(episodes=2, env=env).returns.shape == (2,)

@@ -33,14 +33,21 @@ class Tasks:
     NaN where a step has none; `name` is that of a ready set. Raises `ConfigError` for a name that cannot be one."""
 
     def __init__(self, *functions: Task, info: str | tuple[str, ...] = (), name: str = ""):
-        self.functions, self.name = functions, name
-        self.info = (info,) if isinstance(info, str) else tuple(info)
-        self.names = tuple(getattr(function, "__name__", repr(function)) for function in functions)
-        for task in self.names:
-            if not task.isidentifier() or self.names.count(task) > 1:
-                raise ConfigError(f"tasks: the name {task!r} must be a function's own, and stand only once.")
         if not functions:
             raise ConfigError("tasks: there must be one at least, the main task.")
+        for function in functions:
+            if not callable(function):
+                raise ConfigError(
+                    f"tasks: {function!r} is no function. Give functions, one after the other: Tasks(f, g)."
+                )
+        self.functions, self.name = functions, name
+        self.info = (info,) if isinstance(info, str) else tuple(info)
+        self.names = tuple(getattr(function, "__name__", type(function).__name__) for function in functions)
+        for task in self.names:
+            if not task.isidentifier():
+                raise ConfigError(f"tasks: {task!r} is no name to call a task by. Write the function with `def`.")
+            if self.names.count(task) > 1:
+                raise ConfigError(f"tasks: {task!r} stands twice. Give each function a name of its own.")
 
     def __repr__(self) -> str:
         return f"Tasks({', '.join(self.names)})"
@@ -92,13 +99,23 @@ class Tasks:
                     "compiled: write jnp.where(condition, a, b), and jax.numpy for numpy."
                 ) from error
             except Exception as error:
-                known = f"info has {', '.join(self.info) or 'nothing: name what is read in Tasks(…, info=…)'}"
                 raise ConfigError(
-                    f"task {name!r} cannot be evaluated in {spec.id}: {type(error).__name__}: {error}. Observations "
-                    f"are {described(spec.observation)}, actions {described(spec.action)}; {known}."
+                    f"task {name!r} cannot be evaluated in {spec.id}: {type(error).__name__}: {error}. "
+                    + hint(error, spec, self.info)
                 ) from error
             if not number:
                 raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
+
+
+def hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
+    """What a task can read, as far as the error asks for it."""
+    match error:
+        case KeyError():
+            return f"info has {', '.join(info) or 'nothing'}; name what is read in Tasks(…, info=…)."
+        case IndexError():
+            return f"Observations are {described(spec.observation)}, actions {described(spec.action)}."
+        case _:
+            return "It is called as task(obs, action, reward, next_obs, terminated, info)."
 
 
 def zeros(space: Space) -> Any:
@@ -276,6 +293,6 @@ def is_ready(tasks: Tasks) -> bool:
 def index(spec: EnvSpec, task: str) -> int:
     """Where a task stands in the rewards of `spec`. Raises `ConfigError`."""
     if task not in spec.tasks:
-        hint = nearest(task, spec.tasks) if spec.tasks else "It was trained on one reward."
-        raise ConfigError(f"task = {task!r}: this run has no such task. {hint}")
+        known = nearest(str(task), spec.tasks) if spec.tasks else "It learned one reward, a main task's or its own."
+        raise ConfigError(f"task = {task!r}: this run has no such task. {known}")
     return spec.tasks.index(task)

@@ -77,7 +77,7 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
     replay = experience.replay
     name = type(getattr(algorithm, "algorithm", algorithm)).__name__
     if experience.tasks:
-        raise ConfigError(f"{name} learns several tasks, and {data.source} holds one reward. CQL, IQL, BEAR do that.")
+        raise ConfigError(f"{name} learns several tasks, and {data.source} holds one reward. CQL, IQL, BEAR learn one.")
     if replay is None or experience.learn_from_rollout:
         raise ConfigError(
             f"{name} learns from its own rollouts, so not from recorded data. BC, BCQ, BEAR, CQL, IQL, TD3BC, SAC and "

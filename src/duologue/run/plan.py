@@ -106,10 +106,14 @@ class Plan:
             raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
         tasked = isinstance(source, Tasked)
         if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY) and not tasked):
-            what = "tasks" if source is not None or not self.env.startswith("<") else "environment"
+            if self.tasks in (None, *READY):
+                raise ConfigError(
+                    f"The environment of this run was a Python object, {self.env}. Pass it again: "
+                    "duologue.load(path, env=...), or run.evaluate(env=...)."
+                )
             raise ConfigError(
-                f"The {what} of this run was a Python object, {self.tasks if what == 'tasks' else self.env}. Pass it "
-                "again: duologue.load(path, env=...), or run.evaluate(env=...); with tasks, env=tasks.on(env)."
+                f"The tasks of this run were a Python object, {self.tasks}, which the command line cannot make again. "
+                f"In Python, pass them: duologue.load(path, env=tasks.on({self.env!r})), or run.evaluate(env=...)."
             )
 
     def check_spec(self, spec: EnvSpec) -> None:

@@ -71,9 +71,9 @@ class Run:
         """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
         training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
         one's."""
-        source = self.env if env is None else env
+        source, plan = self.env if env is None else env, played(self.plan, task, explore)
         with evaluator(
-            self._of(task).plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
+            plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
         ) as evaluate:
             return evaluate(self.state)
 
@@ -88,18 +88,18 @@ class Run:
         return asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
-        """Actions as in training, with its noise; `step` says which draw."""
+        """Actions as in training, with its noise; `step` says which draw. Of several tasks, a scheduler draws whose."""
         return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
 
-    def log_prob(self, obs: Obs, action: Any) -> np.ndarray | np.generic:
-        """log π(a|s) of actions in the environment's own units. Raises `ConfigError` for a policy that is no
-        distribution."""
-        return self._asked.of_actions("log_prob", obs, action)
+    def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
+        """log π(a|s) of actions in the environment's own units; of several tasks, of the policy of `task`. Raises
+        `ConfigError` for a policy that is no distribution."""
+        return self._of(task)._asked.of_actions("log_prob", obs, action)
 
-    def q(self, obs: Obs, action: Any) -> np.ndarray:
-        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n. Raises `ConfigError` where none is
-        learned."""
-        return self._asked.of_actions("q", obs, action)
+    def q(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray:
+        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; of several tasks, of `task`. Raises
+        `ConfigError` where none is learned."""
+        return self._of(task)._asked.of_actions("q", obs, action)
 
     def v(self, obs: Obs) -> np.ndarray | np.generic:
         """V(s). Raises `ConfigError` where no state value is learned."""
@@ -132,7 +132,7 @@ class Run:
         10,000 unless told otherwise. Of several tasks, `task` says whose intention plays. `seed` is that of the starts.
         Raises `ConfigError`.
         """
-        number, agent = self.seed - self.plan.seed, self._of(task)
+        number, agent = self.seed - self.plan.seed, replace(self, plan=played(self.plan, task, explore))
         name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
         return watch(
             agent._asked, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
@@ -145,7 +145,7 @@ class Run:
     ) -> np.ndarray:  # fmt: skip
         """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
         source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
-        agent = self._of(task)
+        agent = replace(self, plan=played(self.plan, task, explore))
         return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
 
     def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both = "timeout") -> FittedQ:
@@ -167,7 +167,7 @@ class Run:
 
     def _of(self, task: str | None) -> "Run":
         """This run, whose tests play the intention of `task`, by default the main one."""
-        return self if task is None else replace(self, plan=with_task(self.plan, task))
+        return replace(self, plan=played(self.plan, task, False))
 
     @property
     def _asked(self) -> Asked:
@@ -212,6 +212,17 @@ class Runs(Sequence[Run]):
             return evaluate(self.state)
 
     resume = Run.resume
+
+
+def played(plan: Plan, task: str | None, explore: bool) -> Plan:
+    """The plan of a run whose tests play the intention of `task`. Raises `ConfigError`, also to explore."""
+    if task is None:
+        return plan
+    if explore:
+        raise ConfigError(
+            f"task = {task!r}: to explore is to act as in training, where the scheduler says whose turn it is."
+        )
+    return with_task(plan, task)
 
 
 def agents_of(path: Path, plan: Plan, step: int, state: PyTree, env: EnvSource | None) -> Run | Runs:
