@@ -480,8 +480,7 @@ def test_ctrl_c_in_a_terminal_leaves_no_half_file(path, tmp_path):
                 assert time.monotonic() < end
                 time.sleep(0.02)
             os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(timeout=30) == 130
-            assert not process.stderr.read()
+            assert (process.wait(timeout=30), process.stderr.read()) == (130, "")
         finally:
             process.kill()
     assert not [name for name in os.listdir(tmp_path) if name.startswith("a.mp4")]

@@ -85,7 +85,7 @@ def _encoder(
         process.kill()
         raise
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a pipe that is broken, or closed where Ctrl-C came between
             process.communicate()
 
 
