@@ -53,7 +53,7 @@ class Painted(gym.Env):
         return np.zeros(2, np.float32), 1.0, self.t == 5, False, {}
 
     def render(self):
-        colour = np.uint8([40 * self.t, 60 * self.episode, 200 * self.action])
+        colour = np.uint8([40 * self.t, 60 * self.episode % 256, 200 * self.action])
         return np.broadcast_to(colour, (13, 20, 3))
 
 
