@@ -70,9 +70,13 @@ def test_what_is_asked_is_asked_of_a_task(run):
     assert run.policy(obs, task="left") != run.policy(obs)
 
 
-def test_several_seeds_have_rows_and_scores_of_their_own(run, tmp_path):
-    runs = train(run.plan.env, tmp_path / "run", iterations=8, every=8, algorithm=TINY, seeds=2, **CARS)
-    one, other = rows(runs.path)
+def test_several_seeds_have_rows_and_scores_of_their_own_and_resume(run, tmp_path):
+    two = {"every": 8, "algorithm": TINY, "seeds": 2, **CARS}
+    runs = train(run.plan.env, tmp_path / "run", iterations=16, **two)
+    train(run.plan.env, tmp_path / "cut", iterations=8, **two)
+    resume(tmp_path / "cut", iterations=16)
+    assert_same_run(runs.path, tmp_path / "cut")
+    one, other = rows(runs.path)[-2:]
     for name in PER_TASK:
         assert all(f"{name}/{task}" in row for task in NAMES for row in (one, other)), name
     assert one["train/critic_loss/fast"] != other["train/critic_loss/fast"]
