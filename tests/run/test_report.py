@@ -197,6 +197,17 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path):
         figure([])
 
 
+def test_a_run_in_which_no_episode_has_ended_is_named_beside_others(tmp_path: Path):
+    slow = {"type": "A2C", "discount": 0.5}
+    paths = [run(tmp_path / "a", {0: [1.0, 2.0]}), run(tmp_path / "b", {0: [None, None]}, algorithm=slow)]
+    assert lines(figure(paths)) == {
+        "discount=0.99 training (1 seed)": ([1000, 2000], [1, 2]),
+        "discount=0.5 (nothing to draw yet)": ([], []),
+    }
+    with pytest.raises(ConfigError, match=r"There is no eval/mean_reward or rollout/ep_rew_mean in .*b yet\.$"):
+        figure(paths[1:])
+
+
 @pytest.mark.parametrize("config", [None, "[]", "{}", "torn {"])
 def test_a_run_without_its_configuration_goes_by_its_folder(tmp_path: Path, config: str | None):
     path = run(tmp_path / "mine", {0: [1.0, 2.0]})

@@ -76,11 +76,13 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     groups = grouped(paths, [key] if key else [EVALUATION, TRAINING])
     title_of_all, labels = names(list(groups))
     thin = len(groups) <= 3  # whether the thin lines too are named one by one
-    entries = sum(len(curves) if thin else 1 for curves in groups.values())
+    entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
     drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
     axes = drawing.add_subplot()
     for i, (label, curves) in enumerate(zip(labels, groups.values(), strict=True)):
         look = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
+        if not curves:
+            axes.plot([], [], **look, label=f"{label} (nothing to draw yet)".strip())
         for metric, seeds in curves.items():
             line, main = summary(list(seeds.values())), metric == next(iter(curves))
             name = f"{label} {_word(metric)}".strip() if main or thin else ""
@@ -104,24 +106,26 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
 
 
 def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
-    """One curve a seed for each of `metrics` that a group has."""
+    """One curve a seed for each of `metrics` that a group has; none, where no episode has ended yet."""
     groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:
         rows = log.read(path / "metrics.jsonl")
         seen |= {name for row in rows for name in row if "/" in name}
+        curves = groups.setdefault(identity(path), {})
         for metric in metrics:
             found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
             found = {seed: curve for seed, curve in found.items() if len(curve[0])}
             if found:
-                known = groups.setdefault(identity(path), {}).setdefault(metric, {})
+                known = curves.setdefault(metric, {})
                 further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
                 known.update({seed: curve for seed, curve in found.items() if seed not in further})
     if not paths:
         raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
-    if not groups:
-        where = ", ".join(map(str, paths))
-        raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet. {nearest(metrics[0], seen)}")
+    if not any(groups.values()):
+        where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
+        why = f" {nearest(metrics[0], seen)}" if unknown else ""
+        raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet.{why}")
     # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
 
