@@ -57,6 +57,12 @@ def test_resample_means_what_is_near_and_draws_lines_between():
     np.testing.assert_allclose(resample([(0, 0.0), (40, 4.0)], 5, 0, 40), [0, 1, 2, 3, 4])
 
 
+def test_metrics_of_tasks_are_named_after_them():
+    known = Progress(10, "SACX")
+    known.update(1, {"rollout/ep_rew_mean": 1.0, "rollout/ep_rew_mean/hover_planar": 2.0, "train/rho/touch": 3.0}, 1.0)
+    assert known.numbers() == [("return", 1.0), ("return of hover planar", 2.0), ("rho/touch", 3.0)]
+
+
 @pytest.mark.parametrize("width", [60, 79, 80, 100, 120, 200])
 @pytest.mark.parametrize("updates", [0, 1, 60])
 def test_frames_fit_the_terminal(width: int, updates: int):

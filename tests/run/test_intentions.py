@@ -55,7 +55,7 @@ def test_each_intention_plays_and_is_scored_under_its_own_reward(run):
         np.testing.assert_array_equal(score.returns, score.tasks[task or "goal"])
     np.testing.assert_array_equal(scores[None].tasks["fast"], scores["goal"].tasks["fast"])
     assert (scores["left"].tasks["fast"] != scores["goal"].tasks["fast"]).any()
-    assert "under each task: fast" in str(scores[None])
+    assert "under each task: fast" in str(scores[None]) and str(scores["left"]).startswith("mean return of left ")
     with pytest.raises(dl.ConfigError, match=r"task = 'x': this run has no such task. Choose one of"):
         run.evaluate(task="x")
     with pytest.raises(dl.ConfigError, match=r"task = 'left': to explore is to act as in training"):
@@ -81,6 +81,8 @@ def test_several_seeds_have_rows_and_scores_of_their_own_and_resume(run, tmp_pat
         assert all(f"{name}/{task}" in row for task in NAMES for row in (one, other)), name
     assert one["train/critic_loss/fast"] != other["train/critic_loss/fast"]
     assert one["rollout/ep_rew_mean/fast"] != other["rollout/ep_rew_mean/fast"]
+    with pytest.raises(dl.ConfigError, match=r"task = 'left': to explore is to act as in training"):
+        runs.evaluate(task="left", explore=True)
     score = runs.evaluate(episodes=3, task="fast")
     assert score.returns.shape == (2, 3) and score.tasks["left"].shape == (2, 3)
 

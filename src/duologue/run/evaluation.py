@@ -28,8 +28,9 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     tasks: dict[str, np.ndarray] = field(default_factory=dict)
-    """Returns under the reward of each task, where there are several; `returns` are those of the task that was
-    played."""
+    """Returns under the reward of each task, where there are several."""
+    task: str = ""
+    """Of several, the one that was played and that `returns` are of."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -61,7 +62,7 @@ class Evaluation:
         low, high = self.interval
         of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
-            f"mean return {self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
+            f"mean return {f'of {self.task} ' if self.task else ''}{self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
             f"{of_tasks and f'; under each task: {of_tasks}'}"
         )
@@ -135,4 +136,5 @@ def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation
     tasks = plan.spec.tasks
     if not tasks:
         return Evaluation(returns, lengths)
-    return Evaluation(returns[..., plan.played], lengths, {name: returns[..., i] for i, name in enumerate(tasks)})
+    of_each = {name: returns[..., i] for i, name in enumerate(tasks)}
+    return Evaluation(returns[..., plan.played], lengths, of_each, tasks[plan.played])

@@ -76,11 +76,15 @@ class Progress:
         rest = [
             name for name in self.metrics if name not in LABELS and name.startswith(("rollout/", "eval/", "train/"))
         ]
-        return [
-            (LABELS.get(name) or name.partition("/")[2].replace("_", " "), self.metrics[name])
-            for name in [*LABELS, *rest]
-            if name in self.metrics
-        ]
+        return [(called(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
+
+
+def called(name: str) -> str:
+    """A metric's name in words; that of one of several tasks, `rollout/ep_rew_mean/TASK`, is the `return of TASK`."""
+    whole, _, task = name.rpartition("/")
+    if whole in LABELS:
+        return f"{LABELS[whole]} of {task.replace('_', ' ')}"
+    return LABELS.get(name) or name.partition("/")[2].replace("_", " ")
 
 
 def line(progress: Progress, seconds: float) -> str:

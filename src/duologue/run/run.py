@@ -207,7 +207,7 @@ class Runs(Sequence[Run]):
     ) -> Evaluation:
         """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        plan = self.plan if task is None else with_task(self.plan, task)
+        plan = played(self.plan, task, explore)
         with evaluator(plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore) as evaluate:
             return evaluate(self.state)
 
