@@ -255,3 +255,12 @@ def test_seeds_are_an_axis_of_vmap():
     values = jax.vmap(lambda module: module.value(obs))(modules)
     np.testing.assert_allclose(values[1], build_from(jax.random.split(KEY, 2)[1]).value(obs), rtol=1e-4, atol=1e-6)
     assert values.shape == (2, 3) and not np.allclose(values[0], values[1])
+
+
+def test_a_shared_trunk_is_refused_where_networks_stand_apart():
+    for build in ("policy", "squashed_actor", "deterministic_actor", "state_value", "vae", "perturbation"):
+        with pytest.raises(ConfigError, match="shared_trunk = True: must be False"):
+            getattr(SHARED(), build)(spec(BOUNDED), key=KEY)
+    for build in ("intentions", "task_values"):
+        with pytest.raises(ConfigError, match="shared_trunk = True: must be False"):
+            getattr(SHARED(), build)(EnvSpec("Test-v0", VECTOR, BOUNDED, tasks=("a", "b")), key=KEY)

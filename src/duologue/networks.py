@@ -116,7 +116,8 @@ class Networks(AbstractNetworks):
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
-    """One encoder and trunk for both, with a linear layer each, instead of two networks."""
+    """One encoder and trunk for both, with a linear layer each, instead of two networks; refused where actor and critic
+    are always apart, off-policy."""
     state_dependent_std: bool | None = None
     """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
     does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
@@ -219,6 +220,7 @@ class Networks(AbstractNetworks):
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, Trunk, Ensemble]:
         """An encoder, a trunk that reads its features beside `inputs` numbers more, and a head for each task."""
+        self._check_apart()
         keys = jax.random.split(key, 3)
         reads = encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (reads.size + inputs, *self.hidden_sizes)
@@ -237,8 +239,13 @@ class Networks(AbstractNetworks):
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, MLP]:
         """An encoder of the observation, and dense layers that read its features beside `inputs` numbers more."""
+        self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
         reads = encoder(spec.observation, init=self.init, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
         layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
         return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **layers)
+
+    def _check_apart(self) -> None:
+        if self.shared_trunk:
+            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm's networks stand apart.")
