@@ -9,11 +9,11 @@ import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
 
 OURS = "ours, chosen on seed 100"
-ALONE = "as sac-discrete-cartpole and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
+ALONE = "as sac-discrete-lunarlander, and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
 LANDER: dict[str, Any] = {"discount": 0.995}
 DISCRETE = dl.SACDiscrete(
-    alpha=dl.temperature.Fixed(0.1), n_step=5, start_steps=1000, learning_starts=1000,
+    alpha=dl.temperature.Fixed(1.0), n_step=5, start_steps=1000, learning_starts=1000,
     actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
 )  # fmt: skip
 CAR: dict[str, Any] = {"alpha": dl.temperature.Fixed(0.2)}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import duologue as dl
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, Fraction, NonNegative, Positive, PositiveInt, Range, mismatch
+from duologue.fields import Configurable, Decay, Fraction, Inside, NonNegative, Positive, PositiveInt, Range, mismatch
 
 HUGE = 10**400
 NEVER_NUMBERS = [None, "1", "", b"1", 1j, [1], (1,), {1: 1}, object(), int, np.ones(2), np.True_, True, False]
@@ -63,6 +63,8 @@ REFUSALS = [
     (PositiveInt, [1.0, True, "1"], "an integer >= 1"),
     (Annotated[float, Range(0, 1, above=True)], [0, 1.5], "a number in (0, 1]"),
     (Annotated[int, Range(2, 4)], [1, 5, HUGE], "a number in [2, 4]"),
+    (Decay, [1, -0.1], "a number in [0, 1)"),
+    (Inside, [0, 1.0], "a number in (0, 1)"),
     (Literal["a", "b"], ["c", "", None, 1, np.array(["a", "b"]), ["a"]], "one of 'a', 'b'"),
     (Literal[1, 2], [3, True, 1.0], "one of 1, 2"),
     (tuple[int, ...], [3, [1, 2], None, "12"], "a tuple"),

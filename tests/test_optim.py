@@ -95,9 +95,9 @@ def test_a_schedule_counts_gradient_steps_from_zero():
         np.testing.assert_allclose(walked, [-4, -7, -9, -10, -10, -10])
 
 
-@pytest.mark.parametrize(("step", "value"), [(0, 1.0), (1, 0.8), (5, 0.0), (10, -1.0), (11, -1.0), (10**9, -1.0)])
+@pytest.mark.parametrize(("step", "value"), [(0, 3.0), (1, 2.8), (5, 2.0), (10, 1.0), (11, 1.0), (10**9, 1.0)])
 def test_linear_at_its_beginning_middle_end_and_beyond(step, value):
-    schedule = Linear(start=1.0, end=-1.0, updates=10)
+    schedule = Linear(start=3.0, end=1.0, updates=10)
     result = jax.jit(schedule)(jnp.asarray(step, jnp.int32))
     assert float(result) == pytest.approx(value, abs=1e-6) and result.dtype == jnp.float32
 
@@ -108,3 +108,7 @@ def test_linear_ends_at_zero_unless_told_and_needs_its_length():
         Linear(start=3.0)(jnp.asarray(0))
     with pytest.raises(ConfigError, match=r"Linear\.updates = 0: must be a number >= 1"):
         Linear(start=3.0, updates=0)
+    with pytest.raises(ConfigError, match=r"Linear\.end = -1\.0: must be a number >= 0"):
+        Linear(start=3.0, end=-1.0)
+    with pytest.raises(ConfigError, match=r"Adam\.b2 = 1\.0: must be a number in \[0, 1\)"):
+        Adam(b2=1.0)

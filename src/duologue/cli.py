@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import tyro
 from rich.console import Console
 from rich.markup import escape
@@ -31,12 +30,12 @@ from duologue.replay.dataset import card
 from duologue.run.collect import collect_random
 from duologue.run.log import read
 from duologue.run.offline import read_data
-from duologue.run.plan import read_plan
+from duologue.run.plan import Plan, read_plan
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train
 from duologue.run.watch import HEADLESS, has_display
-from duologue.training import loggers, pursue, show, standing_of, train_arguments
+from duologue.training import loggers, prepare_jax, pursue, show, standing_of, train_arguments
 from duologue.types import Discrete
 
 
@@ -172,13 +171,17 @@ def run_evaluate(command: Evaluate) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if command.dataset is not None and command.task is not None:
         raise ConfigError(f"task = {command.task!r}: recorded data hold one reward, the main task's. Leave it out.")
+    if command.dataset is not None and (command.explore or command.env):
+        name = "explore" if command.explore else "env"
+        raise ConfigError(f"{name}: nothing is played on recorded data, and the test policy is valued. Leave it out.")
     if command.dataset is not None:
         for one in [agent] if isinstance(agent, Run) else agent:
             console.print(f"[bold green]value[/]   {one.fitted_q(command.dataset, steps=command.fit_steps)}")
         return 0
-    score = agent.evaluate(episodes=command.episodes, explore=command.explore, task=command.task)
+    how = {"explore": command.explore, "task": command.task, "env": command.env}
+    score = agent.evaluate(episodes=command.episodes, **how)
     console.print(f"[bold green]score[/]   {score}")
-    console.print(f"[bold]next[/]    duologue plot {shlex.quote(str(command.run))} -o curve.png")
+    console.print(f"[bold]next[/]    duologue plot {quoted(command.run)} -o curve.png")
     return 0
 
 
@@ -187,17 +190,22 @@ def run_watch(command: Watch) -> int:
         for name, value in HEADLESS.items():
             os.environ.setdefault(name, value)
     plan = read_plan(command.run)
-    if not 0 <= command.agent < plan.seeds:
-        raise ConfigError(f"agent = {command.agent}: this run has {plan.seeds}, counted from 0.")
+    check_agent(command.agent, plan)
     prepare_jax(plan.algorithm)
     agent = load(command.run, which=command.checkpoint)
     one, console = agent if isinstance(agent, Run) else agent[command.agent], Console(highlight=False, soft_wrap=True)
     options = ("episodes", "out", "explore", "task", "env", "seed", "fps", "max_steps")
     watched = one.watch(**{name: getattr(command, name) for name in options}, console=console)
     if watched.out is not None:
-        console.print(f"[bold]video[/]   {watched.out}")
-    console.print(f"[bold]next[/]    duologue evaluate {shlex.quote(str(command.run))} --episodes 100")
+        console.print(f"[bold]video[/]   {escape(str(watched.out))}")
+    console.print(f"[bold]next[/]    duologue evaluate {quoted(command.run)} --episodes 100")
     return 0
+
+
+def check_agent(agent: int, plan: Plan) -> None:
+    """Raises `ConfigError` for one that there is not."""
+    if not 0 <= agent < plan.seeds:
+        raise ConfigError(f"agent = {agent}: this run has {plan.seeds}, counted from 0.")
 
 
 def run_resume(command: Resume) -> int:
@@ -210,15 +218,20 @@ def run_collect(command: Collect) -> int:
     if command.run == "random":
         if command.env is None:
             raise ConfigError("Random in which environment? --env ENV, such as HalfCheetah-v5.")
+        of_policies = ("noise", "test", "checkpoint", "agent")
+        if ignored := [name for name in of_policies if getattr(command, name) != getattr(Collect, name)]:
+            raise ConfigError(f"{ignored[0]}: belongs to the policy of a run, and actions are random. Leave it out.")
         out = collect_random(command.env, command.steps, command.out, seed=command.seed)
     else:
-        prepare_jax(read_plan(Path(command.run)).algorithm)
+        plan = read_plan(Path(command.run))
+        check_agent(command.agent, plan)
+        prepare_jax(plan.algorithm)
         agent = load(command.run, which=command.checkpoint)
-        one = agent if isinstance(agent, Run) else agent[0]
+        one = agent if isinstance(agent, Run) else agent[command.agent]
         how = {"explore": not command.test, "noise": command.noise, "env": command.env, "seed": command.seed}
         out = one.collect(command.steps, command.out, **how)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]data[/]    {out}\n[bold]next[/]    duologue data {shlex.quote(str(out))}")
+    console.print(f"[bold]data[/]    {escape(str(out))}\n[bold]next[/]    duologue data {quoted(out)}")
     return 0
 
 
@@ -228,16 +241,16 @@ def run_data(command: Data) -> int:
     for label, text in card(data).items():
         table.add_row(Text(label, "bold"), Text(text))
     console.print(table)
-    env = "" if data.spec.id.startswith("<") else f" {data.spec.id}"
+    env = "" if data.spec.id.startswith("<") else f" {quoted(data.spec.id)}"
     kind = "bcq-discrete" if isinstance(data.spec.action, Discrete) else "bear"
-    console.print(f"[bold]next[/]    duologue train {kind}{env} --dataset {shlex.quote(command.data)}", soft_wrap=True)
+    console.print(f"[bold]next[/]    duologue train {kind}{env} --dataset {quoted(command.data)}", soft_wrap=True)
     return 0
 
 
 def run_plot(command: Plot) -> int:
     out = learning_curve(command.runs, command.out)
     Console(highlight=False, soft_wrap=True).print(
-        f"[bold]curve[/]   {out}\n[bold]next[/]    duologue evaluate {shlex.quote(str(command.runs[0]))}"
+        f"[bold]curve[/]   {escape(str(out))}\n[bold]next[/]    duologue evaluate {quoted(command.runs[0])}"
     )
     return 0
 
@@ -254,10 +267,15 @@ def run_list(command: List) -> int:
         table.add_row(str(path), *cells(path))
     if runs:
         console.print(table)
-        console.print(f"\n[bold]next[/]    duologue evaluate {shlex.quote(str(runs[-1]))}")
+        console.print(f"\n[bold]next[/]    duologue evaluate {quoted(runs[-1])}")
     else:
         console.print(f"No runs below {command.folder}.\n[bold]next[/]    duologue train a2c CartPole-v1")
     return 0
+
+
+def quoted(word: object) -> str:
+    """A word of a command as a shell and rich's markup leave it."""
+    return escape(shlex.quote(str(word)))
 
 
 def cells(path: Path) -> list[str]:
@@ -270,29 +288,3 @@ def cells(path: Path) -> list[str]:
     returns = [row["rollout/ep_rew_mean"] for row in rows if row.get("rollout/ep_rew_mean") is not None]
     last = f"{returns[-1]:,.1f}" if returns else "-"
     return [plan.name, plan.env, f"{step:,} / {plan.steps:,}", str(plan.seeds), last]
-
-
-def prepare_jax(algorithm: AbstractAlgorithm, seeds: int = 1) -> None:
-    """A private cache of compiled programs, and a CPU device for each seed as far as the cores go.
-
-    The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it off. Whoever
-    can write there can run code, so it belongs to the user alone.
-    """
-    # An agent with small networks waits for each update before it acts: another thread to run it on only costs the
-    # hand-over. The updates of replay are long enough to gain from it.
-    jax.config.update("jax_cpu_enable_async_dispatch", algorithm.experience.replay is not None)
-    if seeds > 1:
-        jax.config.update("jax_num_cpu_devices", max(n for n in range(1, (os.cpu_count() or 1) + 1) if seeds % n == 0))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = os.environ.get("DUOLOGUE_CACHE", str(home / "duologue" / "programs"))
-    if not folder:
-        return
-    try:
-        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = Path(folder).stat()
-    except OSError:
-        return
-    if status.st_uid == os.getuid() and not status.st_mode & 0o022:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

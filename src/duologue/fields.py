@@ -16,22 +16,27 @@ from duologue.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Range:
-    """The closed interval of allowed values; `above` excludes the lower end."""
+    """The closed interval of allowed values; `above` excludes the lower end, `below` the upper one."""
 
     low: int | float = -math.inf
     high: int | float = math.inf
     above: bool = False
+    below: bool = False
 
     def __contains__(self, value: int | float | np.number) -> bool:
-        return bool(np.all(value > self.low if self.above else value >= self.low) and np.all(value <= self.high))
+        over = value > self.low if self.above else value >= self.low
+        return bool(np.all(over) and np.all(value < self.high if self.below else value <= self.high))
 
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"{'>' if self.above else '>='} {self.low:g}"
-        return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+        return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
 
 
 Fraction = Annotated[float, Range(0, 1)]
+Share = Annotated[float, Range(0, 1, above=True)]
+Decay = Annotated[float, Range(0, 1, below=True)]
+Inside = Annotated[float, Range(0, 1, above=True, below=True)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
@@ -79,8 +84,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         ranges = [a for a in args[1:] if isinstance(a, Range)]
         if problem:
             return " ".join([problem, *map(str, ranges)])
-        concrete = not isinstance(value, Tracer)
-        return next((f"a number {r}" for r in ranges if concrete and value not in r), None)
+        return next((f"a number {r}" for r in ranges if concrete(value) and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
@@ -103,6 +107,11 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if isinstance(hint, type) and hint is not Any:
         return None if isinstance(value, hint) else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     return None
+
+
+def concrete(*values: Any) -> bool:
+    """Whether all values are known, and none is traced."""
+    return not any(isinstance(value, Tracer) for value in values)
 
 
 def finite(value: int | float | np.floating) -> bool:

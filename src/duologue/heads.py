@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from duologue.distributions import AbstractDistribution, Categorical, MultiCategorical, Normal, TanhNormal
 from duologue.errors import ConfigError
-from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space
+from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
 
 LOG_STD = (-20.0, 2.0)
 """Log σ of a squashed normal is clipped to this (Haarnoja's code, and every one since)."""
@@ -176,8 +176,12 @@ def discrete(space: Space) -> Discrete:
     return space
 
 
-def has_mask(obs: Obs) -> bool:
-    return isinstance(obs, dict) and ACTION_MASK in obs
+def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
+    """E[log |A(s)|], of the actions that a mask allows."""
+    if not has_mask(obs):
+        return jnp.log(jnp.asarray(n, jnp.float32))
+    allowed = jnp.sum(obs[ACTION_MASK] > 0, axis=-1)
+    return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
 
 
 def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: float) -> AbstractHead:

@@ -122,7 +122,8 @@ class Networks(AbstractNetworks):
     """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
     does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
     initial_log_std: float = 0.0
-    """Box actions: initial log σ, in half-ranges of a bounded box."""
+    """Box actions: initial log σ, in half-ranges of a bounded box; for the squashed policies of SAC, of what tanh is
+    taken of. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, Fraction, NonNegative, Positive, Range
+from duologue.fields import Configurable, Decay, Fraction, NonNegative, Positive, Range
 from duologue.types import Metrics, PyTree
 
 
@@ -93,9 +93,9 @@ def periodic(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) 
 class Linear(Configurable):
     """A straight line from `start` to `end`, constant afterwards."""
 
-    start: float
+    start: NonNegative
     """Value at the first gradient step."""
-    end: float = 0.0
+    end: NonNegative = 0.0
     """Value after `updates` of them."""
     updates: Annotated[int, Range(1)] | None = None
     """Gradient steps from one to the other; `train` writes the length of the run here where it is left out."""
@@ -110,6 +110,11 @@ class Linear(Configurable):
 
 
 LearningRate = Positive | Linear
+
+
+def slowed(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """The rate of what makes one step for `by` of those that a schedule counts."""
+    return (lambda step: rate(step * by)) if isinstance(rate, Linear) else rate
 
 
 class RMSProp(Configurable):
@@ -131,9 +136,9 @@ class RMSProp(Configurable):
 class Adam(Configurable):
     """Adam (Kingma and Ba, 2015)."""
 
-    b1: Fraction = 0.9
+    b1: Decay = 0.9
     """Decay of the mean of gradients."""
-    b2: Fraction = 0.999
+    b2: Decay = 0.999
     """Decay of the mean of squared gradients."""
     eps: NonNegative = 1e-8
     """ε outside the root."""

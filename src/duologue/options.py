@@ -109,6 +109,8 @@ class Evaluate:
     """Act as in training, instead of with the test policy."""
     task: str | None = None
     """Of several tasks, the one whose intention plays and is scored; None for the main one."""
+    env: str | None = None
+    """An environment of the same spaces; None for the run's own. Required where it was made from data alone."""
     dataset: str | None = None
     """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
     fit_steps: int = 20_000
@@ -158,6 +160,8 @@ class Collect:
     """Environment id; None for the run's own. Required for `random`."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The last state of the run, or that of its best evaluation."""
+    agent: int = 0
+    """Which of a run with several seeds, counted from 0."""
     test: bool = False
     """Act with the test policy, instead of as in training."""
     noise: float = 0.0

@@ -56,6 +56,11 @@ def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> 
         values = config.read_yaml(Path(path))
         layers.append((f"config file {path}", values | {"config": path}))
         default = config.from_dict(config.nested(config.merge(layers)), extra=(Train,))
+        if type(default.algorithm) is not type(algorithm):
+            raise ConfigError(
+                f"config file {path}: its algorithm is {type(default.algorithm).__name__}, and {name} is "
+                f"{type(algorithm).__name__}."
+            )
     sources, before = config.merge(layers), config.to_dict(default)
     command = tyro.cli(
         Train,
@@ -115,9 +120,11 @@ def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
 
 def config_path(arguments: list[str]) -> str | None:
     """The value of `--config`, which is needed before the rest can be read."""
-    for word, after in itertools.zip_longest(arguments, arguments[1:]):
-        if word == "--config":
-            return after
-        if word.startswith("--config="):
-            return word.partition("=")[2]
-    return None
+    found = [
+        word.partition("=")[2] if "=" in word else after
+        for word, after in itertools.zip_longest(arguments, arguments[1:])
+        if word == "--config" or word.startswith("--config=")
+    ]
+    if len(found) > 1:
+        raise ConfigError(f"config: one file, and here are {', '.join(map(str, found))}.")
+    return found[0] if found else None

@@ -1,6 +1,7 @@
 """The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
 
-All are used alike: `init() -> state`, `alpha(state)`, `update(state, log_prob, target_entropy) -> (state, metrics)`.
+All are used alike: `init() -> state`, `alpha(state)`, `update(state, excess) -> (state, metrics)`, where α rises while
+the mean of `excess` is above 0: log π(a|s) + H̄, or by how much a divergence is above its threshold.
 """
 
 import math
@@ -12,18 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, NonNegative, Positive
+from duologue.fields import Configurable, NonNegative, Positive, concrete
 from duologue.optim import Adam, LearningRate, gradient_step
 from duologue.types import Metrics, PyTree
 
-Scalar = float | Float[Array, ""]
 
-
-def temperature_loss(
-    log_alpha: Float[Array, ""], log_prob: Float[Array, "*batch"], target_entropy: Scalar
-) -> tuple[Float[Array, ""], Metrics]:
-    """J(α) = E[−α log π(a|s) − α H̄] (Haarnoja et al., 2018b, eq. 18): α rises while the entropy is below H̄."""
-    loss = -jnp.exp(log_alpha) * (jnp.mean(log_prob) + target_entropy)
+def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
+    """J(α) = −α E[excess], which is E[−α log π(a|s) − α H̄] (Haarnoja et al., 2018b, eq. 18) for log π(a|s) + H̄."""
+    loss = -jnp.exp(log_alpha) * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
 
@@ -39,8 +36,8 @@ class AbstractTemperature(Configurable):
         """α."""
 
     @abstractmethod
-    def update(self, state: PyTree, log_prob: Float[Array, "*batch"], target_entropy: Scalar) -> tuple[PyTree, Metrics]:
-        """One step, from log-probabilities that carry no gradient to the policy."""
+    def update(self, state: PyTree, excess: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
+        """One step; no gradient flows into `excess`."""
 
 
 class Learned(AbstractTemperature):
@@ -59,18 +56,16 @@ class Learned(AbstractTemperature):
         return jnp.exp(state[0])
 
     def update(
-        self, state: tuple[Float[Array, ""], Any], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+        self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
         log_alpha, opt_state, metrics = gradient_step(
-            temperature_loss, *state, Adam().build(self.learning_rate),
-            jax.lax.stop_gradient(log_prob), target_entropy,
-        )  # fmt: skip
+            temperature_loss, *state, Adam().build(self.learning_rate), jax.lax.stop_gradient(excess)
+        )
         return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
 
 
 class Dual(AbstractTemperature):
-    """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent: `update(state, divergence,
-    -threshold)`.
+    """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent.
 
     log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)): that of `Learned`, between two bounds.
     """
@@ -85,7 +80,7 @@ class Dual(AbstractTemperature):
     """λ is clamped above here."""
 
     def __check_init__(self):
-        if not self.lowest <= self.initial <= self.highest:
+        if concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
             raise ConfigError(
                 f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
             )
@@ -97,9 +92,9 @@ class Dual(AbstractTemperature):
         return self._free.alpha(state)
 
     def update(
-        self, state: tuple[Float[Array, ""], Any], log_prob: Float[Array, "*batch"], target_entropy: Scalar
+        self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        (log_alpha, opt_state), metrics = self._free.update(state, log_prob, target_entropy)
+        (log_alpha, opt_state), metrics = self._free.update(state, excess)
         return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
 
     @property
@@ -119,7 +114,11 @@ class Fixed(AbstractTemperature):
     def alpha(self, state: tuple[()]) -> Float[Array, ""]:
         return jnp.asarray(self.value, jnp.float32)
 
-    def update(
-        self, state: tuple[()], log_prob: Float[Array, "*batch"], target_entropy: Scalar
-    ) -> tuple[tuple[()], Metrics]:
+    def update(self, state: tuple[()], excess: Float[Array, "*batch"]) -> tuple[tuple[()], Metrics]:
         return state, {}
+
+
+def check_target(alpha: AbstractTemperature, name: str, target: float | None) -> None:
+    """Raises `ConfigError` for a target that nothing moves towards."""
+    if isinstance(alpha, Fixed) and target is not None:
+        raise ConfigError(f"{name} = {target:g}: must be None beside a Fixed weight, which stays as it is.")

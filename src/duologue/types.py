@@ -20,6 +20,10 @@ ACTION_MASK = "action_mask"
 """The reserved key of a `Dict` observation that says which discrete actions are allowed (1) and which are not (0)."""
 
 
+def has_mask(obs: Obs) -> bool:
+    return isinstance(obs, dict) and ACTION_MASK in obs
+
+
 class Transition(NamedTuple):
     """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[L, N]` sequences.
 

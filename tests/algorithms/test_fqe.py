@@ -102,6 +102,20 @@ def test_it_plays_the_test_policy_whatever_it_is_asked(key):
         assert action.tolist() == POLICY.tolist() and not extras and carry is None
 
 
+def test_real_actions_are_inside_the_box_as_the_environment_executes_them(key):
+    spec = EnvSpec("", Box((3,)), Box((2,), low=(-1.0, 0.0), high=(1.0, 0.5)))
+    algorithm = dl.FQE(dl.BC(networks=dl.Networks(hidden_sizes=(4,))), networks=dl.Networks(hidden_sizes=(4,)))
+    state = jax.tree.map(lambda x: 3000 * x, begun(algorithm, spec, key))
+    state = eqx.tree_at(lambda s: s.bounds, state, jax.tree.map(lambda x: x / 3000, state.bounds))
+    obs = jax.random.normal(key, (50, 3))
+    free, _, _ = algorithm.algorithm.act(state.policy, None, obs, key=key, explore=False)
+    action, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
+    low, high = np.array([-1.0, 0.0]), np.array([1.0, 0.5])
+    assert (np.asarray(free) > high).any() and (np.asarray(free) < low).any()
+    np.testing.assert_array_equal(action, np.clip(free, low, high))
+    np.testing.assert_allclose(algorithm.v(state, obs), algorithm.q(state, obs, action)[0], rtol=1e-6)
+
+
 def test_a_trained_state_takes_the_policys_place(key):
     """It is read, and another policy has another value."""
     state = begun(FQE, SPEC, key)

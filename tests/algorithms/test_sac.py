@@ -127,7 +127,7 @@ def test_targets_begin_as_copies_and_the_second_critic_is_another(key):
 def test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it(excess, sign):
     learned, target = Learned(initial=0.25, learning_rate=0.1), -2.0
     state = learned.init()
-    after, metrics = learned.update(state, jnp.array([-target - 1.0, -target + 1.0]) - excess, target)
+    after, metrics = learned.update(state, jnp.array([-target - 1.0, -target + 1.0]) - excess + target)
     (gradient,) = gradients(after[1])
     assert np.sign(gradient) == sign
     np.testing.assert_allclose(gradient, 0.25 * excess, rtol=1e-6)
@@ -137,7 +137,7 @@ def test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it(excess
 
 def test_a_fixed_alpha_stays_and_reports_nothing():
     fixed = Fixed(0.7)
-    assert fixed.update(fixed.init(), jnp.ones(3), -1.0) == ((), {})
+    assert fixed.update(fixed.init(), jnp.ones(3)) == ((), {})
     assert fixed.alpha(()) == np.float32(0.7)
 
 
@@ -286,3 +286,10 @@ def test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys(key):
         state = eqx.tree_at(lambda s: s.actor, state, jax.tree.map(jnp.zeros_like, state.actor))
         after, _ = jax.jit(algorithm.update)(state, jax.tree.map(jnp.asarray, every_transition()), key=key)
         np.testing.assert_allclose(gradients(after.temperature[1])[0], ALPHA * (1 - share) * np.log(ACTIONS), atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [dl.SAC, dl.CQL, dl.SACX])
+def test_a_target_that_nothing_moves_towards_is_refused(algorithm):
+    with pytest.raises(dl.ConfigError, match=r"target_entropy = -2: must be None beside a Fixed weight"):
+        algorithm(alpha=Fixed(0.2), target_entropy=-2.0)
+    assert algorithm(alpha=Learned(), target_entropy=-2.0).target_entropy == -2.0

@@ -33,7 +33,7 @@ from duologue.networks import AbstractNetworks
 from duologue.returns import over_envs, retrace
 from duologue.schedulers import FixedTask, QTable, Sequential, Uniform
 from duologue.temperature import Fixed, Learned
-from duologue.types import Box, Discrete, EnvSpec, Transition
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Transition
 
 L, N, A, D, ALPHA = 5, 6, 4, 2, 0.3
 TASKS = ("near", "far", "main")
@@ -608,6 +608,21 @@ def test_alpha_is_learned_for_each_task(action, key):
     assert metrics["alpha_loss"].shape == (3,)
     np.testing.assert_allclose(metrics["alpha"], [0.5] * 3, rtol=1e-6)
     assert dl.SACX()._target_entropy(state, batch) == (pytest.approx(0.5 * np.log(A)) if action == "discrete" else -D)
+
+
+def test_the_target_entropy_counts_what_a_mask_allows(key):
+    space = Dict({"x": Box((3,)), ACTION_MASK: Box((A,), "int8")})
+    masked = EnvSpec("masked", space, Discrete(A), tasks=TASKS)
+    state, batch = begun(SACX, masked, key), a_batch("discrete")
+    allowed = jnp.broadcast_to(jnp.array([1, 0, 1, 0], jnp.int8), (L, N, A))
+    batch = batch._replace(obs={"x": batch.obs, ACTION_MASK: allowed})
+    assert SACX._target_entropy(state, batch) == pytest.approx(0.5 * np.log(2))
+
+
+def test_no_values_are_told_where_no_critic_is_learned(key):
+    algorithm = dl.SACX(**OPTIONS | {"learning": PolicyGradient()})
+    with pytest.raises(dl.ConfigError, match="SACX learns no q"):
+        algorithm.q(begun(algorithm, spec("discrete"), key), jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32))
 
 
 # pySACQ's alternatives.

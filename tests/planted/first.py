@@ -505,7 +505,7 @@ MUTANTS = [
         (f'{SAC}::test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action',),
     ),
     Mutant(
-        'the target entropy is of |A| and not of its logarithm', 'algorithms/sac_discrete.py',
+        'the target entropy is of |A| and not of its logarithm', 'heads.py',
         'jnp.log(jnp.asarray(n, jnp.float32))',
         'jnp.asarray(n, jnp.float32)',
         (f'{SAC}::test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys',),

@@ -124,8 +124,8 @@ MUTANTS = (
     ),
     Mutant(
         "half the largest entropy of discrete actions is the whole", SACX,
-        "0.5 * jnp.log(jnp.float32(n))",
-        "jnp.log(jnp.float32(n))",
+        "0.5 * largest_entropy(batch.obs, n)",
+        "largest_entropy(batch.obs, n)",
         of("sac_x", "alpha_is_learned_for_each_task[discrete]"),
     ),
     Mutant(

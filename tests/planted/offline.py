@@ -59,8 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         "CQL's dual weight falls where the gap is too wide", CQL,
-        'metrics["conservative_gap"], -self.threshold)',
-        '-metrics["conservative_gap"], self.threshold)',
+        'metrics["conservative_gap"] - self.threshold)',
+        'self.threshold - metrics["conservative_gap"])',
         of("cql", "a_dual_weight_rises_above_the_threshold_and_falls_below_it"),
     ),
     Mutant(

@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "the multiplier descends on the constraint", "temperature.py",
-        "self._free.update(state, log_prob, target_entropy)", "self._free.update(state, -log_prob, -target_entropy)",
+        "self._free.update(state, excess)", "self._free.update(state, -excess)",
         RISES,
     ),
     Mutant(
@@ -133,7 +133,7 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR's threshold has the wrong sign", "algorithms/bear.py",
-        'of_actors["divergence_mean"], -self.threshold', 'of_actors["divergence_mean"], self.threshold', DUAL,
+        'of_actors["divergence_mean"] - self.threshold', 'of_actors["divergence_mean"] + self.threshold', DUAL,
     ),
     Mutant(
         "BEAR's VAE learns at the actor's rate", "algorithms/bear.py",

@@ -11,9 +11,11 @@ from run.helpers import ITERATION, TINY, quiet, resume, train
 import duologue as dl
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.fields import Configurable
+from duologue.optim import slowed
 from duologue.run import config
-from duologue.run.adjusted import horizon, with_horizon
+from duologue.run.adjusted import gradient_steps, horizon, rollouts, with_horizon
 from duologue.run.plan import Plan, describe, make_plan
+from duologue.run.train import ended_schedules
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
 """Its schedule has no length of its own."""
@@ -37,6 +39,35 @@ def test_a_schedule_without_a_length_gets_that_of_the_run(steps, updates):
 
 def test_more_environments_make_fewer_updates():
     assert plan(OPEN, steps=120, num_envs=6).algorithm.learning_rate.updates == 5
+
+
+REPLAYED = dict(
+    networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=240, rollout_length=2, num_envs=3,
+    critic_learning_rate=dl.Linear(1e-3), actor_learning_rate=dl.Linear(1e-3), learning_starts=25,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", [dl.SAC(**REPLAYED), dl.TD3(**REPLAYED, policy_delay=3)], ids=["sac", "td3"])
+def test_a_schedule_ends_with_the_last_step_of_its_network(algorithm, tmp_path):
+    """Replay begins late, and TD3's actor moves once for D steps of the critics, whose count its schedule has."""
+    run = train("Pendulum-v1", tmp_path / "run", iterations=5, algorithm=algorithm)
+    delay = getattr(algorithm, "policy_delay", 1)
+    rollouts_with_an_update = 6  # of six steps each: those that end at 30, 36, … 60
+    assert run.plan.algorithm.critic_learning_rate.updates == rollouts_with_an_update * delay
+    assert int(run.state.critic_opt[0].count) == rollouts_with_an_update * delay
+    assert int(run.state.actor_opt[0].count) == rollouts_with_an_update
+    rate = run.plan.algorithm.actor_learning_rate
+    assert slowed(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and slowed(7.0, delay) == 7.0
+    assert (
+        not ended_schedules(dataclasses.replace(run.plan, steps=60))
+        and "step 60 " in ended_schedules(dataclasses.replace(run.plan, steps=61))[0]
+    )
+
+
+def test_learning_from_rollouts_and_from_replay_counts_both():
+    acer = dl.ACER(num_envs=4, rollout_length=5, learning_starts=100, replay_ratio=4.0)
+    assert [gradient_steps(acer, n) for n in (4, 5, 10)] == [4, 5 + 4, 10 + 6 * 4]
+    assert [rollouts(acer, float(n)) for n in (4, 9, 34)] == [4, 5, 10]
 
 
 def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path):

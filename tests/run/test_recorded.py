@@ -12,9 +12,9 @@ from rich.console import Console
 import duologue as dl
 from duologue import cli
 from duologue.replay import dataset
-from duologue.run.collect import disturbed
+from duologue.run.collect import disturbed, uniform
 from duologue.run.offline import in_order
-from duologue.types import Box, Discrete
+from duologue.types import ACTION_MASK, Box, Discrete
 
 SMALL = dl.Networks(hidden_sizes=(8,))
 ALGORITHM = dict(networks=SMALL, batch_size=8)
@@ -111,14 +111,19 @@ def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
 def test_noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions():
     generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
     middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
-    assert disturbed(box, middle, 0.0, generator) is middle
-    np.testing.assert_allclose(disturbed(box, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
-    wild = disturbed(box, middle, 9.0, generator)
+    assert disturbed(box, middle, middle, 0.0, generator) is middle
+    np.testing.assert_allclose(disturbed(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
+    wild = disturbed(box, middle, middle, 9.0, generator)
     assert (wild.min(0) == [-2, 0]).all() and (wild.max(0) == [2, 10]).all()
-    ones = np.ones(20_000, np.int32)
-    assert abs((disturbed(Discrete(4), ones, 0.4, generator) != 1).mean() - 0.3) < 0.02
+    one, nothing = np.ones(1, np.int32), np.zeros((1, 2))
+    drawn = [disturbed(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
+    assert abs((np.array(drawn) != 1).mean() - 0.3) < 0.03
+    masked = {ACTION_MASK: np.array([[0, 1, 0, 1]])}
+    drawn = [disturbed(Discrete(4), masked, one, 0.5, generator).item() for _ in range(2000)]
+    assert set(drawn) == {1, 3} and abs(np.mean(drawn) - 1.5) < 0.1
+    assert {uniform(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
     with pytest.raises(dl.ConfigError, match="have no scale to disturb them by"):
-        disturbed(Box((1,)), np.zeros((1, 1), np.float32), 0.1, generator)
+        disturbed(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
 
 
 def test_a_run_s_replay_is_data_oldest_first_one_environment_after_the_other(learned):

@@ -109,7 +109,8 @@ class ACER(AbstractAlgorithm[ACERState]):
     truncation: Positive = 10.0
     """c, where importance weights of the policy gradient are truncated. Retrace's own 1 is not this."""
     trust_region: Positive | None = 1.0
-    """δ, how far KL(π_avg ‖ π) may rise to first order, sample by sample; None for no trust region."""
+    """δ, how much a step of length 1 along the gradient in the statistics of a sample's policy may raise KL(π_avg ‖ π),
+    to first order; None for no trust region. How far the parameters then go, the optimiser decides."""
     average_decay: Fraction = 0.99
     """α, share of the average policy's parameters that stays at each update."""
     q_coefficient: NonNegative = 0.5

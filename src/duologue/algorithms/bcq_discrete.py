@@ -12,12 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.distributions import MASKED_LOGIT, Categorical, taken
 from duologue.fields import Fraction, NonNegative, PositiveInt
-from duologue.heads import has_mask
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import td_target
 from duologue.statistics import described
-from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition, has_mask
 
 
 class BCQDiscreteState(eqx.Module):

@@ -17,7 +17,7 @@ from duologue.algorithms.bcq import Critics, best_of, target_value
 from duologue.distributions import TanhNormal
 from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError
-from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
 from duologue.generative import VAE, repeated, vae_loss
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -108,7 +108,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """E, critics."""
     variance_weight: NonNegative = 0.0
     """λ_std, weight of the deviation of the critics in the actor's loss."""
-    mask_probability: Fraction | None = None
+    mask_probability: Share | None = None
     """Each critic learns from this share of the rows, drawn once a row (the bootstrapped ensemble); None for all."""
     warm_start: NonNegativeInt = 20_000
     """Updates at first in which the actor only follows the constraint."""
@@ -202,7 +202,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
             actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
             self, critics, weight, data, warm, obs, of_actor, name="actor_",
         )  # fmt: skip
-        multiplier, _ = self.multiplier.update(state.multiplier, of_actors["divergence_mean"], -self.threshold)
+        multiplier, _ = self.multiplier.update(state.multiplier, of_actors["divergence_mean"] - self.threshold)
         target_actor = polyak(state.target_actor, actor, self.tau)
         target_critics = polyak(state.target_critics, critics, self.tau)
         metrics = {**of_vaes, **of_critics, **of_actors, "multiplier": weight}

@@ -20,7 +20,7 @@ from duologue.generative import repeated
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate
 from duologue.returns import first_row
-from duologue.temperature import Dual, Fixed, Learned
+from duologue.temperature import Dual, Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 
@@ -100,11 +100,12 @@ class CQL(AbstractAlgorithm[CQLState]):
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
+    for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
-    """Transitions of an environment that are kept."""
+    """Transitions that are kept."""
     learning_starts: NonNegativeInt = 100
     """Environment steps before the first update."""
     start_steps: NonNegativeInt = 0
@@ -117,6 +118,9 @@ class CQL(AbstractAlgorithm[CQLState]):
     """B, environments that step together."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="lecun")
     """Builds actor and critics: `Networks`, or an object of your own."""
+
+    def __check_init__(self):
+        check_target(self.alpha, "CQL.target_entropy", self.target_entropy)
 
     @property
     def experience(self) -> Experience:
@@ -147,5 +151,5 @@ class CQL(AbstractAlgorithm[CQLState]):
         learned, metrics = soft_update(
             self, state.sac, batch, key, partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
         )
-        conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"], -self.threshold)
+        conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"] - self.threshold)
         return CQLState(learned, conservatism), {**metrics, "conservatism": weight}

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.td3 import TD3State, actor_loss, critic_loss, noisy
+from duologue.algorithms.td3 import TD3, TD3State, actor_loss, critic_loss
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, Transition
+from duologue.types import EnvSpec, Experience, Metrics, Transition
 
 
 class DDPG(AbstractAlgorithm[TD3State]):
@@ -36,7 +36,7 @@ class DDPG(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each update (the paper has 0.001)."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -69,14 +69,7 @@ class DDPG(AbstractAlgorithm[TD3State]):
             actor, critic, target_actor, target_critic, bounds(bounded_box(spec.action)), actor_opt, critic_opt
         )
 
-    def act(
-        self, state: TD3State, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        action = state.actor(obs)
-        return noisy(action, state.bounds, key, noise=self.exploration_noise) if explore else action, {}, carry
-
-    def q(self, state: TD3State, obs: Obs, action: Array) -> Array:
-        return state.critics(obs, action)
+    act, q = TD3.act, TD3.q
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """One step of the critic, the actor and the targets, in this order, on sequences `[n, N]`."""

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.critics import value_of
 from duologue.fields import Fraction, PositiveInt
+from duologue.heads import bounded_box, bounds
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import td_target
 from duologue.statistics import described
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 
 class FQEState(eqx.Module):
@@ -24,6 +25,8 @@ class FQEState(eqx.Module):
     """The state of the algorithm whose policy is evaluated."""
     critics: PyTree
     target_critics: PyTree
+    bounds: tuple[Float[Array, " d"], Float[Array, " d"]] | None
+    """Low and high of real actions: nothing that is learned."""
     opt: PyTree
 
 
@@ -39,7 +42,7 @@ def critic_loss(
 class FQE(AbstractAlgorithm[FQEState]):
     """Fitted Q evaluation (Le et al., 2019) of the test policy of another algorithm, for recorded data.
 
-    The spaces of that algorithm.
+    Discrete or bounded Box actions; the observations of that algorithm.
     """
 
     algorithm: AbstractAlgorithm
@@ -64,14 +67,17 @@ class FQE(AbstractAlgorithm[FQEState]):
         critics = self.networks.critics(spec, 1, key=of_critics)
         opt = Adam().build(self.learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
         target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        return FQEState(self.algorithm.init(spec, key=of_policy), critics, target, opt)
+        limits = None if isinstance(spec.action, Discrete) else bounds(bounded_box(spec.action))
+        return FQEState(self.algorithm.init(spec, key=of_policy), critics, target, limits, opt)
 
     def act(
         self, state: FQEState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """The policy that is evaluated, always as tested."""
+        """The policy that is evaluated, always as tested, and inside the box as the environment executes it."""
         carry = self.algorithm.initial_carry(jax.tree.leaves(obs)[0].shape[0])
         action, _, _ = self.algorithm.act(state.policy, carry, obs, key=key, explore=False)
+        if state.bounds is not None:
+            action = jnp.clip(action, *(jnp.broadcast_to(bound, action.shape) for bound in state.bounds))
         return action, {}, None
 
     def q(self, state: FQEState, obs: Obs, action: Array) -> Array:
@@ -91,4 +97,5 @@ class FQE(AbstractAlgorithm[FQEState]):
             critic_loss, state.critics, state.opt, Adam().build(self.learning_rate),
             batch.obs, batch.action, target,
         )  # fmt: skip
-        return FQEState(state.policy, critics, polyak(state.target_critics, critics, self.tau), opt), metrics
+        target_critics = polyak(state.target_critics, critics, self.tau)
+        return FQEState(state.policy, critics, target_critics, state.bounds, opt), metrics

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.distributions import Normal
-from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
@@ -102,7 +102,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     """η of V."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
-    expectile: Fraction = 0.7
+    expectile: Inside = 0.7
     """τ of the expectile."""
     inverse_temperature: NonNegative = 3.0
     """β, how much better actions are cloned more."""
@@ -115,7 +115,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
-    """Transitions of an environment that are kept."""
+    """Transitions that are kept."""
     learning_starts: NonNegativeInt = 100
     """Environment steps before the first update."""
     start_steps: NonNegativeInt = 0

@@ -19,7 +19,7 @@ from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
-from duologue.temperature import Fixed, Learned
+from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
@@ -104,6 +104,9 @@ class SAC(AbstractAlgorithm[SACState]):
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builds actor and critics: `Networks`, or an object of your own."""
 
+    def __check_init__(self):
+        check_target(self.alpha, "SAC.target_entropy", self.target_entropy)
+
     @property
     def experience(self) -> Experience:
         return replayed(self)
@@ -156,7 +159,7 @@ def soft_update(
         critics, alpha, obs, of_actor, name="actor_",
     )  # fmt: skip
     entropy = -float(action.shape[-1]) if algorithm.target_entropy is None else algorithm.target_entropy
-    temperature, of_alpha = algorithm.alpha.update(state.temperature, of_actors["log_prob_mean"], entropy)
+    temperature, of_alpha = algorithm.alpha.update(state.temperature, of_actors["log_prob_mean"] + entropy)
     target_critics = polyak(state.target_critics, critics, algorithm.tau)
     metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}
     return SACState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics

@@ -16,13 +16,13 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.critics import of_action
 from duologue.distributions import Categorical
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
-from duologue.heads import has_mask
+from duologue.heads import largest_entropy
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, polyak
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
 from duologue.temperature import Fixed, Learned
-from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Categorical]
 Critics: TypeAlias = Callable[[Obs], Array]
@@ -58,14 +58,6 @@ def actor_loss(
     policy = actor(obs)
     loss = -jnp.mean(soft_value(q, policy, alpha))
     return loss, {"actor_loss": loss, **described("entropy", policy.entropy())}
-
-
-def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
-    """E[log |A(s)|], of the actions that a mask allows."""
-    if not has_mask(obs):
-        return jnp.log(jnp.asarray(n, jnp.float32))
-    allowed = jnp.sum(obs[ACTION_MASK] > 0, axis=-1)
-    return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
 
 
 class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
@@ -149,7 +141,7 @@ class SACDiscrete(AbstractAlgorithm[SACDiscreteState]):
             name="actor_",
         )  # fmt: skip
         target_entropy = self.target_entropy_fraction * largest_entropy(obs, q.shape[-1])
-        temperature, of_alpha = self.alpha.update(state.temperature, -of_actor["entropy_mean"], target_entropy)
+        temperature, of_alpha = self.alpha.update(state.temperature, target_entropy - of_actor["entropy_mean"])
         target_critics = polyak(state.target_critics, critics, self.tau)
         metrics = {**of_critics, **of_actor, **of_alpha, "alpha": alpha}
         return SACDiscreteState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics

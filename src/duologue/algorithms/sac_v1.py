@@ -2,7 +2,8 @@
 
 Haarnoja et al. (2018a), *Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
 Actor*, arXiv:1801.01290. Against the later version: V and its slow copy stand where that has slow copies of the
-critics, the policy follows the first critic, and α is fixed (1/α is the paper's reward scale).
+critics, and α is fixed (1/α is the paper's reward scale). The policy follows the first critic, as in the authors' code
+and in Spinning Up; the paper takes the smaller of the two there as well.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def value_loss(value: Value, obs: Obs, target: Float[Array, " N"]) -> tuple[Floa
 
 
 def actor_loss(actor: Actor, critics: Critics, alpha: float, obs: Obs, key: Array) -> tuple[Float[Array, ""], Metrics]:
-    """J_π = E[α log π(ã|s) − Q₁(s, ã)], with ã ~ π(·|s) reparameterised (eq. 12)."""
+    """J_π = E[α log π(ã|s) − Q₁(s, ã)], with ã ~ π(·|s) reparameterised (eq. 12, with Q₁ for Q)."""
     action, log_prob = drawn(actor(obs), key)
     loss = jnp.mean(alpha * log_prob - critics(obs, action)[0])
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
@@ -66,7 +67,8 @@ class SACv1(AbstractAlgorithm[SACv1State]):
     tau: Fraction = 0.005
     """τ, how far the target value follows at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
+    for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000

@@ -29,10 +29,11 @@ from duologue.critics import value_of
 from duologue.distributions import Categorical, TanhNormal
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.heads import largest_entropy
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, gradient_step, periodic
 from duologue.schedulers import FixedTask, QTable, Schedule, Sequential, Uniform
-from duologue.temperature import Fixed, Learned
+from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
 Actor: TypeAlias = Callable[[Obs], Any]
@@ -120,8 +121,8 @@ def score_loss(
 class SACX(AbstractAlgorithm[SACXState]):
     """Scheduled auxiliary control (Riedmiller et al., 2018): one intention for each of several tasks.
 
-    Discrete or bounded Box actions; vector, image and Dict observations; `tasks=` of `train` gives the tasks, the main
-    one last. Its test policy is that of the main task, greedy.
+    Discrete or bounded Box actions; vector, image and Dict observations, action masks; `tasks=` of `train` gives the
+    tasks, the main one last. Its test policy is that of the main task, greedy.
     """
 
     actor_learning_rate: LearningRate = 3e-4
@@ -133,7 +134,7 @@ class SACX(AbstractAlgorithm[SACXState]):
     alone, as the paper's."""
     target_entropy: float | None = None
     """H̄ that a learned α keeps each policy's entropy at; None for −|A|, minus the number of action dimensions, and for
-    half the largest, ½ log |A|, of discrete actions."""
+    half the largest, ½ log |A| of what a mask allows, of discrete actions."""
     discount: Fraction = 0.99
     """γ, of all tasks and of the scheduler."""
     learning: Retrace | DiscountedRewards | PolicyGradient = Retrace()
@@ -163,6 +164,9 @@ class SACX(AbstractAlgorithm[SACXState]):
     """The intention that tests play, counted from 0, or from the end where negative: −1 is the main task."""
     networks: AbstractNetworks = Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
     """Builds actor and critic, the last hidden layer for each task: `Networks`, or an object of your own."""
+
+    def __check_init__(self):
+        check_target(self.alpha, "SACX.target_entropy", self.target_entropy)
 
     @property
     def experience(self) -> Experience:
@@ -235,6 +239,8 @@ class SACX(AbstractAlgorithm[SACXState]):
 
     def q(self, state: SACXState, obs: Obs, action: Array) -> Array:
         """Of the task that tests play, `[1, N]`."""
+        if isinstance(self.learning, PolicyGradient):
+            raise self._lacks("q")
         return value_of(state.critic, obs, action)[self.test_task][None]
 
     def _tested(self, state: SACXState, obs: Obs) -> Any:
@@ -260,9 +266,8 @@ class SACX(AbstractAlgorithm[SACXState]):
         actor, actor_opt, of_actors = gradient_step(
             loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), *args, name="actor_"
         )
-        temperature, of_alpha = jax.vmap(self.alpha.update, (0, 0, None))(
-            state.temperature, -of_actors["entropy"], self._target_entropy(state, batch)
-        )
+        excess = self._target_entropy(state, batch) - of_actors["entropy"]
+        temperature, of_alpha = jax.vmap(self.alpha.update)(state.temperature, excess)
         updates = state.updates + 1
         target_actor, target_critic = periodic(
             (state.target_actor, state.target_critic), (actor, critic), updates, self.target_period
@@ -296,4 +301,4 @@ class SACX(AbstractAlgorithm[SACXState]):
         if jnp.issubdtype(batch.action.dtype, jnp.floating):
             return -float(batch.action.shape[-1])
         n = jax.eval_shape(state.actor, batch.obs).logits.shape[-1]
-        return 0.5 * jnp.log(jnp.float32(n))
+        return 0.5 * largest_entropy(batch.obs, n)

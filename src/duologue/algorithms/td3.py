@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import Adam, LearningRate, gradient_step, polyak, slowed
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -68,8 +69,8 @@ class TD3(AbstractAlgorithm[TD3State]):
     """
 
     actor_learning_rate: LearningRate = 1e-3
-    """η of the actor, a number or a `Linear` schedule; give that its `updates`, for what `train` writes there is the
-    critics' count, D times the actor's."""
+    """η of the actor, a number or a `Linear` schedule, whose `updates` count the critics' steps, D for one of the
+    actor."""
     critic_learning_rate: LearningRate = 1e-3
     """η of the critics."""
     exploration_noise: NonNegative = 0.1
@@ -85,7 +86,7 @@ class TD3(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each of their steps."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of a critic step."""
     replay_capacity: PositiveInt = 1_000_000
@@ -111,7 +112,7 @@ class TD3(AbstractAlgorithm[TD3State]):
         of_actor, of_critics = jax.random.split(key)
         actor = self.networks.deterministic_actor(spec, key=of_actor)
         critics = self.networks.critics(spec, 2, key=of_critics)
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
+        actor_opt = actor_optimizer(self).init(actor)  # pyright: ignore[reportArgumentType]
         critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
         target_actor, target_critics = jax.tree.map(jnp.copy, (actor, critics))
         return TD3State(
@@ -150,13 +151,17 @@ def delayed(
     keys = jax.random.split(key, algorithm.policy_delay)
     (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
     actor, actor_opt, of_actor = gradient_step(
-        actor_loss, state.actor, state.actor_opt, Adam().build(algorithm.actor_learning_rate), critics,
+        actor_loss, state.actor, state.actor_opt, actor_optimizer(algorithm), critics,
         *first_row(jax.tree.map(lambda x: x[-1], batch)), name="actor_",
     )  # fmt: skip
     target_actor = polyak(state.target_actor, actor, algorithm.tau)
     target_critics = polyak(state.target_critics, critics, algorithm.tau)
     metrics = {**jax.tree.map(jnp.mean, metrics), **of_actor}
     return TD3State(actor, critics, target_actor, target_critics, state.bounds, actor_opt, critic_opt), metrics
+
+
+def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
+    return Adam().build(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
 
 
 def smoothed_target(algorithm: Any, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:

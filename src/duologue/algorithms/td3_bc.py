@@ -42,7 +42,8 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     alpha: NonNegative = 2.5
     """α, weight of the value against cloning."""
     actor_learning_rate: LearningRate = 3e-4
-    """η of the actor, a number or a `Linear` schedule."""
+    """η of the actor, a number or a `Linear` schedule, whose `updates` count the critics' steps, D for one of the
+    actor."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
     exploration_noise: NonNegative = 0.1
@@ -58,11 +59,11 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each of their steps."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
+    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
     batch_size: PositiveInt = 256
     """N, transitions of a critic step."""
     replay_capacity: PositiveInt = 1_000_000
-    """Transitions of an environment that are kept."""
+    """Transitions that are kept."""
     learning_starts: NonNegativeInt = 100
     """Environment steps before the first update."""
     start_steps: NonNegativeInt = 0

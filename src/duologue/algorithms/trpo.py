@@ -17,7 +17,7 @@ from duologue.algorithms.a2c import targets, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import AbstractDistribution
 from duologue.errors import ConfigError
-from duologue.fields import Fraction, Positive, PositiveInt
+from duologue.fields import Fraction, Inside, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
 from duologue.optim import Adam, LearningRate, RMSProp, every_step, gradient_step, minibatches, shuffled
 from duologue.returns import learned_reward
@@ -74,7 +74,7 @@ class TRPO(AbstractAlgorithm[TRPOState]):
     """Of the natural gradient's search."""
     line_search_steps: PositiveInt = 10
     """Lengths that are tried."""
-    line_search_shrink: Fraction = 0.8
+    line_search_shrink: Inside = 0.8
     """What each is to the one before."""
     learning_rate: LearningRate = 1e-3
     """η of the critic, a number or a `Linear` schedule."""

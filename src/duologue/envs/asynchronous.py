@@ -3,12 +3,15 @@
 Processes are started by a server that holds Gymnasium and nothing else, never by forking a process in which JAX runs.
 """
 
+import atexit
 import multiprocessing
 import signal
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 import gymnasium as gym
@@ -122,7 +125,17 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
 
 
 class _Pool(gym.vector.AsyncVectorEnv):
-    """Says which environment failed, with its own traceback, where Gymnasium writes that to a log."""
+    """Says which environment failed, with its own traceback, where Gymnasium writes that to a log. Its processes do not
+    hear SIGTERM, so they are killed."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        atexit.register(_end, weakref.ref(self))  # before multiprocessing's own, which would wait for them
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        for process in self.processes if terminate else ():
+            process.kill()
+        super().close_extras(timeout, terminate)
 
     def _raise_if_errors(self, successes: Any) -> None:
         if all(successes):
@@ -131,14 +144,22 @@ class _Pool(gym.vector.AsyncVectorEnv):
         raise EnvError(f"Environment {index} raised {kind.__name__}: {value}\n{trace}")
 
 
+def _end(pool: weakref.ref[_Pool]) -> None:
+    if (left := pool()) is not None and not left.closed:
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):
+            left.close(terminate=True)
+
+
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Children do not run the user's script again, so it needs no main guard; and Ctrl-C is the parent's to handle."""
+    """Children do not run the user's script again, so it needs no main guard; and Ctrl-C and SIGTERM, which a terminal
+    or a scheduler sends to all processes, are the parent's to handle."""
     main = sys.modules["__main__"].__dict__
     hidden = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # it unblocks both signals when it starts: not after this
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

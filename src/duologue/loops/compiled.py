@@ -148,7 +148,7 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
         key = fold(keys["act"], state.step)
         action, extras, carry = algorithm.act(state.algorithm, state.carry, state.obs, key=key, explore=True)
-        action = exploring(algorithm, envs.spec, action, key=key, steps=t * envs.num_envs)
+        action = exploring(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
         env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)

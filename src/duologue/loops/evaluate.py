@@ -19,13 +19,17 @@ Scores = tuple[np.ndarray, np.ndarray]
 """Returns and lengths of episodes, `[episodes]` each; returns `[episodes, K]` of several tasks."""
 
 
+class Interrupted(Exception):
+    """The episodes were not played to their end."""
+
+
 def host_evaluation(
-    algorithm: AnyAlgorithm, *, episodes: int, explore: bool = False
+    algorithm: AnyAlgorithm, *, episodes: int, explore: bool = False, interrupted: Callable[[], bool] = lambda: False
 ) -> Callable[[PyTree, AbstractHostEnvs, Key[Array, ""]], Scores]:
     """`(state, envs, key) -> scores` plays `episodes` episodes with the test policy (or, to `explore`, as in training),
     the same every time.
 
-    Environment i plays the episodes i, i + B, i + 2B, …
+    Environment i plays the episodes i, i + B, i + 2B, … Raises `Interrupted` once `interrupted()` is true.
     """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, key: Array, t: Array) -> tuple[Array, PyTree]:
@@ -47,6 +51,8 @@ def host_evaluation(
         lengths = np.zeros(episodes, np.int64)
         left, t = episodes, 0
         while left:
+            if interrupted():
+                raise Interrupted
             action, carry = call(seen, carry, obs, key, np.int32(t))
             step = envs.step(np.asarray(action))
             obs, t = step.obs, t + 1

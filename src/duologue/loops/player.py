@@ -45,7 +45,7 @@ class Player:
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             key = jax.random.fold_in(keys["act"], t)
             action, extras, carry = algorithm.act(learner, carry, obs, key=key, explore=True)
-            action = exploring(algorithm, spec, action, key=key, steps=t * count)
+            action = exploring(algorithm, spec, obs, action, key=key, steps=t * count)
             return action, extras, jax.tree.leaves(carry)
 
         def watch(leaves: Leaves, newest: Transition) -> Leaves:

@@ -15,6 +15,7 @@ from duologue.loops.state import purpose_key, rewards_shape
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import (
+    ACTION_MASK,
     Box,
     Discrete,
     EnvSpec,
@@ -26,6 +27,7 @@ from duologue.types import (
     Replay,
     Space,
     Transition,
+    has_mask,
 )
 
 
@@ -69,7 +71,7 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
         jax.eval_shape(
-            lambda: uniform(spec.action, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
+            lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
         )
     return seeds * rings.nbytes(example, rows(algorithm, num_envs))
 
@@ -120,9 +122,8 @@ def learn(
         return Outcome(learner, ring, metrics, updates)
     ring = rings.add(ring, rollout)
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
-    enough = max(replay.learning_starts, rollout.reward.shape[1] * (replay.sequence_length or 1))
     key = purpose_key(key, "replay")
-    more = jnp.where(steps >= enough, times(replay.updates, key), 0)
+    more = jnp.where(steps >= enough(replay, rollout.reward.shape[1]), times(replay.updates, key), 0)
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
@@ -164,6 +165,11 @@ def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: 
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=rows), *parts)
 
 
+def enough(replay: Replay, num_envs: int) -> int:
+    """Environment steps after which batches are drawn: `learning_starts`, or what one sequence needs."""
+    return max(replay.learning_starts, num_envs * (replay.sequence_length or 1))
+
+
 def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
     """`[N]`, `[L, N]`, or either behind an axis D, as `replay` has it."""
     if replay.batches_per_update is None:
@@ -186,18 +192,28 @@ def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, t
 
 
 def exploring(
-    algorithm: AnyAlgorithm, spec: EnvSpec, action: Array, *, key: Key[Array, ""], steps: Int[Array, ""]
+    algorithm: AnyAlgorithm, spec: EnvSpec, obs: Obs, action: Array, *, key: Key[Array, ""], steps: Int[Array, ""]
 ) -> Array:
     """`action` `[B]`, or uniformly random ones during the first steps, where the algorithm wants that."""
     replay = algorithm.experience.replay
     if replay is None or replay.start_steps == 0:
         return action
-    return jnp.where(steps < replay.start_steps, uniform(spec.action, action, key), action)
+    return jnp.where(steps < replay.start_steps, uniform(spec.action, obs, action, key), action)
 
 
-def uniform(space: Space, like: Array, key: Key[Array, ""]) -> Array:
-    """Uniformly random actions in the shape and type of `like`, in environment units."""
+def allowed(mask: Array, key: Key[Array, ""]) -> Int[Array, " B"]:
+    """A uniform draw from what each mask, `[B, n]`, allows."""
+    return jnp.argmax(jnp.where(mask > 0, jax.random.uniform(key, mask.shape), -1.0), axis=-1)
+
+
+def uniform(space: Space, obs: Obs, like: Array, key: Key[Array, ""]) -> Array:
+    """Uniformly random actions in the shape and type of `like`, in environment units; of those that a mask allows."""
     match space:
+        case Discrete() if has_mask(obs):
+            return allowed(obs[ACTION_MASK], key).astype(like.dtype)
+        case MultiDiscrete(nvec) if has_mask(obs):
+            masks, keys = jnp.split(obs[ACTION_MASK], np.cumsum(nvec)[:-1], axis=-1), jax.random.split(key, len(nvec))
+            return jnp.stack(list(map(allowed, masks, keys)), axis=-1).astype(like.dtype)
         case Discrete(n):
             return jax.random.randint(key, like.shape, 0, n, like.dtype)
         case MultiDiscrete(nvec):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.loops.replay import enough
 from duologue.optim import Linear
 
 
@@ -33,7 +34,30 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
     """Gradient steps of the network that takes most of them, after so many rollouts."""
-    return math.ceil(rollouts * algorithm.experience.updates * algorithm.experience.gradient_steps)
+    of_rollouts, of_replay = rates(algorithm)
+    return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
+
+
+def rollouts(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
+    """After how many rollouts so many gradient steps are made: the inverse."""
+    (of_rollouts, of_replay), idle = rates(algorithm), idle_rollouts(algorithm)
+    if gradient_steps <= idle * of_rollouts:
+        return gradient_steps / of_rollouts
+    return (gradient_steps + idle * of_replay) / (of_rollouts + of_replay)
+
+
+def rates(algorithm: AnyAlgorithm) -> tuple[float, float]:
+    """Gradient steps for one rollout: on itself, and on batches of replay."""
+    experience = algorithm.experience
+    on_itself = float(experience.learn_from_rollout)
+    return on_itself * experience.gradient_steps, (experience.updates - on_itself) * experience.gradient_steps
+
+
+def idle_rollouts(algorithm: AnyAlgorithm) -> int:
+    """Rollouts before the first after which a batch is drawn from replay."""
+    experience = algorithm.experience
+    rollout = experience.num_envs * experience.rollout_length
+    return 0 if experience.replay is None else math.ceil(enough(experience.replay, experience.num_envs) / rollout) - 1
 
 
 def horizon(algorithm: AnyAlgorithm) -> int | None:

@@ -15,7 +15,7 @@ from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
 from duologue.run import files
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
-from duologue.types import Box, Discrete, Obs, Space, Step
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
@@ -75,7 +75,7 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
     generator, hosted, rows = np.random.default_rng(seed), Hosted(envs, seed), []
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in range(steps):
-        action = disturbed(space, act(obs, t, began), noise, generator)
+        action = disturbed(space, obs, act(obs, t, began), noise, generator)
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
@@ -94,13 +94,13 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
     }
 
 
-def disturbed(space: Space, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
     """Box: with normal noise of σ = `noise` half-ranges, clipped. Discrete: with probability `noise` a uniform one."""
     match space:
         case _ if noise == 0:
             return action
         case Discrete(n):
-            return np.where(generator.random(action.shape) < noise, generator.integers(n, size=action.shape), action)
+            return drawn(n, obs, generator) if generator.random() < noise else action
         case Box(low=low, high=high) if low is not None and high is not None:
             lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
             moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
@@ -113,10 +113,16 @@ def uniform(space: Space, seed: int) -> Act:
     generator = np.random.default_rng([seed, 1])
     match space:
         case Discrete(n):
-            return lambda *_: generator.integers(n, size=1).astype(np.int32)
+            return lambda obs, *_: drawn(n, obs, generator)
         case Box(low=low, high=high) if low is not None and high is not None:
             return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
     raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
+
+
+def drawn(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
+    """One of n discrete actions, `[1]`, of those that a mask allows."""
+    allowed = np.flatnonzero(obs[ACTION_MASK][0]) if has_mask(obs) else np.arange(n)
+    return generator.choice(allowed, size=1).astype(np.int32)
 
 
 def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:

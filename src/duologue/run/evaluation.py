@@ -60,9 +60,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
+        of = f" of {self.task}" if self.task else ""
         of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
-            f"mean return {f'of {self.task} ' if self.task else ''}{self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
+            f"mean return{of} {self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
             f"{of_tasks and f'; under each task: {of_tasks}'}"
         )
@@ -74,13 +75,14 @@ Evaluate = Callable[[PyTree], Evaluation]
 
 @contextmanager
 def evaluator(
-    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False
-) -> Iterator[Evaluate]:
+    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Evaluate]:  # fmt: skip
     """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
 
     `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
     state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
-    user's own.
+    user's own. In Gymnasium environments, whose episodes may never end, it raises `Interrupted` once `interrupted()`.
     """
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
@@ -95,7 +97,7 @@ def evaluator(
     made += [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed) for seed in seeds[1:]]
     envs = [each for each in made if isinstance(each, AbstractHostEnvs)]
     try:
-        yield _one_after_the_other(plan, envs, keys, episodes=episodes, explore=explore)
+        yield _one_after_the_other(plan, envs, keys, episodes=episodes, explore=explore, interrupted=interrupted)
     finally:
         for each in [] if isinstance(adapter, AbstractHostEnvs) else envs:
             each.close()
@@ -117,9 +119,10 @@ def _in_one_program(plan: Plan, envs: AbstractJaxEnvs, keys: list[Array], *, epi
 
 
 def _one_after_the_other(
-    plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array], *, episodes: int, explore: bool
-) -> Evaluate:
-    play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore)
+    plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array],
+    *, episodes: int, explore: bool, interrupted: Callable[[], bool],
+) -> Evaluate:  # fmt: skip
+    play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore, interrupted=interrupted)
 
     def evaluate(state: PyTree) -> Evaluation:
         if len(keys) == 1:

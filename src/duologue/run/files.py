@@ -57,7 +57,8 @@ def make_folder(path: Path) -> None:
     with writing(path):
         if not path.is_dir():
             make_folder(path.parent)
-            os.mkdir(path)
+            with suppress(FileExistsError):  # another process was faster; a file of that name is found when it is used
+                os.mkdir(path)
             sync(path.parent)
 
 

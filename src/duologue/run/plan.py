@@ -103,7 +103,7 @@ class Plan:
     def check_source(self, source: EnvSource | None) -> None:
         """Raise `ConfigError` where there is nothing to make environments from."""
         if source is None and not self.env:
-            raise ConfigError("This run was made from data alone. Give an environment to play in: env=...")
+            raise ConfigError("This run was made from data alone. Give an environment to play in: env=..., or --env.")
         tasked = isinstance(source, Tasked)
         if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY) and not tasked):
             if self.tasks in (None, *READY):
@@ -145,8 +145,6 @@ def make_plan(
     max_episode_steps: int | None, asynchronous: bool, tasks: TaskSource | None = None,
 ) -> tuple[Plan, Envs]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
-    if not isinstance(algorithm, AbstractAlgorithm):
-        raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
     if num_envs is not None:
         check_arguments(num_envs=num_envs)
         algorithm = with_field(algorithm, num_envs=num_envs)
@@ -190,9 +188,19 @@ def make_plan(
         log_every=log_every,
         tasks=described_tasks(env),
     )
-    try:  # spaces that the algorithm cannot serve, and replays that cannot work, before anything is made
+    try:
+        check_spaces(plan)
+    except BaseException:
+        close(envs, env)
+        raise
+    return plan, envs
+
+
+def check_spaces(plan: Plan) -> None:
+    """Raise `ConfigError` for spaces that the algorithm cannot serve, and replays that cannot work."""
+    try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
-        needed, there = memory(plan.algorithm, plan.spec, num_envs, seeds), physical_memory()
+        needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), physical_memory()
     except ConfigError as error:
         raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
     if needed > there:
@@ -200,7 +208,12 @@ def make_plan(
             f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "
             "Give a smaller replay_capacity, or fewer seeds."
         )
-    return plan, envs
+
+
+def close(envs: Any, source: EnvSource | None) -> None:
+    """Close environments on the host, but for an adapter, which is the user's to close."""
+    if isinstance(envs, AbstractHostEnvs) and not isinstance(untasked(source), AbstractHostEnvs):
+        envs.close()
 
 
 def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
@@ -227,7 +240,7 @@ def intervals(
     steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
 ) -> tuple[int, int]:
     """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
-    # A row is written wherever an evaluation or a checkpoint is due.
+    # A row is written at least as often as an evaluation or a checkpoint is due; both come with the next row.
     due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
     return save_every or max(steps // CHECKPOINTS, least), min(filter(None, due))
 

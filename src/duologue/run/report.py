@@ -16,7 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")
 """Of the lines of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
-LEARNING = ("num_envs", "max_episode_steps", "dataset", "both", "window", "offline_fraction")
+LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "both", "window", "offline_fraction")
 """What changes learning beside the algorithm and the environment."""
 PLACES = 400
 """Places at most at which curves are averaged over seeds."""
@@ -82,13 +82,13 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     for i, (label, curves) in enumerate(zip(labels, groups.values(), strict=True)):
         look = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
         if not curves:
-            axes.plot([], [], **look, label=f"{label} (nothing to draw yet)".strip())
+            axes.plot([], [], label=f"{label} (nothing to draw yet)".strip(), **look)  # pyright: ignore[reportArgumentType]
         for metric, seeds in curves.items():
             line, main = summary(list(seeds.values())), metric == next(iter(curves))
             name = f"{label} {_word(metric)}".strip() if main or thin else ""
             _draw(axes, line, look, name, main=main)
     axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel(unit(list(groups)))
     beside = not thin and any(len(curves) > 1 for curves in groups.values())
     axes.set_ylabel(_word(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
     axes.margins(x=0.01)
@@ -103,6 +103,17 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         axis.label.set_color("#444444")
     drawing.legend(loc="outside lower left", frameon=False, fontsize=9, labelcolor="#222222")
     return drawing
+
+
+def unit(groups: Sequence[Group]) -> str:
+    """What steps are counted in: on recorded data alone, gradient steps."""
+
+    def of_data(group: Group) -> bool:
+        said = dict(group.settings)
+        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None", "0.0")
+
+    units = {"gradient steps" if of_data(group) else "environment steps" for group in groups}
+    return units.pop() if len(units) == 1 else "steps"
 
 
 def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:

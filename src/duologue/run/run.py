@@ -17,7 +17,7 @@ from duologue.run.collect import collected
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.fitted import FittedQ, fitted_q
 from duologue.run.offline import Both, DataSource, data_of, read_data
-from duologue.run.plan import EnvSource, Plan, read_plan, with_task
+from duologue.run.plan import EnvSource, Plan, describe, read_plan, with_task
 from duologue.run.watch import Watched, frames, watch
 from duologue.types import Obs, PyTree
 
@@ -117,7 +117,8 @@ class Run:
         source = self.env if env is None else env
         act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
-        return collected(made, act, steps, out, env=self.plan.env, noise=noise, seed=seed, policy=self.plan.name)
+        env = self.plan.env if source is None else describe(source)
+        return collected(made, act, steps, out, env=env, noise=noise, seed=seed, policy=self.plan.name)
 
     def watch(
         self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
@@ -177,7 +178,7 @@ class Run:
         """Go on with this run's folder: `duologue.resume` with its arguments."""
         from duologue.run.train import resume  # which makes runs
 
-        return resume(self.path, steps=steps, env=self.env, **options)
+        return resume(self.path, steps=steps, **{"env": self.env, **options})
 
 
 @dataclass(frozen=True)

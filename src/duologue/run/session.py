@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.envs import AbstractHostEnvs
-from duologue.envs.tasks import untasked
 from duologue.errors import CheckpointError, DuologueError
 from duologue.loops import compiled, host, offline
+from duologue.loops.evaluate import Interrupted
 from duologue.loops.offline import Recorded, Updates
 from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
@@ -73,7 +72,7 @@ class Session:
         sinks = [rows, TensorBoard(self.path / "tb", self.seeds, start=start), *self.loggers]
         shown = screen(self.plan.steps, self.title(), folder=self.path, console=self.console)
         try:
-            with Interruption() as interruption, shown, self._evaluator() as evaluate:
+            with Interruption() as interruption, shown, self._evaluator(interruption) as evaluate:
                 shown.start(start)
                 for note in notes:
                     shown.note(note)
@@ -81,9 +80,6 @@ class Session:
         finally:
             for sink in sinks:
                 sink.close()
-            own = isinstance(untasked(self.source), AbstractHostEnvs)  # an adapter, the user's to close
-            if isinstance(self.envs, AbstractHostEnvs) and not own:
-                self.envs.close()
         interruption.raise_again()
         return state
 
@@ -108,8 +104,7 @@ class Session:
             seconds = time.perf_counter() - began
             metrics = row(totals, steps=(now - step) * plan.seeds, seconds=seconds, tasks=plan.spec.tasks)
             step = now
-            if evaluate is not None and evaluated.due(step):
-                score = evaluate(state.algorithm)
+            if evaluate is not None and evaluated.due(step) and (score := self._score(evaluate, state, step)):
                 metrics |= evaluation_row(score)
                 if score.mean > best:
                     best = score.mean
@@ -117,7 +112,8 @@ class Session:
                     shown.note(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
             self._write(sinks, step, metrics)
             shown.update(step, {name: over_seeds(value) for name, value in metrics.items()})
-            stop = any([callback(step, metrics) is False for callback in self.callbacks])
+            answers = [callback(step, metrics) for callback in self.callbacks]
+            stop = any(answer is not None and not answer for answer in answers)  # np.False_ is not False
             self._check(metrics, step)
             if stop or interruption():
                 break
@@ -156,12 +152,24 @@ class Session:
         except ValueError as error:
             raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error
 
-    def _evaluator(self) -> AbstractContextManager[Evaluate | None]:
+    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluate | None]:
         """Periodic evaluation; `None`, and nothing made, for a run without it."""
         if self.plan.evaluate_every is None:
             return nullcontext()
         purpose, episodes = "evaluate while training", self.plan.evaluate_episodes
-        return evaluator(self.plan, self.source, seeds=self.seeds, episodes=episodes, purpose=purpose)
+        return evaluator(
+            self.plan, self.source, seeds=self.seeds, episodes=episodes, purpose=purpose, interrupted=interrupted
+        )
+
+    def _score(self, evaluate: Evaluate, state: LoopState, step: int) -> Evaluation | None:
+        """The score; `None` where playing was interrupted. Where it fails, what was learned is saved all the same."""
+        try:
+            return evaluate(state.algorithm)
+        except Interrupted:
+            return None
+        except BaseException:
+            self._save(state, step)
+            raise
 
     def _best(self) -> float:
         """The best score so far, −∞ before the first."""
@@ -172,6 +180,8 @@ class Session:
 
     def _save(self, state: LoopState, step: int, *, directory: str = "latest", score: float | None = None) -> None:
         where = self.path / "checkpoints" / directory
+        if directory == "best":  # of which only the policy is ever read
+            state = replace(state, replay=None)
         kept = state if state.replay is None else replace(state, replay=rings.packed(state.replay))
         path = checkpoint.save(where, step, kept, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -33,6 +34,8 @@ class Interruption:
         if self.signal is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.signal = number
+        with suppress(OSError):  # by the system's call: a handler may not print
+            os.write(2, b"\nstopping at the next boundary, saved; once more leaves at once, unsaved\n")
 
     def raise_again(self) -> None:
         """What an uncaught signal would have raised, once everything is saved."""

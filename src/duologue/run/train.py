@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from duologue.algorithms.base import AnyAlgorithm
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.tasks import Tasks, is_ready
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, DuologueError
 from duologue.loops.offline import Recorded
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import checkpoint, config, files, rows
-from duologue.run.adjusted import horizon
+from duologue.run.adjusted import horizon, rollouts
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import Envs, EnvSource, Plan, TaskSource, check_arguments, make_plan, read_plan
+from duologue.run.plan import Envs, EnvSource, Plan, TaskSource, check_arguments, close, make_plan, read_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
@@ -95,8 +95,11 @@ def train(
     if isinstance(tasks, Tasks) and not is_ready(tasks) and env is not None:
         env = tasks.on(env)
     source = None if isinstance(env, str) else env
-    session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
-    return begun(session, lambda: session.loop.start(plan.algorithm, envs, session.seeds))
+    try:
+        session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
+        return begun(session, lambda: session.loop.start(plan.algorithm, envs, session.seeds))
+    finally:
+        close(envs, env)
 
 
 def planned(
@@ -104,6 +107,14 @@ def planned(
     num_envs: int | None, asynchronous: bool, both: Both, window: int | None, **shared: Any,
 ) -> tuple[Plan, Envs | Recorded]:  # fmt: skip
     """The plan of `train`'s arguments, and the environments or the data. Raises `ConfigError`; writes nothing."""
+    if not isinstance(algorithm, AbstractAlgorithm):
+        raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
+    if dataset is None and (both != "timeout" or window is not None):
+        name = "both" if both != "timeout" else "window"
+        raise ConfigError(f"{name}: belongs to recorded data, and none are given. Leave it out.")
+    if dataset is not None and (num_envs is not None or asynchronous):
+        name = "num_envs" if num_envs is not None else "asynchronous"
+        raise ConfigError(f"{name}: nobody acts while recorded data are learned from. Leave it out.")
     if dataset is not None and tasks is not None:
         raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
     if dataset is not None:
@@ -118,17 +129,30 @@ def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
     path = new_folder(plan) if run_dir is None else Path(run_dir)
     if (path / "checkpoints").exists():
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
+    foreign = [name for name in ("config.json", "metrics.jsonl", "tb") if (path / name).exists()]
+    if foreign and not is_run(path):
+        raise ConfigError(f"run_dir = {str(path)!r} holds {foreign[0]}, and no run. Give another folder.")
     files.make_folder(path)
     return path
 
 
-def begun(session: Session, start: Callable[[], LoopState]) -> "Run | Runs":
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run, which may have ended before it saved anything."""
+    try:
+        read_plan(path)
+    except DuologueError:
+        return False
+    return True
+
+
+def begun(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str] = ()) -> "Run | Runs":
     """Write down what the run is, and drive it from its first state."""
     with files.RunLock(session.path):
-        (session.path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that failed before its first save
+        for left in ("metrics.jsonl", "tb"):  # of a run that failed before its first save
+            files.discard(session.path / left)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
-        return _finished(session, session.drive(start()))
+        return _finished(session, session.drive(start(), notes=notes))
 
 
 def resume(
@@ -158,17 +182,27 @@ def resume(
         envs = data if plan.offline and data else plan.envs(env, purpose="train")
         beside = None if plan.offline or data is None else data.data
         session = Session(path, plan, envs, env, callbacks, loggers, console, beside)
-        found, notes = checkpoint.latest(path / "checkpoints" / "latest")
-        step = checkpoint.read_manifest(found).step
-        if step >= plan.steps:
-            raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
-        state, note = session.loop.restore(plan.algorithm, envs, session.load(found))
-        notes += [note] if note else []
-        notes += ended_schedules(plan)
-        notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
+        try:
+            return gone_on(session)
+        finally:
+            close(envs, env)
+
+
+def gone_on(session: Session) -> "Run | Runs":
+    """Drive a run on from its newest good checkpoint."""
+    path, plan = session.path, session.plan
+    found, notes = checkpoint.latest(path / "checkpoints" / "latest")
+    step = checkpoint.read_manifest(found).step
+    if step >= plan.steps:
+        raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
+    state, note = session.loop.restore(plan.algorithm, session.envs, session.load(found))
+    notes += [note] if note else []
+    notes += ended_schedules(plan)
+    notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
+    if (path / "metrics.jsonl").exists():
         rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
-        files.write_json(path / "config.json", config.to_dict(plan))
-        return _finished(session, session.drive(state, notes=notes))
+    files.write_json(path / "config.json", config.to_dict(plan))
+    return _finished(session, session.drive(state, notes=notes))
 
 
 def finetune(
@@ -190,14 +224,18 @@ def finetune(
         plan, dataset=run.plan.dataset, digest=data.digest, both=run.plan.both, offline_fraction=offline_fraction
     )
     data = recorded(plan.algorithm, fit(data, plan.spec)).data
-    source = None if isinstance(env, str) else env
-    session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console, data)
+    source, ended = None if isinstance(env, str) else env, horizon(plan.algorithm)
+    notes = [f"a Linear schedule goes on where it was on the data, and ends after {ended:,} updates"] if ended else []
 
     def start() -> LoopState:
         state = session.loop.start(plan.algorithm, envs, session.seeds)
         return replace(state, algorithm=jax.tree.map(jnp.copy, run.state))  # a copy: the loop donates it
 
-    again = begun(session, start)
+    try:
+        session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console, data)
+        again = begun(session, start, notes=notes)
+    finally:
+        close(envs, env)
     assert isinstance(again, Run)
     return again
 
@@ -207,9 +245,8 @@ def ended_schedules(plan: Plan) -> list[str]:
     updates = horizon(plan.algorithm)
     if updates is None:
         return []
-    experience = plan.algorithm.experience
-    rollouts = updates / (experience.updates * experience.gradient_steps)
-    end = updates if plan.offline else int(rollouts * plan.num_envs * experience.rollout_length)
+    rollout = plan.num_envs * plan.algorithm.experience.rollout_length
+    end = updates if plan.offline else int(rollouts(plan.algorithm, float(updates)) * rollout)
     note = (
         f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
         "nothing more is learned. It was made for the length planned first; to change it, train anew."
