@@ -185,6 +185,18 @@ def test_files_by_suffix(tmp_path: Path, name: str, magic: bytes):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", name]  # nothing left beside
 
 
+def test_other_rewards_are_another_group_and_steps_on_data_are_of_gradients(tmp_path: Path):
+    paths = [run(tmp_path / "a", {0: [1.0, 2.0]}), run(tmp_path / "b", {0: [3.0, 4.0]})]
+    told = json.loads((paths[1] / "config.json").read_text())
+    (paths[1] / "config.json").write_text(json.dumps(told | {"tasks": "lunar-lander"}))
+    assert len(lines(figure(paths))) == 2
+    (paths[1] / "config.json").write_text(json.dumps(told | {"dataset": "data.npz"}))
+    labels = [figure(each).axes[0].get_xlabel() for each in (paths[1:], paths, paths[:1])]
+    assert labels == ["gradient steps", "steps", "environment steps"]
+    (paths[1] / "config.json").write_text(json.dumps(told | {"dataset": "data.npz", "offline_fraction": 0.5}))
+    assert figure(paths).axes[0].get_xlabel() == "environment steps"
+
+
 def test_what_cannot_be_drawn_says_why(tmp_path: Path):
     path = run(tmp_path / "a", {0: [1.0]})
     with pytest.raises(ConfigError, match=r"\.png, \.svg, \.pdf"):

@@ -16,7 +16,7 @@ from run.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume,
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
-from duologue.run import checkpoint, log, session
+from duologue.run import checkpoint, files, log, session
 from duologue.run.session import Every, over_seeds
 from duologue.run.signals import Interruption
 from duologue.run.train import new_folder
@@ -72,6 +72,33 @@ def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
     assert f"stopped at step 72, saved; next: duologue resume {run.path}" in console.file.getvalue()
     resume(run.path)
     assert_same_run(whole.path, run.path)
+
+
+def test_a_callback_may_answer_as_numpy_does(tmp_path):
+    run = train(PROBE, tmp_path / "run", iterations=4, every=2, callbacks=[lambda *_: np.bool_(False)])
+    assert run.step == 2 * ITERATION
+
+
+def test_an_evaluation_that_fails_loses_nothing_learned(tmp_path, monkeypatch):
+    def fail(self, *_):
+        raise dl.EnvError("out of order")
+
+    monkeypatch.setattr(session.Session, "_evaluator", lambda *_: nullcontext(fail))
+    with pytest.raises(dl.EnvError, match="out of order"):
+        train(PROBE, tmp_path / "run", iterations=4, every=2, evaluate_every=ITERATION)
+    assert saved(tmp_path / "run") == [2 * ITERATION]
+
+
+def test_the_best_checkpoint_holds_no_replay(tmp_path):
+    algorithm = dl.SACDiscrete(networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=240)
+    options = {"evaluate_every": ITERATION, "evaluate_episodes": 2, "algorithm": algorithm}
+    run = train("CartPole-v1", tmp_path / "run", iterations=12, every=12, **options)
+    kept, best = (
+        files.load_arrays(checkpoint.newest(run.path / "checkpoints" / which) / checkpoint.STATE)
+        for which in ("latest", "best")
+    )
+    assert any(name.startswith(".replay") for name in kept) and not any(name.startswith(".replay") for name in best)
+    assert dl.load(run.path, which="best").evaluate(episodes=1).returns.shape == (1,)
 
 
 def test_every_callback_is_asked_even_when_one_stops(tmp_path):
@@ -216,6 +243,41 @@ def test_a_folder_whose_run_failed_before_it_saved_anything_is_free(tmp_path):
         train(PROBE, tmp_path / "run", iterations=4, every=2, callbacks=[fail])
     run = train(PROBE, tmp_path / "run", iterations=8, every=4)
     assert [row["step"] for row in rows(run.path)] == [4 * ITERATION, 8 * ITERATION]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "tb"])
+def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text('{"my": "project"}')
+    with pytest.raises(dl.ConfigError, match=f"holds {name}, and no run"):
+        train(PROBE, tmp_path, iterations=2)
+    assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_without_its_rows_goes_on(tmp_path):
+    train(PROBE, tmp_path / "run", iterations=4, every=2)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    resume(tmp_path / "run", iterations=6)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [6 * ITERATION]
+
+
+@pytest.mark.parametrize("fails", ["folder", "space", "steps"])
+def test_environments_are_closed_where_nothing_can_begin(tmp_path, monkeypatch, fails):
+    made, closed = [], []
+    init, close = GymnasiumEnvs.__init__, GymnasiumEnvs.close
+    monkeypatch.setattr(GymnasiumEnvs, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    monkeypatch.setattr(GymnasiumEnvs, "close", lambda self: (closed.append(self), close(self))[1])
+    path = tmp_path / "run"
+    if fails == "steps":
+        train("CartPole-v1", path, iterations=2, every=2)
+        begin = lambda: resume(path, iterations=1)  # noqa: E731
+    elif fails == "folder":
+        (path / "checkpoints").mkdir(parents=True)
+        begin = lambda: train("CartPole-v1", path, iterations=2)  # noqa: E731
+    else:
+        begin = lambda: train("Pendulum-v1", path, iterations=2, algorithm=dl.ACER())  # noqa: E731
+    with pytest.raises(dl.ConfigError):
+        begin()
+    assert made and set(map(id, made)) == set(map(id, closed))
 
 
 def test_environments_of_evaluation_are_closed_but_not_those_of_the_user(tmp_path, monkeypatch):

@@ -42,14 +42,35 @@ train(lambda: Stuck(gymnasium.make("CartPole-v1")), Path(sys.argv[1]), iteration
 """
 """A run that cannot stop at its next boundary."""
 
+ENDLESS = """
+import gymnasium, conftest, sys
+from pathlib import Path
+from run.helpers import train
+
+class Endless(gymnasium.Wrapper):
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 500:  # four times as many as training makes
+            print("evaluating", flush=True)
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+train(
+    lambda: Endless(gymnasium.make("CartPole-v1").unwrapped), Path(sys.argv[1]), iterations=30,
+    evaluate_every=12, evaluate_episodes=1,
+)
+"""
+"""Episodes without an end."""
+
 CLI = "import conftest; from duologue.cli import main; main()"
 LONG = ["train", "a2c", CARTPOLE, "--steps", "500000000", "--log-every", "20000", "--save-every", "100000000"]
 
 
 @contextmanager
-def begun(script, *arguments):
+def begun(script, *arguments, **options):
     with subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, "-c", script, *map(str, arguments)], **options,
         env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -107,6 +128,53 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, number):
     assert dl.resume(path, steps=step + 40, console=quiet()).step == step + 40
     steps = [row["step"] for row in rows(path)]
     assert steps == sorted(set(steps)) and steps[-2:] == [step, step + 40]
+
+
+POOL = """
+import conftest, sys, gymnasium, time
+import duologue as dl
+from pathlib import Path
+
+class Slow(gymnasium.Wrapper):
+    def step(self, action):
+        time.sleep(0.001)
+        return self.env.step(action)
+
+def make():
+    return Slow(gymnasium.make("CartPole-v1"))
+
+algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), rollout_length=500, num_envs=2)
+dl.train(algorithm, make, asynchronous=True, steps=10**8, log_every=1000, run_dir=Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_reaches_the_environments_processes_too_is_the_runs_to_heed(tmp_path, number):
+    """A terminal's Ctrl-C and a scheduler's SIGTERM go to all processes of a group."""
+    path, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    with begun(POOL, path, start_new_session=True) as process:
+        until(lambda: metrics.exists() and metrics.stat().st_size > 0, process)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode in (EXIT_CODES[number], -number) and "raised" not in err, err
+    assert saved(path) == [rows(path)[-1]["step"]]
+    with pytest.raises(ProcessLookupError):  # and no process is left
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
+def test_an_evaluation_that_does_not_end_is_interrupted(tmp_path):
+    script = ENDLESS
+    with begun(script, tmp_path / "run") as process:
+        assert process.stdout.readline() == "evaluating\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == EXIT_CODES[signal.SIGTERM], err
+    assert "stopping at the next boundary" in err
+    assert saved(tmp_path / "run") == [rows(tmp_path / "run")[-1]["step"]]
+    assert "eval/mean_reward" not in rows(tmp_path / "run")[-1]
 
 
 def test_a_second_time_it_leaves_at_once(tmp_path):

@@ -148,8 +148,8 @@ def is_run(path: Path) -> bool:
 def begun(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str] = ()) -> "Run | Runs":
     """Write down what the run is, and drive it from its first state."""
     with files.RunLock(session.path):
-        for left in ("metrics.jsonl", "tb"):  # of a run that failed before its first save
-            files.discard(session.path / left)
+        for left in filter(Path.exists, (session.path / "metrics.jsonl", session.path / "tb")):
+            files.discard(left)  # of a run that failed before its first save
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
         return _finished(session, session.drive(start(), notes=notes))
