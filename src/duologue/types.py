@@ -113,6 +113,8 @@ class Box:
     dtype: str = "float32"
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
+    stacked: bool = False
+    """Whether axis 0 holds the newest frames of an episode, oldest first; those before its first are that one too."""
 
     @property
     def size(self) -> int:

@@ -19,7 +19,7 @@ def test_a_game_that_there_is_not_is_refused_by_name():
 
 def test_an_id_is_the_game_as_everybody_plays_it():
     envs = make("ALE/Pong-v5", 2, seed=0)
-    assert envs.spec.observation == Box((4, 84, 84), "uint8") and envs.spec.action == Discrete(6)
+    assert envs.spec.observation == Box((4, 84, 84), "uint8", stacked=True) and envs.spec.action == Discrete(6)
     env = envs._envs[0]
     assert env.get_wrapper_attr("frame_skip") == 4 and env.get_wrapper_attr("noop_max") == 30
     assert env.unwrapped._frameskip == 1  # the wrapper skips, and nothing else

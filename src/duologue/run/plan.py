@@ -86,6 +86,9 @@ class Plan:
         self.check_source(source)
         envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
         self.check_spec(envs.spec)
+        # A run of before stacks were known to be some keeps them whole, and goes on so.
+        if isinstance(envs, AbstractHostEnvs) and not self.stacks and purpose == "train":
+            envs.spec = dataclasses.replace(envs.spec, observation=self.spec.observation)
         return envs
 
     def source(self, source: EnvSource | None) -> EnvSource:
