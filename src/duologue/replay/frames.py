@@ -48,7 +48,7 @@ def depths_of(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
 
 def behind(depths: tuple[int, ...]) -> int:
     """The rows before its own that an observation reaches back to, at most."""
-    return max(1, *depths) - 1
+    return max((1, *depths)) - 1
 
 
 def init(transition: Transition, capacity: int, stacked: PyTree = None) -> tuple[Transition, Frames | None]:
