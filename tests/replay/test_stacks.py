@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import replay.test_ring as test_ring
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,6 +164,20 @@ def test_a_cut_of_nothing_is_none():
         jax.tree.map(np.testing.assert_array_equal, CUT(ring, np.ones(2, bool)), ring)
     ring = filled(history(3, 2, 3, 0.0, 1), 6, 1, 3)
     jax.tree.map(np.testing.assert_array_equal, CUT(ring, np.zeros(2, bool)), ring)
+
+
+def test_a_ring_without_stacks_is_cut_too():
+    """Where the episode had not ended; nothing else changes."""
+    ring = test_ring.filled(7, length=1, envs=4, capacity=5)
+    assert ring.frames is None
+    where, row = np.array([True, True, False, False]), 6 % 5
+    ended = np.asarray(ring.data.terminated | ring.data.truncated)[row]
+    assert ended.tolist() == [True, False, True, True]
+    after = CUT(ring, where)
+    truncated = np.array(ring.data.truncated)
+    truncated[row, 1] = True
+    wanted = rings.Ring(ring.data._replace(truncated=truncated), ring.written)
+    jax.tree.map(np.testing.assert_array_equal, after, wanted)
 
 
 def atari_step(envs=2):
