@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import replay.test_ring as test_ring
 from gymnasium.wrappers import FrameStackObservation
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from replay.test_frames import part
 from replay.test_ring import Recorder, assert_uniform
@@ -74,7 +74,8 @@ def filled(past, capacity, length, depth, hidden=None):
     return ring
 
 
-@settings(max_examples=25, deadline=None)
+# Without shrinking, which would compile programs for minutes.
+@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     depth=st.integers(2, 5), room=st.integers(0, 9), envs=st.integers(1, 3), length=st.integers(1, 4),
     rollouts=st.integers(1, 14), sequence=st.sampled_from([None, 1, 3]), chance=st.sampled_from([0.0, 0.1, 0.3, 0.9]),
