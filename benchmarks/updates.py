@@ -104,7 +104,7 @@ def timer(k: int, rows: int) -> Callable[[], float]:
     """A function that makes some calls of `k` updates each and returns updates a second."""
     algorithm = dl.SAC(rollout_length=k, updates=k, replay_capacity=rows // k * k)
     learner = jax.jit(lambda key: algorithm.init(SPEC, key=key))(jax.random.key(0))
-    ring = replay.empty_ring(algorithm, learner, None, np.zeros((1, OBS), np.float32))
+    ring = replay.empty_ring(algorithm, learner, None, np.zeros((1, OBS), np.float32), SPEC)
     generator = np.random.default_rng(0)
     assert ring is not None
     # Full, and everywhere different: sampling reaches all of its memory.

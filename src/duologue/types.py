@@ -5,7 +5,7 @@ tasks.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from jaxtyping import Array
@@ -117,6 +117,8 @@ class Box:
     dtype: str = "float32"
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
+    stacked: bool = field(default=False, kw_only=True)
+    """Whether axis 0 holds the newest frames of an episode, oldest first; those before its first are that one too."""
 
     @property
     def size(self) -> int:

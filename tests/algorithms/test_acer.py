@@ -355,7 +355,7 @@ def test_replayed_updates_are_as_many_as_a_poisson_law_draws():
     def counts(steps, ratio=4.0):
         algorithm = Counting(rollout_length=2, num_envs=3, batch_size=5, replay_capacity=12, learning_starts=100,
                              replay_ratio=ratio)  # fmt: skip
-        ring = replay.empty_ring(algorithm, jnp.int32(0), None, news.obs[0])
+        ring = replay.empty_ring(algorithm, jnp.int32(0), None, news.obs[0], SPEC)
 
         def one(key):
             outcome = replay.learn(algorithm, jnp.int32(0), ring, news, key=key, steps=jnp.int32(steps))
@@ -379,7 +379,7 @@ def test_to_learn_again_is_the_same_update_on_what_was_stored(algorithm, spec):
     """A ring of one rollout of one environment gives that back, extras and all: n updates are n of the rollout."""
     again = replace(algorithm, num_envs=1, batch_size=1, replay_capacity=T, learning_starts=0)
     state, news = started(again, spec, jax.random.key(0)), a_batch(spec, size=1)
-    ring = replay.empty_ring(again, state, None, news.obs[0])
+    ring = replay.empty_ring(again, state, None, news.obs[0], spec)
     key, steps = jax.random.key(2), jnp.int32(T)
     outcome = jax.jit(lambda: replay.learn(again, state, ring, news, key=key, steps=steps))()
     updates = int(outcome.updates)
@@ -396,7 +396,7 @@ def test_sequences_hold_ends_unfinished_episodes_and_the_behaviour_of_their_time
     """Two rollouts in the ring: every start is drawn, so that any row comes first and last."""
     algorithm = replace(ACER, batch_size=2000, replay_capacity=2 * T * B)
     state, rollouts = started(algorithm, SPEC, key), [a_batch(SPEC, seed=i) for i in range(2)]
-    ring = replay.empty_ring(algorithm, state, None, rollouts[0].obs[0])
+    ring = replay.empty_ring(algorithm, state, None, rollouts[0].obs[0], SPEC)
     for rollout in rollouts:
         ring = replay.rings.add(ring, rollout)
     seen = replay.batch(ring, algorithm.experience.replay, key)

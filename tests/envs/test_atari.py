@@ -6,7 +6,8 @@ import pytest
 
 import duologue as dl
 from duologue.envs import make
-from duologue.envs.atari import LifeLoss
+from duologue.envs.atari import LifeLoss, atari
+from duologue.envs.gymnasium import stacks_frames
 from duologue.types import Box, Discrete
 
 ale_py = pytest.importorskip("ale_py")
@@ -19,7 +20,7 @@ def test_a_game_that_there_is_not_is_refused_by_name():
 
 def test_an_id_is_the_game_as_everybody_plays_it():
     envs = make("ALE/Pong-v5", 2, seed=0)
-    assert envs.spec.observation == Box((4, 84, 84), "uint8") and envs.spec.action == Discrete(6)
+    assert envs.spec.observation == Box((4, 84, 84), "uint8", stacked=True) and envs.spec.action == Discrete(6)
     env = envs._envs[0]
     assert env.get_wrapper_attr("frame_skip") == 4 and env.get_wrapper_attr("noop_max") == 30
     assert env.unwrapped._frameskip == 1  # the wrapper skips, and nothing else
@@ -67,6 +68,23 @@ def test_a_lost_life_ends_an_episode_and_the_game_goes_on():
     assert [env.step(0)[2] for _ in range(2)] == [False, True]
     obs, _ = env.reset()
     assert obs[0] == 0 and env.unwrapped.games == 2
+
+
+def test_a_life_begins_with_a_stack_of_its_own():
+    """As OpenAI Baselines' wrappers have it; so a ring may hold each frame once."""
+    env = atari("ALE/Breakout-v5")
+    assert stacks_frames(env) and stacks_frames(atari("ALE/Breakout-v5", life_loss=False))
+    obs, _ = env.reset(seed=0)
+    lives, terminated, t = env.unwrapped.ale.lives(), False, 0
+    while not terminated:
+        obs, _, terminated, *_ = env.step(t % 4)
+        t += 1
+    assert env.unwrapped.ale.lives() == lives - 1 and (obs[0] != obs[3]).any()
+    obs, _ = env.reset()
+    assert env.unwrapped.ale.lives() == lives - 1
+    np.testing.assert_array_equal(obs, np.broadcast_to(obs[-1:], obs.shape))
+    with pytest.raises(gym.error.Error):
+        atari("ALE/Breakuot-v5")
 
 
 def test_one_command_learns_from_frames(tmp_path):

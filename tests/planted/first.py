@@ -316,8 +316,8 @@ MUTANTS = [
         "jnp.where(flag(lost & False), own, ", FRAMES,
     ),
     Mutant(
-        "only terminations are cuts", "replay/frames.py", "(rollout.terminated | rollout.truncated).ravel()",
-        "rollout.terminated.ravel()", FRAMES,
+        "only terminations are cuts", "replay/frames.py", "rollout.terminated | rollout.truncated, images",
+        "rollout.terminated, images", FRAMES,
     ),
     # Loops.
     Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",

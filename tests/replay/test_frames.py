@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from duologue.replay import frames
@@ -41,7 +41,8 @@ def part(transition, rows):
     return jax.tree.map(lambda x: x[rows], transition)
 
 
-@settings(max_examples=25, deadline=None)
+# Without shrinking, which would compile programs for minutes.
+@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     capacity=st.integers(2, 12), envs=st.integers(1, 3), length=st.integers(1, 3), rollouts=st.integers(1, 16),
     sequence=st.sampled_from([None, 2]), chance=st.sampled_from([0.0, 0.1, 0.9]), seed=st.integers(0, 99),

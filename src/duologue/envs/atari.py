@@ -40,10 +40,13 @@ def atari(name: str, *, life_loss: bool = True, **options: Any) -> gym.Env:
     `gymnasium.make`.
 
     With `life_loss`, losing a life ends an episode, while the game goes on with the next: returns are then those of
-    lives. An id given to `train` plays whole games.
+    lives, and so are stacks of frames. An id given to `train` plays whole games.
     """
-    env = gym.make(preprocessed(name), **options)
-    return LifeLoss(env) if life_loss else env
+    spec = preprocessed(name)
+    if life_loss and not isinstance(spec, str):
+        *others, stack = spec.additional_wrappers
+        spec.additional_wrappers = (*others, WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}), stack)
+    return gym.make(spec, **options)
 
 
 class LifeLoss(gym.Wrapper):

@@ -5,6 +5,7 @@ import difflib
 import functools
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from duologue.envs.atari import is_atari, preprocessed
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, Rows, replay, success
-from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, writer
+from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, stacked, writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
 
@@ -21,6 +22,11 @@ Make = str | Callable[[], gym.Env]
 
 PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari"}
 """Words of Gymnasium's complaint about a missing package, and our extra that installs it."""
+HANDING_ON = (
+    *(gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing),
+    *(gym.wrappers.PassiveEnvChecker, gym.wrappers.RecordEpisodeStatistics),
+)
+"""Wrappers that leave observations as they are."""
 
 
 class GymnasiumEnvs(AbstractHostEnvs):
@@ -180,10 +186,32 @@ def spec_of(env: gym.Env, make: Make) -> EnvSpec:
     """What an algorithm may know of `env`. Raises `ConfigError` for spaces that cannot be served."""
     limit = env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
     threshold = None if env.spec is None else env.spec.reward_threshold
+    observation = observation_space(env.observation_space)
     return EnvSpec(
         name_of(make),
-        observation_space(env.observation_space),
+        stacked(observation) if stacks_frames(env) else observation,
         action_space(env.action_space),
         limit,
         None if threshold is None else float(threshold),
     )
+
+
+def stacks_frames(env: gym.Env) -> bool:
+    """Whether observations are the newest frames of an episode, as Gymnasium's wrapper stacks them, and the first one
+    in the place of those before it. What is wrapped around that must change neither observations nor where episodes
+    begin."""
+    while not isinstance(env, gym.wrappers.FrameStackObservation):
+        if not _leaves_observations(env):
+            return False
+        env = env.env
+    return type(env) is gym.wrappers.FrameStackObservation and env.padding_type == "reset"
+
+
+def _leaves_observations(env: gym.Env) -> TypeGuard[gym.Wrapper]:
+    """Whether `env` is a wrapper that is known to hand observations, and calls of `reset`, on as they are."""
+    if type(env) in HANDING_ON:
+        return True
+    for kind in (gym.ActionWrapper, gym.RewardWrapper):
+        if isinstance(env, kind):
+            return (type(env).step, type(env).reset) == (kind.step, kind.reset)
+    return False

@@ -1,6 +1,7 @@
 """From Gymnasium's spaces to ours, and how observations come in and actions go out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -72,6 +73,26 @@ def bounds(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ..
     finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in both]
     low, high = (tuple(side.tolist()) if known else None for side, known in zip(both, finite, strict=True))
     return low, high
+
+
+def stacked(space: Space) -> Space:
+    """`space` with every box in it marked as a stack of frames."""
+    match space:
+        case Box():
+            return replace(space, stacked=True)
+        case Dict(spaces=parts):
+            return Dict({name: stacked(part) for name, part in parts.items()})
+    return space
+
+
+def depths(space: Space) -> Any:
+    """How many frames each leaf of an observation stacks: 1 where it is no stack."""
+    match space:
+        case Box(shape=shape, stacked=True):
+            return shape[0]
+        case Dict(spaces=parts):
+            return {name: depths(part) for name, part in parts.items()}
+    return 1
 
 
 def array_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:

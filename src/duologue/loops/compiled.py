@@ -57,7 +57,7 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], 
             env=env,
             obs=obs,
             episodes=Episodes.begin(envs.num_envs, envs.spec.tasks),
-            replay=empty_ring(algorithm, learner, carry, obs, envs.spec.tasks),
+            replay=empty_ring(algorithm, learner, carry, obs, envs.spec),
             key=key,
             step=jnp.zeros((), jnp.int32),
         )

@@ -18,8 +18,9 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.player import Player
 from duologue.loops.replay import empty_ring
-from duologue.loops.seeds import count_of, one_seed, over_seeds
+from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
 from duologue.loops.state import Episodes, LoopState, Totals, key_for, of_rewards, raise_fault, restarted, run_key
+from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import Obs, PyTree, Step, Transition
 
@@ -56,7 +57,7 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Seq
     def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree]:
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
         episodes = Episodes.begin(envs.num_envs, envs.spec.tasks)
-        return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec.tasks)
+        return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec)
 
     # One seed after the other, and not by `vmap`: see `compiled.start`.
     return begin if len(seeds) == 1 else partial(jax.lax.map, begin)
@@ -66,12 +67,16 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -
     """Bring fresh environments to where `state` left them; with a message in words where that cannot be done
     exactly."""
     obs, message = envs.restore(state.env)
-    # What did not come back begins anew: nothing of the dropped episode may count for the next one.
+    # What did not come back begins anew: nothing of the dropped episode may count for the next one, and no sequence
+    # and no stack of frames run on from it.
     lost = envs.snapshot()["episode"] != state.env["episode"]
     episodes = jax.tree.map(lambda x: np.where(of_rewards(lost, x), 0, x).astype(x.dtype), state.episodes)
-    again = over_seeds(restarted, count_of(state.step), (0, None, 0))
-    carry = again(state.carry, algorithm.initial_carry(envs.num_envs), lost)
-    return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry), message
+    seeds = count_of(state.step)
+    carry = over_seeds(restarted, seeds, (0, None, 0))(state.carry, algorithm.initial_carry(envs.num_envs), lost)
+    ring = state.replay
+    if ring is not None and lost.any():
+        ring = jax.jit(over_seeds(rings.cut, seeds, (0, 0)), donate_argnums=0)(placed(ring, seeds), lost)
+    return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry, replay=ring), message
 
 
 def run(

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs.spaces import empty
+from duologue.envs.spaces import depths, empty
 from duologue.errors import ConfigError
 from duologue.loops.state import purpose_key, rewards_shape
+from duologue.replay import frames
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import (
@@ -40,15 +41,18 @@ class Outcome(NamedTuple):
     updates: Int[Array, ""]
 
 
-def empty_ring(
-    algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, tasks: tuple[str, ...] = ()
-) -> Ring | None:
+def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, spec: EnvSpec) -> Ring | None:
     """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
-    replay = algorithm.experience.replay
-    if replay is None:
+    if algorithm.experience.replay is None:
         return None
-    example = transition_shape(algorithm, learner, carry, obs, tasks)
-    return rings.init(example, rows(algorithm, example.reward.shape[0]))
+    return rings.init(*_ring_of(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
+
+
+def _ring_of(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
+    """What a ring is made from, for transitions like `example`, `[B]`: that, its rows, and the frames of stacks."""
+    stacked = depths(spec.observation)
+    behind = frames.behind(frames.depths_of(example.obs, stacked))
+    return example, rows(algorithm, example.reward.shape[0], behind), stacked
 
 
 def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
@@ -73,7 +77,7 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
         jax.eval_shape(
             lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
         )
-    return seeds * rings.nbytes(example, rows(algorithm, num_envs))
+    return seeds * rings.nbytes(*_ring_of(algorithm, example, spec))
 
 
 def transition_shape(
@@ -90,11 +94,13 @@ def transition_shape(
     return Transition(obs, action, reward, flag, flag, obs, extras)
 
 
-def rows(algorithm: AnyAlgorithm, num_envs: int) -> int:
-    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts."""
+def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
+    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts. So many rows
+    as an observation reaches `behind` itself are there before those of a sequence."""
     length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
     assert replay is not None
-    whole, rollouts = replay.capacity // (num_envs * length) * length, -(-(replay.sequence_length or 1) // length)
+    whole = replay.capacity // (num_envs * length) * length
+    rollouts = -(-((replay.sequence_length or 1) + behind) // length)
     if whole < rollouts * length:
         raise ConfigError(
             f"replay capacity = {replay.capacity:,}: must hold whole rollouts and one sequence at least, here "

@@ -5,11 +5,13 @@ follows in the same program into a copy of the whole ring, unless the gather sta
 known when the program is compiled: loops sample inside `fori_loop(0, K, …)` with a traced K (`loops/replay.py`).
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from duologue.replay import frames
 from duologue.replay.frames import Frames
@@ -20,7 +22,8 @@ class Ring(eqx.Module):
     """The newest `capacity` rows of B transitions each; row `written % capacity` is the next to be overwritten."""
 
     data: Transition
-    """Leaves `[capacity, B, …]`; where observations are images, what `frames` has in place of the next ones."""
+    """Leaves `[capacity, B, …]`; where observations are images, one of each stack of them, and what `frames` has in
+    place of the next ones."""
     written: Int[Array, "*seeds"]
     """Rows written so far; the ring is full from `capacity` on."""
     frames: Frames | None = None
@@ -36,16 +39,19 @@ class Ring(eqx.Module):
         return jnp.minimum(self.written, self.capacity)
 
 
-def init(transition: Transition, capacity: int) -> Ring:
-    """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes."""
-    stored, kept = frames.init(transition, capacity)
+def init(transition: Transition, capacity: int, stacked: PyTree = None) -> Ring:
+    """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes. Where
+    observations are stacks of frames, `stacked` says of how many each leaf is. The first row begins an episode, and so
+    does each one after a flag."""
+    stored, kept = frames.init(transition, capacity, stacked)
     data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), stored)
     return Ring(data, jnp.zeros((), jnp.int32), kept)
 
 
-def nbytes(transition: Transition, capacity: int) -> int:
+def nbytes(transition: Transition, capacity: int, stacked: PyTree = None) -> int:
     """What `init` will take."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(lambda: init(transition, capacity))))
+    ring = jax.eval_shape(lambda: init(transition, capacity, stacked))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(ring))
 
 
 def add(ring: Ring, rollout: Transition) -> Ring:
@@ -65,25 +71,40 @@ def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None 
     """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[L, N]` of `length` rows of
     one environment, none of which crosses the write head."""
     rows, envs = indices(ring, key, batch_size, 1 if length is None else length)
-    batch: Transition = jax.tree.map(lambda x: x[rows, envs], ring.data)
+    batch: Transition = jax.tree.map(lambda x: x[rows % ring.capacity, envs], ring.data)
     if ring.frames is not None:
+        obs = frames.observations(ring.frames, ring.data, batch.obs, rows, envs)
         after = jax.tree.map(lambda x: x[(rows + 1) % ring.capacity, envs], ring.data.obs)
-        newest = rows == (ring.written - 1) % ring.capacity
-        next_obs = frames.successors(ring.frames, batch.next_obs, batch.obs, after, envs, newest)
-        batch = batch._replace(next_obs=next_obs)
+        next_obs = frames.successors(ring.frames, batch.next_obs, obs, after, envs, rows == ring.written - 1)
+        batch = batch._replace(obs=obs, next_obs=next_obs)
     return jax.tree.map(lambda x: x[0], batch) if length is None else batch
 
 
 def indices(
     ring: Ring, key: Key[Array, ""], batch_size: int, length: int
 ) -> tuple[Int[Array, "L N"], Int[Array, "1 N"]]:
-    """Rows and environments of uniform sequences. The oldest row is the first that can begin one."""
+    """Rows, counted from the first that was ever written, and environments of uniform sequences. The oldest row whose
+    stacks of frames are there is the first that can begin one."""
     of_row, of_env = jax.random.split(key)
     num_envs = ring.data.reward.shape[1]
-    starts = jax.random.randint(of_row, (1, batch_size), 0, ring.rows - length + 1)
-    envs = jax.random.randint(of_env, (1, batch_size), 0, num_envs)
     oldest = ring.written - ring.rows
-    return (oldest + starts + jnp.arange(length)[:, None]) % ring.capacity, envs
+    behind = 0 if ring.frames is None else frames.behind(ring.frames.depths)
+    first = jnp.where(oldest > 0, oldest + behind, 0)  # nothing came before row 0
+    starts = jax.random.randint(of_row, (1, batch_size), 0, ring.written - first - length + 1)
+    envs = jax.random.randint(of_env, (1, batch_size), 0, num_envs)
+    return first + starts + jnp.arange(length)[:, None], envs
+
+
+def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
+    """The newest row of these environments ends its episode, truncated, if it did not anyway: what is added next is no
+    successor of it."""
+    data, kept, row = ring.data, ring.frames, (ring.written - 1) % ring.capacity
+    ends = envs & ~(data.terminated[row] | data.truncated[row]) & (ring.written > 0)
+    data = data._replace(truncated=data.truncated.at[row].set(data.truncated[row] | ends))
+    if kept is not None:
+        next_obs, kept = frames.cut(kept, data.next_obs, row, ends)
+        data = data._replace(next_obs=next_obs)
+    return Ring(data, ring.written, kept)
 
 
 def packed(ring: Ring) -> Ring:
@@ -95,7 +116,7 @@ def packed(ring: Ring) -> Ring:
         where = (slice(None),) * axis + (slice(int(np.max(count))),)
         return jax.tree.map(lambda x: _on_host(x, where), tree)
 
-    kept = kept and Frames(kept.newest, first(kept.cuts, kept.count), kept.count)
+    kept = kept and dataclasses.replace(kept, cuts=first(kept.cuts, kept.count))
     return Ring(first(ring.data, ring.written), ring.written, kept)
 
 
@@ -119,7 +140,7 @@ def unpacked(ring: Ring, like: Ring) -> Ring:
 
     data, kept = jax.tree.map(put, ring.data, like.data), ring.frames
     if kept is not None and like.frames is not None:
-        kept = Frames(kept.newest, jax.tree.map(put, kept.cuts, like.frames.cuts), kept.count)
+        kept = dataclasses.replace(kept, cuts=jax.tree.map(put, kept.cuts, like.frames.cuts))
     return Ring(data, ring.written, kept)
 
 

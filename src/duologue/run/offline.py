@@ -52,7 +52,7 @@ def replay_of(path: Path) -> DataSet:
     def empty_one() -> Any:
         learner = plan.algorithm.init(plan.spec, key=run_key(0))
         carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty(plan.spec.observation, plan.num_envs)
-        return empty_ring(plan.algorithm, learner, carry, obs, plan.spec.tasks)
+        return empty_ring(plan.algorithm, learner, carry, obs, plan.spec)
 
     several = jax.vmap(lambda _: empty_one(), axis_size=plan.seeds)
     like = jax.eval_shape(empty_one) if plan.seeds == 1 else jax.eval_shape(several, None)

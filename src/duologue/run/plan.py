@@ -11,6 +11,7 @@ import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
+from duologue.envs.spaces import depths
 from duologue.envs.tasks import READY, Tasked, Tasks, index, is_ready, ready, untasked
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Range, mismatch
@@ -86,6 +87,8 @@ class Plan:
         self.check_source(source)
         envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
         self.check_spec(envs.spec)
+        if purpose == "train" and isinstance(envs, AbstractHostEnvs):
+            envs.spec = self.stacking(envs.spec)
         return envs
 
     def source(self, source: EnvSource | None) -> EnvSource:
@@ -122,6 +125,17 @@ class Plan:
             raise ConfigError(f"The environment is not the one this run was made with. Now: {spec}. Then: {self.spec}.")
         if spec.tasks != self.spec.tasks:
             raise ConfigError(f"tasks: this run has {', '.join(self.spec.tasks)}, not {', '.join(spec.tasks)}.")
+
+    def stacking(self, spec: EnvSpec) -> EnvSpec:
+        """`spec` with stacks of frames as the run's replay has them: whole in one that was begun before they were known
+        to be stacks. Raises `ConfigError` where frames are not stacked any more."""
+        now, then = (jax.tree.leaves(depths(each.observation)) for each in (spec, self.spec))
+        if any(frames < kept for frames, kept in zip(now, then, strict=True)):
+            raise ConfigError(
+                "The replay of this run holds each frame of a stack once, and the environment is not known to stack "
+                f"them. Put FrameStackObservation outermost, as then. Now: {spec}. Then: {self.spec}."
+            )
+        return spec if now == then else dataclasses.replace(spec, observation=self.spec.observation)
 
     def made(
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
