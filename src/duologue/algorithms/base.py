@@ -12,6 +12,11 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Tr
 State = TypeVar("State")
 
 
+def unwrapped(algorithm: Any) -> Any:
+    """The algorithm itself, without a wrapper such as `Normalized`."""
+    return getattr(algorithm, "algorithm", algorithm)
+
+
 class AbstractAlgorithm(Configurable, Generic[State]):
     """A final subclass holds hyperparameters as fields; its methods are pure functions of a `State` made of arrays
     only.

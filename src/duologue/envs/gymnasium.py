@@ -5,7 +5,7 @@ import difflib
 import functools
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -165,11 +165,11 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
     return env
 
 
-def name_of(make: Make) -> str:
-    """An id as it is; a callable as its name in angle brackets."""
-    if isinstance(make, str):
-        return make
-    named = make if hasattr(make, "__qualname__") else type(make)
+def name_of(source: Any) -> str:
+    """An id as it is; anything else as its name in angle brackets, which cannot be made again from a file."""
+    if isinstance(source, str):
+        return source
+    named = source if hasattr(source, "__qualname__") else type(source)
     return f"<{named.__module__}.{named.__qualname__}>"
 
 

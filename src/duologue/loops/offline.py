@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
 from duologue.loops.compiled import CHUNK_SECONDS
 from duologue.loops.replay import batch
@@ -75,7 +75,7 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
     them."""
     experience = algorithm.experience
     replay = experience.replay
-    name = type(getattr(algorithm, "algorithm", algorithm)).__name__
+    name = type(unwrapped(algorithm)).__name__
     if experience.tasks:
         raise ConfigError(f"{name} learns several tasks, and {data.source} holds one reward. CQL, IQL, BEAR learn one.")
     if replay is None or experience.learn_from_rollout:

@@ -104,11 +104,17 @@ def _space(value: Any, where: str) -> Space:
 
 def parsed(text: str, where: str, *, finite: bool = True) -> Any:
     """The value of JSON; strict, unless infinities are allowed, which Minari writes for bounds."""
-    number = _finite if finite else float
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
+        return strict(text, finite=finite)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is not strict JSON: {error}") from error
+
+
+def strict(text: str, *, finite: bool = True) -> Any:
+    """The value of JSON in which no key stands twice in one object, and numbers are finite. Raises `ValueError`, and
+    `RecursionError` where it is nested too deep."""
+    number = _finite if finite else float
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

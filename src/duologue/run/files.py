@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from duologue.errors import CheckpointError
+from duologue.replay.recording import strict
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_NESTING = 64
@@ -184,7 +185,7 @@ def to_json(value: Any, name: Path | str, *, indent: int | None = None) -> str:
 def parse_json(data: bytes, name: Path | str) -> Any:
     """The value of strict JSON in UTF-8; `name` is for the error."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        value = strict(data.decode())
     except RecursionError as error:
         raise CheckpointError(f"{name} is nested deeper than {MAX_NESTING}.") from error
     except ValueError as error:
@@ -195,19 +196,6 @@ def parse_json(data: bytes, name: Path | str) -> Any:
         depth += 1
         if depth > MAX_NESTING:
             raise CheckpointError(f"{name} is nested deeper than {MAX_NESTING}.")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not np.isfinite(value):  # 1e999 is an infinity too
-        raise ValueError(f"{text} is not a finite number")
     return value
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import jax
 
-from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
+from duologue.envs.gymnasium import name_of
 from duologue.envs.spaces import depths
 from duologue.envs.tasks import READY, Tasked, Tasks, index, is_ready, ready, untasked
 from duologue.errors import CheckpointError, ConfigError
@@ -74,7 +75,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The algorithm's class, without the wrapper."""
-        return type(getattr(self.algorithm, "algorithm", self.algorithm)).__name__
+        return type(unwrapped(self.algorithm)).__name__
 
     def compiled(self, source: EnvSource | None) -> bool:
         """Whether the environments are written in JAX."""
@@ -101,7 +102,7 @@ class Plan:
     @property
     def played(self) -> int:
         """Where the task that tests play stands among the rewards."""
-        return getattr(getattr(self.algorithm, "algorithm", self.algorithm), "test_task", -1)
+        return getattr(unwrapped(self.algorithm), "test_task", -1)
 
     def check_source(self, source: EnvSource | None) -> None:
         """Raise `ConfigError` where there is nothing to make environments from."""
@@ -298,12 +299,7 @@ def with_task(plan: Plan, task: str) -> Plan:
 
 def describe(source: EnvSource) -> str:
     """An id as it is; anything else by its name in angle brackets, which cannot be made again from a file."""
-    if isinstance(source, Tasked):
-        return describe(source.env)
-    if isinstance(source, str):
-        return source
-    named = source if hasattr(source, "__qualname__") else type(source)
-    return f"<{named.__module__}.{named.__qualname__}>"
+    return name_of(untasked(source))
 
 
 def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:

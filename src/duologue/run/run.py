@@ -158,7 +158,8 @@ class Run:
         dataset: DataSource | None = None, **options: Any,
     ) -> "Run":  # fmt: skip
         """Go on online with what was learned from data, in a run folder of its own: networks and optimisers go along,
-        and a share `offline_fraction` of each batch still comes from the data. `options` are those of `train`."""
+        and a share `offline_fraction` of each batch still comes from the data. `options` are those of `train` that have
+        to do with environments and the run, but for `seeds` and `tasks`."""
         source = (self.env or self.plan.env) if env is None else env
         if not source:
             raise ConfigError("There is no environment to go on in. Give one, env=...")

@@ -1,0 +1,62 @@
+"""Bugs that readers of the whole library found in it, planted again."""
+
+from planted.mutant import Mutant
+from planted.recorded import of
+
+SCHEDULE = of("run/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
+INSIDE = of("fqe", "real_actions_are_inside_the_box_as_the_environment_executes_them")
+MASKED = of("replay/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
+RECORDED = of("run/test_recorded.py", "noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions")
+COUNTS = of("sac_x", "the_target_entropy_counts_what_a_mask_allows")
+HEEDED = of("run/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
+ENDLESS = of("run/test_signals.py", "an_evaluation_that_does_not_end_is_interrupted")
+NUMPY = of("run/test_session.py", "a_callback_may_answer_as_numpy_does")
+FAILS = of("run/test_session.py", "an_evaluation_that_fails_loses_nothing_learned")
+
+MUTANTS = [
+    Mutant(
+        "TD3's actor counts its own steps on the critics' schedule", "algorithms/td3.py",
+        "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", SCHEDULE,
+    ),
+    Mutant(
+        "a schedule counts updates that learning_starts forbids", "run/adjusted.py",
+        "max(0, rollouts - idle_rollouts(algorithm))", "rollouts", SCHEDULE,
+    ),
+    Mutant(
+        "FQE asks for actions outside the box", "algorithms/fqe.py", "if state.bounds is not None:", "if False:",
+        INSIDE,
+    ),
+    Mutant(
+        "first actions forget the mask", "loops/replay.py", "case Discrete() if has_mask(obs):",
+        "case Discrete() if False:", MASKED,
+    ),
+    Mutant(
+        "masks of components are read from the first", "loops/replay.py", "np.cumsum(nvec)[:-1], axis=-1)",
+        "np.arange(1, len(nvec)), axis=-1)", MASKED,
+    ),
+    Mutant(
+        "recorded noise forgets the mask", "run/collect.py", "if has_mask(obs) else", "if False else", RECORDED,
+    ),
+    Mutant(
+        "SAC-X's target entropy forgets the mask", "algorithms/sac_x.py", "largest_entropy(batch.obs, n)",
+        "largest_entropy(None, n)", COUNTS,
+    ),
+    Mutant(
+        "the tracker of resources unblocks Ctrl-C", "envs/asynchronous.py", "    resource_tracker.ensure_running()",
+        "    pass", HEEDED,
+    ),
+    Mutant(
+        "SIGTERM ends the environments' processes", "envs/asynchronous.py", "{signal.SIGINT, signal.SIGTERM}",
+        "{signal.SIGINT}", HEEDED,
+    ),
+    Mutant("evaluation never looks up", "loops/evaluate.py", "if interrupted():", "if False:", ENDLESS),
+    Mutant(
+        "only False itself stops a run", "run/session.py", "answer is not None and not answer", "answer is False",
+        NUMPY,
+    ),
+    Mutant(
+        "a failing evaluation takes what was learned along", "run/session.py",
+        "        except BaseException:\n            self._save(state, step)\n            raise\n",
+        "        except BaseException:\n            raise\n", FAILS,
+    ),
+]  # fmt: skip
