@@ -31,7 +31,7 @@ from duologue.algorithms.ppo import clipped_value_loss
 from duologue.errors import ConfigError
 from duologue.optim import minibatches, shuffled
 from duologue.run.adjusted import gradient_steps
-from duologue.run.plan import make_plan
+from duologue.run.planning import make_plan
 
 N = T * B
 SIZE = dict(networks=SMALL, rollout_length=T, num_envs=B)

@@ -14,7 +14,7 @@ from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import compiled, host
-from duologue.run.plan import make_plan
+from duologue.run.planning import make_plan
 from duologue.types import Transition
 
 

@@ -4,10 +4,10 @@ from planted.mutant import Mutant
 from planted.recorded import of
 
 SCHEDULE = of("run/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
-INSIDE = of("fqe", "real_actions_are_inside_the_box_as_the_environment_executes_them")
+INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
 MASKED = of("replay/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
 RECORDED = of("run/test_recorded.py", "noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions")
-COUNTS = of("sac_x", "the_target_entropy_counts_what_a_mask_allows")
+COUNTS = of("algorithms/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
 HEEDED = of("run/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
 ENDLESS = of("run/test_signals.py", "an_evaluation_that_does_not_end_is_interrupted")
 NUMPY = of("run/test_session.py", "a_callback_may_answer_as_numpy_does")

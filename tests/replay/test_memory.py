@@ -12,8 +12,8 @@ from run.helpers import leaves, quiet, rows, saved
 import duologue as dl
 from duologue.algorithms.sac import SAC
 from duologue.envs.probe import ProbeEnvs
-from duologue.run import plan as plans
-from duologue.run.plan import make_plan
+from duologue.run import planning as plans
+from duologue.run.planning import make_plan
 
 SMALL = dict(
     networks=dl.Networks(hidden_sizes=(4,), init="lecun"), batch_size=4, replay_capacity=40, learning_starts=4,

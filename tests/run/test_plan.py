@@ -14,7 +14,8 @@ from duologue.fields import Configurable
 from duologue.optim import slowed
 from duologue.run import config
 from duologue.run.adjusted import gradient_steps, horizon, rollouts, with_horizon
-from duologue.run.plan import Plan, describe, make_plan
+from duologue.run.plan import Plan, describe
+from duologue.run.planning import make_plan
 from duologue.run.train import ended_schedules
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))

@@ -16,6 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector.async_vector_env import AsyncState
 
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.gymnasium import Make, factory_of, open_env, spec_of
@@ -133,8 +134,10 @@ class _Pool(gym.vector.AsyncVectorEnv):
         atexit.register(_end, weakref.ref(self))  # before multiprocessing's own, which would wait for them
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        for process in self.processes if terminate else ():
-            process.kill()
+        if terminate:
+            self._state = AsyncState.DEFAULT  # what was asked last is not waited for
+            for process in self.processes:
+                process.kill()
         super().close_extras(timeout, terminate)
 
     def _raise_if_errors(self, successes: Any) -> None:

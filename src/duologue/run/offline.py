@@ -19,15 +19,8 @@ from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
 from duologue.replay.ring import Ring
 from duologue.run import checkpoint
 from duologue.run.adjusted import with_horizon
-from duologue.run.plan import (
-    CHECKPOINTS,
-    EnvSource,
-    Plan,
-    check_arguments,
-    describe,
-    intervals,
-    read_plan,
-)
+from duologue.run.plan import EnvSource, Plan, check_arguments, describe, read_plan
+from duologue.run.planning import CHECKPOINTS, check_algorithm, intervals
 from duologue.types import EnvSpec
 
 DataSource = str | Path | DataSet
@@ -88,6 +81,7 @@ def make_offline_plan(
     evaluate_episodes: int, save_every: int | None, log_every: int | None, max_episode_steps: int | None,
 ) -> tuple[Plan, Recorded]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the data. Steps are gradient steps. Raises `ConfigError`."""
+    check_algorithm(algorithm)
     check_arguments(
         steps=steps, seed=seed, seeds=seeds, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,

@@ -1,7 +1,6 @@
 """What a run is: the arguments of `train` with every default filled in, checked, and written to config.json."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,16 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
 from duologue.envs.gymnasium import name_of
 from duologue.envs.spaces import depths
-from duologue.envs.tasks import READY, Tasked, Tasks, index, is_ready, ready, untasked
+from duologue.envs.tasks import READY, Tasked, index, untasked
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Range, mismatch
-from duologue.loops.replay import memory
-from duologue.loops.state import run_key
 from duologue.replay.dataset import Both
 from duologue.run import config, files
-from duologue.run.adjusted import gradient_steps, with_field, with_horizon
+from duologue.run.adjusted import with_field
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = Source
-TaskSource = str | Tasks
-"""The name of a ready set of tasks, or a set."""
-
-ROWS, CHECKPOINTS = 200, 10
-"""In a run, unless `log_every` and `save_every` say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -154,83 +146,6 @@ class Plan:
         )
 
 
-def make_plan(
-    algorithm: AnyAlgorithm, env: EnvSource, *, steps: int, seed: int, seeds: int, num_envs: int | None,
-    evaluate_every: int | None, evaluate_episodes: int, save_every: int | None, log_every: int | None,
-    max_episode_steps: int | None, asynchronous: bool, tasks: TaskSource | None = None,
-) -> tuple[Plan, Envs]:  # fmt: skip
-    """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
-    if num_envs is not None:
-        check_arguments(num_envs=num_envs)
-        algorithm = with_field(algorithm, num_envs=num_envs)
-    experience = algorithm.experience  # raises for a minibatch that does not divide, before anything is made
-    num_envs = experience.num_envs if num_envs is None else num_envs
-    check_arguments(
-        steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
-        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
-    )  # fmt: skip
-    if evaluate_every is not None and isinstance(untasked(env), AbstractHostEnvs):
-        raise ConfigError(
-            f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
-            "them. Give an id or a callable, or leave this out."
-        )
-    if tasks is not None:
-        tasks = ready(tasks) if isinstance(tasks, str) else tasks
-        if not isinstance(tasks, Tasks):
-            raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
-        env = tasks.on(env)
-    envs = make_seeds(
-        rewarded(env, algorithm), num_envs,
-        seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
-    )  # fmt: skip
-    rollout = num_envs * experience.rollout_length
-    save_every, log_every = intervals(
-        steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
-    )
-    plan = Plan(
-        algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
-        env=describe(env),
-        spec=envs.spec,
-        steps=steps,
-        seed=seed,
-        seeds=seeds,
-        num_envs=num_envs,
-        asynchronous=asynchronous,
-        max_episode_steps=max_episode_steps,
-        evaluate_every=evaluate_every,
-        evaluate_episodes=evaluate_episodes,
-        save_every=save_every,
-        log_every=log_every,
-        tasks=described_tasks(env),
-    )
-    try:
-        check_spaces(plan)
-    except BaseException:
-        close(envs, env)
-        raise
-    return plan, envs
-
-
-def check_spaces(plan: Plan) -> None:
-    """Raise `ConfigError` for spaces that the algorithm cannot serve, and replays that cannot work."""
-    try:
-        jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
-        needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), physical_memory()
-    except ConfigError as error:
-        raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
-    if needed > there:
-        raise ConfigError(
-            f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "
-            "Give a smaller replay_capacity, or fewer seeds."
-        )
-
-
-def close(envs: Any, source: EnvSource | None) -> None:
-    """Close environments on the host, but for an adapter, which is the user's to close."""
-    if isinstance(envs, AbstractHostEnvs) and not isinstance(untasked(source), AbstractHostEnvs):
-        envs.close()
-
-
 def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     """`env` with the rewards that the algorithm reads: all of its tasks', or the main one's alone. Raises `ConfigError`
     for an algorithm of tasks without any."""
@@ -242,27 +157,6 @@ def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
             f"say, or on the command line --tasks; there are {', '.join(READY)}."
         )
     return env
-
-
-def described_tasks(env: EnvSource) -> str | None:
-    """The name of a ready set; another's tasks in angle brackets."""
-    if not isinstance(env, Tasked):
-        return None
-    return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"
-
-
-def intervals(
-    steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
-) -> tuple[int, int]:
-    """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
-    # A row is written at least as often as an evaluation or a checkpoint is due; both come with the next row.
-    due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
-    return save_every or max(steps // CHECKPOINTS, least), min(filter(None, due))
-
-
-def physical_memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_words(nbytes: int) -> str:

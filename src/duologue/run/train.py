@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.tasks import Tasks, is_ready
 from duologue.errors import ConfigError, DuologueError
 from duologue.loops.offline import Recorded
@@ -21,7 +21,8 @@ from duologue.run import checkpoint, config, files, rows
 from duologue.run.adjusted import horizon, rollouts
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import Envs, EnvSource, Plan, TaskSource, check_arguments, close, make_plan, read_plan
+from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, read_plan
+from duologue.run.planning import TaskSource, close, make_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
@@ -107,8 +108,6 @@ def planned(
     num_envs: int | None, asynchronous: bool, both: Both, window: int | None, **shared: Any,
 ) -> tuple[Plan, Envs | Recorded]:  # fmt: skip
     """The plan of `train`'s arguments, and the environments or the data. Raises `ConfigError`; writes nothing."""
-    if not isinstance(algorithm, AbstractAlgorithm):
-        raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
     if dataset is None and (both != "timeout" or window is not None):
         name = "both" if both != "timeout" else "window"
         raise ConfigError(f"{name}: belongs to recorded data, and none are given. Leave it out.")
