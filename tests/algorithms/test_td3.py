@@ -147,6 +147,19 @@ def test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics(delay, k
     assert_same(after.critics, critics, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [dl.TD3, dl.TD3BC])
+def test_the_actors_schedule_counts_the_steps_of_the_critics(kind, key):
+    """Of two to the end of the schedule, D = 2 are made before the actor's second step, which so is none."""
+    rate = dl.Linear(0.01, 0.0, updates=2)
+    algorithm = kind(policy_delay=2, **{**OPTIONS, "actor_learning_rate": rate})
+    state, batch, update = started(algorithm, key), a_batch(2), jax.jit(algorithm.update)
+    once, _ = update(state, batch, key=key)
+    twice, _ = update(once, batch, key=key)
+    moved = lambda a, b: any(bool((x != y).any()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))  # noqa: E731
+    assert moved(state.actor, once.actor) and not moved(once.actor, twice.actor)
+    assert moved(once.critics, twice.critics)
+
+
 def test_noise_is_in_half_ranges_clipped_and_inside_the_box(key):
     centre = jnp.broadcast_to(jnp.asarray(CENTRE, jnp.float32), (20_000, D))
     small = noisy(centre, BOUNDS, key, noise=0.1)

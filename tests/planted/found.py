@@ -3,6 +3,7 @@
 from planted.mutant import Mutant
 from planted.recorded import of
 
+DELAYED = of("algorithms/test_td3.py", "the_actors_schedule_counts_the_steps_of_the_critics")
 SCHEDULE = of("run/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
 INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
 MASKED = of("replay/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
@@ -16,7 +17,7 @@ FAILS = of("run/test_session.py", "an_evaluation_that_fails_loses_nothing_learne
 MUTANTS = [
     Mutant(
         "TD3's actor counts its own steps on the critics' schedule", "algorithms/td3.py",
-        "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", SCHEDULE,
+        "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
     ),
     Mutant(
         "a schedule counts updates that learning_starts forbids", "run/adjusted.py",

@@ -17,7 +17,11 @@ from duologue.run import checkpoint
 from duologue.run.signals import EXIT_CODES, Interruption
 
 TESTS = Path(__file__).parent.parent
-ENV = {**os.environ, "PYTHONPATH": str(TESTS), "DUOLOGUE_CACHE": str(TESTS.parent / ".cache" / "jax")}
+ENV = {
+    **os.environ,
+    "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
+    "DUOLOGUE_CACHE": str(TESTS.parent / ".cache" / "jax"),
+}
 CARTPOLE = "gymnax/CartPole-v1"
 
 SLOW = """
