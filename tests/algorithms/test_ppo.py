@@ -346,8 +346,8 @@ def test_a_schedule_is_as_long_as_the_gradient_steps_of_the_run(key):
     trpo = dl.TRPO(learning_rate=open_end, epochs=5, minibatch_size=16, **size)
     assert planned(trpo, 320).learning_rate.updates == 10 * 5 * 2
     assert planned(dl.A2C(learning_rate=open_end, **size), 320).learning_rate.updates == 10
-    assert gradient_steps(dl.TD3(policy_delay=2, num_envs=1, rollout_length=1), 10) == 20
-    assert gradient_steps(dl.ACER(replay_ratio=4.0), 10) == 50
+    assert gradient_steps(dl.TD3(policy_delay=2, num_envs=1, rollout_length=1, learning_starts=0), 10) == 20
+    assert gradient_steps(dl.ACER(replay_ratio=4.0, learning_starts=0), 10) == 50
 
 
 def test_the_optimiser_counts_the_gradient_steps_that_are_declared(key):
