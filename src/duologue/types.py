@@ -21,6 +21,7 @@ ACTION_MASK = "action_mask"
 
 
 def has_mask(obs: Obs) -> bool:
+    """Whether an observation says which actions are allowed."""
     return isinstance(obs, dict) and ACTION_MASK in obs
 
 

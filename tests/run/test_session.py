@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,6 +252,15 @@ def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
     with pytest.raises(dl.ConfigError, match=f"holds {name}, and no run"):
         train(PROBE, tmp_path, iterations=2)
     assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_another_environment_is_written_down_and_gone_on_in(tmp_path):
+    run = train("gymnax/CartPole-v1", tmp_path / "run", iterations=2, every=2)
+    assert dl.read_data(run.collect(20, tmp_path / "data.npz", env="CartPole-v1")).spec.id == "CartPole-v1"
+    assert dl.read_data(run.collect(20, tmp_path / "own.npz")).spec.id == "gymnax/CartPole-v1"
+    own = train(lambda: gym.make("CartPole-v1"), tmp_path / "own", iterations=2, every=2)
+    again = dl.load(own.path).resume(steps=4 * ITERATION, env=lambda: gym.make("CartPole-v1"), console=quiet())
+    assert again.step == 4 * ITERATION
 
 
 def test_a_run_without_its_rows_goes_on(tmp_path):

@@ -161,6 +161,7 @@ def delayed(
 
 
 def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
+    """Adam, whose rate follows the count of the critics' steps, D for one of the actor's."""
     return Adam().build(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
 
 

@@ -23,8 +23,10 @@ Make = str | Callable[[], gym.Env]
 PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari"}
 """Words of Gymnasium's complaint about a missing package, and our extra that installs it."""
 HANDING_ON = (
-    *(gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing),
-    *(gym.wrappers.PassiveEnvChecker, gym.wrappers.RecordEpisodeStatistics),
+    gym.wrappers.TimeLimit,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.PassiveEnvChecker,
+    gym.wrappers.RecordEpisodeStatistics,
 )
 """Wrappers that leave observations as they are."""
 

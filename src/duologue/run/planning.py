@@ -79,6 +79,7 @@ def make_plan(
 
 
 def check_algorithm(algorithm: Any) -> None:
+    """Raise `ConfigError` for what is no algorithm object, such as its class."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
 
