@@ -447,8 +447,8 @@ def register():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("nan", "environment 0 gave a NaN or infinite reward or observation at its step 5"),
-        ("reward", "environment 0 gave a NaN or infinite reward or observation at its step 5"),
+        ("nan", "environment 0 gave a NaN or infinite observation at its step 5"),
+        ("reward", "environment 0 gave a NaN or infinite reward at its step 5"),
         (
             "shape",
             r"environment 0 gave an observation of float32\[3\]; its space is float32\[2\] \(at step 6 .*seed \d+",

@@ -13,7 +13,8 @@ from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
-from duologue.loops import compiled, host
+from duologue.loops import host
+from duologue.loops.state import first_fault
 from duologue.run.planning import make_plan
 from duologue.types import Transition
 
@@ -373,19 +374,31 @@ def test_a_reward_that_is_no_number_is_found_in_every_loop():
     flags = np.zeros((3, 2), bool)
     obs = np.zeros((3, 2, 5), np.float32)
     rollout = Transition(obs, flags, reward, flags, flags, obs, {})
-    assert int(compiled._first_fault(jax.tree.map(jnp.asarray, rollout), jnp.int32(10))) == 11 * 2 + 1
-    assert host.first_fault(rollout, 10) == 11 * 2 + 1
+    first = jax.jit(first_fault)
+    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2 + 1, 2]
+    obs[1, 0, 3] = np.inf
+    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2, 4]
+    tasks = tuple("abcd")
+    with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite observation at its step 11"):
+        host.check(rollout, 10, 2, tasks)
+    obs[1, 0, 3] = 0
+    with pytest.raises(dl.EnvError, match="environment 1 gave a NaN or infinite reward of task 'c' at its step 11"):
+        host.check(rollout, 10, 2, tasks)
     seeds = jax.tree.map(lambda x: np.stack([np.zeros_like(x), x], 1), rollout)
-    assert host.first_fault(seeds, 10).tolist() == [-1, 11 * 2 + 1]
+    with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 1 gave .* 'c' at its step 11"):
+        host.check(seeds, 10, 2, tasks)
+    reward[...] = 0
+    host.check(rollout, 10, 2, tasks)
+    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [-1, -1]
 
 
 def test_a_compiled_run_ends_with_one_message(tmp_path):
     def broken(obs, action, reward, next_obs, terminated, info):
         return jnp.where(obs[0] < 1e9, jnp.nan, reward)
 
-    algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, rollout_length=4)
-    with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite reward or observation at its step 0"):
-        dl.train(algorithm, "gymnax/CartPole-v1", tasks=Tasks(broken), steps=16, run_dir=tmp_path / "run")
+    tasks = Tasks(broken, paid)
+    with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite reward of task 'broken' at its step 0"):
+        dl.train(SACX, "gymnax/CartPole-v1", tasks=tasks, steps=16, run_dir=tmp_path / "run")
 
 
 # Adapters of the user's own.

@@ -17,7 +17,17 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.replay import Outcome, empty_ring, exploring, learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, purpose_key, raise_fault, run_key, track
+from duologue.loops.state import (
+    Episodes,
+    LoopState,
+    Totals,
+    first_fault,
+    key_for,
+    purpose_key,
+    raise_fault,
+    run_key,
+    track,
+)  # fmt: skip
 from duologue.replay.ring import Ring
 from duologue.types import PyTree, Transition
 
@@ -95,7 +105,7 @@ def run(
             if iterations == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
                 chunk *= 2
         totals = jax.device_get(totals)
-        raise_fault(totals.fault, envs.num_envs)
+        raise_fault(totals.fault, envs.num_envs, envs.spec.tasks)
         yield done * per_iteration, state, totals
 
 
@@ -166,7 +176,7 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
         )  # fmt: skip
         state = dataclasses.replace(state, algorithm=learned.learner, replay=learned.ring)
         finished = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), finished)
-        return state, (learned, finished, _first_fault(rollout, began))
+        return state, (learned, finished, first_fault(rollout, began))
 
     return iterate
 
@@ -182,12 +192,3 @@ def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: A
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
     )
-
-
-def _first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, ""]:
-    """Where in a rollout `[T, B]` a reward or an observation first is not finite: `step · B + index`, else −1."""
-    bad = jnp.zeros(rollout.terminated.shape, bool)
-    for leaf in jax.tree.leaves((rollout.reward, rollout.obs, rollout.next_obs)):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            bad |= ~jnp.isfinite(leaf).reshape(*bad.shape, -1).all(-1)
-    return jnp.where(bad.any(), began * bad.shape[1] + jnp.argmax(bad.ravel()).astype(jnp.int32), -1)

@@ -19,7 +19,17 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.player import Player
 from duologue.loops.replay import empty_ring
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
-from duologue.loops.state import Episodes, LoopState, Totals, key_for, of_rewards, raise_fault, restarted, run_key
+from duologue.loops.state import (
+    Episodes,
+    LoopState,
+    Totals,
+    first_fault,
+    key_for,
+    of_rewards,
+    raise_fault,
+    restarted,
+    run_key,
+)  # fmt: skip
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
 from duologue.types import Obs, PyTree, Step, Transition
@@ -113,7 +123,7 @@ def run(
                 tally.add(seen)
                 obs = seen.obs
             rollout = jax.tree.map(lambda *column: np.array(column), *rows)
-            raise_fault(first_fault(rollout, step), count)
+            check(rollout, step, count, envs.spec.tasks)
             player.learn(rollout, step)
             step += length
         learner, carry = player.state()
@@ -161,16 +171,12 @@ class Tally:
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
         successes = self.successes
         self._begin()
-        return Totals(episodes, returns, lengths, updates, sums, successes, -1)
+        return Totals(episodes, returns, lengths, updates, sums, successes, None)
 
 
-def first_fault(rollout: Transition, began: int) -> Any:
-    """Where in a rollout `[T, *seeds, B]` a reward or an observation first is not finite: `step · B + index`, else
-    −1; one for each seed."""
+def check(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:
+    """Raise `EnvError` where a rollout `[T, *seeds, B]` has a number that is not finite."""
     floats = [x for x in jax.tree.leaves((rollout.obs, rollout.reward, rollout.next_obs)) if x.dtype.kind == "f"]
-    if all(np.isfinite(x).all() for x in floats):
-        return -1
-    shape = rollout.terminated.shape
-    bad = np.logical_or.reduce([~np.isfinite(x).reshape(*shape, -1).all(-1) for x in floats])
-    bad = np.moveaxis(bad, 0, -2).reshape(*shape[1:-1], -1)
-    return np.where(bad.any(-1), began * shape[-1] + bad.argmax(-1), -1)
+    if not all(np.isfinite(x).all() for x in floats):
+        of_seeds = jax.vmap(first_fault, (1, None)) if rollout.terminated.ndim == 3 else first_fault
+        raise_fault(of_seeds(jax.tree.map(jnp.asarray, rollout), jnp.int32(began)), num_envs, tasks)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.errors import EnvError
-from duologue.types import Obs, PyTree
+from duologue.types import Obs, PyTree, Transition
 
 
 def run_key(seed: int) -> Key[Array, ""]:
@@ -81,14 +81,14 @@ class Totals(eqx.Module):
     successes: Any
     """How many finished episodes succeeded (`info["is_success"]`), `None` where no environment says."""
     fault: Any
-    """`step · num_envs + index` of the first environment that gave a NaN or infinity, −1 while none has."""
+    """The `first_fault` of the interval, `None` in a loop that raises for it before it learns."""
 
     @classmethod
     def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
         returns = jnp.zeros(rewards_shape(1, tasks)[1:])
-        return cls(zero, returns, jnp.zeros(()), zero, sums, None, jnp.asarray(-1, jnp.int32))
+        return cls(zero, returns, jnp.zeros(()), zero, sums, None, jnp.full(2, -1, jnp.int32))
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`. The return is
@@ -119,13 +119,26 @@ def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
     return jax.tree.map(rows, carry, initial)
 
 
-def raise_fault(fault: np.ndarray | int, num_envs: int) -> None:
-    """Raise `EnvError` for the first fault of any seed, naming environment and step."""
-    for seed, where in enumerate(np.atleast_1d(fault).tolist()):
+def first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, " 2"]:
+    """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite; part i is the reward of
+    task i, and the next one the observation. Both are −1 where all are finite."""
+    shape = rollout.terminated.shape
+    observed = [jnp.isfinite(x).reshape(*shape, -1).all(-1) for x in jax.tree.leaves((rollout.obs, rollout.next_obs))]
+    rewards, seen = jnp.isfinite(rollout.reward).reshape(*shape, -1), jnp.stack(observed, axis=-1)
+    finite = jnp.concatenate([rewards, seen.all(-1, keepdims=True)], axis=-1)
+    where, part = jnp.divmod(jnp.argmin(finite).astype(jnp.int32), finite.shape[-1])
+    return jnp.where(finite.all(), -1, jnp.stack([began * shape[1] + where, part]))
+
+
+def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
+    """Raise `EnvError` for the first fault of any seed, `[2]` or `[S, 2]`, naming environment, step and part."""
+    for seed, (where, part) in enumerate(np.atleast_2d(fault).tolist()):
         if where >= 0:
-            of_seed = f" of seed number {seed}" if np.ndim(fault) else ""
+            of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
+            rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]
+            part = [*rewards, "observation"][part]
             raise EnvError(
-                f"environment {where % num_envs}{of_seed} gave a NaN or infinite reward or observation at its step "
+                f"environment {where % num_envs}{of_seed} gave a NaN or infinite {part} at its step "
                 f"{where // num_envs}. Nothing learned from it is kept; what was saved before is intact. Mend the "
                 "environment, or replace the value there (numpy.nan_to_num) if it means something."
             )
