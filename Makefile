@@ -12,7 +12,7 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-check: .venv/dev  # style, types, tests: what CI runs
+check: .venv/dev  # style, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright

@@ -93,8 +93,8 @@ def sac_x() -> str:
             "main one; tests play its head.", "small left",
         ),
         text(
-            24, 438, "Dashed: Box actions. Of discrete ones the critic reads no action, and its heads have an output "
-            "for each.", "small left",
+            24, 438, "Dashed: Box actions. With discrete ones the critic reads no action, and its heads have an "
+            "output for each.", "small left",
         ),
         text(24, 460, "Targets are those of a copy of both networks, made anew every 200 updates.", "small left"),
     ]  # fmt: skip
@@ -106,14 +106,14 @@ def heads(y: int, colour: str, trunk: str, results: tuple[str, str]) -> list[str
     parts = [
         box(140, y, 100, "encoder", "of the space", colour),
         arrow((240, y), (264, y)),
-        box(264, y, 120, trunk, "128 elu", colour),
+        box(264, y, 120, trunk, "128, 128 elu", colour),
         text(484, y + 5, "⋮"),
         text(627, y + 5, "⋮"),
     ]
     for row, name, result, task in zip((y - 44, y + 44), "1K", results, ("task 1", "main task"), strict=True):
         parts += [
             arrow((384, y), (404, y), (404, row), (424, row)),
-            box(424, row, 120, f"head {name}", "128 elu, linear", colour),
+            box(424, row, 120, f"head {name}", "32 elu, linear", colour),
             arrow((544, row), (572, row)),
             box(572, row, 110, result, task, colour),
             arrow((682, row), (703, row), (703, y), (724, y)),

@@ -20,7 +20,7 @@ import duologue as dl
 from duologue import cli
 from duologue.run import log
 from duologue.run.frame import Progress, render
-from duologue.run.plan import read_plan
+from duologue.run.plan import Plan, read_plan
 
 FIGURES = Path(__file__).parent / "figures"
 WIDTH, SHARE = 100, 0.8
@@ -60,8 +60,14 @@ def screen(path: Path) -> str:
         progress.notes.append(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(render(progress, rows[-1]["time"], width=WIDTH))
-    svg = console.export_svg(title=f"duologue train {plan.name.lower()} {plan.env}", unique_id="duologue")
+    svg = console.export_svg(title=command(plan), unique_id="duologue")
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
+
+
+def command(plan: Plan) -> str:
+    """What a person types for a run like that of `short_run`."""
+    rate = getattr(plan.algorithm, "learning_rate", None)
+    return f"duologue train {plan.name.lower()} {plan.env} --steps {plan.steps:_} --algorithm.learning-rate {rate}"
 
 
 def help_text(arguments: list[str]) -> str:

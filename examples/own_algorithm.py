@@ -89,6 +89,9 @@ class AWAC(AbstractAlgorithm[AWACState]):
         policy = state.actor(obs)
         return policy.sample(key) if explore else policy.mode(), {}, carry
 
+    def q(self, state: AWACState, obs: Obs, action: Array) -> Array:
+        return state.critics(obs, action)
+
     def update(self, state: AWACState, batch: Transition, *, key: Array) -> tuple[AWACState, Metrics]:
         """One step of the critics, the actor and the targets, on sequences `[n, N]`."""
         of_next, of_value = jax.random.split(key)

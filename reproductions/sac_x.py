@@ -19,14 +19,14 @@ DISCRETE = dl.SACDiscrete(
 CAR: dict[str, Any] = {"alpha": dl.temperature.Fixed(0.2)}
 SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
 
-LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm]] = {
+LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm, str]] = {
     "lunarlander": (
         "LunarLander-v3", "lunar-lander", 300_000,
         {
             "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=5.0)),
             "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
         },
-        DISCRETE,
+        DISCRETE, "the ceiling",
     ),
     "mountaincar": (
         "MountainCarContinuous-v0", "mountain-car", 100_000,
@@ -34,20 +34,20 @@ LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm]]
             "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
         },
-        SAC,
+        SAC, "which charges for every action, and so is no ceiling",
     ),
 }  # fmt: skip
 
 TASKS = tuple(
     task
-    for place, (env, tasks, steps, intentions, alone) in LEARNERS.items()
+    for place, (env, tasks, steps, intentions, alone, dense) in LEARNERS.items()
     for task in (
         *(
             Task(f"sac-x-{place}-{name}", env, steps, algorithm, source=OURS, tasks=tasks)
             for name, algorithm in intentions.items()
         ),
         Task(f"sac-x-{place}-sparse", env, steps, alone, source=ALONE, tasks=tasks),
-        Task(f"sac-x-{place}-dense", env, steps, alone, source="as the line above, on the dense reward: the ceiling",
+        Task(f"sac-x-{place}-dense", env, steps, alone, source=f"as the line above, on the dense reward, {dense}",
              scored_by=tasks),
     )
 )  # fmt: skip

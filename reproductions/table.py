@@ -12,8 +12,9 @@ from duologue.statistics import bootstrap_interval, iqm
 HEAD = f"""\
 The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights: never the best weights,
 never the best seed. Quoted are the interquartile mean (IQM) over seeds with its 95 % bootstrap interval over seeds, and
-the mean. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table. Every setting that is not
-a default is listed, with its source.
+the mean. Scores of `sac-x-…` are percentages: the share of the episodes that reached the goal. Settings were chosen on
+seeds from {FIRST_TUNING_SEED} on, which count in no table. Every setting that is not a default is listed, with its
+source.
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
@@ -21,8 +22,8 @@ BESIDE = ("task", "theirs, IQM [95 % interval]", "ours − theirs", "", "the see
 ABOUT_PEERS = """\
 SBX, and on recorded data d3rlpy, learned the same tasks for as many steps with the settings that we have, on the same
 machine, and played as many greedy episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on
-both sides. Ours is "not below" where that interval does not lie wholly below 0. Half its width is about the smallest
-difference that so few seeds could have shown.
+both sides. Ours is "below" or "above" where that interval lies wholly on one side of 0, else "not told apart". Half its
+width is about the smallest difference that so few seeds could have shown.
 """
 
 
@@ -53,7 +54,7 @@ def against_peer(task: Task, scores: dict[int, float], peers: Sequence[Row]) -> 
     if min(len(mine), len(others)) < 2:
         return f"{task.name} ({seeds})", score(others), f"{iqm(mine) - iqm(others):,.1f}", "no interval", "–"
     low, high = difference_interval(mine, others)
-    verdict = "below" if high < 0 else "above" if low > 0 else "not below"
+    verdict = "below" if high < 0 else "above" if low > 0 else "not told apart"
     difference = f"{iqm(mine) - iqm(others):,.1f} [{low:,.1f}, {high:,.1f}]"
     return f"{task.name} ({seeds})", score(others), difference, verdict, f"{(high - low) / 2:,.0f}"
 

@@ -280,10 +280,10 @@ def test_without_the_plotting_extra(duologue, copied, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, out, err = duologue("resume", copied, "--steps", "132")
     assert (
-        code == 0 and not err and 'curve   drawing learning curves needs an extra: pip install "duologue[plots]"' in out
+        code == 0 and not err and 'curve   drawing learning curves needs an extra: pip install ".[plots]"' in out
     )
     code, _, err = duologue("plot", copied)
-    assert code == 2 and 'pip install "duologue[plots]"' in err
+    assert code == 2 and 'pip install ".[plots]"' in err
 
 
 def test_several_seeds_as_a_user_starts_them(tmp_path):
@@ -402,7 +402,7 @@ def test_a_missing_extra_says_what_to_install(duologue, monkeypatch, tmp_path, a
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     code, out, err = duologue("train", "a2c", *arguments, "--steps", "100")
-    assert_one_message(code, 2, out, err, rf'pip install "duologue\[{extra}\]"')
+    assert_one_message(code, 2, out, err, rf'pip install "\.\[{extra}\]"')
     assert not list(tmp_path.iterdir())
 
 

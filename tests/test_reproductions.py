@@ -206,7 +206,7 @@ def test_the_peer_stands_beside(cells, table, task):
         page = table.results({"tiny": ([task], ours)}, peers, command="c")
         return next(line for line in page.splitlines() if line.startswith("| tiny (5"))
 
-    assert "| 4.0 [" in verdict(9.0, 10.0, 11.0) and "| not below |" in verdict(13.0, 14.0, 15.0)
+    assert "| 4.0 [" in verdict(9.0, 10.0, 11.0) and "| not told apart |" in verdict(13.0, 14.0, 15.0)
     assert "| below |" in verdict(30.0, 31.0, 32.0) and "| above |" in verdict(1.0, 2.0, 3.0)
     assert "no interval" in verdict(9.0)
     assert "Beside SBX" not in table.results({"tiny": ([task], ours)}, [], command="c")

@@ -24,11 +24,15 @@ class MissingExtraError(DuologueError):
     """An optional dependency that is not installed."""
 
     def __init__(self, extra: str, what: str):
-        super().__init__(f'{what} needs an extra: pip install "duologue[{extra}]"')
+        super().__init__(f'{what} needs an extra: pip install ".[{extra}]" in a checkout of Duologue')
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A sentence that suggests the choice closest to `name`, or lists them all when none is close."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else f"Choose one of: {', '.join(choices)}."
+
+    def likeness(choice: str) -> tuple[float, bool]:
+        return difflib.SequenceMatcher(None, name, choice).ratio(), choice[:1] == name[:1]
+
+    close = max(choices, key=likeness, default="")
+    return f"Did you mean {close!r}?" if likeness(close)[0] >= 0.6 else f"Choose one of: {', '.join(choices)}."

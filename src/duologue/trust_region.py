@@ -35,7 +35,7 @@ def natural_step(
 ) -> PyTree:  # fmt: skip
     """The ascent step of length δ in KL along the natural gradient (Schulman et al., 2015, appendix C).
 
-    Δ = √(2δ / xᵀFx) x,   x ≈ F⁻¹g by `iterations` of conjugate gradient, F damped by `damping` times the identity
+    Δ = √(2δ / xᵀ(F + κI)x) x,   x ≈ (F + κI)⁻¹g by `iterations` of conjugate gradient, κ = `damping`
     """
 
     def product(vector: PyTree) -> PyTree:

@@ -221,7 +221,7 @@ def test_a_missing_simulator_names_the_extra(monkeypatch):
         raise gym.error.DependencyNotInstalled("no MuJoCo")
 
     monkeypatch.setattr(gym, "make", missing)
-    with pytest.raises(MissingExtraError, match=r'pip install "duologue\[mujoco\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[mujoco\]"'):
         make("HalfCheetah-v5", 1)
 
 

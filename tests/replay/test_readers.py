@@ -143,7 +143,7 @@ def test_a_minari_id_is_looked_up_where_minari_keeps_it(tmp_path, monkeypatch):
 def test_hdf5_needs_an_extra(tmp_path, monkeypatch):
     path = hdf5(tmp_path / "x.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "duologue\[minari\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[minari\]"'):
         dataset.read(path)
 
 

@@ -166,7 +166,7 @@ def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
 
 
 def smoothed_target(algorithm: Any, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:
-    """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c)."""
+    """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c), clipped to the box."""
     noise, clip = algorithm.target_noise, algorithm.target_noise_clip
     action = noisy(state.target_actor(batch.next_obs), state.bounds, key, noise=noise, clip=clip)
     next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
