@@ -117,8 +117,8 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
         raise ConfigError(f"{where} = {data!r}: must say which class it is, as in {{'type': 'Networks', …}}.")
     if name not in table:
         raise ConfigError(
-            f"{_join(at, 'type')} = {name!r}: no public class of Duologue. {nearest(name, table)} "
-            "A class of your own is passed along with the configuration."
+            f"{_join(at, 'type')} = {name!r}: no public class of Duologue. If it is one of yours, bring it along: "
+            f"load(…, algorithm={name}). {nearest(name, table)}"
         )
     cls = table[name]
     hints = typing.get_type_hints(cls, include_extras=True)

@@ -67,8 +67,8 @@ class Progress:
         return (step - first) / (seconds - began) if seconds > began else 0.0
 
     def left(self, seconds: float) -> float:
-        """Seconds to go, by the latest rate; NaN while it is unknown."""
-        rate = self.rate
+        """Seconds to go, by the latest rate; NaN while it is unknown, and while the compiler's time is in it."""
+        rate = self.rate if len(self.marks) > 1 else 0.0
         return max(0.0, (self.total - self.step) / rate + self.marks[-1][0] - seconds) if rate > 0 else math.nan
 
     def numbers(self) -> list[tuple[str, float]]:
