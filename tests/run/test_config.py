@@ -104,7 +104,7 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"learning_rate": {"type": "Linear"}}, r"algorithm\.learning_rate\.start is missing"),
         ({"learning_rate": {"type": "Linear", "start": "x"}}, r"algorithm\.learning_rate\.start = 'x'"),
         ({"type": "os.system", "command": "touch canary"}, r"algorithm\.type = 'os\.system'"),
-        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*passed along"),
+        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*bring it along"),
         ({"type": "Dict", "spaces": {"arm": {"type": "Box", "shape": [2], "lo": 1}}}, r"algorithm\.spaces\.arm\.lo"),
         ({"type": None}, r"algorithm = .*must say which class"),
     ],
