@@ -41,6 +41,9 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
 }  # fmt: skip
 DATA = {"halfcheetah": ("HalfCheetah-v5", "halfcheetah-random-expert"), "hopper": ("Hopper-v5", "hopper-random-medium")}
 
+SHARES = (10, 30)
+"""Of the data, in percent: what SAC learns from less of it, beside `offline-sac-halfcheetah`."""
+
 SWITCHES: dict[str, dict[str, Any]] = {
     "gaussian": {"distance": dl.MMD(kernel="gaussian")},
     "kl": {"distance": dl.KL(), "threshold": -2.0},
@@ -57,6 +60,14 @@ TASKS = (
         Task(f"offline-{name}-{place}", env, steps, algorithm, source=source, data=data, peer=peer, seeds=(0, 1, 2))
         for place, (env, data) in DATA.items()
         for name, (algorithm, steps, source, peer) in LEARNERS.items()
+    ),
+    *(
+        Task(
+            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(),
+            source=f"as offline-sac-halfcheetah, from {share} % of the data",
+            data=f"halfcheetah-random-expert-{share}", seeds=(0, 1, 2),
+        )
+        for share in SHARES
     ),
     *(
         Task(

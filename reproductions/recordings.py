@@ -20,9 +20,9 @@ def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
     `given`, or where there are none by the agent of a finished cell below `runs`."""
     path = folder / f"{name}.npz"
     if not path.exists():
-        env, better = RECIPES[name]
+        env, better, rows = RECIPES[name]
         recorded = better(given, folder, runs)
-        write(path, mixed(random(env, folder), recorded), described(env, recorded.spec.action, halves=name))
+        write(path, mixed(random(env, folder), recorded, rows), described(env, recorded.spec.action, halves=name))
     return path
 
 
@@ -56,20 +56,24 @@ def of_cell(name: str, folder: Path, runs: Path) -> DataSet:
     return dl.read_data(path)
 
 
-def mixed(worse: DataSet, better: DataSet) -> dict[str, np.ndarray]:
-    """The columns of both, one after the other. Where the first breaks off, its last row is marked as such."""
-    first, second = (jax.tree.map(lambda x: x[:ROWS], data.rows) for data in (worse, better))
+def mixed(worse: DataSet, better: DataSet, count: int = ROWS) -> dict[str, np.ndarray]:
+    """The columns of both, `count` rows of each, one after the other. Where the first breaks off, its last row is
+    marked as such."""
+    first, second = (jax.tree.map(lambda x: x[:count], data.rows) for data in (worse, better))
     rows = jax.tree.map(lambda *x: np.concatenate(x), first, second)
     timeouts = rows.truncated.copy()
-    timeouts[[ROWS - 1, len(timeouts) - 1]] |= ~rows.terminated[[ROWS - 1, len(timeouts) - 1]]
+    seams = [count - 1, len(timeouts) - 1]
+    timeouts[seams] |= ~rows.terminated[seams]
     return {
         "observations": rows.obs, "actions": rows.action, "rewards": rows.reward, "terminals": rows.terminated,
         "timeouts": timeouts, "next_observations": rows.next_obs,
     }  # fmt: skip
 
 
-RECIPES: dict[str, tuple[str, Callable[[Path | None, Path, Path], DataSet]]] = {
-    "halfcheetah-random-expert": ("HalfCheetah-v5", expert),
-    "hopper-random-medium": ("Hopper-v5", medium),
+RECIPES: dict[str, tuple[str, Callable[[Path | None, Path, Path], DataSet], int]] = {
+    "halfcheetah-random-expert": ("HalfCheetah-v5", expert, ROWS),
+    "halfcheetah-random-expert-30": ("HalfCheetah-v5", expert, ROWS * 3 // 10),
+    "halfcheetah-random-expert-10": ("HalfCheetah-v5", expert, ROWS // 10),
+    "hopper-random-medium": ("Hopper-v5", medium, ROWS),
 }
-"""Environment, and the better half."""
+"""Environment, the better half, and rows of each."""
