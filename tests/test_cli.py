@@ -279,9 +279,7 @@ def test_a_run_too_short_for_a_curve_ends_well(duologue):
 def test_without_the_plotting_extra(duologue, copied, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, out, err = duologue("resume", copied, "--steps", "132")
-    assert (
-        code == 0 and not err and 'curve   drawing learning curves needs an extra: pip install ".[plots]"' in out
-    )
+    assert code == 0 and not err and 'curve   drawing learning curves needs an extra: pip install ".[plots]"' in out
     code, _, err = duologue("plot", copied)
     assert code == 2 and 'pip install ".[plots]"' in err
 

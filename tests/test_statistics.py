@@ -64,6 +64,8 @@ def test_an_empty_stream_is_the_neutral_element_and_has_variance_one():
     for merged in (empty.merge(some), some.merge(empty)):
         for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(some), strict=True):
             np.testing.assert_array_equal(a, b)
+    huge = RunningMoments.of(jnp.full((2, 2), 1e19))
+    np.testing.assert_array_equal(empty.merge(huge).m2, huge.m2)
     nothing = empty.merge(empty)
     assert int(nothing.count) == 0
     np.testing.assert_array_equal(nothing.mean, np.zeros(2))

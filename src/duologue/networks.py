@@ -204,6 +204,11 @@ class Networks(AbstractNetworks):
         match spec.action:
             case Discrete(n):
                 head = CategoricalHead(n)
+            case _ if self.state_dependent_std is False:
+                raise ConfigError(
+                    "networks.state_dependent_std = False: all tasks would share one σ, and each has its own. Leave it "
+                    "out."
+                )
             case _:
                 head = self._squashed(bounded_box(spec.action))
         return Intentions(*self._heads(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)

@@ -40,7 +40,7 @@ class RunningMoments(eqx.Module):
         own, others = self.count.astype(jnp.float32), other.count.astype(jnp.float32)
         share = others / jnp.maximum(own + others, 1.0)
         delta = other.mean - self.mean
-        return RunningMoments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * own * share)
+        return RunningMoments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * (own * share))
 
     @property
     def variance(self) -> Float[Array, "*shape"]:

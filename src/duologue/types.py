@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from jaxtyping import Array
 
 PyTree: TypeAlias = Any
@@ -150,6 +151,17 @@ class Dict:
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
+
+
+def inside(space: Space, action: Any) -> Any:
+    """Actions `[*batch, *shape]`, NumPy's or JAX's, clipped to the bounds of a Box, as far as it has them."""
+    if not isinstance(space, Box) or (space.low is None and space.high is None):
+        return action
+    low, high = (
+        None if side is None else np.broadcast_to(np.asarray(side, action.dtype).reshape(space.shape), action.shape)
+        for side in (space.low, space.high)
+    )
+    return action.clip(low, high)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.algorithms.normalized import Normalized, NormalizedState
+from duologue.algorithms.normalized import Normalized, NormalizedState, empty_moments
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv
@@ -54,6 +54,15 @@ class Recorder(AbstractAlgorithm):
     def _keep(self, what: str, transition: Transition) -> None:
         if self.log is not None:
             self.log.append((what, transition))
+
+
+def test_images_integers_and_masks_are_left_alone():
+    spaces = {
+        "image": Box((10, 10, 4)), "bytes": Box((4, 84, 84), "uint8"), "count": Discrete(3), "vector": Box((2,)),
+        ACTION_MASK: Box((2,)),
+    }  # fmt: skip
+    moments = empty_moments(Dict(spaces))
+    assert {name for name, part in moments.items() if part is not None} == {"vector"}
 
 
 def a_rollout(seed):

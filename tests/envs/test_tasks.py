@@ -56,6 +56,23 @@ def test_the_true_successor_is_rewarded_before_any_reset():
         obs = step.obs
 
 
+@pytest.mark.parametrize("env", ["Pendulum-v1", "gymnax/Pendulum-v1"])
+def test_a_task_sees_the_action_that_was_done(env, key):
+    """Inside the box, though the policy asked for more."""
+
+    def done(obs, action, reward, next_obs, terminated, info):
+        return action[0]
+
+    envs, asked = make(Tasks(done, paid).on(env), 2), np.float32([[7.0], [-0.5]])
+    if env.startswith("gymnax"):
+        state, _ = envs.reset(key)
+        _, seen = envs.step(state, jnp.asarray(asked), key=key)
+    else:
+        envs.reset()
+        seen = envs.step(asked)
+    assert seen.reward[:, 0].tolist() == [2.0, -0.5]
+
+
 def test_compiled_rewards_are_the_hosts(key):
     """The discount probe: 0, then 1, then the end. Everything that a task may read is read."""
     tasks, actions = Tasks(everything, paid), np.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]], np.int32)

@@ -218,6 +218,28 @@ def test_extras_that_the_data_lack_are_named_and_those_there_are_carried():
     assert isinstance(given.rows, Transition)
 
 
+def test_a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none():
+    bear = dl.BEAR(mask_probability=0.5, batch_size=4)
+    mask = np.zeros((N, 2), np.int32)
+    mask[:, 0] = 1
+    held = lambda **more: offline.recorded(bear, from_columns(columns() | more, source="made.npz"))  # noqa: E731
+    np.testing.assert_array_equal(held(**{"extras/mask": mask}).data.rows.extras["mask"], mask)
+    assert 0 < np.mean(held().data.rows.extras["mask"]) < 1
+    with pytest.raises(dl.ConfigError, match=r"extras/mask of made.npz is \[41, 3\]; BEAR asks for \[41, 2\]"):
+        held(**{"extras/mask": np.ones((N, 3), np.int32)})
+
+
+def test_a_window_does_not_change_what_is_seen_before_the_first_update():
+    """The discounted sum of rewards, by which Normalized scales them, runs on from one block to the next."""
+    algorithm, given = dl.Normalized(dl.TD3BC(**SMALL)), data()
+    for seeds in ([0], [0, 1]):
+        whole, cut = (
+            offline.start(algorithm, offline.recorded(algorithm, given, window=window), seeds) for window in (None, 6)
+        )
+        for a, b in zip(*(jax.tree.leaves(state.algorithm.current) for state in (whole, cut)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 # Whole runs.
 
 

@@ -226,7 +226,7 @@ MUTANTS = [
     ),
     # Statistics.
     Mutant("Welford's share is the other's", "statistics.py", "share = others / jnp", "share = own / jnp", STATISTICS),
-    Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * own * share", "", STATISTICS),
+    Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * (own * share)", "", STATISTICS),
     Mutant(
         "the bootstrap resamples whole rows", "statistics.py",
         "size=(samples, *columns.shape)", "size=(samples, len(columns), 1)", STATISTICS,
@@ -280,7 +280,7 @@ MUTANTS = [
     ),
     Mutant(
         "environments of gymnax share their chance", "envs/gymnax.py",
-        "self.spec.action, jax.random.split(key, self.num_envs)", "self.spec.action, jnp.stack([key] * self.num_envs)",
+        "jax.random.split(key, self.num_envs), inside(", "jnp.stack([key] * self.num_envs), inside(",
         JAX_ENVS,
     ),
     Mutant(

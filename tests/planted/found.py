@@ -7,14 +7,59 @@ DELAYED = of("algorithms/test_td3.py", "the_actors_schedule_counts_the_steps_of_
 SCHEDULE = of("run/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
 INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
 MASKED = of("replay/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
-RECORDED = of("run/test_recorded.py", "noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions")
+RECORDED = of("run/test_recorded.py", "noise_is_in_half_ranges_or_a_share_of_random_actions")
 COUNTS = of("algorithms/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
 HEEDED = of("run/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
 ENDLESS = of("run/test_signals.py", "an_evaluation_that_does_not_end_is_interrupted")
 NUMPY = of("run/test_session.py", "a_callback_may_answer_as_numpy_does")
 FAILS = of("run/test_session.py", "an_evaluation_that_fails_loses_nothing_learned")
 
+DONE = of("envs/test_tasks.py", "a_task_sees_the_action_that_was_done")
+CLIPPED = of("run/test_recorded.py", "what_is_recorded_is_what_the_environment_did")
+FAULT = of("envs/test_tasks.py", "a_reward_that_is_no_number_is_found_in_every_loop")
+LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
+
 MUTANTS = [
+    Mutant(
+        "a task on the host sees what was asked for", "envs/tasks.py", "self._rewards(self._obs, done,",
+        "self._rewards(self._obs, action,", DONE,
+    ),
+    Mutant(
+        "a compiled task sees what was asked for", "envs/tasks.py", "self._tasks.rewards(obs, done,",
+        "self._tasks.rewards(obs, action,", DONE,
+    ),
+    Mutant(
+        "what is recorded was never done", "run/collect.py", "inside(space, disturbed(", "(disturbed(",
+        CLIPPED,
+    ),
+    Mutant(
+        "a file's own bounds are not kept", "replay/columns.py", "within = inside(space, x)", "within = x", CLIPPED,
+    ),
+    Mutant(
+        "a mask is drawn though the data have one", "loops/offline.py", "{**drawn, **data.rows.extras}",
+        "{**data.rows.extras, **drawn}",
+        of("loops/test_offline.py", "a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none"),
+    ),
+    Mutant(
+        "each block of data begins the discounted return anew", "loops/offline.py", "both = program(both, rows)",
+        "both = program((both[0], carry), rows)",
+        of("loops/test_offline.py", "a_window_does_not_change_what_is_seen_before_the_first_update"),
+    ),
+    Mutant(
+        "a clone's schedule knows one environment", "algorithms/bc.py", "self.replay_capacity, self.num_envs",
+        "self.replay_capacity, 1", LENGTH,
+    ),
+    Mutant(
+        "float images are normalised", "algorithms/normalized.py", " and len(shape) != 3", "",
+        of("algorithms/test_normalized.py", "images_integers_and_masks_are_left_alone"),
+    ),
+    Mutant(
+        "the fault's part is forgotten", "loops/state.py", "jnp.stack([began * shape[1] + where, part])",
+        "jnp.stack([began * shape[1] + where, jnp.zeros_like(part)])", FAULT,
+    ),
+    Mutant(
+        "a fault's step is counted from the rollout", "loops/state.py", "began * shape[1] + where", "where", FAULT,
+    ),
     Mutant(
         "TD3's actor counts its own steps on the critics' schedule", "algorithms/td3.py",
         "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,

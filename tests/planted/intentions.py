@@ -202,14 +202,14 @@ MUTANTS = (
     ),
     Mutant(
         "rewards on the host are of the observation after a reset", TASKS,
-        "self._rewards(self._obs, action, seen.reward, seen.next_obs,",
-        "self._rewards(self._obs, action, seen.reward, seen.obs,",
+        "self._rewards(self._obs, done, seen.reward, seen.next_obs,",
+        "self._rewards(self._obs, done, seen.reward, seen.obs,",
         tasks("the_true_successor_is_rewarded_before_any_reset"),
     ),
     Mutant(
         "compiled rewards are of the observation after a reset", TASKS,
-        "self._tasks.rewards(obs, action, seen.reward, seen.next_obs,",
-        "self._tasks.rewards(obs, action, seen.reward, seen.obs,",
+        "self._tasks.rewards(obs, done, seen.reward, seen.next_obs,",
+        "self._tasks.rewards(obs, done, seen.reward, seen.obs,",
         tasks("gymnax_ends_are_rewarded_before_the_reset"),
     ),
     Mutant(

@@ -40,6 +40,8 @@ def test_a_schedule_without_a_length_gets_that_of_the_run(steps, updates):
 
 def test_more_environments_make_fewer_updates():
     assert plan(OPEN, steps=120, num_envs=6).algorithm.learning_rate.updates == 5
+    clone = plan(dl.BC(learning_rate=dl.Linear(1e-3)), steps=1600, num_envs=8)
+    assert clone.algorithm.num_envs == 8 and clone.algorithm.learning_rate.updates == 200 - 12  # short of a batch
 
 
 REPLAYED = dict(
@@ -84,6 +86,8 @@ def test_every_schedule_is_filled_wherever_it_stands(unchecked):
         inner: Any
         kind: type = Plan
 
+    with pytest.raises(dl.ConfigError, match=r"this run would make no update.* a smaller learning_starts"):
+        with_horizon(Holder(dl.Linear(1.0)), 0)
     filled = with_horizon(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
     assert filled.inner[0].inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
     assert filled.inner[1].updates == 3 == horizon(filled)

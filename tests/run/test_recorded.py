@@ -11,8 +11,10 @@ from rich.console import Console
 
 import duologue as dl
 from duologue import cli
+from duologue.envs import make
 from duologue.replay import dataset
-from duologue.run.collect import disturbed, uniform
+from duologue.replay.columns import actions
+from duologue.run.collect import disturbed, record, uniform
 from duologue.run.offline import in_order
 from duologue.types import ACTION_MASK, Box, Discrete
 
@@ -108,13 +110,11 @@ def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
     assert run.resume(steps=24, console=QUIET).step == 24
 
 
-def test_noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions():
+def test_noise_is_in_half_ranges_or_a_share_of_random_actions():
     generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
     middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
     assert disturbed(box, middle, middle, 0.0, generator) is middle
     np.testing.assert_allclose(disturbed(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
-    wild = disturbed(box, middle, middle, 9.0, generator)
-    assert (wild.min(0) == [-2, 0]).all() and (wild.max(0) == [2, 10]).all()
     one, nothing = np.ones(1, np.int32), np.zeros((1, 2))
     drawn = [disturbed(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
     assert abs((np.array(drawn) != 1).mean() - 0.3) < 0.03
@@ -124,6 +124,18 @@ def test_noise_is_in_half_ranges_and_inside_the_box_or_a_share_of_random_actions
     assert {uniform(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
     with pytest.raises(dl.ConfigError, match="have no scale to disturb them by"):
         disturbed(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
+
+
+@pytest.mark.parametrize("noise", [0.0, 9.0])
+def test_what_is_recorded_is_what_the_environment_did(noise):
+    """Actions of a policy without bounds, clipped to the box; a file that says its box is clipped to it too."""
+    envs = make("Pendulum-v1", 1, seed=0)
+    wild = record(envs, lambda obs, t, began: np.float32([[7.0 * (-1) ** t]]), 6, noise=noise, seed=0)["actions"]
+    assert np.abs(wild).max() == 2 and (noise > 0 or wild.ravel().tolist() == [2, -2] * 3)
+    notes = []
+    clipped, space = actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
+    assert clipped.ravel().tolist() == [-1, 0.5, 1] and space.high == (1.0,)
+    assert notes == ["actions: 2 of 3 rows lay outside the bounds of the file and were clipped."]
 
 
 def test_a_run_s_replay_is_data_oldest_first_one_environment_after_the_other(learned):

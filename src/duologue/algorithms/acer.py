@@ -25,7 +25,7 @@ from duologue.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
 
 EPSILON = 1e-6
-"""Beside probabilities that are divided by, or whose logarithm is taken."""
+"""Beside probabilities whose logarithm is taken, and in the denominator of k."""
 
 
 class ACERState(eqx.Module):

@@ -95,11 +95,13 @@ def replayed(algorithm: Any, *, batches_per_update: int | None = None) -> Experi
     )  # fmt: skip
 
 
-def recorded(batch_size: int, *, extras: tuple[str, ...] = ()) -> Experience:
+def recorded(
+    batch_size: int, capacity: int = 1_000_000, num_envs: int = 1, *, extras: tuple[str, ...] = ()
+) -> Experience:
     """The experience of an algorithm that is made for data that others recorded: batches `[N]` of single transitions.
     It acts and learns in an environment all the same, one update a step."""
-    replay = Replay(capacity=1_000_000, batch_size=batch_size, learning_starts=batch_size)
-    return Experience(1, 1, extras, learn_from_rollout=False, replay=replay)
+    replay = Replay(capacity=capacity, batch_size=batch_size, learning_starts=batch_size)
+    return Experience(num_envs, 1, extras, learn_from_rollout=False, replay=replay)
 
 
 AnyAlgorithm = AbstractAlgorithm[Any]

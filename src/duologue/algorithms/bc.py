@@ -43,6 +43,10 @@ class BC(AbstractAlgorithm[BCState]):
     """η, a number or a `Linear` schedule."""
     batch_size: PositiveInt = 100
     """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept where it goes on online."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together there."""
     discount: Fraction = 0.99
     """γ; cloning has no use for it, what wraps it may."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
@@ -50,7 +54,7 @@ class BC(AbstractAlgorithm[BCState]):
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size)
+        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCState:
         actor = self.networks.policy(spec, key=key)

@@ -116,6 +116,10 @@ class BCQ(AbstractAlgorithm[BCQState]):
     """τ, how far the targets follow at each update."""
     batch_size: PositiveInt = 100
     """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept where it goes on online."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together there."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
     """Builds critics and perturbation: `Networks`, or an object of your own."""
     vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
@@ -123,7 +127,7 @@ class BCQ(AbstractAlgorithm[BCQState]):
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size)
+        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQState:
         of_vae, of_actor, of_critics = jax.random.split(key, 3)

@@ -67,12 +67,16 @@ class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
     """How far the target network follows at each update (the paper copies it every 8,000)."""
     batch_size: PositiveInt = 256
     """N, transitions of an update (the paper has 32 on Atari)."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept where it goes on online."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together there."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builds clone and Q: `Networks`, or an object of your own; `shared_trunk` gives them one encoder."""
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size)
+        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQDiscreteState:
         networks = self.networks.actor_q(spec, key=key)

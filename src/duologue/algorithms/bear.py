@@ -126,6 +126,10 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """τ, how far the targets follow at each update."""
     batch_size: PositiveInt = 100
     """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept where it goes on online."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together there."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
     """Builds actor and critics: `Networks`, or an object of your own."""
     vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
@@ -137,7 +141,8 @@ class BEAR(AbstractAlgorithm[BEARState]):
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size, extras=() if self.mask_probability is None else ("mask",))
+        extras = () if self.mask_probability is None else ("mask",)
+        return recorded(self.batch_size, self.replay_capacity, self.num_envs, extras=extras)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BEARState:
         of_vae, of_actor, of_critics = jax.random.split(key, 3)

@@ -23,6 +23,9 @@ from duologue.returns import first_row
 from duologue.temperature import Dual, Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
+APART = 2**31
+"""Far from all that `jax.random.split` folds into a key for SAC's own draws."""
+
 
 class CQLState(eqx.Module):
     sac: SACState
@@ -145,7 +148,7 @@ class CQL(AbstractAlgorithm[CQLState]):
         """One step of critics, actor, temperature and conservatism on sequences `[n, N]`."""
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
-        of_proposals = jax.random.fold_in(key, 2)  # apart from what SAC draws
+        of_proposals = jax.random.fold_in(key, APART)
         proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, of_proposals)
         weight = self.conservatism.alpha(state.conservatism)
         learned, metrics = soft_update(

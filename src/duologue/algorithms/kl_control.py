@@ -72,12 +72,16 @@ class KLControl(AbstractAlgorithm[KLControlState]):
     """τ, how far the target critics follow at each update."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Transitions that are kept where it goes on online."""
+    num_envs: PositiveInt = 1
+    """B, environments that step together there."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builds clone, actor and critics: `Networks`, or an object of your own."""
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size)
+        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> KLControlState:
         of_clone, of_actor, of_critics = jax.random.split(key, 3)

@@ -38,7 +38,7 @@ def empty_moments(space: Space) -> ObsMoments:
     match space:
         case Dict(spaces):
             return {name: empty_moments(part) for name, part in spaces.items() if name != ACTION_MASK}
-        case Box(shape, dtype) if dtype.startswith("float"):
+        case Box(shape, dtype) if dtype.startswith("float") and len(shape) != 3:  # three axes: an image
             return RunningMoments.empty(shape)
         case _:
             return None

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.envs.spaces import bounds
 from duologue.errors import ConfigError, MissingExtraError, nearest
-from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step
+from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, inside
 
 
 class GymnaxEnvs(AbstractJaxEnvs):
@@ -47,12 +47,7 @@ class GymnaxEnvs(AbstractJaxEnvs):
         return state, obs
 
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
-        space, keys = self.spec.action, jax.random.split(key, self.num_envs)
-        if isinstance(space, Box) and space.low is not None and space.high is not None:
-            low, high = (
-                jnp.broadcast_to(jnp.asarray(side, action.dtype), action.shape) for side in (space.low, space.high)
-            )
-            action = jnp.clip(action, low, high)
+        keys, action = jax.random.split(key, self.num_envs), inside(self.spec.action, action)
         with free_promotion():
             step = jax.vmap(self._env.step, (0, 0, 0, None))
             obs, state, reward, terminated, truncated, info = step(keys, env_state, action, self._params)

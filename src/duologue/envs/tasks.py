@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError, EnvError, nearest
-from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step
+from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, inside
 
 Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
 """`(obs, action, reward, next_obs, terminated, info) -> reward` of one step, `[]`; vmapped over environments."""
@@ -173,7 +173,8 @@ class TaskedEnvs(AbstractHostEnvs):
     def step(self, action: np.ndarray) -> Step:
         seen = self._envs.step(action)
         info = self._tasks.read(seen.info)
-        rewards = np.array(self._rewards(self._obs, action, seen.reward, seen.next_obs, seen.terminated, info))
+        done = inside(self.spec.action, action)  # what the environment did
+        rewards = np.array(self._rewards(self._obs, done, seen.reward, seen.next_obs, seen.terminated, info))
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
             lacking = [name for name, values in info.items() if np.isnan(values[i])]
@@ -212,7 +213,8 @@ class TaskedJaxEnvs(AbstractJaxEnvs):
         inner, obs = env_state
         inner, seen = self._envs.step(inner, action, key=key)
         info = self._tasks.read(seen.info)
-        rewards = self._tasks.rewards(obs, action, seen.reward, seen.next_obs, seen.terminated, info)
+        done = inside(self.spec.action, action)  # what the environment did
+        rewards = self._tasks.rewards(obs, done, seen.reward, seen.next_obs, seen.terminated, info)
         return (inner, seen.obs), seen._replace(reward=of_spec(rewards, self.spec))
 
 

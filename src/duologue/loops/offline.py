@@ -85,7 +85,12 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
         )
     # One draw for all seeds and for ever: a mask belongs to a row of the data, not to a run.
     drawn = algorithm.drawn_extras(len(data), key=key_for(run_key(0), "data"))
-    missing = [extra for extra in experience.extras if extra not in {**data.rows.extras, **drawn}]
+    for extra in drawn.keys() & data.rows.extras.keys():
+        shape, asked = data.rows.extras[extra].shape, drawn[extra].shape
+        if shape != asked:
+            raise ConfigError(f"extras/{extra} of {data.source} is {list(shape)}; {name} asks for {list(asked)}.")
+    known = {**drawn, **data.rows.extras}
+    missing = [extra for extra in experience.extras if extra not in known]
     if missing:
         raise ConfigError(
             f"{name} reads {', '.join(missing)} of each row, what the policy that acted knew, and {data.source} does "
@@ -96,7 +101,7 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
         raise ConfigError(f"window = {window:,}: must be in [{needed}, {len(data):,}], the rows of {data.source}.")
     if len(data) < needed:
         raise ConfigError(f"{data.source} has {len(data):,} rows, fewer than the {needed} of one sequence.")
-    extras = {extra: np.asarray({**data.rows.extras, **drawn}[extra]) for extra in experience.extras}
+    extras = {extra: np.asarray(known[extra]) for extra in experience.extras}
     per_call = replay.batch_size * (replay.batches_per_update or 1)
     calls = max(1, (window or len(data)) // per_call)
     return Recorded(replace(data, rows=data.rows._replace(extras=extras)), calls, window)
@@ -113,9 +118,8 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
             learner, carry=None, env=None, obs=None, episodes=None, replay=None, key=key, step=jnp.zeros((), jnp.int32)
         )
 
-    def see(learner: PyTree, rows: Transition) -> PyTree:
-        observe = lambda both, row: (algorithm.observe(both[0], both[1], row), None)  # noqa: E731
-        return jax.lax.scan(observe, (learner, algorithm.initial_carry(1)), rows)[0][0]
+    def see(both: tuple[PyTree, PyTree], rows: Transition) -> tuple[PyTree, PyTree]:
+        return jax.lax.scan(lambda both, row: (algorithm.observe(*both, row), None), both, rows)[0]
 
     # One seed after the other, and not by `vmap`: see `compiled.start`.
     several = len(keys) > 1
@@ -123,10 +127,13 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
     if type(algorithm).observe is AbstractAlgorithm.observe:
         return state
     program = jax.jit(jax.vmap(see, (0, None)) if several else see)
-    learner = state.algorithm
+    carry = algorithm.initial_carry(1)
+    if several:
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), carry)
+    both = state.algorithm, carry
     for rows in source.blocks():
-        learner = program(learner, rows)
-    return replace(state, algorithm=learner)
+        both = program(both, rows)
+    return replace(state, algorithm=both[0])
 
 
 def shapes(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:

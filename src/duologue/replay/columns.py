@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from duologue.errors import ConfigError
-from duologue.types import Box, Discrete, Space
+from duologue.types import Box, Discrete, Space, inside
 
 Both = Literal["timeout", "terminal"]
 """What a row with both flags is."""
@@ -84,7 +84,8 @@ def _continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.
     if space is not None:
         if x.shape[1:] != space.shape:
             raise ConfigError(f"column 'actions' has the shape {list(x.shape)}, the action space is {space}.")
-        return x, Box(space.shape, "float32", space.low, space.high)
+        space = Box(space.shape, "float32", space.low, space.high)
+        return clipped(x, space, "the file", notes), space
     if (np.abs(x) <= 1).all():
         low, high = (np.full(x[0].size, side).tolist() for side in (-1.0, 1.0))
         notes.append(f"{ASSUMED}actions are bounded by -1 and 1, within which all lie.")
@@ -92,6 +93,15 @@ def _continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.
         low, high = x.min(0).ravel().tolist(), x.max(0).ravel().tolist()
         notes.append(f"{ASSUMED}actions are bounded by the smallest and largest in the data.")
     return x, Box(x.shape[1:], "float32", tuple(low), tuple(high))
+
+
+def clipped(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:
+    """Actions inside their box."""
+    within = inside(space, x)
+    outside = affected(x != within)
+    if outside.any():
+        notes.append(f"actions: {of(outside)} lay outside the bounds of {whose} and were clipped.")
+    return within
 
 
 def _counts(x: np.ndarray) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from duologue.errors import ConfigError
 from duologue.replay import columns as cleaning
 from duologue.replay import readers, recording
-from duologue.replay.columns import ASSUMED, Both, affected, of
+from duologue.replay.columns import ASSUMED, Both, affected, clipped, of
 from duologue.replay.recording import Recording, ignored
 from duologue.replay.ring import Ring
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Obs, Space, Transition
@@ -123,15 +123,8 @@ def fit(data: DataSet, spec: EnvSpec) -> DataSet:
             action = action + np.int32(before - start)
             if action.min() < 0 or action.max() >= n:
                 raise refused("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
-        case Box(shape=shape), Box(shape=wanted, low=low, high=high) if shape == wanted:
-            low, high = (
-                np.float32(none) if side is None else np.asarray(side, np.float32).reshape(shape)
-                for side, none in ((low, -np.inf), (high, np.inf))
-            )
-            outside = affected((action < low) | (action > high))
-            if outside.any():
-                notes.append(f"actions: {of(outside)} lay outside the bounds of {spec.id} and were clipped.")
-                action = np.clip(action, low, high)
+        case Box(shape=shape), Box(shape=wanted) if shape == wanted:
+            action = clipped(action, spec.action, spec.id, notes)
         case ours, theirs:
             raise refused("action", ours, theirs)
     obs, next_obs = (observed(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))

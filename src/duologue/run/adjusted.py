@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.errors import ConfigError
 from duologue.loops.replay import enough
 from duologue.optim import Linear
 
@@ -23,10 +24,16 @@ def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
 
 
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
-    """The algorithm with the length of the run written into every `Linear` schedule that left it out."""
+    """The algorithm with the length of the run written into every `Linear` schedule that left it out. Raises
+    `ConfigError` where that is 0."""
 
     def fill(value: Any) -> Any:
         left_out = is_schedule(value) and value.updates is None
+        if left_out and updates < 1:
+            raise ConfigError(
+                "Linear.updates: this run would make no update, so its schedule has no length. Give more steps, or, "
+                "where there is one, a smaller learning_starts."
+            )
         return dataclasses.replace(value, updates=updates) if left_out else value
 
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)

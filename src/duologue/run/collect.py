@@ -15,7 +15,7 @@ from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
 from duologue.run import files
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
-from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
@@ -75,7 +75,7 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
     generator, hosted, rows = np.random.default_rng(seed), Hosted(envs, seed), []
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in range(steps):
-        action = disturbed(space, obs, act(obs, t, began), noise, generator)
+        action = inside(space, disturbed(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
@@ -95,7 +95,7 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
 
 
 def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
-    """Box: with normal noise of σ = `noise` half-ranges, clipped. Discrete: with probability `noise` a uniform one."""
+    """Box: with normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a uniform one."""
     match space:
         case _ if noise == 0:
             return action
@@ -104,7 +104,7 @@ def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generato
         case Box(low=low, high=high) if low is not None and high is not None:
             lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
             moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
-            return np.clip(moved, lowest, highest).astype(np.float32)
+            return moved.astype(np.float32)
     raise ConfigError(f"noise = {noise:g}: actions of {space} have no scale to disturb them by. Leave it out.")
 
 
