@@ -261,6 +261,43 @@ def test_a_list_without_runs_says_how_to_begin(duologue):
     assert code == 0 and "No runs below runs" in out and next_command(out) == ["train", "a2c", "CartPole-v1"]
 
 
+def test_brackets_in_a_name_are_no_markup(copied, duologue):
+    """rich would take [/x] for the end of a colour."""
+    inside = copied.parent / "r[" / "x]"
+    inside.parent.mkdir()
+    copied.rename(inside)
+    code, out, err = duologue("list", str(copied.parent))
+    assert code == 0 and not err and "r[/x]" in out
+    code, out, err = duologue("evaluate", str(inside), "--episodes", "1")
+    assert code == 0 and not err and "interval" not in out and "over 1 episode" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "run", "--fit-steps", "5"), "fit_steps = 5: belongs to recorded data"),
+        (("resume", "run", "--dataset", "x.npz"), "dataset: this run learned from no recorded data"),
+        (("resume", "run", "--final-episodes", "-1"), "final_episodes = -1"),
+        (("train", "a2c", "CartPole-v1", "--run-dir", ""), "run_dir = '': must name a folder"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(copied, duologue, arguments, words):
+    arguments = [str(copied) if word == "run" else word for word in arguments]
+    code, out, err = duologue(*arguments)
+    assert_one_message(code, 2, out, err, words)
+
+
+def test_a_module_that_a_file_names_is_not_imported(copied, duologue, tmp_path):
+    (tmp_path / "planted.py").write_text("raise SystemError('it was')")
+    path = copied / "config.json"
+    path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "planted:CartPole-v1"'))
+    for command in ("evaluate", "resume"):
+        code, out, err = duologue(command, str(copied), *(["--steps", "9000"] if command == "resume" else []))
+        assert_one_message(code, 2, out, err, "would import the module planted because a file says so")
+    code, _, err = duologue("evaluate", str(copied), "--env", "probe/both", "--episodes", "1")
+    assert code == 0 and not err
+
+
 def test_a_list_goes_past_what_it_cannot_read(copied, duologue):
     for name, content in ("broken", "{"), ("foreign", '{"name": "package"}'):
         (copied.parent / name).mkdir()

@@ -31,6 +31,7 @@ from duologue.run.collect import collect_random
 from duologue.run.log import read
 from duologue.run.offline import read_data
 from duologue.run.plan import Plan, read_plan
+from duologue.run.report import TRAINING as RETURN
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train
@@ -42,7 +43,7 @@ from duologue.types import Discrete
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program `duologue`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.insert(0, os.getcwd())  # as `python -m` has it: the module of `module:Env-v0` lies here
+    sys.path.append(os.getcwd())  # the module of `module:Env-v0` lies here; last, lest a file stand for a package
     try:
         sys.exit(run(arguments))
     except KeyboardInterrupt:
@@ -125,9 +126,9 @@ def finish(agent: Run | Runs, episodes: int) -> int:
     """Evaluate, draw the curve, and say where everything is and what to do next."""
     console, path = Console(highlight=False, soft_wrap=True), agent.path
     show(agent, episodes, console)
-    more = f"resume {shlex.quote(str(path))} --steps {2 * agent.step}"
+    more = f"resume {quoted(path)} --steps {2 * agent.step}"
     if ended_schedules(dataclasses.replace(agent.plan, steps=2 * agent.step)):  # it would learn nothing more
-        more = f"evaluate {shlex.quote(str(path))} --episodes 1000"
+        more = f"evaluate {quoted(path)} --episodes 1000"
     console.print(f"[bold]next[/]    duologue {more}")
     return 0
 
@@ -169,6 +170,12 @@ def run_evaluate(command: Evaluate) -> int:
     prepare_jax(plan.algorithm, plan.seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
+    if command.dataset is None and command.fit_steps != Evaluate.fit_steps:
+        raise ConfigError(
+            f"fit_steps = {command.fit_steps}: belongs to recorded data, and there are none. Leave it out."
+        )
+    if command.dataset is not None and command.episodes != Evaluate.episodes:
+        raise ConfigError(f"episodes = {command.episodes}: nothing is played on recorded data. Leave it out.")
     if command.dataset is not None and command.task is not None:
         raise ConfigError(f"task = {command.task!r}: recorded data hold one reward, the main task's. Leave it out.")
     if command.dataset is not None and (command.explore or command.env):
@@ -211,7 +218,10 @@ def check_agent(agent: int, plan: Plan) -> None:
 def run_resume(command: Resume) -> int:
     plan = read_plan(command.run)
     prepare_jax(plan.algorithm, plan.seeds)
-    return finish(resume(command.run, steps=command.steps, dataset=command.dataset), 100)
+    if command.final_episodes < 0:
+        raise ConfigError(f"final_episodes = {command.final_episodes}: must be at least 0, which is for none.")
+    more = {"steps": command.steps, "dataset": command.dataset, "env": command.env}
+    return finish(resume(command.run, **more), command.final_episodes)
 
 
 def run_collect(command: Collect) -> int:
@@ -264,12 +274,12 @@ def run_list(command: List) -> int:
     runs = sorted(path.parent for path in command.folder.rglob("config.json"))
     table = Table("run", "algorithm", "environment", "steps", "seeds", "last return", box=None)
     for path in runs:
-        table.add_row(str(path), *cells(path))
+        table.add_row(*map(Text, (str(path), *cells(path))))
     if runs:
         console.print(table)
         console.print(f"\n[bold]next[/]    duologue evaluate {quoted(runs[-1])}")
     else:
-        console.print(f"No runs below {command.folder}.\n[bold]next[/]    duologue train a2c CartPole-v1")
+        console.print(f"No runs below {escape(str(command.folder))}.\n[bold]next[/]    duologue train a2c CartPole-v1")
     return 0
 
 
@@ -285,6 +295,6 @@ def cells(path: Path) -> list[str]:
     except DuologueError as error:
         return [str(error)]
     step = rows[-1]["step"] if rows else 0
-    returns = [row["rollout/ep_rew_mean"] for row in rows if row.get("rollout/ep_rew_mean") is not None]
-    last = f"{returns[-1]:,.1f}" if returns else "-"
+    returns = {row["seed"]: row[RETURN] for row in rows if row.get(RETURN) is not None}  # the last of each seed
+    last = f"{sum(returns.values()) / len(returns):,.1f}" if returns else "-"
     return [plan.name, plan.env, f"{step:,} / {plan.steps:,}", str(plan.seeds), last]

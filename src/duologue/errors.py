@@ -20,6 +20,14 @@ class CheckpointError(DuologueError):
     """A run folder or checkpoint that is missing, altered or in use."""
 
 
+def diverged(what: str) -> DuologueError:
+    """Of numbers that are not finite, and that the learner made itself."""
+    return DuologueError(
+        f"Learning has diverged: {what}. The checkpoints before it are intact. A smaller learning rate or "
+        "max_gradient_norm, or normalised observations, may help."
+    )
+
+
 class MissingExtraError(DuologueError):
     """An optional dependency that is not installed."""
 

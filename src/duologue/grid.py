@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from duologue.errors import ConfigError
 from duologue.fields import SYNONYMS
@@ -246,13 +247,13 @@ def table(results: Sequence[Result], *, scores: bool = True) -> Table:
     rows = Table(*results[0].run.values, *(["mean return, 95 % interval"] if scores else []), "run", box=None)
     for run, score, problem in results:
         said = problem.splitlines()[0] if problem else "-" if score is None else in_words(score)
-        rows.add_row(*run.values.values(), *([said] if scores else []), str(run.folder))
+        rows.add_row(*run.values.values(), *([Text(said)] if scores else []), Text(str(run.folder)))
     return rows
 
 
 def in_words(score: Evaluation) -> str:
     low, high = score.interval
-    return f"{score.mean:,.1f} [{low:,.1f}, {high:,.1f}]"
+    return f"{score.mean:,.1f} [{low:,.1f}, {high:,.1f}]" if len(score.scores) > 1 else f"{score.mean:,.1f}"
 
 
 def caution(results: Sequence[Result]) -> str:

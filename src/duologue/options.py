@@ -82,7 +82,7 @@ class Train:
     save_every: int | None = None
     """Steps between checkpoints; None for ten in a run."""
     log_every: int | None = None
-    """Steps between rows of metrics; None for 200 in a run."""
+    """Steps between rows of metrics; None for 200 in a run. Every checkpoint and evaluation brings a row too."""
     max_episode_steps: int | None = None
     """A time limit other than the environment's own."""
     wandb: str | None = None
@@ -190,6 +190,10 @@ class Resume:
     """Environment steps to reach, on recorded data gradient steps; None for the number it was started with."""
     dataset: str | None = None
     """Where the recorded data of the run lie now, if elsewhere."""
+    env: str | None = None
+    """The environment of the run, where its id names a module: module:Env-v0 is not imported because a file says so."""
+    final_episodes: int = 100
+    """Episodes of the evaluation at the end; 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,30 @@ def test_processes_step_the_same_episodes_bit_for_bit():
         theirs.close()
 
 
+def test_successes_are_those_of_one_process():
+    """Of two environments one reports nothing."""
+
+    class Lucky(gym.Env):
+        observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 0.0, True, False, {"is_success": True} if action else {}
+
+    actions = np.array([1, 0], np.int32)
+    infos = []
+    for asynchronous in (False, True):
+        envs = make(Lucky, 2, seed=0, asynchronous=asynchronous)
+        envs.reset()
+        infos.append(envs.step(actions).info)
+        envs.close()
+    np.testing.assert_array_equal(infos[0]["is_success"], [1, np.nan])
+    np.testing.assert_array_equal(infos[1]["is_success"], [1, np.nan])
+    assert infos[0]["is_success"].dtype == infos[1]["is_success"].dtype == np.float32
+
+
 def test_a_late_answer_ends_the_pool():
     class Slow(gym.Env):
         observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)

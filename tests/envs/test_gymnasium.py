@@ -9,6 +9,7 @@ import duologue as dl
 from duologue.envs import make
 from duologue.envs.base import seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.spaces import writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.loops import host
 from duologue.types import Box, Dict, Discrete, MultiDiscrete
@@ -158,6 +159,29 @@ def test_the_history_forgets_what_no_running_episode_needs():
     assert snapshot["length"].tolist() == [1] and snapshot["episode"].tolist() == [1250]
 
 
+@pytest.mark.parametrize(
+    ("space", "given"),
+    [
+        (gym.spaces.Discrete(4), 4),
+        (gym.spaces.Discrete(4, start=5), 4),
+        (gym.spaces.MultiDiscrete([2, 3]), np.array([1, 3])),
+        (gym.spaces.Box(0, 255, (2,), np.uint8), np.array([300, 0])),
+    ],
+)
+def test_counted_observations_are_in_their_space(space, given):
+    rows = np.zeros((2, *np.shape(given)), np.int64)
+    writer(space)(rows, 0, space.sample())
+    with pytest.raises(EnvError, match="which is not in its space"):
+        writer(space)(rows, 1, given)
+
+
+def test_a_limit_of_its_own_is_not_outlived():
+    """A callable's environment with a shorter time limit than is asked for would say one thing and do another."""
+    with pytest.raises(dl.ConfigError, match=r"max_episode_steps = 300: .* ends its own episodes after 200 steps"):
+        GymnasiumEnvs(lambda: gym.make("Pendulum-v1"), 1, seed=0, max_episode_steps=300)
+    assert GymnasiumEnvs(lambda: gym.make("Pendulum-v1"), 1, seed=0, max_episode_steps=9).spec.max_episode_steps == 9
+
+
 def raises(obs):
     raise RuntimeError("the wheel came off")
 
@@ -171,8 +195,10 @@ def raises(obs):
         (lambda obs: (obs, None, False, False, {}), "gave the reward None"),
         (lambda obs: (obs, np.ones(2), False, False, {}), "must be one number"),
         (lambda obs: (obs, 1.0, False, {}), "not enough values"),
+        (lambda obs: (obs, 1.0, None, False, {}), "gave terminated = None"),
+        (lambda obs: (obs, 1.0, False, "no", {}), "truncated = 'no': must be true or false"),
     ],
-    ids=["raises", "shape", "scalar", "no-reward", "reward-vector", "four-tuple"],
+    ids=["raises", "shape", "scalar", "no-reward", "reward-vector", "four-tuple", "no-flag", "word"],
 )
 def test_a_failing_environment_is_named(fault, words):
     made = iter([Scripted(script=((False, False),) * 9), Scripted(script=((False, False),) * 9, fault=fault)])

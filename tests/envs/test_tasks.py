@@ -392,9 +392,12 @@ def test_a_reward_that_is_no_number_is_found_in_every_loop():
     obs = np.zeros((3, 2, 5), np.float32)
     rollout = Transition(obs, flags, reward, flags, flags, obs, {})
     first = jax.jit(first_fault)
-    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2 + 1, 2]
+    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2 + 1, 3]
     obs[1, 0, 3] = np.inf
-    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2, 4]
+    assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2, 5]
+    bad = rollout._replace(action=np.float32(flags) + np.float32([[0], [np.nan], [0]]))
+    with pytest.raises(dl.DuologueError, match="diverged: the action for environment 0 at its step 11 is not finite"):
+        host.check(bad, 10, 2, tuple("abcd"))
     tasks = tuple("abcd")
     with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite observation at its step 11"):
         host.check(rollout, 10, 2, tasks)

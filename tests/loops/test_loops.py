@@ -13,7 +13,7 @@ from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.loops import compiled, host
-from duologue.loops.evaluate import compile_evaluation, host_evaluation
+from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation
 from duologue.loops.lean import lean, leaves_read
 from duologue.loops.state import key_for, run_key
 
@@ -323,6 +323,17 @@ def test_a_fault_in_a_compiled_loop_stops_it():
             pass
 
 
+@pytest.mark.parametrize("loop", [host, compiled])
+def test_a_policy_that_has_diverged_is_no_fault_of_the_environment(loop):
+    algorithm = dl.TD3(
+        networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=100, learning_starts=4, start_steps=0,
+        actor_learning_rate=1e30, critic_learning_rate=1e30,
+    )  # fmt: skip
+    envs = make("Pendulum-v1" if loop is host else "gymnax/Pendulum-v1", 1, seed=0)
+    with pytest.raises(dl.DuologueError, match=r"Learning has diverged: .*action.* not finite"):
+        list(loop.run(algorithm, envs, loop.start(algorithm, envs, [0]), steps=400, interval=400))
+
+
 def test_interruption_yields_early_with_a_whole_state():
     envs = make("CartPole-v1", 3, seed=1)
     asked = iter([False, False, False, True, True])
@@ -375,6 +386,23 @@ class Script(ProbeEnvs):
         _, seen = super().step(env_state, action, key=key)
         flags = {"terminated": ended, "truncated": jnp.zeros_like(ended), "reward": jnp.ones(self.num_envs)}
         return (obs, jnp.where(ended, 0, t + 1)), seen._replace(**flags)
+
+
+class Endless(Script):
+    """Its last environment never ends."""
+
+    def step(self, env_state, action, *, key):
+        state, seen = super().step(env_state, action, key=key)
+        last = jnp.arange(self.num_envs) == self.num_envs - 1
+        return state, seen._replace(terminated=seen.terminated & ~last)
+
+
+def test_an_evaluation_in_jax_without_end_is_interrupted(key):
+    envs, asked = Endless("constant", 3), iter([False, False, True])
+    state = SMALL.init(envs.spec, key=key)
+    with pytest.raises(Interrupted):
+        compile_evaluation(SMALL, envs, seeds=None, interrupted=lambda: next(asked))(state, key)
+    assert not list(asked)
 
 
 def test_every_test_episode_is_assigned_beforehand(key):

@@ -95,7 +95,15 @@ MUTANTS = [
         "SIGTERM ends the environments' processes", "envs/asynchronous.py", "{signal.SIGINT, signal.SIGTERM}",
         "{signal.SIGINT}", HEEDED,
     ),
-    Mutant("evaluation never looks up", "loops/evaluate.py", "if interrupted():", "if False:", ENDLESS),
+    Mutant(
+        "evaluation never looks up", "loops/evaluate.py",
+        "while left:\n            if interrupted():", "while left:\n            if False:", ENDLESS,
+    ),
+    Mutant(
+        "compiled evaluation never looks up", "loops/evaluate.py",
+        "over.all():\n            if interrupted():", "over.all():\n            if False:",
+        of("loops/test_loops.py", "an_evaluation_in_jax_without_end_is_interrupted"),
+    ),
     Mutant(
         "only False itself stops a run", "run/session.py", "answer is not None and not answer", "answer is False",
         NUMPY,

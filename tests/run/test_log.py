@@ -141,5 +141,5 @@ def test_wandb_has_a_run_for_each_seed_and_finite_numbers_at_their_step(monkeypa
 
 def test_wandb_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtraError, match=r"duologue\[wandb\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[wandb\]"):
         WandB("cartpole", {})

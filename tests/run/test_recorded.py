@@ -183,6 +183,7 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
         (["collect", "random", "-o", "x.csv", "--env", "CartPole-v1"], r"must end in \.npz or \.hdf5"),
         (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
         (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
+        (["collect", "random", "-o", "there.npz/x.npz", "--env", "CartPole-v1"], "cannot write"),
         (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be in"),
         (["data", "nothing.npz"], "no recorded data at nothing.npz"),
         (["train", "bc"], "Which environment"),

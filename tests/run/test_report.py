@@ -231,7 +231,7 @@ def test_a_run_without_its_configuration_goes_by_its_folder(tmp_path: Path, conf
 
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"duologue\[plots\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[plots\]"):
         figure([run(tmp_path / "a", {0: [1.0]})])
 
 

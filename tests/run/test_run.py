@@ -216,7 +216,7 @@ def test_classes_of_ones_own_are_passed_along(tmp_path):
     run = train("probe/both", tmp_path / "run", iterations=5, algorithm=algorithm)
     for classes in (Wide, [Wide]):
         assert dl.load(run.path, algorithm=classes).plan.algorithm == algorithm
-    with pytest.raises(dl.ConfigError, match=r"algorithm\.networks\.type = 'Wide'.*passed along"):
+    with pytest.raises(dl.ConfigError, match=r"algorithm\.networks\.type = 'Wide'.*bring it along"):
         dl.load(run.path)
 
 

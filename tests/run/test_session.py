@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,9 +18,11 @@ from run.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume,
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
+from duologue.loops.evaluate import Interrupted
 from duologue.run import checkpoint, files, log, session
 from duologue.run.session import Every, over_seeds
 from duologue.run.signals import Interruption
+from duologue.run.standing import standing
 from duologue.run.train import new_folder
 
 PROBE = "probe/truncation"
@@ -90,6 +93,48 @@ def test_an_evaluation_that_fails_loses_nothing_learned(tmp_path, monkeypatch):
     assert saved(tmp_path / "run") == [ITERATION]
 
 
+@pytest.mark.parametrize("broken", ["logger", "callback"])
+def test_what_fails_between_two_saves_loses_nothing_learned(tmp_path, broken):
+    class Down:
+        def write(self, step, seed, metrics):
+            raise ConnectionError
+
+        def close(self):
+            pass
+
+    def fail(step, metrics):
+        raise ConnectionError
+
+    given = {"loggers": [Down()]} if broken == "logger" else {"callbacks": [fail]}
+    with pytest.raises(ConnectionError):
+        train(PROBE, tmp_path / "run", iterations=4, every=4, log_every=ITERATION, **given)
+    assert saved(tmp_path / "run") == [ITERATION]
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch):
+    played = []
+
+    def scripted(plan, source, *, seeds, episodes, purpose, interrupted):
+        def evaluate(state):
+            played.append(None)
+            if len(played) == 2:
+                raise Interrupted
+            return dl.Evaluation(np.ones(episodes), np.ones(episodes))
+
+        return nullcontext(evaluate)
+
+    monkeypatch.setattr(session, "evaluator", scripted)
+    train(PROBE, tmp_path / "run", iterations=4, every=1, evaluate_every=2 * ITERATION)
+    resume(tmp_path / "run", iterations=7)
+    found = [row["step"] // ITERATION for row in rows(tmp_path / "run") if "eval/mean_reward" in row]
+    assert found == [2, 5, 6]  # that of 4 with the first row after it
+
+
+def test_a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are(tmp_path):
+    run = train(PROBE, tmp_path / "run", iterations=20, log_every=20 * ITERATION, save_every=None)
+    assert run.plan.save_every == run.plan.log_every == 2 * ITERATION
+
+
 def test_the_best_checkpoint_holds_no_replay(tmp_path):
     algorithm = dl.SACDiscrete(networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=240)
     options = {"evaluate_every": ITERATION, "evaluate_episodes": 2, "algorithm": algorithm}
@@ -116,7 +161,7 @@ def test_a_callback_that_raises_loses_nothing_saved(tmp_path, whole):
 
     with pytest.raises(RuntimeError, match="mine"):
         train(PROBE, tmp_path / "run", iterations=10, every=2, callbacks=[fail])
-    assert saved(tmp_path / "run") == [2 * ITERATION, 4 * ITERATION]
+    assert saved(tmp_path / "run") == [4 * ITERATION, 6 * ITERATION]
     resume(tmp_path / "run")
     assert_same_run(whole.path, tmp_path / "run")
 
@@ -236,14 +281,15 @@ def test_a_folder_that_holds_a_run_is_refused(whole):
     assert {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_whose_run_failed_before_it_saved_anything_is_free(tmp_path):
-    def fail(step, metrics):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        train(PROBE, tmp_path / "run", iterations=4, every=2, callbacks=[fail])
+def test_a_folder_whose_run_was_killed_before_it_saved_is_free(tmp_path):
+    """It has rows, and a best checkpoint perhaps, from which nothing can go on."""
+    run = train(PROBE, tmp_path / "run", iterations=4, every=2, evaluate_every=2 * ITERATION)
+    assert standing(run.path, run.plan) == "finished" and (run.path / "checkpoints" / "best").is_dir()
+    shutil.rmtree(run.path / "checkpoints" / "latest")
+    assert standing(run.path, run.plan) == "new"
     run = train(PROBE, tmp_path / "run", iterations=8, every=4)
     assert [row["step"] for row in rows(run.path)] == [4 * ITERATION, 8 * ITERATION]
+    assert not (run.path / "checkpoints" / "best").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "tb"])
@@ -281,7 +327,7 @@ def test_environments_are_closed_where_nothing_can_begin(tmp_path, monkeypatch, 
         train("CartPole-v1", path, iterations=2, every=2)
         begin = lambda: resume(path, iterations=1)  # noqa: E731
     elif fails == "folder":
-        (path / "checkpoints").mkdir(parents=True)
+        (path / "checkpoints" / "latest" / "step-000000000001").mkdir(parents=True)
         begin = lambda: train("CartPole-v1", path, iterations=2)  # noqa: E731
     else:
         begin = lambda: train("Pendulum-v1", path, iterations=2, algorithm=dl.ACER())  # noqa: E731

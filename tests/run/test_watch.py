@@ -333,7 +333,7 @@ def test_one_that_only_makes_pictures_is_shown_by_gymnasium(run, monkeypatch, en
         ({"env": "CartPol-v1"}, dl.ConfigError, "no Gymnasium environment 'CartPol-v1'"),
         ({"env": "Grey-v0"}, dl.EnvError, r"gave the picture uint8\[13, 20\]; it must be uint8\[height, width, 3\]"),
         ({"env": "Growing-v0"}, dl.EnvError, r"gave the picture uint8\[5, 4, 3\]; it must be uint8\[4, 4, 3\]"),
-        ({"env": "Undrawn-v0"}, dl.MissingExtraError, r'drawing Undrawn-v0 needs .* "duologue\[video\]"'),
+        ({"env": "Undrawn-v0"}, dl.MissingExtraError, r'drawing Undrawn-v0 needs .* "\.\[video\]"'),
         ({"out": "a.avi"}, dl.ConfigError, r"out = 'a.avi': must end in .gif or .mp4"),
         ({"episodes": 0}, dl.ConfigError, "episodes = 0: must be an integer"),
         ({"max_steps": 0}, dl.ConfigError, "max_steps = 0: must be an integer"),
@@ -367,7 +367,7 @@ def test_a_run_in_a_python_object_asks_for_it(tmp_path):
 @pytest.mark.parametrize(("suffix", "package"), [("gif", "PIL"), ("mp4", "imageio_ffmpeg")])
 def test_without_the_extra(run, tmp_path, monkeypatch, suffix, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(dl.MissingExtraError, match=rf'writing {suffix.upper()} files.*"duologue\[video\]"'):
+    with pytest.raises(dl.MissingExtraError, match=rf'writing {suffix.upper()} files.*"\.\[video\]"'):
         run.watch(out=tmp_path / f"a.{suffix}")
     assert not os.listdir(tmp_path) and not Painted.made
 

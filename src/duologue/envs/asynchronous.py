@@ -66,13 +66,13 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     def step(self, action: np.ndarray) -> Step:
         action = checked(action, self.spec.action, self.num_envs)
         self._journal.actions.append(action)
-        seen, reward, terminated, truncated, _ = self._step(action)
+        seen, reward, terminated, truncated, info = self._step(action)
         next_obs, ended = self._batch(seen), np.asarray(terminated | truncated, bool)
         for i in np.flatnonzero(ended).tolist():
             self._journal.next_episode(i)
         self._obs = self._begin(ended) if ended.any() else next_obs
         flags = np.array(terminated, bool), np.array(truncated, bool)
-        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, {})
+        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, succeeded(info))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._journal.snapshot(self.spec.action, self._obs)
@@ -123,6 +123,13 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
             late = isinstance(error, TimeoutError | multiprocessing.TimeoutError)
             said = f"no answer in {self._timeout:g} s" if late else f"{type(error).__name__}: {error}"
             raise EnvError(f"One of the {self.num_envs} processes of {self.spec.id} failed. {said}") from error
+
+
+def succeeded(info: dict[str, Any]) -> dict[str, np.ndarray]:
+    """`is_success` as the pool gathers it, NaN where an environment did not report it; nothing where none did."""
+    if "is_success" not in info:
+        return {}
+    return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
 
 
 class _Pool(gym.vector.AsyncVectorEnv):

@@ -157,12 +157,12 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         )
     if not isinstance(env, gym.Env):
         raise ConfigError(f"{name} makes {env!r}, which is no gymnasium.Env.")
-    spec = None if isinstance(make, str) else env.spec
-    own = None if spec is None else spec.max_episode_steps
+    theirs = None if isinstance(make, str) or not isinstance(env, gym.wrappers.TimeLimit) else env.env
+    own = None if theirs is None else limit_of(theirs)
     if own is not None and max_episode_steps is not None and own < max_episode_steps:
         raise ConfigError(
             f"max_episode_steps = {max_episode_steps}: {name} ends its own episodes after {own} steps already. Set a "
-            f"longer limit there, gymnasium.make({spec and spec.id!r}, max_episode_steps={max_episode_steps})."
+            f"longer limit there, gymnasium.make(…, max_episode_steps={max_episode_steps})."
         )
     return env
 
@@ -184,16 +184,20 @@ def unknown(name: str, error: Exception) -> str:
     )
 
 
+def limit_of(env: gym.Env) -> int | None:
+    """The steps after which the outermost time limit of `env` truncates."""
+    return env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
+
+
 def spec_of(env: gym.Env, make: Make) -> EnvSpec:
     """What an algorithm may know of `env`. Raises `ConfigError` for spaces that cannot be served."""
-    limit = env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
     threshold = None if env.spec is None else env.spec.reward_threshold
     observation = observation_space(env.observation_space)
     return EnvSpec(
         name_of(make),
         stacked(observation) if stacks_frames(env) else observation,
         action_space(env.action_space),
-        limit,
+        limit_of(env),
         None if threshold is None else float(threshold),
     )
 

@@ -97,6 +97,8 @@ class Journal:
 
 
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
+TRUTHS = (True, False)
+"""And what equals one of them: NumPy's, 0 and 1."""
 
 
 def number(value: Any, what: str) -> float:
@@ -125,6 +127,8 @@ class Rows:
         obs, reward, terminated, truncated, info = answer
         self._write(self.obs, i, obs)
         self.reward[i] = reward if isinstance(reward, NUMBERS) else number(reward, "the reward")
+        if terminated not in TRUTHS or truncated not in TRUTHS:
+            raise EnvError(f"gave terminated = {terminated!r} and truncated = {truncated!r}: must be true or false")
         self.terminated[i], self.truncated[i] = terminated, truncated
         if terminated or truncated:
             self.ended.append(i)

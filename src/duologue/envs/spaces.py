@@ -121,7 +121,8 @@ def copy(obs: Obs) -> Obs:
 
 
 def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
-    """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape is the space's own."""
+    """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape, and where it counts its
+    numbers, are the space's own."""
     if isinstance(space, spaces.Dict):
         parts = {name: writer(part) for name, part in space.spaces.items()}
 
@@ -134,7 +135,7 @@ def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
         return write_parts
     shape, dtype = array_type(observation_space(space))
     start, kinds = getattr(space, "start", 0), "fiub" if dtype.kind == "f" else "iub"
-    shifted = bool(np.any(start))
+    shifted, count = bool(np.any(start)), getattr(space, "n", getattr(space, "nvec", None))
 
     def write(rows: np.ndarray, i: int, obs: Any) -> None:
         if obs.__class__ is not np.ndarray:
@@ -142,7 +143,12 @@ def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
         # NumPy would broadcast a shape that differs, and cut fractions off, without a word.
         if obs.shape != shape or obs.dtype.kind not in kinds:
             raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; its space is {dtype}{list(shape)}")
-        rows[i] = obs - start if shifted else obs
+        if shifted:
+            obs = obs - start
+        inside = count is None or ((obs >= 0) & (obs < count)).all()
+        if not inside or (dtype.kind != "f" and obs.dtype != dtype and (obs.astype(dtype) != obs).any()):
+            raise EnvError(f"gave the observation {obs!r}, which is not in its space, {space}")
+        rows[i] = obs
 
     return write
 

@@ -83,13 +83,31 @@ class Play(eqx.Module):
     lengths: Int[Array, " B"]
 
 
-def compile_evaluation(
-    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, *, seeds: int | None, explore: bool = False
-) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:
-    """A jitted `(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the
-    seeds axis, if any."""
+STEPS = 1000
+"""Of environments written in JAX in one device call, so that a person can interrupt episodes without end."""
 
-    def play(state: PyTree, key: Array) -> tuple[Array, Array]:
+
+def compile_evaluation(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs,
+    *, seeds: int | None, explore: bool = False, interrupted: Callable[[], bool] = lambda: False,
+) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:  # fmt: skip
+    """`(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the seeds
+    axis, if any. Raises `Interrupted` once `interrupted()` is true."""
+
+    def begin(key: Array) -> Play:
+        env, obs = envs.reset(key_for(key, "reset"))
+        count = envs.num_envs
+        return Play(
+            env=env,
+            obs=obs,
+            carry=algorithm.initial_carry(count),
+            t=jnp.int32(0),
+            over=jnp.zeros(count, bool),
+            returns=jnp.zeros(rewards_shape(count, envs.spec.tasks)),
+            lengths=jnp.zeros(count, jnp.int32),
+        )
+
+    def go_on(state: PyTree, key: Array, now: Play) -> Play:
         def step(now: Play) -> Play:
             action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=explore)
             env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
@@ -103,18 +121,18 @@ def compile_evaluation(
                 lengths=now.lengths + jnp.where(now.over, 0, 1),
             )
 
-        env, obs = envs.reset(key_for(key, "reset"))
-        count = envs.num_envs
-        begin = Play(
-            env=env,
-            obs=obs,
-            carry=algorithm.initial_carry(count),
-            t=jnp.int32(0),
-            over=jnp.zeros(count, bool),
-            returns=jnp.zeros(rewards_shape(count, envs.spec.tasks)),
-            lengths=jnp.zeros(count, jnp.int32),
-        )
-        end = jax.lax.while_loop(lambda now: ~now.over.all(), step, begin)
-        return end.returns, end.lengths
+        until = now.t + STEPS
+        return jax.lax.while_loop(lambda now: ~now.over.all() & (now.t < until), step, now)
 
-    return jax.jit(play if seeds is None else jax.vmap(play))
+    several = seeds is not None
+    first, then = (jax.jit(jax.vmap(part) if several else part) for part in (begin, go_on))
+
+    def play(state: PyTree, key: Array) -> tuple[Array, Array]:
+        now = first(key)
+        while not now.over.all():
+            if interrupted():
+                raise Interrupted
+            now = then(state, key, now)
+        return now.returns, now.lengths
+
+    return play

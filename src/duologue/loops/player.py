@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.errors import diverged
 from duologue.loops.lean import lean
 from duologue.loops.replay import exploring, learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
@@ -81,7 +82,8 @@ class Player:
         self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
-        """Actions for `obs`; takes note of the newest transition on the way, where the algorithm wants to."""
+        """Actions for `obs`; takes note of the newest transition on the way, where the algorithm wants to. Raises
+        `DuologueError` for actions that are not finite."""
         if self._newest is not None:
             self._leaves, out = self._watch_and_act(self._leaves, self._newest, self._keys, obs, np.int32(t))
         else:
@@ -90,7 +92,10 @@ class Player:
         if carry:
             self._leaves[-self._carried :] = carry
             self._seen = self._view(self._leaves)
-        return np.asarray(action), extras
+        action = np.asarray(action)
+        if action.dtype.kind == "f" and not np.isfinite(action).all():
+            raise diverged(f"an action is not finite at step {t:,} of its environment")
+        return action, extras
 
     def note(self, newest: Transition) -> None:
         """Have `newest` observed by the next call that is made anyway."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from duologue.errors import EnvError
+from duologue.errors import EnvError, diverged
 from duologue.types import Obs, PyTree, Transition
 
 
@@ -120,27 +120,35 @@ def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
 
 
 def first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, " 2"]:
-    """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite; part i is the reward of
-    task i, and the next one the observation. Both are −1 where all are finite."""
+    """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite. Part 0 is the action, as
+    what an environment answers to a bad one is not its fault, part i the reward of task i, and the last one the
+    observation. Both are −1 where all are finite."""
     shape = rollout.terminated.shape
-    observed = [jnp.isfinite(x).reshape(*shape, -1).all(-1) for x in jax.tree.leaves((rollout.obs, rollout.next_obs))]
-    rewards, seen = jnp.isfinite(rollout.reward).reshape(*shape, -1), jnp.stack(observed, axis=-1)
-    finite = jnp.concatenate([rewards, seen.all(-1, keepdims=True)], axis=-1)
+
+    def whole(*arrays: Array) -> Bool[Array, "T B 1"]:
+        return jnp.stack([jnp.isfinite(x).reshape(*shape, -1).all(-1) for x in arrays]).all(0)[..., None]
+
+    rewards, seen = jnp.isfinite(rollout.reward).reshape(*shape, -1), jax.tree.leaves((rollout.obs, rollout.next_obs))
+    finite = jnp.concatenate([whole(rollout.action), rewards, whole(*seen)], axis=-1)
     where, part = jnp.divmod(jnp.argmin(finite).astype(jnp.int32), finite.shape[-1])
     return jnp.where(finite.all(), -1, jnp.stack([began * shape[1] + where, part]))
 
 
 def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
-    """Raise `EnvError` for the first fault of any seed, `[2]` or `[S, 2]`, naming environment, step and part."""
+    """Raise `EnvError` for the first fault of any seed, `[2]` or `[S, 2]`, naming environment, step and part; where it
+    is the action, the error of a learner that has diverged."""
     for seed, (where, part) in enumerate(np.atleast_2d(fault).tolist()):
         if where >= 0:
             of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
+            at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs}"
+            if part == 0:
+                raise diverged(f"the action for {' '.join(at)} is not finite")
             rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]
-            part = [*rewards, "observation"][part]
+            what = [*rewards, "observation"][part - 1]
             raise EnvError(
-                f"environment {where % num_envs}{of_seed} gave a NaN or infinite {part} at its step "
-                f"{where // num_envs}. Nothing learned from it is kept; what was saved before is intact. Mend the "
-                "environment, or replace the value there (numpy.nan_to_num) if it means something."
+                f"{at[0]} gave a NaN or infinite {what} {at[1]}. Nothing learned from it is kept; what was saved "
+                "before is intact. Mend the environment, or replace the value there (numpy.nan_to_num) if it means "
+                "something."
             )
 
 

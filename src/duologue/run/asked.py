@@ -13,7 +13,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.state import key_for
-from duologue.types import Box, Dict, Discrete, EnvSpec, Obs, PyTree, Space
+from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, inside
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,7 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
 
 def to_env(space: Space, action: np.ndarray) -> np.ndarray:
     """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
-    match space:
-        case Discrete(start=start):
-            return action + start
-        case Box(shape=shape, low=low, high=high):
-            action = action if low is None else np.maximum(action, np.asarray(low, np.float32).reshape(shape))
-            return action if high is None else np.minimum(action, np.asarray(high, np.float32).reshape(shape))
-    return action
+    return action + space.start if isinstance(space, Discrete) else inside(space, action)
 
 
 @eqx.filter_jit

@@ -178,6 +178,11 @@ def newest(directory: Path) -> Path | None:
     return next((path for path in _newest_first(directory) if verify(path) is None), None)
 
 
+def has_any(run: Path) -> bool:
+    """Whether a run folder has a checkpoint to go on from, whole or not."""
+    return bool(_newest_first(run / "checkpoints" / "latest"))
+
+
 def latest(directory: Path) -> tuple[Path, list[str]]:
     """The checkpoint to resume from: the newest that is whole, and a warning for each newer one that is not.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, make
 from duologue.envs.spaces import recounted
-from duologue.errors import ConfigError, MissingExtraError
+from duologue.errors import CheckpointError, ConfigError, MissingExtraError
 from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
 from duologue.run import files
@@ -142,7 +142,8 @@ def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> 
 
 
 def check_out(out: str | Path) -> Path:
-    """Where data go. Raises `ConfigError` for a name that would not be read again, or that is taken."""
+    """Where data go. Raises `ConfigError` for a name that would not be read again, that is taken, or that cannot be
+    written."""
     path = Path(out)
     if path.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"out = {str(out)!r}: must end in .npz or .hdf5.")
@@ -150,6 +151,13 @@ def check_out(out: str | Path) -> Path:
         raise ConfigError(f"out = {str(out)!r} is there already. Give another name, or delete it.")
     if path.suffix != ".npz":
         _h5py(path)
+    try:
+        files.make_folder(path.parent)
+        with files.writing(path):
+            files.temporary(path).touch()
+            files.temporary(path).unlink()
+    except CheckpointError as error:
+        raise ConfigError(f"out = {str(out)!r}: {error}") from error
     return path
 
 

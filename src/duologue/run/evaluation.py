@@ -11,14 +11,15 @@ from jaxtyping import Array
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.tasks import untasked
+from duologue.errors import EnvError
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.state import key_for, run_key
 from duologue.run.plan import EnvSource, Plan, check_arguments
 from duologue.statistics import bootstrap_interval, iqm
 from duologue.types import PyTree
 
-MAX_HOST_ENVS = 16
-"""Gymnasium environments that play test episodes side by side."""
+MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024
+"""Environments that play test episodes side by side: Gymnasium's, and those written in JAX."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,16 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of the mean."""
-        return bootstrap_interval(self.scores, statistic=np.mean)
+        """The 95 % bootstrap interval of the mean; NaN from one score, which has none."""
+        return bootstrap_interval(self.scores, statistic=np.mean) if len(self.scores) > 1 else (np.nan, np.nan)
 
     def __str__(self) -> str:
         low, high = self.interval
+        sure = f", 95 % interval [{low:,.1f}, {high:,.1f}]" if len(self.scores) > 1 else ""
         of = f" of {self.task}" if self.task else ""
         of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
-            f"mean return{of} {self.mean:,.1f}, 95 % interval [{low:,.1f}, {high:,.1f}] over {self.over}"
+            f"mean return{of} {self.mean:,.1f}{sure} over {self.over}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
             f"{of_tasks and f'; under each task: {of_tasks}'}"
         )
@@ -82,17 +84,17 @@ def evaluator(
 
     `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
     state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
-    user's own. In Gymnasium environments, whose episodes may never end, it raises `Interrupted` once `interrupted()`.
+    user's own. Episodes may never end: it raises `Interrupted` once `interrupted()`.
     """
     check_arguments(episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    num_envs = episodes if plan.compiled(source) else min(episodes, MAX_HOST_ENVS)
+    num_envs = min(episodes, MAX_JAX_ENVS if plan.compiled(source) else MAX_HOST_ENVS)
     adapter = untasked(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
     made = [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])]
     if isinstance(made[0], AbstractJaxEnvs):
-        yield _in_one_program(plan, made[0], keys, episodes=episodes, explore=explore)
+        yield _in_one_program(plan, made[0], keys, episodes=episodes, explore=explore, interrupted=interrupted)
         return
     made += [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed) for seed in seeds[1:]]
     envs = [each for each in made if isinstance(each, AbstractHostEnvs)]
@@ -103,9 +105,14 @@ def evaluator(
             each.close()
 
 
-def _in_one_program(plan: Plan, envs: AbstractJaxEnvs, keys: list[Array], *, episodes: int, explore: bool) -> Evaluate:
+def _in_one_program(
+    plan: Plan, envs: AbstractJaxEnvs, keys: list[Array],
+    *, episodes: int, explore: bool, interrupted: Callable[[], bool],
+) -> Evaluate:  # fmt: skip
     seeds, rounds = len(keys), -(-episodes // envs.num_envs)
-    play = compile_evaluation(plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore)
+    play = compile_evaluation(
+        plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore, interrupted=interrupted
+    )
     of_round = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
 
     def evaluate(state: PyTree) -> Evaluation:
@@ -135,8 +142,13 @@ def _one_after_the_other(
 
 def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
     """The score under the task that was played, of returns `[*seeds, episodes]`, or `[*seeds, episodes, K]` of several
-    tasks."""
+    tasks. Raises `EnvError` where one is not finite."""
     tasks = plan.spec.tasks
+    if not np.isfinite(returns).all():
+        raise EnvError(
+            f"A test episode in {plan.spec.id} has a return that is not finite: the environment gave a NaN or infinite "
+            "reward, or the policy has diverged."
+        )
     if not tasks:
         return Evaluation(returns, lengths)
     of_each = {name: returns[..., i] for i, name in enumerate(tasks)}

@@ -63,6 +63,18 @@ def make_folder(path: Path) -> None:
             sync(path.parent)
 
 
+def made(path: Path) -> bool:
+    """Make this folder; False where something of its name is there already. Raises `CheckpointError`."""
+    make_folder(path.parent)
+    with writing(path):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return False
+        sync(path.parent)
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write a file under; on leaving, what was written there takes the place of `path`."""

@@ -133,9 +133,11 @@ def spec_of(plan: Plan, env: EnvSource) -> EnvSpec:
 
 def data_of(plan: Plan, source: DataSource | None) -> DataSet:
     """The data that the run was begun with. Raises `CheckpointError` where they are others now."""
-    if source is None and (plan.dataset is None or plan.dataset.startswith("<")):
+    if plan.dataset is None:
+        raise ConfigError("This run learned from no recorded data, so there are none to go on with.")
+    if source is None and plan.dataset.startswith("<"):
         raise ConfigError("The data of this run were a Python object. Pass them again: dataset=...")
-    data = read_data(source or plan.dataset or "", both=plan.both)
+    data = read_data(source or plan.dataset, both=plan.both)
     if data.digest != plan.digest:
         raise CheckpointError(
             f"{data.source} is not what this run was begun with: its rows have changed. Give the data of then, "

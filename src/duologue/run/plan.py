@@ -1,6 +1,7 @@
 """What a run is: the arguments of `train` with every default filled in, checked, and written to config.json."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,12 @@ class Plan:
         """Raise `ConfigError` where there is nothing to make environments from."""
         if source is None and not self.env:
             raise ConfigError("This run was made from data alone. Give an environment to play in: env=..., or --env.")
+        module, named, _ = self.env.partition(":")
+        if source is None and named and module not in sys.modules:
+            raise ConfigError(
+                f"The environment of this run, {self.env}, would import the module {module} because a file says so. If "
+                f"you trust it, say it yourself: --env {self.env}, in Python env={self.env!r}."
+            )
         tasked = isinstance(source, Tasked)
         if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY) and not tasked):
             if self.tasks in (None, *READY):

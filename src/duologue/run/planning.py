@@ -102,9 +102,10 @@ def intervals(
     steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
 ) -> tuple[int, int]:
     """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
+    save_every = save_every or max(steps // CHECKPOINTS, least)
     # A row is written at least as often as an evaluation or a checkpoint is due; both come with the next row.
     due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
-    return save_every or max(steps // CHECKPOINTS, least), min(filter(None, due))
+    return save_every, min(filter(None, due))
 
 
 def described_tasks(env: EnvSource) -> str | None:

@@ -3,8 +3,8 @@ here."""
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import CheckpointError, DuologueError
+from duologue.errors import CheckpointError, diverged
 from duologue.loops import compiled, host, offline
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.offline import Recorded, Updates
@@ -26,6 +26,7 @@ from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluate, Evaluation, evaluator
 from duologue.run.log import JsonLines, Logger, TensorBoard
 from duologue.run.plan import Envs, EnvSource, Plan, in_words, is_compiled
+from duologue.run.rows import read_rows
 from duologue.run.signals import Interruption
 
 Callback = Callable[[int, Mapping[str, np.ndarray | np.float64]], bool | None]
@@ -88,7 +89,8 @@ class Session:
         interruption: Interruption, evaluate: Evaluate | None,
     ) -> LoopState:  # fmt: skip
         plan = self.plan
-        saved, evaluated, best = Every(plan.save_every, start), Every(plan.evaluate_every, start), self._best()
+        saved, evaluated = Every(plan.save_every, start), Every(plan.evaluate_every, self._evaluated())
+        best = self._best()
         step, stop, began = start, False, time.perf_counter()
         for note in [*self._memory(), *plan.algorithm.notes(plan.spec)]:
             shown.note(note)
@@ -104,16 +106,19 @@ class Session:
             seconds = time.perf_counter() - began
             metrics = row(totals, steps=(now - step) * plan.seeds, seconds=seconds, tasks=plan.spec.tasks)
             step = now
-            if evaluate is not None and evaluated.due(step) and (score := self._score(evaluate, state, step)):
-                metrics |= evaluation_row(score)
-                if score.mean > best:
-                    best = score.mean
-                    self._save(state, step, score=best, directory="best")
-                    shown.note(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
-            self._write(sinks, step, metrics)
-            shown.update(step, {name: over_seeds(value) for name, value in metrics.items()})
-            answers = [callback(step, metrics) for callback in self.callbacks]
-            stop = any(answer is not None and not answer for answer in answers)  # np.False_ is not False
+            with self._kept(state, step, rows):
+                if evaluate is not None and evaluated.due(step):
+                    with suppress(Interrupted):
+                        score = evaluate(state.algorithm)
+                        metrics |= evaluation_row(score)
+                        if score.mean > best:
+                            best = score.mean
+                            self._save(state, step, score=best, directory="best")
+                            shown.note(f"step {step:,}: best evaluation so far, {best:,.1f}, saved")
+                self._write(sinks, step, metrics)
+                shown.update(step, {name: over_seeds(value) for name, value in metrics.items()})
+                answers = [callback(step, metrics) for callback in self.callbacks]
+                stop = any(answer is not None and not answer for answer in answers)  # np.False_ is not False
             self._check(metrics, step)
             if stop or interruption():
                 break
@@ -161,15 +166,23 @@ class Session:
             self.plan, self.source, seeds=self.seeds, episodes=episodes, purpose=purpose, interrupted=interrupted
         )
 
-    def _score(self, evaluate: Evaluate, state: LoopState, step: int) -> Evaluation | None:
-        """The score; `None` where playing was interrupted. Where it fails, what was learned is saved all the same."""
+    @contextmanager
+    def _kept(self, state: LoopState, step: int, rows: JsonLines) -> Iterator[None]:
+        """Whatever fails inside, an evaluation, a logger or a callback: what was learned is saved."""
         try:
-            return evaluate(state.algorithm)
-        except Interrupted:
-            return None
+            yield
         except BaseException:
-            self._save(state, step)
+            try:
+                rows.sync()
+            finally:
+                self._save(state, step)
             raise
+
+    def _evaluated(self) -> int:
+        """The step of the last evaluation: one that was interrupted is made up for."""
+        path = self.path / "metrics.jsonl"
+        known = read_rows(path) if self.plan.evaluate_every is not None and path.exists() else []
+        return max((row["step"] for row in known if "eval/mean_reward" in row), default=0)
 
     def _best(self) -> float:
         """The best score so far, −∞ before the first."""
@@ -202,10 +215,7 @@ class Session:
             if name.startswith("train/") and not np.isfinite(value).all():
                 first = self.seeds[int(np.argmin(np.isfinite(value)))]
                 seeds = "" if self.plan.seeds == 1 else f" for seed {first}"
-                raise DuologueError(
-                    f"Learning has diverged: {name} is not finite at step {step:,}{seeds}. The checkpoints before it "
-                    "are intact. A smaller learning rate or max_gradient_norm, or normalised observations, may help."
-                )
+                raise diverged(f"{name} is not finite at step {step:,}{seeds}")
 
 
 class Every:

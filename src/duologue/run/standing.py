@@ -12,7 +12,7 @@ Standing = Literal["new", "unfinished", "finished"]
 
 def standing(path: Path, plan: Plan) -> Standing:
     """How far the run of `plan` has come in the folder `path`. Raises `ConfigError` where another one is there."""
-    saved = (path / "checkpoints").exists()
+    saved = checkpoint.has_any(path)
     if not (path / "config.json").is_file():
         if saved:
             raise ConfigError(

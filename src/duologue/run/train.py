@@ -72,7 +72,8 @@ def train(
             `dataset` with an environment.
         evaluate_episodes: episodes of each of these.
         save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
-        log_every: steps between rows of metrics; by default 200 in a run.
+        log_every: steps between rows of metrics; by default 200 in a run. Every checkpoint and evaluation brings a row
+            too.
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further places for metrics, like `duologue.run.log.WandB`.
         max_episode_steps: a time limit other than the environment's own.
@@ -125,8 +126,10 @@ def planned(
 
 def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
     """The folder of a new run. Raises `ConfigError` where there is one already."""
+    if run_dir == "":
+        raise ConfigError("run_dir = '': must name a folder.")
     path = new_folder(plan) if run_dir is None else Path(run_dir)
-    if (path / "checkpoints").exists():
+    if checkpoint.has_any(path):
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
     foreign = [name for name in ("config.json", "metrics.jsonl", "tb") if (path / name).exists()]
     if foreign and not is_run(path):
@@ -147,8 +150,9 @@ def is_run(path: Path) -> bool:
 def begun(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str] = ()) -> "Run | Runs":
     """Write down what the run is, and drive it from its first state."""
     with files.RunLock(session.path):
-        for left in filter(Path.exists, (session.path / "metrics.jsonl", session.path / "tb")):
-            files.discard(left)  # of a run that failed before its first save
+        for name in ("metrics.jsonl", "tb", "checkpoints"):  # of a run that ended before there was one to go on from
+            if (session.path / name).exists():
+                files.discard(session.path / name)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
         return _finished(session, session.drive(start(), notes=notes))
@@ -176,6 +180,8 @@ def resume(
     if steps is not None:
         check_arguments(steps=steps)
         plan = replace(plan, steps=steps)
+    if dataset is not None and plan.dataset is None:
+        raise ConfigError("dataset: this run learned from no recorded data. Leave it out.")
     with files.RunLock(path):
         data = None if plan.dataset is None else recorded(plan.algorithm, data_of(plan, dataset), window=plan.window)
         envs = data if plan.offline and data else plan.envs(env, purpose="train")
@@ -254,9 +260,9 @@ def ended_schedules(plan: Plan) -> list[str]:
 
 
 def new_folder(plan: Plan) -> Path:
-    """The first of `runs/ALGORITHM/ENV/1, 2, …` that does not exist."""
+    """The first of `runs/ALGORITHM/ENV/1, 2, …` that did not exist, made: so no two runs get the same."""
     parent = home(plan.name, plan.env or Path(plan.dataset or "").name)
-    return next(path for n in itertools.count(1) if not (path := parent / str(n)).exists())
+    return next(path for n in itertools.count(1) if files.made(path := parent / str(n)))
 
 
 def home(algorithm: str, where: str) -> Path:

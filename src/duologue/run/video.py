@@ -15,8 +15,9 @@ from duologue.run import files
 Add = Callable[[np.ndarray], None]
 """Takes the next picture, uint8 `[H, W, 3]`; all of one video have one shape."""
 
-SHORTEST = 2
-"""Hundredths of a second that a GIF must show a picture: viewers slow down what is faster."""
+SHORTEST, SLOWEST = 2, 1 / 600
+"""Hundredths of a second that a GIF must show a picture, as viewers slow down what is faster; and the fewest pictures a
+second, as it has 16 bits for a picture's time."""
 
 
 def check_out(out: str | Path) -> Path:
@@ -108,7 +109,7 @@ def timetable(count: int, fps: float) -> tuple[list[int], list[int]]:
     A GIF counts hundredths of a second, and what is shown for less than two of them is slowed down by viewers. So the
     times are rounded without drifting, and above 50 pictures a second some are left out.
     """
-    begin = [round(100 * i / fps) for i in range(count + 1)]
+    begin = [round(100 * i / max(fps, SLOWEST)) for i in range(count + 1)]
     kept: list[int] = []
     for i in range(count):
         if not kept or begin[i] - begin[kept[-1]] >= SHORTEST:
