@@ -165,6 +165,7 @@ def test_the_history_forgets_what_no_running_episode_needs():
         (gym.spaces.Discrete(4), 4),
         (gym.spaces.Discrete(4, start=5), 4),
         (gym.spaces.MultiDiscrete([2, 3]), np.array([1, 3])),
+        (gym.spaces.MultiBinary(1), np.array([2])),
         (gym.spaces.Box(0, 255, (2,), np.uint8), np.array([300, 0])),
     ],
 )

@@ -21,6 +21,38 @@ LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
 
 MUTANTS = [
     Mutant(
+        "an interrupted evaluation is forgotten", "run/session.py", "Every(plan.evaluate_every, self._evaluated())",
+        "Every(plan.evaluate_every, start)",
+        of("run/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
+    ),
+    Mutant(
+        "a bad action is the environment's fault", "loops/state.py", "[whole(rollout.action), rewards",
+        "[jnp.ones((*shape, 1), bool), rewards",
+        of("loops/test_loops.py", "a_policy_that_has_diverged_is_no_fault_of_the_environment"),
+    ),
+    Mutant(
+        "a best checkpoint is one to go on from", "run/checkpoint.py",
+        'bool(_newest_first(run / "checkpoints" / "latest"))', '(run / "checkpoints").exists()',
+        of("run/test_session.py", "a_folder_whose_run_was_killed_before_it_saved_is_free"),
+    ),
+    Mutant(
+        "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "limit_of(theirs)", "limit_of(env)",
+        of("envs/test_gymnasium.py", "a_limit_of_its_own_is_not_outlived"),
+    ),
+    Mutant(
+        "processes keep their successes", "envs/asynchronous.py", "*flags, succeeded(info))", "*flags, {})",
+        of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
+    ),
+    Mutant(
+        "checkpoints wait for rare rows", "run/planning.py", "evaluate_every, save_every)\n    return",
+        "evaluate_every)\n    return",
+        of("run/test_session.py", "a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are"),
+    ),
+    Mutant(
+        "a file's word imports a module", "run/plan.py", "named and module not in sys.modules", "False",
+        of("test_cli.py", "a_module_that_a_file_names_is_not_imported"),
+    ),
+    Mutant(
         "a task on the host sees what was asked for", "envs/tasks.py", "self._rewards(self._obs, done,",
         "self._rewards(self._obs, action,", DONE,
     ),
@@ -110,7 +142,7 @@ MUTANTS = [
     ),
     Mutant(
         "a failing evaluation takes what was learned along", "run/session.py",
-        "        except BaseException:\n            self._save(state, step)\n            raise\n",
-        "        except BaseException:\n            raise\n", FAILS,
+        "            finally:\n                self._save(state, step)", "            finally:\n                pass",
+        FAILS,
     ),
 ]  # fmt: skip

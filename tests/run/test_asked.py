@@ -7,6 +7,8 @@ import pytest
 from run.helpers import quiet
 
 import duologue as dl
+from duologue.run.asked import as_batch
+from duologue.types import Box
 
 NETWORKS = dl.Networks(hidden_sizes=(8,))
 SMALL = {"networks": NETWORKS, "batch_size": 8, "learning_starts": 10, "start_steps": 10, "replay_capacity": 64}
@@ -87,6 +89,12 @@ def test_densities_are_those_of_environment_units(agent):
     actions = np.linspace(-2, 2, 4001)[:, None].astype(np.float32)
     density = np.exp(run.log_prob(np.repeat(observations(env, 1), len(actions), 0), actions))
     np.testing.assert_allclose(np.trapezoid(density, actions[:, 0]), 1.0, atol=0.01)
+
+
+def test_what_is_no_observation_is_refused():
+    for obs in ("abc", [[1.0], [1.0, 2.0]], {"a": 1}):
+        with pytest.raises(dl.ConfigError, match=r"An observation of this run is float32\[2\]; got"):
+            as_batch(Box((2,)), obs)
 
 
 def test_what_is_not_learned_is_refused(agent):

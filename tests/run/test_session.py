@@ -93,6 +93,12 @@ def test_an_evaluation_that_fails_loses_nothing_learned(tmp_path, monkeypatch):
     assert saved(tmp_path / "run") == [ITERATION]
 
 
+@pytest.mark.parametrize("given", [{"callbacks": print}, {"callbacks": [3]}, {"loggers": [print]}], ids=str)
+def test_what_would_fail_at_the_first_row_is_refused(tmp_path, given):
+    with pytest.raises(dl.ConfigError, match=f"{next(iter(given))} = .*: must be a list of"):
+        train(PROBE, tmp_path / "run", iterations=4, **given)
+
+
 @pytest.mark.parametrize("broken", ["logger", "callback"])
 def test_what_fails_between_two_saves_loses_nothing_learned(tmp_path, broken):
     class Down:

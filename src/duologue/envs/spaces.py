@@ -135,7 +135,8 @@ def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
         return write_parts
     shape, dtype = array_type(observation_space(space))
     start, kinds = getattr(space, "start", 0), "fiub" if dtype.kind == "f" else "iub"
-    shifted, count = bool(np.any(start)), getattr(space, "n", getattr(space, "nvec", None))
+    binary = isinstance(space, spaces.MultiBinary)
+    shifted, count = bool(np.any(start)), 2 if binary else getattr(space, "n", getattr(space, "nvec", None))
 
     def write(rows: np.ndarray, i: int, obs: Any) -> None:
         if obs.__class__ is not np.ndarray:

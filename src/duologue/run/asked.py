@@ -80,7 +80,10 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
         parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
     shape, dtype = array_type(space)
-    array = np.asarray(obs, dtype)
+    try:
+        array = np.asarray(obs, dtype)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"An observation of this run is {dtype}{list(shape)}; got {obs!r}.") from error
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
         raise ConfigError(
             f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."

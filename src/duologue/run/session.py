@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import CheckpointError, diverged
+from duologue.errors import CheckpointError, ConfigError, diverged
 from duologue.loops import compiled, host, offline
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.offline import Recorded, Updates
@@ -47,6 +47,15 @@ class Session:
     console: Console | None = None
     recorded: DataSet | None = None
     """Data that a part of each batch comes from, beside the environments."""
+
+    def __post_init__(self):
+        def logs(x: object) -> bool:
+            return hasattr(x, "write") and hasattr(x, "close")
+
+        for name, given, fits in (("callbacks", self.callbacks, callable), ("loggers", self.loggers, logs)):
+            if not isinstance(given, Sequence) or not all(map(fits, given)):
+                what = "functions (step, metrics)" if name == "callbacks" else "objects with write and close"
+                raise ConfigError(f"{name} = {given!r}: must be a list of {what}.")
 
     @property
     def seeds(self) -> list[int]:
