@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,13 +50,7 @@ class Session:
     """Data that a part of each batch comes from, beside the environments."""
 
     def __post_init__(self):
-        def logs(x: object) -> bool:
-            return hasattr(x, "write") and hasattr(x, "close")
-
-        for name, given, fits in (("callbacks", self.callbacks, callable), ("loggers", self.loggers, logs)):
-            if not isinstance(given, Sequence) or not all(map(fits, given)):
-                what = "functions (step, metrics)" if name == "callbacks" else "objects with write and close"
-                raise ConfigError(f"{name} = {given!r}: must be a list of {what}.")
+        check_listeners(self.callbacks, self.loggers)
 
     @property
     def seeds(self) -> list[int]:
@@ -225,6 +220,14 @@ class Session:
                 first = self.seeds[int(np.argmin(np.isfinite(value)))]
                 seeds = "" if self.plan.seeds == 1 else f" for seed {first}"
                 raise diverged(f"{name} is not finite at step {step:,}{seeds}")
+
+
+def check_listeners(callbacks: Any, loggers: Any) -> None:
+    """Raise `ConfigError` for what would fail at the first row."""
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise ConfigError(f"callbacks = {callbacks!r}: must be a list of functions (step, metrics).")
+    if not isinstance(loggers, Sequence) or not all(hasattr(x, "write") and hasattr(x, "close") for x in loggers):
+        raise ConfigError(f"loggers = {loggers!r}: must be a list of objects with write and close.")
 
 
 class Every:
