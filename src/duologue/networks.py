@@ -5,7 +5,7 @@ functions of observations and actions. Your own networks are one subclass of `Ab
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -133,32 +133,27 @@ class Networks(AbstractNetworks):
 
     def _actor_critic(self, spec: EnvSpec, *, values: int, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
-        head = policy_head(
-            spec.action, state_dependent_std=bool(self.state_dependent_std), initial_log_std=self.initial_log_std
-        )
+        head = self._head(spec)
         actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
-        sizes, activation = (actor_encoder.size, *self.hidden_sizes), ACTIVATIONS[self.activation]
+        sizes = (actor_encoder.size, *self.hidden_sizes)
         if self.shared_trunk:
             return SharedActorCritic(
                 encoder=actor_encoder,
-                trunk=Trunk(sizes, activation=activation, layer_norm=self.layer_norm, init=self.init, key=keys[1]),
+                trunk=Trunk(sizes, key=keys[1], **self._layer),
                 actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
                 head=head,
                 critic=Dense(sizes[-1], values, scale=1.0, init=self.init, key=keys[3]),
             )
-        layers = {"activation": activation, "layer_norm": self.layer_norm, "init": self.init}
-        actor = MLP((*sizes, head.size), output_scale=POLICY_SCALE, key=keys[2], **layers)
         return SeparateActorCritic(
             actor_encoder=actor_encoder,
-            actor=actor,
+            actor=MLP((*sizes, head.size), output_scale=POLICY_SCALE, key=keys[2], **self._layer),
             head=head,
             critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
-            critic=MLP((*sizes, values), key=keys[3], **layers),
+            critic=MLP((*sizes, values), key=keys[3], **self._layer),
         )
 
     def policy(self, spec: EnvSpec, *, key: Array) -> Policy:
-        std = {"state_dependent_std": bool(self.state_dependent_std), "initial_log_std": self.initial_log_std}
-        return self._policy(spec, policy_head(spec.action, **std), key=key)
+        return self._policy(spec, self._head(spec), key=key)
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
         return self._policy(spec, self._squashed(bounded_box(spec.action)), key=key)
@@ -230,9 +225,14 @@ class Networks(AbstractNetworks):
         keys = jax.random.split(key, 3)
         reads = encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (reads.size + inputs, *self.hidden_sizes)
-        layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
-        own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **layers)  # noqa: E731
-        return reads, Trunk(sizes[:-1] or sizes, key=keys[1], **layers), Ensemble.of(own, len(spec.tasks), key=keys[2])
+        own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
+        trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
+        return reads, trunk, Ensemble.of(own, len(spec.tasks), key=keys[2])
+
+    def _head(self, spec: EnvSpec) -> AbstractHead:
+        """Of a policy that is not squashed."""
+        std = {"state_dependent_std": bool(self.state_dependent_std), "initial_log_std": self.initial_log_std}
+        return policy_head(spec.action, **std)
 
     def _squashed(self, space: Box) -> SquashedNormalHead:
         own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
@@ -249,8 +249,12 @@ class Networks(AbstractNetworks):
         encoder_key, mlp_key = jax.random.split(key)
         reads = encoder(spec.observation, init=self.init, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
-        layers = {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
-        return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **layers)
+        return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **self._layer)
+
+    @property
+    def _layer(self) -> dict[str, Any]:
+        """What every layer is made with."""
+        return {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
 
     def _check_apart(self) -> None:
         if self.shared_trunk:

@@ -13,7 +13,6 @@ from rich.markup import escape
 from duologue import grid
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
-from duologue.envs import AbstractHostEnvs
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.options import Train
 from duologue.run import config
@@ -64,8 +63,7 @@ def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | Non
 def standing_of(run: grid.Combination) -> Standing:
     """Whether a combination has been trained. Raises `ConfigError` for one that cannot be."""
     plan, envs = planned(**{name: x for name, x in train_arguments(run.command).items() if name != "run_dir"})
-    if isinstance(envs, AbstractHostEnvs):
-        envs.close()
+    envs.close()
     return standing(run.folder, plan)
 
 

@@ -63,6 +63,9 @@ class AbstractJaxEnvs(eqx.Module):
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
         """Step every environment; those that end begin a new episode. `Step.next_obs` is from before that."""
 
+    def close(self) -> None:
+        """Nothing is open; environments on the host have this too."""
+
 
 def seed_of(run_seed: int, purpose: str, env_index: int, episode: int) -> int:
     """The reset seed of one episode, below 2³¹: the same in every process, whatever happened before."""

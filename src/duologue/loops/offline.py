@@ -49,6 +49,9 @@ class Recorded:
         rows = jax.tree.map(lambda x: x.take(range(start, start + window), axis=0, mode="wrap"), self.data.rows)
         return dataset.ring(replace(self.data, rows=rows)), (number + 1) * self.calls
 
+    def close(self) -> None:
+        """Nothing is open; environments on the host have this too."""
+
     def blocks(self) -> Iterator[Transition]:
         """All rows in order, `[n, 1, …]` of them at a time."""
         size = self.window or len(self.data)

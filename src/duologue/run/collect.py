@@ -59,8 +59,7 @@ def collected(
         act = uniform(envs.spec.action, seed) if act is None else act
         write(path, record(envs, act, steps, noise=noise, seed=seed), about)
     finally:
-        if isinstance(envs, AbstractHostEnvs):
-            envs.close()
+        envs.close()
     return path
 
 

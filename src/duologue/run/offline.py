@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs import AbstractHostEnvs
 from duologue.envs.spaces import empty, recounted
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.offline import Recorded, recorded
@@ -20,7 +19,7 @@ from duologue.replay.ring import Ring
 from duologue.run import checkpoint
 from duologue.run.adjusted import with_horizon
 from duologue.run.plan import EnvSource, Plan, check_arguments, describe, read_plan
-from duologue.run.planning import CHECKPOINTS, check_algorithm, intervals
+from duologue.run.planning import CHECKPOINTS, check_algorithm, close, intervals
 from duologue.types import EnvSpec
 
 DataSource = str | Path | DataSet
@@ -126,8 +125,7 @@ def make_offline_plan(
 def spec_of(plan: Plan, env: EnvSource) -> EnvSpec:
     """The spec of the environment that the run is evaluated in."""
     envs = replace(plan, seeds=1, num_envs=1).made(env, purpose="evaluate", num_envs=1)
-    if isinstance(envs, AbstractHostEnvs) and envs is not env:
-        envs.close()
+    close(envs, env)
     return envs.spec
 
 

@@ -121,6 +121,6 @@ def physical_memory() -> int:
 
 
 def close(envs: Any, source: EnvSource | None) -> None:
-    """Close environments on the host, but for an adapter, which is the user's to close."""
-    if isinstance(envs, AbstractHostEnvs) and not isinstance(untasked(source), AbstractHostEnvs):
+    """Close environments, or data, but for an adapter, which is the user's to close."""
+    if not isinstance(untasked(source), AbstractHostEnvs):
         envs.close()
