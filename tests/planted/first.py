@@ -186,8 +186,8 @@ MUTANTS = [
     ),
     Mutant(
         "actor and critic start from one key", "networks.py",
-        "critic=MLP((*sizes, values), key=keys[3], **layers)",
-        "critic=MLP((*sizes, values), key=keys[2], **layers)", NETWORKS,
+        "critic=MLP((*sizes, values), key=keys[3], **self._layer)",
+        "critic=MLP((*sizes, values), key=keys[2], **self._layer)", NETWORKS,
     ),
     # Normalisation.
     Mutant(
