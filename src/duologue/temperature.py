@@ -6,6 +6,7 @@ the mean of `excess` is above 0: log π(a|s) + H̄, or by how much a divergence 
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,22 @@ from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, Positive, concrete
-from duologue.optim import Adam, LearningRate, gradient_step
+from duologue.optim import Adam, LearningRate, Linear, gradient_step
 from duologue.types import Metrics, PyTree
 
 
 def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(α) = −α E[excess], which is E[−α log π(a|s) − α H̄] (Haarnoja et al., 2018b, eq. 18) for log π(a|s) + H̄."""
+    """J(α) = −log α E[excess], of log π(a|s) + H̄: the authors' code, and every one since.
+
+    Eq. 18 of Haarnoja et al. (2018b) has α in the place of log α. Its gradient in log α shrinks with α, so an optimiser
+    that divides by past gradients lags behind: α took half as many updates more to fall from 1 to 0.01.
+    """
+    loss = -log_alpha * jnp.mean(excess)
+    return loss, {"alpha_loss": loss}
+
+
+def dual_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
+    """J(λ) = −λ E[excess], of a divergence − its threshold, as BEAR's and CQL's code have it."""
     loss = -jnp.exp(log_alpha) * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
@@ -49,8 +60,7 @@ class Learned(AbstractTemperature):
     """η of log α."""
 
     def init(self) -> tuple[Float[Array, ""], Any]:
-        log_alpha = jnp.log(jnp.asarray(self.initial, jnp.float32))
-        return log_alpha, Adam().build(self.learning_rate).init(log_alpha)
+        return begun(self.initial, self.learning_rate)
 
     def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
         return jnp.exp(state[0])
@@ -58,16 +68,29 @@ class Learned(AbstractTemperature):
     def update(
         self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        log_alpha, opt_state, metrics = gradient_step(
-            temperature_loss, *state, Adam().build(self.learning_rate), jax.lax.stop_gradient(excess)
-        )
-        return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+        return moved(temperature_loss, state, excess, self.learning_rate)
+
+
+def begun(initial: float, learning_rate: float | Linear) -> tuple[Float[Array, ""], Any]:
+    """log α and its optimiser's state."""
+    log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))
+    return log_alpha, Adam().build(learning_rate).init(log_alpha)
+
+
+def moved(
+    loss: Callable, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"], learning_rate: float | Linear
+) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+    """One Adam step on log α."""
+    log_alpha, opt_state, metrics = gradient_step(
+        loss, *state, Adam().build(learning_rate), jax.lax.stop_gradient(excess)
+    )
+    return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
 
 
 class Dual(AbstractTemperature):
     """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent.
 
-    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)): that of `Learned`, between two bounds.
+    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)), between two bounds.
     """
 
     initial: Positive = 1.0
@@ -86,20 +109,16 @@ class Dual(AbstractTemperature):
             )
 
     def init(self) -> tuple[Float[Array, ""], Any]:
-        return self._free.init()
+        return begun(self.initial, self.learning_rate)
 
     def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
-        return self._free.alpha(state)
+        return jnp.exp(state[0])
 
     def update(
         self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        (log_alpha, opt_state), metrics = self._free.update(state, excess)
+        (log_alpha, opt_state), metrics = moved(dual_loss, state, excess, self.learning_rate)
         return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
-
-    @property
-    def _free(self) -> Learned:
-        return Learned(self.initial, self.learning_rate)
 
 
 class Fixed(AbstractTemperature):

@@ -464,14 +464,14 @@ MUTANTS = [
     ),
     Mutant(
         'the temperature moves the wrong way', 'temperature.py',
-        'loss = -jnp.exp(log_alpha)',
-        'loss = jnp.exp(log_alpha)',
+        'loss = -log_alpha *',
+        'loss = log_alpha *',
         (f'{SAC}::test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it',),
     ),
     Mutant(
         'the temperature starts at its logarithm', 'temperature.py',
-        'log_alpha = jnp.log(jnp.asarray(self.initial, jnp.float32))',
-        'log_alpha = jnp.asarray(self.initial, jnp.float32)',
+        'log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))',
+        'log_alpha = jnp.asarray(initial, jnp.float32)',
         (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
     ),
     Mutant(

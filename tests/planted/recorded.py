@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "the multiplier descends on the constraint", "temperature.py",
-        "self._free.update(state, excess)", "self._free.update(state, -excess)",
+        "moved(dual_loss, state, excess,", "moved(dual_loss, state, -excess,",
         RISES,
     ),
     Mutant(
