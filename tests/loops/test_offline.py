@@ -236,7 +236,7 @@ def test_a_window_does_not_change_what_is_seen_before_the_first_update():
         whole, cut = (
             offline.start(algorithm, offline.recorded(algorithm, given, window=window), seeds) for window in (None, 6)
         )
-        for a, b in zip(*(jax.tree.leaves(state.algorithm.current) for state in (whole, cut)), strict=True):
+        for a, b in zip(*(jax.tree.leaves(state.algorithm.pending) for state in (whole, cut)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
