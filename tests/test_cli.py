@@ -288,12 +288,12 @@ def test_what_would_be_ignored_is_refused(copied, duologue, arguments, words):
 
 
 def test_a_module_that_a_file_names_is_not_imported(copied, duologue, tmp_path):
-    (tmp_path / "planted.py").write_text("raise SystemError('it was')")
+    (tmp_path / "intruder.py").write_text("raise SystemError('it was')")
     path = copied / "config.json"
-    path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "planted:CartPole-v1"'))
+    path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "intruder:CartPole-v1"'))
     for command in ("evaluate", "resume"):
         code, out, err = duologue(command, str(copied), *(["--steps", "9000"] if command == "resume" else []))
-        assert_one_message(code, 2, out, err, "would import the module planted because a file says so")
+        assert_one_message(code, 2, out, err, "would import the module intruder because a file says so")
     code, _, err = duologue("evaluate", str(copied), "--env", "probe/both", "--episodes", "1")
     assert code == 0 and not err
 
