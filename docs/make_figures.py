@@ -67,7 +67,9 @@ def screen(path: Path) -> str:
 def command(plan: Plan) -> str:
     """What a person types for a run like that of `short_run`."""
     rate = getattr(plan.algorithm, "learning_rate", None)
-    return f"duologue train {plan.name.lower()} {plan.env} --steps {plan.steps:_} --algorithm.learning-rate {rate}"
+    every = f"--evaluate-every {plan.evaluate_every:_}" if plan.evaluate_every else ""
+    words = f"duologue train {plan.name.lower()} {plan.env} --steps {plan.steps:_} --algorithm.learning-rate {rate}"
+    return f"{words} {every}".rstrip()
 
 
 def help_text(arguments: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 
 import duologue as dl
-from duologue.run import log
+from duologue.run import checkpoint, log
 from duologue.run.report import COLOURS, EVALUATION, Curve, summary
 
 matplotlib.use("agg")
@@ -26,7 +26,7 @@ ENV, STEPS, EVERY, SEEDS = "HalfCheetah-v5", 50_000, 5_000, (0, 1, 2)
 
 def finished(folder: Path, begin: Callable[..., Any]) -> dl.Run:
     """The run in `folder`, begun where there is none, or gone on with."""
-    if not (folder / "checkpoints").exists():
+    if not checkpoint.has_any(folder):
         return begin(steps=STEPS, evaluate_every=EVERY, run_dir=folder)
     run = dl.load(folder)
     run = run if run.step >= STEPS else run.resume()

@@ -20,10 +20,10 @@ from duologue.types import Metrics, PyTree
 
 
 def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(α) = −log α E[excess], of log π(a|s) + H̄: the authors' code, and every one since.
+    """J(α) = −log α E[excess], of log π(a|s) + H̄, as Stable-Baselines3 and SBX have it.
 
-    Eq. 18 of Haarnoja et al. (2018b) has α in the place of log α. Its gradient in log α shrinks with α, so an optimiser
-    that divides by past gradients lags behind: α took half as many updates more to fall from 1 to 0.01.
+    Eq. 18 of Haarnoja et al. (2018b) has α in the place of log α. The gradient of that in log α shrinks with α, so an
+    optimiser that divides by past gradients lags behind (docs/sac.md has figures).
     """
     loss = -log_alpha * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
