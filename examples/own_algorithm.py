@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegativeInt, Positive, PositiveInt
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
@@ -25,15 +26,6 @@ class AWACState(eqx.Module):
     target_critics: PyTree
     actor_opt: PyTree
     critic_opt: PyTree
-
-
-def critic_loss(
-    critics: PyTree, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
-) -> tuple[Float[Array, ""], Metrics]:
-    """L = Σᵢ E[(Qᵢ(s, a) − y)²]."""
-    q = critics(obs, action)
-    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q)}
 
 
 def actor_loss(
@@ -79,38 +71,45 @@ class AWAC(AbstractAlgorithm[AWACState]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> AWACState:
-        of_actor, of_critics = jax.random.split(key)
-        actor = self.networks.squashed_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        adam, target_critics = Adam().build(self.learning_rate), jax.tree.map(jnp.copy, critics)
-        return AWACState(actor, critics, target_critics, adam.init(actor), adam.init(critics))
+        actor_key, critics_key = jax.random.split(key)
+        actor = self.networks.squashed_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        optimizer = adam(self.learning_rate)
+        return AWACState(
+            actor=actor, critics=critics, target_critics=target_of(critics),
+            actor_opt=opt_init(optimizer, actor), critic_opt=opt_init(optimizer, critics),
+        )  # fmt: skip
 
     def act(self, state: AWACState, carry: None, obs: Obs, *, key: Array, explore: bool):
         policy = state.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def q(self, state: AWACState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
 
     def update(self, state: AWACState, batch: Transition, *, key: Array) -> tuple[AWACState, Metrics]:
         """One step of the critics, the actor and the targets, on sequences `[n, N]`."""
-        of_next, of_value = jax.random.split(key)
-        (obs, action), adam = first_row(batch), Adam().build(self.learning_rate)
+        target_key, value_key = jax.random.split(key)
+        (obs, action), optimizer = first_row(batch), adam(self.learning_rate)
 
-        next_action = state.actor(batch.next_obs).sample(of_next)
+        next_action = state.actor(batch.next_obs).sample(target_key)
         next_value = jnp.min(state.target_critics(batch.next_obs, next_action), axis=0)
         target = n_step_target(batch, next_value, self.discount)
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, adam, obs, action, target, name="critic_"
+        critics, critic_opt, critic_metrics = gradient_step(
+            td_loss, state.critics, state.critic_opt, optimizer, obs, action, target, name="critic_"
         )
-        value = jnp.min(critics(obs, state.actor(obs).sample(of_value)), axis=0)
+        value = jnp.min(critics(obs, state.actor(obs).sample(value_key)), axis=0)
         advantage = jnp.min(critics(obs, action), axis=0) - value
         weight = jax.nn.softmax(advantage / self.temperature)
-        actor, actor_opt, of_actor = gradient_step(
-            actor_loss, state.actor, state.actor_opt, adam, obs, action, weight, name="actor_"
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, optimizer, obs, action, weight, name="actor_"
         )
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        return AWACState(actor, critics, target_critics, actor_opt, critic_opt), {**of_critics, **of_actor}
+        state = AWACState(
+            actor=actor, critics=critics, target_critics=polyak(state.target_critics, critics, self.tau),
+            actor_opt=actor_opt, critic_opt=critic_opt,
+        )  # fmt: skip
+        return state, {**critic_metrics, **actor_metrics}
 
 
 def main(steps: int) -> None:

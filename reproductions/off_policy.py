@@ -31,7 +31,7 @@ DISCRETE = dl.SACDiscrete(
 TASKS = (
     Task(
         "sac-pendulum", "Pendulum-v1", 20_000,
-        dl.SAC(actor_learning_rate=1e-3, critic_learning_rate=1e-3),
+        dl.SAC(actor_learning_rate=1e-3, critic_learning_rate=1e-3, alpha=dl.temperature.Learned(learning_rate=1e-3)),
         source=f"{ZOO}/sac.yml", published=f"−157 ({BENCHMARK})",
         peer=Peer("SAC", {"learning_rate": 1e-3, "learning_starts": 100, **NETWORKS}),
     ),
@@ -59,7 +59,10 @@ TASKS = (
     ),
     Task(
         "sac-lunarlander", "LunarLanderContinuous-v3", 100_000,
-        dl.SAC(actor_learning_rate=7.3e-4, critic_learning_rate=7.3e-4, tau=0.01, **START),
+        dl.SAC(
+            actor_learning_rate=7.3e-4, critic_learning_rate=7.3e-4,
+            alpha=dl.temperature.Learned(learning_rate=7.3e-4), tau=0.01, **START,
+        ),
         source=f"{ZOO}/sac.yml, but for a constant rate and networks of 256-256",
         published=f"260 after 500 k ({BENCHMARK})",
         peer=Peer("SAC", {"learning_rate": 7.3e-4, "tau": 0.01, "learning_starts": 10_000, **NETWORKS}),

@@ -1,4 +1,9 @@
-"""What is learned from recorded data: the tasks of `reproduce.py`. d3rlpy gets the same file and as many updates."""
+"""What is learned from recorded data: the tasks of `reproduce.py`.
+
+d3rlpy gets the same file, as many updates and, as far as it has them, our settings: CQL's weight is fixed, TD3+BC sees
+normalised observations, BEAR has no entropy bonus (its multiplier still learns at the actor's rate, 1e-4, ours at 1e-3;
+CQL's proposals stand for the value at s' with the mean action, ours with a sampled one).
+"""
 
 from typing import Any
 
@@ -18,7 +23,9 @@ BEAR: dict[str, Any] = {
 LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     "bear": (
         dl.BEAR(**BEAR, distance=dl.MMD(kernel="laplacian")), 30_000, f"{SIZES}, and a warm start of 5 k updates",
-        Peer("BEAR", {"warmup_steps": 5_000}, library="d3rlpy"),
+        Peer(
+            "BEAR", {"warmup_steps": 5_000, "temp_learning_rate": 0.0, "initial_temperature": 1e-20}, library="d3rlpy"
+        ),
     ),
     "bcq": (
         dl.BCQ(networks=WIDE, vae_networks=WIDE), 30_000, f"{SIZES}, but for 10 candidates in a target",
@@ -26,12 +33,13 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     ),
     "cql": (
         dl.CQL(networks=WIDE, conservatism=dl.temperature.Fixed(2.5)), 30_000,
-        f"{SIZES}, a weight of 5 against errors without the factor ½", Peer("CQL", {}, library="d3rlpy"),
+        f"{SIZES}, a weight of 5 against errors without the factor ½",
+        Peer("CQL", {"alpha_learning_rate": 0.0}, library="d3rlpy"),
     ),
     "iql": (dl.IQL(), 50_000, "defaults", Peer("IQL", {}, library="d3rlpy")),
     "td3-bc": (
         dl.Normalized(dl.TD3BC(), reward=False), 50_000, "the paper's: normalised observations",
-        Peer("TD3PlusBC", {}, library="d3rlpy"),
+        Peer("TD3PlusBC", {"observation_scaler": "standard"}, library="d3rlpy"),
     ),
     "bc": (dl.BC(), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
     "td3": (

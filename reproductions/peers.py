@@ -46,6 +46,8 @@ def from_data(orders: dict[str, Any]) -> tuple[Act, dict[str, str]]:
 
     d3rlpy.seed(orders["seed"])
     torch.set_num_threads(1)
+    if orders["settings"].get("observation_scaler") == "standard":
+        orders["settings"]["observation_scaler"] = d3rlpy.preprocessing.StandardObservationScaler()
     columns = np.load(orders["data"])
     data = d3rlpy.dataset.MDPDataset(
         columns["observations"].astype(np.float32), columns["actions"].astype(np.float32),

@@ -20,10 +20,11 @@ source.
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
 BESIDE = ("task", "theirs, IQM [95 % interval]", "ours − theirs", "", "the seeds could have shown")
 ABOUT_PEERS = """\
-SBX, and on recorded data d3rlpy, learned the same tasks for as many steps with the settings that we have, on the same
-machine, and played as many greedy episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on
-both sides. Ours is "below" or "above" where that interval lies wholly on one side of 0, else "not told apart". Half its
-width is about the smallest difference that so few seeds could have shown.
+SBX, and on recorded data d3rlpy, learned the same tasks for as many steps with the settings that we have, as far as
+they can be set there (`reproductions/offline.py` says where not), on the same machine, and played as many greedy
+episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on both sides. Ours is "below" or
+"above" where that interval lies wholly on one side of 0, else "not told apart". Half its width is about the smallest
+difference that so few seeds could have shown.
 """
 
 

@@ -256,7 +256,8 @@ def test_tanh_normal_gradient_of_a_reparametrised_sample_equals_finite_differenc
 
 def test_tanh_normal_samples_follow_the_cdf():
     policy = tanh_normal(jnp.full((10_000, 1), 0.5), 0.8, [-3.0], [1.0])
-    action, raw, log_prob = policy.sample_raw_and_log_prob(KEY)
+    action, log_prob = policy.sample_and_log_prob(KEY)
+    raw = policy.base.sample(KEY)
     assert stats.kstest(action[:, 0], lambda a: stats.norm(0.5, 0.8).cdf(np.arctanh((a + 1) / 2))).pvalue > 1e-3
     np.testing.assert_array_equal(action, policy.squash(raw))
     np.testing.assert_array_equal(action, policy.sample(KEY))
@@ -285,8 +286,9 @@ def build(name, batch):
 )
 def test_shapes_for_any_leading_axes(name, event, batch):
     policy = build(name, batch)
-    x, log_prob = policy.sample_and_log_prob(KEY)
-    assert x.shape == policy.sample(KEY).shape == policy.mode().shape == batch + event
+    x = policy.sample(KEY)
+    log_prob = policy.log_prob_raw(policy.base.sample(KEY))
+    assert x.shape == policy.mode().shape == batch + event
     assert log_prob.shape == policy.log_prob(x).shape == policy.kl(policy).shape == batch
     assert x.dtype == policy.mode().dtype == (jnp.int32 if name in ("categorical", "multi") else jnp.float32)
     np.testing.assert_allclose(log_prob, policy.log_prob(x), rtol=1e-4)

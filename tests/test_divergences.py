@@ -89,13 +89,14 @@ def test_mmd_compares_states_never_the_batch():
     assert [bool(a == b) for a, b in zip(before, after, strict=True)] == [True, False, True]
 
 
-def test_the_kl_term_is_minus_the_mean_log_density_of_the_raw_data():
+def test_the_kl_term_is_minus_the_mean_log_density_of_the_squashed_data():
     policy = Normal(samples(3, 2), jnp.exp(0.3 * samples(3, 2, seed=2)))
     data = 2.0 * samples(4, 3, 2, seed=1)  # beyond ±1 as raw actions are
     value = KL()(data, policy, jnp.full_like(data, jnp.nan))  # never reads the policy's samples
     for i in range(3):
         density = multivariate_normal(np.asarray(policy.loc[i]), np.diag(np.asarray(policy.scale[i]) ** 2))
-        np.testing.assert_allclose(value[i], -density.logpdf(np.asarray(data[:, i])).mean(), rtol=1e-4)
+        log_slope = np.log1p(-(np.tanh(np.asarray(data[:, i], np.float64)) ** 2)).sum(-1)
+        np.testing.assert_allclose(value[i], -(density.logpdf(np.asarray(data[:, i])) - log_slope).mean(), rtol=1e-4)
 
 
 def test_the_kl_term_is_least_at_the_policy_of_the_data():
@@ -115,7 +116,7 @@ def test_the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it(ex
     after, _ = dual.update(dual.init(), jnp.array(threshold + excess) - threshold)
     np.testing.assert_allclose(after[1][0].mu / 0.1, -0.5 * excess, rtol=1e-6)
     assert after[1][0].count == 1
-    np.testing.assert_allclose(dual.alpha(after), 0.5 * np.exp(0.1 * sign), rtol=1e-5)
+    np.testing.assert_allclose(dual.weight(after), 0.5 * np.exp(0.1 * sign), rtol=1e-5)
 
 
 def test_the_multiplier_stops_at_both_clamps_and_comes_back():
@@ -125,15 +126,15 @@ def test_the_multiplier_stops_at_both_clamps_and_comes_back():
         return jax.lax.fori_loop(0, steps, lambda _, s: dual.update(s, jnp.float32(divergence - 0.05))[0], state)
 
     high = after(dual.init(), 1.0, 20)
-    np.testing.assert_allclose(dual.alpha(high), 3.0, rtol=1e-5)
+    np.testing.assert_allclose(dual.weight(high), 3.0, rtol=1e-5)
     low = after(dual.init(), 0.0, 20)
-    np.testing.assert_allclose(dual.alpha(low), 0.5, rtol=1e-5)
-    assert float(dual.alpha(after(low, 5.0, 5))) > 0.6
+    np.testing.assert_allclose(dual.weight(low), 0.5, rtol=1e-5)
+    assert float(dual.weight(after(low, 5.0, 5))) > 0.6
     free = Learned(initial=1.0, learning_rate=0.3)
     state = free.init()
     for _ in range(20):
         state, _ = free.update(state, jnp.float32(1.0 - 0.05))
-    assert float(free.alpha(state)) > 3.0
+    assert float(free.weight(state)) > 3.0
 
 
 def test_a_sweep_may_trace_the_multiplier(unchecked):
@@ -148,4 +149,4 @@ def test_the_clamps_are_those_of_the_authors_unless_they_are_given():
 def test_a_fixed_multiplier_stays():
     fixed = Fixed(7.0)
     assert fixed.update(fixed.init(), jnp.array(9.0)) == ((), {})
-    assert fixed.alpha(()) == np.float32(7.0)
+    assert fixed.weight(()) == np.float32(7.0)

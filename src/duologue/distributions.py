@@ -38,10 +38,29 @@ class AbstractDistribution(eqx.Module):
     def mode(self) -> Array:
         """The most probable value."""
 
-    def sample_and_log_prob(self, key: Array) -> tuple[Array, Float[Array, "*batch"]]:
-        """A draw and its log-probability."""
-        x = self.sample(key)
-        return x, self.log_prob(x)
+    # What follows differs where actions are squashed raw ones; elsewhere a raw action is the action.
+
+    @property
+    def base(self) -> "AbstractDistribution":
+        """The distribution of raw actions."""
+        return self
+
+    def squash(self, raw: Array) -> Array:
+        """The action of a raw one."""
+        return raw
+
+    def log_prob_raw(self, raw: Array) -> Float[Array, "*batch"]:
+        """log p(squash(raw))."""
+        return self.log_prob(raw)
+
+    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """`log_prob` as the density of actions in half-ranges of their box."""
+        return log_prob
+
+
+def tanh_log_slope(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), the stable way to say it."""
+    return 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
 def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
@@ -189,25 +208,18 @@ class TanhNormal(eqx.Module):
         centre, half_range = self.centre_and_half_range()
         return centre + half_range * jnp.tanh(raw)
 
-    def sample_raw_and_log_prob(
-        self, key: Array
-    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"], Float[Array, "*batch"]]:
-        """`(action, raw, log_prob)` of one draw; all three carry gradients."""
-        raw = self.base.sample(key)
-        return self.squash(raw), raw, self.log_prob_raw(raw)
-
     def sample_and_log_prob(self, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-        action, _, log_prob = self.sample_raw_and_log_prob(key)
-        return action, log_prob
+        """A draw and its log-density, exact at any distance from the middle; both carry gradients."""
+        raw = self.base.sample(key)
+        return self.squash(raw), self.log_prob_raw(raw)
 
     def sample(self, key: Array) -> Float[Array, "*batch d"]:
         return self.squash(self.base.sample(key))
 
     def log_prob_raw(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        """The log-density of the action `squash(raw)`. Stable: log(1 - tanh² u) = 2 (log 2 - u - softplus(-2u))."""
+        """The log-density of the action `squash(raw)`."""
         _, half_range = self.centre_and_half_range()
-        log_slope = 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw)) + jnp.log(half_range)
-        return self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)
+        return self.base.log_prob(raw) - jnp.sum(tanh_log_slope(raw) + jnp.log(half_range), axis=-1)
 
     def log_prob(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """The log-density of an action whose u is not known: by atanh, clipped to 1e-6 half-ranges off the bounds."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.distributions import Normal
+from duologue.distributions import Normal, tanh_log_slope
 from duologue.fields import Configurable, Positive
 
 Samples = Float[Array, "n *batch d"]
@@ -65,8 +65,9 @@ class MMD(AbstractDivergence):
 
 
 class KL(AbstractDivergence):
-    """−E[log π(u|s)] of raw actions that resemble the data: KL(data ‖ π) up to the entropy of the data, which no policy
-    changes. Distribution matching, for comparison; a threshold of it may be negative."""
+    """−E[log π(a|s)] of actions a = tanh(u), in half-ranges, that resemble the data: KL(data ‖ π) up to the entropy of
+    the data, which no policy changes. Distribution matching, for comparison; a threshold of it may be negative."""
 
     def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
-        return -jnp.mean(jax.vmap(policy.log_prob)(data), axis=0)
+        log_prob = jax.vmap(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)
+        return -jnp.mean(log_prob, axis=0)

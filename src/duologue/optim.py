@@ -13,6 +13,11 @@ from duologue.fields import Configurable, Decay, Fraction, NonNegative, Positive
 from duologue.types import Metrics, PyTree
 
 
+def opt_init(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
+    """The optimiser's state before its first step."""
+    return optimizer.init(params)
+
+
 def gradient_step(
     loss: Callable[..., tuple[Array, Metrics]],
     params: PyTree,
@@ -80,6 +85,11 @@ def every_step(
     return state, {**jax.tree.map(lambda x: x / count, sums), "steps": count - over.astype(jnp.float32)}
 
 
+def target_of(params: PyTree) -> PyTree:
+    """A target network as it begins: a copy, for a donated buffer may stand in a state only once."""
+    return jax.tree.map(jnp.copy, params)
+
+
 def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
     """θ̄ ← (1 − τ) θ̄ + τ θ. What others call polyak, or ρ, is 1 − τ."""
     return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)
@@ -145,6 +155,11 @@ class Adam(Configurable):
 
     def build(self, learning_rate: float | Callable) -> optax.GradientTransformation:
         return optax.adam(learning_rate, b1=self.b1, b2=self.b2, eps=self.eps)
+
+
+def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
+    """Adam with the constants of its paper."""
+    return Adam().build(learning_rate)
 
 
 def clipped(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:

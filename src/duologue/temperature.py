@@ -1,6 +1,6 @@
 """The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
 
-All are used alike: `init() -> state`, `alpha(state)`, `update(state, excess) -> (state, metrics)`, where α rises while
+All are used alike: `init() -> state`, `weight(state)`, `update(state, excess) -> (state, metrics)`, where α rises while
 the mean of `excess` is above 0: log π(a|s) + H̄, or by how much a divergence is above its threshold.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, Positive, concrete
-from duologue.optim import Adam, LearningRate, Linear, gradient_step
+from duologue.optim import LearningRate, Linear, adam, gradient_step, opt_init
 from duologue.types import Metrics, PyTree
 
 
@@ -35,6 +35,20 @@ def dual_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tu
     return loss, {"alpha_loss": loss}
 
 
+def log_alpha_init(initial: float, learning_rate: float | Linear) -> tuple[Float[Array, ""], Any]:
+    """log α and its optimiser's state."""
+    log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))
+    return log_alpha, opt_init(adam(learning_rate), log_alpha)
+
+
+def log_alpha_step(
+    loss: Callable, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"], learning_rate: float | Linear
+) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+    """One Adam step on log α."""
+    log_alpha, opt_state, metrics = gradient_step(loss, *state, adam(learning_rate), jax.lax.stop_gradient(excess))
+    return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+
+
 class AbstractTemperature(Configurable):
     """Where α comes from."""
 
@@ -43,8 +57,8 @@ class AbstractTemperature(Configurable):
         """What is learned; arrays only."""
 
     @abstractmethod
-    def alpha(self, state: PyTree) -> Float[Array, ""]:
-        """α."""
+    def weight(self, state: PyTree) -> Float[Array, ""]:
+        """α, or λ."""
 
     @abstractmethod
     def update(self, state: PyTree, excess: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
@@ -60,31 +74,15 @@ class Learned(AbstractTemperature):
     """η of log α."""
 
     def init(self) -> tuple[Float[Array, ""], Any]:
-        return begun(self.initial, self.learning_rate)
+        return log_alpha_init(self.initial, self.learning_rate)
 
-    def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
+    def weight(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
         return jnp.exp(state[0])
 
     def update(
         self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        return moved(temperature_loss, state, excess, self.learning_rate)
-
-
-def begun(initial: float, learning_rate: float | Linear) -> tuple[Float[Array, ""], Any]:
-    """log α and its optimiser's state."""
-    log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))
-    return log_alpha, Adam().build(learning_rate).init(log_alpha)
-
-
-def moved(
-    loss: Callable, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"], learning_rate: float | Linear
-) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-    """One Adam step on log α."""
-    log_alpha, opt_state, metrics = gradient_step(
-        loss, *state, Adam().build(learning_rate), jax.lax.stop_gradient(excess)
-    )
-    return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+        return log_alpha_step(temperature_loss, state, excess, self.learning_rate)
 
 
 class Dual(AbstractTemperature):
@@ -109,20 +107,20 @@ class Dual(AbstractTemperature):
             )
 
     def init(self) -> tuple[Float[Array, ""], Any]:
-        return begun(self.initial, self.learning_rate)
+        return log_alpha_init(self.initial, self.learning_rate)
 
-    def alpha(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
+    def weight(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
         return jnp.exp(state[0])
 
     def update(
         self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        (log_alpha, opt_state), metrics = moved(dual_loss, state, excess, self.learning_rate)
+        (log_alpha, opt_state), metrics = log_alpha_step(dual_loss, state, excess, self.learning_rate)
         return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
 
 
 class Fixed(AbstractTemperature):
-    """α that stays; rewards scaled by 1/α say the same."""
+    """A constant weight. SAC's α = 1/c says the same as rewards scaled by c."""
 
     value: NonNegative = 0.2
     """α."""
@@ -130,7 +128,7 @@ class Fixed(AbstractTemperature):
     def init(self) -> tuple[()]:
         return ()
 
-    def alpha(self, state: tuple[()]) -> Float[Array, ""]:
+    def weight(self, state: tuple[()]) -> Float[Array, ""]:
         return jnp.asarray(self.value, jnp.float32)
 
     def update(self, state: tuple[()], excess: Float[Array, "*batch"]) -> tuple[tuple[()], Metrics]:

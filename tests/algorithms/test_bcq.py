@@ -166,7 +166,7 @@ def choosing(threshold, **options):
 
 def begun_apart(spec, key):
     """Clone, Q and their slow copies, all far from their initial values."""
-    return far(choosing(0.0), ("networks", "target"), key, spec)
+    return far(choosing(0.0), ("networks", "target_networks"), key, spec)
 
 
 def choices():
@@ -188,7 +188,7 @@ def test_the_discrete_gradient_is_that_of_double_q_learning_among_likely_actions
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     rows, each = as_numpy(batch), np.arange(N)
     logits, values = by_hand(float64(state.networks), rows.next_obs)
-    probs, slow = softmax(logits, -1), by_hand(float64(state.target), rows.next_obs)[1]
+    probs, slow = softmax(logits, -1), by_hand(float64(state.target_networks), rows.next_obs)[1]
     likely = probs >= threshold * probs.max(-1, keepdims=True)
     best = np.where(likely, values, -np.inf).argmax(-1)
     assert (likely.sum(-1) == {0.0: CHOICES, 1.0: 1}.get(threshold, likely.sum(-1))).all()
@@ -208,9 +208,9 @@ def test_the_discrete_gradient_is_that_of_double_q_learning_among_likely_actions
 
     error, huber, cloning, _ = parts(float64(state.networks))
     assert all(found.any() for found in (error < -1, (error > -1) & (error < 1), error > 1))
-    assert_gradient(after.opt, lambda leaves: sum(parts(leaves)[1:]), state.networks)
+    assert_gradient(after.opt_state, lambda leaves: sum(parts(leaves)[1:]), state.networks)
     np.testing.assert_allclose([metrics["critic_loss"], metrics["cloning_loss"]], [huber, cloning], rtol=1e-4)
-    assert_polyak(after.target, state.target, after.networks, 0.3)
+    assert_polyak(after.target_networks, state.target_networks, after.networks, 0.3)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all allowed", "masked"])

@@ -86,10 +86,11 @@ def over(obs, count):
 
 
 def divergence(algorithm, data, loc, std, raw):
-    """`[N]`: √(MMD² + 1e-6) by a double loop over samples, or −E log N(data)."""
+    """`[N]`: √(MMD² + 1e-6) by a double loop over samples, or −E log π(tanh u) of the data."""
     if isinstance(algorithm.distance, dl.KL):
         z = (data - loc) / std
-        return (0.5 * z**2 + np.log(std) + 0.5 * np.log(2 * np.pi)).sum(-1).mean(0)
+        normal = -(0.5 * z**2 + np.log(std) + 0.5 * np.log(2 * np.pi))
+        return -(normal - np.log1p(-(np.tanh(data) ** 2))).sum(-1).mean(0)
     sigma, power = algorithm.distance.sigma, {"laplacian": 1, "gaussian": 2}[algorithm.distance.kernel]
 
     def mean(x, y):
@@ -107,7 +108,7 @@ class ByHand:
         self.data = generated(
             float64(after.vae), self.rows.obs, np.clip(noise(self.keys[2], (algorithm.samples, N, LATENT)), -0.5, 0.5)
         )
-        self.critics, self.weight = float64(after.critics), float(algorithm.multiplier.alpha(state.multiplier))
+        self.critics, self.weight = float64(after.critics), float(algorithm.multiplier.weight(state.multiplier))
 
     def target(self):
         a, rows = self.algorithm, self.rows

@@ -89,8 +89,8 @@ def test_bc_climbs_the_likelihood_of_the_data(space, log_prob, key):
     state = started(algorithm, ["actor"], key, spec)
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     obs, action = np.asarray(batch.obs, np.float64), np.asarray(batch.action)
-    assert_gradient(after.opt, lambda leaves: -log_prob(leaves, obs, action).mean(), state.actor)
-    np.testing.assert_allclose(metrics["actor_loss"], -log_prob(float64(state.actor), obs, action).mean(), rtol=1e-4)
+    assert_gradient(after.opt_state, lambda leaves: -log_prob(leaves, obs, action).mean(), state.actor)
+    np.testing.assert_allclose(metrics["cloning_loss"], -log_prob(float64(state.actor), obs, action).mean(), rtol=1e-4)
     np.testing.assert_allclose(
         algorithm.log_prob(state, batch.obs, batch.action), log_prob(float64(state.actor), obs, action), rtol=1e-4
     )
@@ -242,7 +242,7 @@ def test_kl_control_gradients_are_those_of_its_losses_in_order(key):
     )  # fmt: skip
     assert_gradient(after.actor_opt, actor_loss, state.actor)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
-    np.testing.assert_allclose(metrics["clone_loss"], clone_loss(float64(state.clone)), rtol=1e-4)
+    np.testing.assert_allclose(metrics["cloning_loss"], clone_loss(float64(state.clone)), rtol=1e-4)
     for opt in (after.clone_opt, after.actor_opt, after.critic_opt):
         assert len(gradients(opt)) > 0
 

@@ -184,6 +184,22 @@ def test_spaces_an_algorithm_cannot_serve_are_refused(key):
 
 
 @pytest.mark.parametrize(
+    ("make", "theirs", "ours"),
+    [
+        (dl.SAC, "gradient_steps", "updates"),
+        (dl.SAC, "ent_coef", "alpha"),
+        (dl.PPO, "ent_coef", "entropy_coefficient"),
+        (dl.TD3, "policy_noise", "target_noise"),
+        (dl.CQL, "cql_alpha", "conservatism"),
+        (dl.DDPG, "buffer_size", "replay_capacity"),
+    ],
+)
+def test_the_names_of_other_libraries_are_known(make, theirs, ours):
+    with pytest.raises(dl.ConfigError, match=f"no field '{theirs}'. Did you mean '{ours}'"):
+        make(**{theirs: 1})
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"gamma": 0.9}, "Did you mean 'discount'"),

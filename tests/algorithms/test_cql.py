@@ -21,6 +21,7 @@ from algorithms.by_hand import (
     assert_same,
     begun,
     float64,
+    gradients,
     mlp,
     n_step_target,
     noise,
@@ -47,7 +48,9 @@ def started(algorithm, key):
     return eqx.tree_at(lambda s: [getattr(s.sac, name) for name in names], state, moved)
 
 
-ALGORITHM = dl.CQL(alpha=Fixed(ALPHA), conservatism=Fixed(WEIGHT), proposals=COUNT, **OPTIONS)
+ALGORITHM = dl.CQL(
+    alpha=Fixed(ALPHA), conservatism=Fixed(WEIGHT), proposals=COUNT, backup_entropy=True, **OPTIONS
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,8 @@ def updated():
 
 def test_where_its_term_weighs_nothing_it_is_sac(key):
     """Same fields and keys, over three updates; both in one program, which rounds alike what they share."""
-    ours, sac = dl.CQL(conservatism=Fixed(0.0), alpha=Learned(), proposals=2, **OPTIONS), dl.SAC(**OPTIONS)
+    options = dict(conservatism=Fixed(0.0), alpha=Learned(), proposals=2, backup_entropy=True, **OPTIONS)
+    ours, sac = dl.CQL(**options), dl.SAC(**OPTIONS)
 
     @jax.jit
     def both(state, theirs, batch, key):
@@ -198,6 +202,19 @@ def test_gradients_are_those_of_the_papers_losses(updated, key):
     gaps = gap_by_hand(float64(state.sac.critics), obs, action, proposed, log_prob)
     np.testing.assert_allclose(metrics["conservative_gap"], gaps.mean(), rtol=1e-4)
     assert metrics["conservatism"] == np.float32(WEIGHT)
+
+
+@pytest.mark.parametrize("backup_entropy", [False, True])
+def test_targets_hold_the_entropy_only_where_they_are_asked_to(backup_entropy, key):
+    """The critics' gradient does not know α, or does; the actor's always does."""
+    options = dict(proposals=2, backup_entropy=backup_entropy, **OPTIONS)
+    little, much = (dl.CQL(alpha=Fixed(alpha), **options) for alpha in (0.1, 2.0))
+    state = started(little, key)
+    both = jax.jit(lambda *args: [each.update(*args, key=key)[0].sac for each in (little, much)])
+    one, other = both(state, a_batch())
+    same = [bool((a == b).all()) for a, b in zip(*map(gradients, (one.critic_opt, other.critic_opt)), strict=True)]
+    assert all(same) if not backup_entropy else not any(same)
+    assert not all((a == b).all() for a, b in zip(*map(gradients, (one.actor_opt, other.actor_opt)), strict=True))
 
 
 def test_proposals_are_of_the_first_row_and_have_a_key_of_their_own(updated, key):

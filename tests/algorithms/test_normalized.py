@@ -183,6 +183,22 @@ def test_the_inner_algorithm_sees_scaled_numbers_and_the_facts_stay_raw(algorith
     jax.tree.map(np.testing.assert_array_equal, raw, kept)
 
 
+def test_a_replay_is_normalised_from_its_first_update_on(key, unchecked):
+    """What acted on it is of many times: there is no one set of moments to keep to, so the newest count."""
+    inner, spec = dl.BC(networks=dl.Networks(hidden_sizes=(8,))), EnvSpec("far", Box((2,)), Box((1,)))
+    algorithm = Normalized(inner)
+    state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(B)
+    obs, flags = 50 + 3 * jax.random.normal(key, (20, B, 2)), jnp.zeros((20, B), bool)
+    batch = Transition(obs, jnp.ones((20, B, 1)), jnp.ones((20, B)), flags, flags, obs, {})
+    for t in range(20):
+        state, carry = algorithm.observe(state, carry, jax.tree.map(lambda x, t=t: x[t], batch))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    _, metrics = algorithm.update(state, flat, key=key)
+    seen = flat._replace(obs=(flat.obs - flat.obs.mean(0)[None]) / flat.obs.std(0)[None])
+    _, expected = inner.update(state.algorithm, seen, key=key)
+    np.testing.assert_allclose(metrics["cloning_loss"], expected["cloning_loss"], rtol=1e-4)
+
+
 def test_a_reward_of_one_sign_keeps_it(algorithm, log, key):
     """Rewards are divided, never centred: a task that only pays must not seem to punish."""
     state, carry = algorithm.init(VECTOR, key=key), algorithm.initial_carry(B)

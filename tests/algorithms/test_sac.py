@@ -131,14 +131,14 @@ def test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it(excess
     (gradient,) = gradients(after[1])
     assert np.sign(gradient) == sign
     np.testing.assert_allclose(gradient, excess, rtol=1e-6)  # whatever α is: 0.25 here
-    np.testing.assert_allclose(learned.alpha(after), 0.25 * np.exp(-0.1 * sign), rtol=1e-5)
+    np.testing.assert_allclose(learned.weight(after), 0.25 * np.exp(-0.1 * sign), rtol=1e-5)
     assert set(metrics) == {"alpha_loss"}
 
 
 def test_a_fixed_alpha_stays_and_reports_nothing():
     fixed = Fixed(0.7)
     assert fixed.update(fixed.init(), jnp.ones(3)) == ((), {})
-    assert fixed.alpha(()) == np.float32(0.7)
+    assert fixed.weight(()) == np.float32(0.7)
 
 
 # SACv1.

@@ -30,8 +30,9 @@ from algorithms.by_hand import (
 )  # fmt: skip
 
 import duologue as dl
-from duologue.algorithms.td3 import critic_loss, noisy
+from duologue.algorithms.td3 import noisy
 from duologue.heads import SquashedNormalHead, TanhHead, bounds, from_unit, to_unit
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks
 from duologue.optim import gradient_step
 from duologue.returns import first_row
@@ -141,7 +142,7 @@ def test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics(delay, k
         next_action = smoothed(state, row, step_key, sigma=0.6, clip=0.5)
         target = n_step_target(row, q(float64(state.target_critics), row.next_obs, next_action).min(0), 0.9)
         critics, opt_state, _ = gradient_step(
-            critic_loss, critics, opt_state, dl.Adam().build(0.01),
+            td_loss, critics, opt_state, dl.Adam().build(0.01),
             batch.obs[d, 0], batch.action[d, 0], jnp.asarray(target, jnp.float32),
         )  # fmt: skip
     assert_same(after.critics, critics, rtol=1e-4, atol=1e-5)

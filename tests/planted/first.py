@@ -168,7 +168,8 @@ MUTANTS = [
     ),
     Mutant(
         "the log-probability of a squashed action is that of the raw one", "distributions.py",
-        "self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)", "self.base.log_prob(raw)", DISTRIBUTIONS,
+        "self.base.log_prob(raw) - jnp.sum(tanh_log_slope(raw) + jnp.log(half_range), axis=-1)",
+        "self.base.log_prob(raw)", DISTRIBUTIONS,
     ),
     Mutant(
         "the log-probability of a squashed action forgets the range (Spinning Up #314)", "distributions.py",
@@ -202,8 +203,8 @@ MUTANTS = [
     ),
     Mutant(
         "updating uses the pending statistics", "algorithms/normalized.py",
-        "self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)",
-        "self.algorithm.update(state.algorithm, self._normalize(state.pending, batch), key=key)", NORMALIZED,
+        "self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)",
+        "self.algorithm.update(state.algorithm, self._normalize(merged, batch), key=key)", NORMALIZED,
     ),
     Mutant(
         "pending statistics are never emptied", "algorithms/normalized.py",
@@ -410,8 +411,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's targets move with every critic step's actor of before", 'algorithms/td3.py',
-        'polyak(state.target_actor, actor, algorithm.tau)',
-        'polyak(state.target_actor, state.actor, algorithm.tau)',
+        'target_actor=polyak(state.target_actor, actor, self.tau)',
+        'target_actor=polyak(state.target_actor, state.actor, self.tau)',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(
@@ -422,14 +423,14 @@ MUTANTS = [
     ),
     Mutant(
         "SAC's entropy is left out of the target", 'algorithms/sac.py',
-        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)',
-        'next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, 0.0 * alpha)',
+        'alpha if backup_entropy else jnp.zeros(())',
+        'jnp.zeros(())',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
         'SAC bootstraps from the online critics', 'algorithms/sac.py',
-        'soft_value(state.target_critics(',
-        'soft_value(state.critics(',
+        'next_q = state.target_critics(',
+        'next_q = state.critics(',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
@@ -440,14 +441,14 @@ MUTANTS = [
     ),
     Mutant(
         "SAC's actor and target share their noise", 'algorithms/sac.py',
-        'critics, alpha, obs, of_actor, name',
-        'critics, alpha, obs, of_target, name',
+        'critics, alpha, obs, actor_key, name',
+        'critics, alpha, obs, target_key, name',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
         "SAC's actor follows the critics of before", 'algorithms/sac.py',
-        '        critics, alpha, obs, of_actor, name',
-        '        state.critics, alpha, obs, of_actor, name',
+        '        critics, alpha, obs, actor_key, name',
+        '        state.critics, alpha, obs, actor_key, name',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
@@ -458,8 +459,8 @@ MUTANTS = [
     ),
     Mutant(
         'the target critics follow those of before', 'algorithms/sac.py',
-        'polyak(state.target_critics, critics, algorithm.tau)',
-        'polyak(state.target_critics, state.critics, algorithm.tau)',
+        'target_critics=polyak(state.target_critics, critics, self.tau)',
+        'target_critics=polyak(state.target_critics, state.critics, self.tau)',
         (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
     ),
     Mutant(
@@ -548,8 +549,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's critic steps share one key", 'algorithms/td3.py',
-        'smoothed_target(algorithm, state, rows, key), name',
-        'smoothed_target(algorithm, state, rows, keys[0]), name',
+        'smoothed_target(self, state, rows, key), name',
+        'smoothed_target(self, state, rows, keys[0]), name',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(

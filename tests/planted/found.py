@@ -22,12 +22,12 @@ LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
 MUTANTS = [
     Mutant(
         "the temperature slows down as it falls", "temperature.py",
-        "moved(temperature_loss, state", "moved(dual_loss, state",
+        "log_alpha_step(temperature_loss, state", "log_alpha_step(dual_loss, state",
         of("algorithms/test_sac.py", "alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it"),
     ),
     Mutant(
         "a multiplier moves as a temperature", "temperature.py",
-        "moved(dual_loss, state", "moved(temperature_loss, state",
+        "log_alpha_step(dual_loss, state", "log_alpha_step(temperature_loss, state",
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),
     ),
     Mutant(

@@ -58,6 +58,11 @@ MUTANTS = (
         OF_CQL,
     ),
     Mutant(
+        "CQL backs the entropy up unasked", "algorithms/sac.py",
+        "alpha if backup_entropy else jnp.zeros(())", "alpha",
+        of("cql", "targets_hold_the_entropy_only_where_they_are_asked_to"),
+    ),
+    Mutant(
         "CQL's dual weight falls where the gap is too wide", CQL,
         'metrics["conservative_gap"] - self.threshold)',
         'self.threshold - metrics["conservative_gap"])',
@@ -112,7 +117,7 @@ MUTANTS = (
         of("cloning", "td3bc_counts_in_half_ranges"),
     ),
     Mutant(
-        "BC forgets the tail of the batch", "algorithms/bc.py",
+        "BC forgets the tail of the batch", "losses.py",
         "loss = -jnp.mean(log_prob)",
         "loss = -jnp.mean(log_prob[:-1])",
         of("cloning", "bc_climbs_the_likelihood_of_the_data"),

@@ -10,7 +10,7 @@ def of(file: str, *names: str) -> tuple[str, ...]:
 
 MMD = of("test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
 IDENTICAL = of("test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")
-KL = of("test_divergences.py", "the_kl_term_is_minus_the_mean_log_density_of_the_raw_data")
+KL = of("test_divergences.py", "the_kl_term_is_minus_the_mean_log_density_of_the_squashed_data")
 RISES = of("test_divergences.py", "the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it")
 CLAMPS = of("test_divergences.py", "the_multiplier_stops_at_both_clamps_and_comes_back")
 VAE_LOSS = of("test_generative.py", "the_loss_is_the_authors_with_latents_unclipped")
@@ -49,12 +49,12 @@ MUTANTS = (
     ),
     Mutant("the root of MMD² is not guarded", "divergences.py", "squared, 0.0) + 1e-6", "squared, 0.0)", IDENTICAL),
     Mutant(
-        "the KL term has the density of the squashed", "divergences.py",
-        "(policy.log_prob)(data)", "(policy.log_prob)(jnp.tanh(data))", KL,
+        "the KL term has the density of raw actions", "divergences.py",
+        "(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)", "(policy.log_prob)(data)", KL,
     ),
     Mutant(
         "the multiplier descends on the constraint", "temperature.py",
-        "moved(dual_loss, state, excess,", "moved(dual_loss, state, -excess,",
+        "log_alpha_step(dual_loss, state, excess,", "log_alpha_step(dual_loss, state, -excess,",
         RISES,
     ),
     Mutant(
@@ -91,8 +91,8 @@ MUTANTS = (
     # BEAR.
     Mutant(
         "BEAR takes the min over critics before the mean over actions", "algorithms/bear.py",
-        "jnp.mean(OF_ENSEMBLE[algorithm.ensemble](q, axis=0))",
-        "jnp.mean(OF_ENSEMBLE[algorithm.ensemble](critics(repeated(obs, algorithm.q_samples), action), axis=0))", BEAR,
+        "jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))",
+        "jnp.mean(OF_ENSEMBLE[ensemble](critics(repeated(obs, q_samples), action), axis=0))", BEAR,
     ),
     Mutant(
         "BEAR's warm start never ends", "algorithms/bear.py",
@@ -125,7 +125,7 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR rewards disagreement of its critics", "algorithms/bear.py",
-        "-value + algorithm.variance_weight", "-value - algorithm.variance_weight", BEAR,
+        "-value + variance_weight", "-value - variance_weight", BEAR,
     ),
     Mutant(
         "equal critics give NaN", "algorithms/bear.py",
@@ -133,11 +133,11 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR's threshold has the wrong sign", "algorithms/bear.py",
-        'of_actors["divergence_mean"] - self.threshold', 'of_actors["divergence_mean"] + self.threshold', DUAL,
+        'actor_metrics["divergence_mean"] - self.threshold', 'actor_metrics["divergence_mean"] + self.threshold', DUAL,
     ),
     Mutant(
         "BEAR's VAE learns at the actor's rate", "algorithms/bear.py",
-        "state.vae_opt, Adam().build(self.vae_learning_rate)", "state.vae_opt, Adam().build(self.actor_learning_rate)",
+        "state.vae_opt, adam(self.vae_learning_rate)", "state.vae_opt, adam(self.actor_learning_rate)",
         RATES,
     ),
     # What BCQ and BEAR share, and BCQ.
@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "the slow Q chooses its own action", "algorithms/bcq_discrete.py",
-        "value = taken(state.target.policy_and_q(batch.next_obs)[1], best)",
+        "value = taken(state.target_networks.policy_and_q(batch.next_obs)[1], best)",
         "value = taken(q, best)", DISCRETE,
     ),
     Mutant(

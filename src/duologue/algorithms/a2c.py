@@ -5,17 +5,19 @@ together, wait for each other, and one update follows from their T × B transiti
 that is trained.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm
+from duologue.distributions import AbstractDistribution
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step
+from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init
 from duologue.returns import gae, learned_reward, over_envs
 from duologue.statistics import explained_variance
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -45,6 +47,32 @@ def targets(
         reward, value, next_value, batch.terminated, batch.truncated, discount=discount, lambda_=lambda_
     )
     return advantage, advantage + value, value
+
+
+class Samples(NamedTuple):
+    """Of each step `[N]`: facts, and what the policy that acted thought of them."""
+
+    obs: Obs
+    action: Array
+    old: AbstractDistribution
+    log_prob: Float[Array, " N"]
+    advantage: Float[Array, " N"]
+    target: Float[Array, " N"]
+    value: Float[Array, " N"]
+
+
+def samples_of(
+    networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
+) -> Samples:
+    """The steps of a rollout `[T, B]` in one row, for algorithms that learn from it more than once (PPO, TRPO): what
+    does not move with their steps, all from the parameters that acted."""
+    advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
+    old = networks.policy(batch.obs)
+    rollout = Samples(
+        batch.obs, batch.action, old=old, log_prob=old.log_prob(batch.action),
+        advantage=advantage, target=target, value=value,
+    )  # fmt: skip
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)
 
 
 def loss(
@@ -103,14 +131,14 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)
-        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
-        return A2CState(networks, opt_state)
+        return A2CState(networks=networks, opt_state=opt_init(self._optimizer, networks))
 
     def act(
         self, state: A2CState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.networks.policy(obs)
-        return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
+        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: A2CState, obs: Obs, action: Array) -> Array:
         return state.networks.policy(obs).log_prob(action)
@@ -131,4 +159,4 @@ class A2C(AbstractAlgorithm[A2CState]):
             state.networks, state.opt_state, self._optimizer,
         )  # fmt: skip
         metrics["explained_variance"] = explained_variance(value, target)
-        return A2CState(networks, opt_state), metrics
+        return A2CState(networks=networks, opt_state=opt_state), metrics

@@ -18,7 +18,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import taken
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, ActorQ, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
+from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
 from duologue.returns import learned_reward, over_envs, retrace
 from duologue.statistics import described, explained_variance
 from duologue.trust_region import project
@@ -109,8 +109,8 @@ class ACER(AbstractAlgorithm[ACERState]):
     truncation: Positive = 10.0
     """c, where importance weights of the policy gradient are truncated. Retrace's own 1 is not this."""
     trust_region: Positive | None = 1.0
-    """δ, how much a step of length 1 along the gradient in the statistics of a sample's policy may raise KL(π_avg ‖ π),
-    to first order; None for no trust region. How far the parameters then go, the optimiser decides."""
+    """δ: to first order, a unit step in the statistics φ of a sample's policy raises KL(π_avg ‖ π) by at most this. It
+    bounds the gradient in φ, not the step of the parameters. None for no trust region."""
     average_decay: Fraction = 0.99
     """α, share of the average policy's parameters that stays at each update."""
     q_coefficient: NonNegative = 0.5
@@ -138,15 +138,15 @@ class ACER(AbstractAlgorithm[ACERState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERState:
         networks = self.networks.actor_q(spec, key=key)
-        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
-        average = jax.tree.map(jnp.copy, networks)  # a donated buffer stands in a tree only once
-        return ACERState(networks, average, opt_state)
+        opt_state = opt_init(self._optimizer, networks)
+        return ACERState(networks=networks, average=target_of(networks), opt_state=opt_state)
 
     def act(
         self, state: ACERState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.networks.policy(obs)
-        return policy.sample(key) if explore else policy.mode(), {"probs": policy.probs}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {"probs": policy.probs}, carry
 
     def log_prob(self, state: ACERState, obs: Obs, action: Array) -> Array:
         return state.networks.policy(obs).log_prob(action)
@@ -161,12 +161,12 @@ class ACER(AbstractAlgorithm[ACERState]):
     def update(self, state: ACERState, batch: Transition, *, key: Array) -> tuple[ACERState, Metrics]:
         """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
         facts, metrics = self._facts(state, batch)
-        networks, opt_state, of_step = gradient_step(
+        networks, opt_state, step_metrics = gradient_step(
             lambda networks: loss(networks, facts, q_coefficient=self.q_coefficient),
             state.networks, state.opt_state, self._optimizer,
         )  # fmt: skip
         average = polyak(state.average, networks, 1 - self.average_decay)
-        return ACERState(networks, average, opt_state), {**metrics, **of_step}
+        return ACERState(networks=networks, average=average, opt_state=opt_state), {**metrics, **step_metrics}
 
     def _facts(self, state: ACERState, batch: Transition) -> tuple[Facts, Metrics]:
         """All that the loss holds constant, from the parameters before the step."""

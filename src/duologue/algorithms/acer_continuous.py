@@ -21,7 +21,7 @@ from duologue.distributions import Normal
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, from_unit, to_unit
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, polyak
+from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
 from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
 from duologue.statistics import described, explained_variance
 from duologue.trust_region import project
@@ -91,9 +91,9 @@ def objective(
 def loss(networks: StochasticDuelling, facts: Facts, *, q_coefficient: float) -> tuple[Float[Array, ""], Metrics]:
     """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q̃(s, a))² + ½ (V^target − V(s))²]."""
     actor = -jnp.mean(jnp.sum(facts.ascent * networks.statistics(networks.actor(facts.obs)), axis=-1))
-    of_q = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
-    of_v = jnp.mean(0.5 * (facts.value_target - networks.value(facts.obs)) ** 2)
-    return actor + q_coefficient * (of_q + of_v), {"q_loss": of_q, "value_loss": of_v}
+    q_loss = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
+    value_loss = jnp.mean(0.5 * (facts.value_target - networks.value(facts.obs)) ** 2)
+    return actor + q_coefficient * (q_loss + value_loss), {"q_loss": q_loss, "value_loss": value_loss}
 
 
 class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
@@ -126,8 +126,8 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
     truncation: Positive = 5.0
     """c, where importance weights of the policy gradient are truncated."""
     trust_region: Positive | None = 1.0
-    """δ, how much a step of length 1 along the gradient in the statistics of a sample's policy may raise KL(π_avg ‖ π),
-    to first order; None for no trust region. How far the parameters then go, the optimiser decides."""
+    """δ: to first order, a unit step in the statistics φ of a sample's policy raises KL(π_avg ‖ π) by at most this. It
+    bounds the gradient in φ, not the step of the parameters. None for no trust region."""
     average_decay: Fraction = 0.995
     """α, share of the average policy's parameters that stays at each update."""
     q_coefficient: NonNegative = 0.5
@@ -152,23 +152,23 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
         return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERContinuousState:
-        of_actor, of_value, of_advantage = jax.random.split(key, 3)
+        actor_key, value_key, advantage_key = jax.random.split(key, 3)
         networks = StochasticDuelling(
-            self.networks.normal_actor(spec, key=of_actor),
-            self.networks.state_value(spec, key=of_value),
-            self.networks.critics(spec, 1, key=of_advantage),
-            bounded_box(spec.action),
+            actor=self.networks.normal_actor(spec, key=actor_key),
+            value=self.networks.state_value(spec, key=value_key),
+            advantage=self.networks.critics(spec, 1, key=advantage_key),
+            space=bounded_box(spec.action),
         )
-        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
-        average = jax.tree.map(jnp.copy, networks.actor)  # a donated buffer stands in a tree only once
-        return ACERContinuousState(networks, average, opt_state)
+        opt_state = opt_init(self._optimizer, networks)
+        return ACERContinuousState(networks=networks, average=target_of(networks.actor), opt_state=opt_state)
 
     def act(
         self, state: ACERContinuousState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.networks.actor(obs)
         extras = {"loc": policy.loc, "scale": policy.scale}
-        return policy.sample(key) if explore else policy.mode(), extras, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, extras, carry
 
     def log_prob(self, state: ACERContinuousState, obs: Obs, action: Array) -> Array:
         return state.networks.actor(obs).log_prob(action)
@@ -186,12 +186,13 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
     ) -> tuple[ACERContinuousState, Metrics]:
         """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
         facts, metrics = self._facts(state, batch, key)
-        networks, opt_state, of_step = gradient_step(
+        networks, opt_state, step_metrics = gradient_step(
             lambda networks: loss(networks, facts, q_coefficient=self.q_coefficient),
             state.networks, state.opt_state, self._optimizer,
         )  # fmt: skip
         average = polyak(state.average, networks.actor, 1 - self.average_decay)
-        return ACERContinuousState(networks, average, opt_state), {**metrics, **of_step}
+        state = ACERContinuousState(networks=networks, average=average, opt_state=opt_state)
+        return state, {**metrics, **step_metrics}
 
     def _drawn(self, policy: Normal, key: Array) -> Float[Array, "n *batch d"]:
         """uᵢ ~ π, for the baseline of Q̃."""
@@ -200,9 +201,9 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
     def _facts(self, state: ACERContinuousState, batch: Transition, key: Array) -> tuple[Facts, Metrics]:
         """All that the loss holds constant, from the parameters before the step."""
         networks, obs, action = state.networks, batch.obs, batch.action
-        of_baseline, of_drawn = jax.random.split(key)
+        baseline_key, drawn_key = jax.random.split(key)
         policy, behaviour = networks.actor(obs), Normal(batch.extras["loc"], batch.extras["scale"])
-        samples, drawn = self._drawn(policy, of_baseline), policy.sample(of_drawn)
+        samples, drawn = self._drawn(policy, baseline_key), policy.sample(drawn_key)
         value, q, drawn_q = networks.value(obs), networks.q(obs, action, samples), networks.q(obs, drawn, samples)
         log_rho = log_ratio(policy, behaviour, action)
         rho = jnp.exp(log_rho)

@@ -35,8 +35,8 @@ class AbstractAlgorithm(Configurable, Generic[State]):
         """Networks, optimisers and counters. Raises `ConfigError` for a space the algorithm cannot serve."""
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """What acting remembers inside an episode, one row an environment. Loops do not begin it anew when an episode
-        ends while training: `observe` does, which sees the flags."""
+        """What acting remembers inside an episode, one row an environment. While training, loops never reset it:
+        `observe`, which sees the flags, resets the rows whose episode ended."""
         return None
 
     @abstractmethod
@@ -50,7 +50,8 @@ class AbstractAlgorithm(Configurable, Generic[State]):
         return []
 
     def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
-        """Extras `[count, …]` that are drawn once a row and that no recording needs to hold; `act` returns them too."""
+        """Random extras `[count, …]`, one draw for each transition (BEAR's masks), so that recordings need not hold
+        them; `act` returns them too."""
         return {}
 
     def observe(self, state: State, carry: PyTree, transition: Transition) -> tuple[State, PyTree]:

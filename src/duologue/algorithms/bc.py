@@ -7,15 +7,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.distributions import AbstractDistribution
 from duologue.fields import Fraction, PositiveInt
+from duologue.losses import cloning_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step
-from duologue.statistics import described
+from duologue.optim import LearningRate, adam, gradient_step, opt_init
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], AbstractDistribution]
@@ -23,14 +22,7 @@ Actor: TypeAlias = Callable[[Obs], AbstractDistribution]
 
 class BCState(eqx.Module):
     actor: Actor
-    opt: PyTree
-
-
-def cloning_loss(actor: Actor, obs: Obs, action: Array) -> tuple[Float[Array, ""], Metrics]:
-    """L = −E[log π(a|s)]; of a normal with one σ for all states, least squares in each dimension."""
-    log_prob = actor(obs).log_prob(action)
-    loss = -jnp.mean(log_prob)
-    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+    opt_state: PyTree
 
 
 class BC(AbstractAlgorithm[BCState]):
@@ -58,20 +50,21 @@ class BC(AbstractAlgorithm[BCState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCState:
         actor = self.networks.policy(spec, key=key)
-        return BCState(actor, Adam().build(self.learning_rate).init(actor))  # pyright: ignore[reportArgumentType]
+        return BCState(actor=actor, opt_state=opt_init(adam(self.learning_rate), actor))  # pyright: ignore[reportArgumentType]
 
     def act(
         self, state: BCState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: BCState, obs: Obs, action: Array) -> Array:
         return state.actor(obs).log_prob(action)
 
     def update(self, state: BCState, batch: Transition, *, key: Array) -> tuple[BCState, Metrics]:
         """One step of the actor on transitions `[N]`."""
-        actor, opt, metrics = gradient_step(
-            cloning_loss, state.actor, state.opt, Adam().build(self.learning_rate), batch.obs, batch.action
+        actor, opt_state, metrics = gradient_step(
+            cloning_loss, state.actor, state.opt_state, adam(self.learning_rate), batch.obs, batch.action
         )
-        return BCState(actor, opt), metrics
+        return BCState(actor=actor, opt_state=opt_state), metrics

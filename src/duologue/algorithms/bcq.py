@@ -6,7 +6,7 @@ choose.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,10 +17,10 @@ from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.generative import VAE, repeated, vae_loss
 from duologue.heads import bounded_box, bounds
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
-from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Critics: TypeAlias = Callable[[Obs, Array], Array]
@@ -75,15 +75,6 @@ def target_value(
     return jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)
 
 
-def critic_loss(
-    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
-) -> tuple[Float[Array, ""], Metrics]:
-    """L = Σᵢ E[(Qᵢ(s, a) − y)²]."""
-    q = critics(obs, action)
-    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
-
-
 def actor_loss(
     perturbation: Callable[[Obs, Array], Array], critics: Critics, obs: Obs, action: Float[Array, "N d"],
     bounds: Bounds, limit: float,
@@ -130,17 +121,16 @@ class BCQ(AbstractAlgorithm[BCQState]):
         return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQState:
-        of_vae, of_actor, of_critics = jax.random.split(key, 3)
-        vae = self.vae_networks.vae(spec, key=of_vae)
-        perturbation = self.networks.perturbation(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        # A donated buffer stands in a tree only once.
-        target_perturbation, target_critics = jax.tree.map(jnp.copy, (perturbation, critics))
-        begin: Any = Adam().build(self.learning_rate).init
-        vae_opt, actor_opt, critic_opt = map(begin, (vae, perturbation, critics))
+        vae_key, actor_key, critics_key = jax.random.split(key, 3)
+        vae = self.vae_networks.vae(spec, key=vae_key)
+        perturbation = self.networks.perturbation(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        optimizer = adam(self.learning_rate)
         return BCQState(
-            vae, perturbation, critics, target_perturbation, target_critics, bounds(bounded_box(spec.action)),
-            vae_opt, actor_opt, critic_opt,
+            vae=vae, perturbation=perturbation, critics=critics, target_perturbation=target_of(perturbation),
+            target_critics=target_of(critics), bounds=bounds(bounded_box(spec.action)),
+            vae_opt=opt_init(optimizer, vae), actor_opt=opt_init(optimizer, perturbation),
+            critic_opt=opt_init(optimizer, critics),
         )  # fmt: skip
 
     def act(
@@ -158,38 +148,30 @@ class BCQ(AbstractAlgorithm[BCQState]):
 
     def update(self, state: BCQState, batch: Transition, *, key: Array) -> tuple[BCQState, Metrics]:
         """One step of VAE, critics, perturbation and targets, in this order, on transitions `[N]`."""
-        of_vae, of_target, of_actor = jax.random.split(key, 3)
-        adam = Adam().build(self.learning_rate)
-        obs, action = batch.obs, batch.action
+        vae_key, target_key, actor_key = jax.random.split(key, 3)
+        obs, action, optimizer = batch.obs, batch.action, adam(self.learning_rate)
 
-        vae, vae_opt, of_vae = gradient_step(
-            vae_loss, state.vae, state.vae_opt, adam, obs, action, of_vae, name="vae_"
-        )  # fmt: skip
+        vae, vae_opt, vae_metrics = gradient_step(
+            vae_loss, state.vae, state.vae_opt, optimizer, obs, action, vae_key, name="vae_"
+        )
         actions = proposed(
             vae, state.target_perturbation, batch.next_obs, state.bounds,
-            count=self.target_candidates, limit=self.perturbation_limit, key=of_target,
+            count=self.target_candidates, limit=self.perturbation_limit, key=target_key,
         )  # fmt: skip
         value = target_value(state.target_critics, batch.next_obs, actions, minimum_weight=self.minimum_weight)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, adam, obs, action, target, name="critic_"
+        critics, critic_opt, critic_metrics = gradient_step(
+            td_loss, state.critics, state.critic_opt, optimizer, obs, action, target, name="critic_"
         )
-        generated = vae.sample(obs, 1, key=of_actor)[0]
-        perturbation, actor_opt, of_actors = gradient_step(
-            actor_loss, state.perturbation, state.actor_opt, adam,
+        generated = vae.sample(obs, 1, key=actor_key)[0]
+        perturbation, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.perturbation, state.actor_opt, optimizer,
             critics, obs, generated, state.bounds, self.perturbation_limit, name="actor_",
         )  # fmt: skip
-        target_perturbation = polyak(state.target_perturbation, perturbation, self.tau)
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**of_vae, **of_critics, **of_actors}
-        return BCQState(
-            vae,
-            perturbation,
-            critics,
-            target_perturbation,
-            target_critics,
-            state.bounds,
-            vae_opt,
-            actor_opt,
-            critic_opt,
-        ), metrics
+        state = BCQState(
+            vae=vae, perturbation=perturbation, critics=critics,
+            target_perturbation=polyak(state.target_perturbation, perturbation, self.tau),
+            target_critics=polyak(state.target_critics, critics, self.tau), bounds=state.bounds,
+            vae_opt=vae_opt, actor_opt=actor_opt, critic_opt=critic_opt,
+        )  # fmt: skip
+        return state, {**vae_metrics, **critic_metrics, **actor_metrics}

@@ -5,7 +5,6 @@ over those actions that a clone of the data finds likely enough.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -13,7 +12,7 @@ from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.distributions import MASKED_LOGIT, Categorical, taken
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks import AbstractNetworks, ActorQ, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
 from duologue.statistics import described
 from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition, has_mask
@@ -21,8 +20,8 @@ from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTre
 
 class BCQDiscreteState(eqx.Module):
     networks: ActorQ
-    target: ActorQ
-    opt: PyTree
+    target_networks: ActorQ
+    opt_state: PyTree
 
 
 def allowed(clone: Categorical, obs: Obs, threshold: float) -> Bool[Array, "*batch n"]:
@@ -80,8 +79,10 @@ class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQDiscreteState:
         networks = self.networks.actor_q(spec, key=key)
-        target = jax.tree.map(jnp.copy, networks)  # a donated buffer stands in a tree only once
-        return BCQDiscreteState(networks, target, Adam().build(self.learning_rate).init(networks))  # pyright: ignore[reportArgumentType]
+        return BCQDiscreteState(
+            networks=networks, target_networks=target_of(networks),
+            opt_state=opt_init(adam(self.learning_rate), networks),
+        )  # fmt: skip
 
     def act(
         self, state: BCQDiscreteState, carry: None, obs: Obs, *, key: Array, explore: bool
@@ -102,10 +103,11 @@ class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
         """One step of clone and Q, and of the target, on transitions `[N]`. Nothing is sampled."""
         clone, q = state.networks.policy_and_q(batch.next_obs)
         best = constrained(q, allowed(clone, batch.next_obs, self.threshold))
-        value = taken(state.target.policy_and_q(batch.next_obs)[1], best)
+        value = taken(state.target_networks.policy_and_q(batch.next_obs)[1], best)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        networks, opt, metrics = gradient_step(
-            loss, state.networks, state.opt, Adam().build(self.learning_rate),
+        networks, opt_state, metrics = gradient_step(
+            loss, state.networks, state.opt_state, adam(self.learning_rate),
             batch.obs, batch.action, target, self.regularisation,
         )  # fmt: skip
-        return BCQDiscreteState(networks, polyak(state.target, networks, self.tau), opt), metrics
+        target_networks = polyak(state.target_networks, networks, self.tau)
+        return BCQDiscreteState(networks=networks, target_networks=target_networks, opt_state=opt_state), metrics

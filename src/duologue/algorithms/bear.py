@@ -5,6 +5,7 @@ stays on the support of the data, max_π E[Q(s, a)] subject to E[MMD(data(·|s),
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, TypeAlias
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
 from duologue.generative import VAE, repeated, vae_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
 from duologue.statistics import described
 from duologue.temperature import Dual, Fixed
@@ -57,8 +58,9 @@ def critic_loss(
 
 
 def actor_loss(
-    actor: Actor, algorithm: "BEAR", critics: Critics, weight: Float[Array, ""], data: Float[Array, "n N d"],
-    warm: Bool[Array, ""], obs: Obs, key: Array,
+    actor: Actor, critics: Critics, weight: Float[Array, ""], data: Float[Array, "n N d"], warm: Bool[Array, ""],
+    obs: Obs, key: Array,
+    *, distance: MMD | KL, q_samples: int, ensemble: str, variance_weight: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
     """J = −E[Qₑ(s, ã)] + λ_std √((1 − δ)/δ) E[std Q] + λ E[D(data(·|s), π(·|s))]; the last term alone while
     `warm`.
@@ -68,12 +70,12 @@ def actor_loss(
     """
     policy = actor(obs)
     raw = jax.vmap(policy.base.sample)(jax.random.split(key, len(data)))
-    divergence = algorithm.distance(data, policy.base, raw)
-    action = jax.vmap(policy.squash)(raw[: algorithm.q_samples])
-    q = jnp.mean(critics(repeated(obs, algorithm.q_samples), action), axis=1)
+    divergence = distance(data, policy.base, raw)
+    action = jax.vmap(policy.squash)(raw[:q_samples])
+    q = jnp.mean(critics(repeated(obs, q_samples), action), axis=1)
     spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
-    value = jnp.mean(OF_ENSEMBLE[algorithm.ensemble](q, axis=0))
-    improvement = jnp.where(warm, 0.0, -value + algorithm.variance_weight * spread)
+    value = jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))
+    improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)
     loss = improvement + weight * jnp.mean(divergence)
     return loss, {"actor_loss": loss, "q_spread": spread, **described("divergence", divergence)}
 
@@ -96,20 +98,20 @@ class BEAR(AbstractAlgorithm[BEARState]):
     multiplier: Dual | Fixed = Dual()
     """λ: `Dual` ascent on the constraint, or `Fixed`."""
     threshold: float = 0.05
-    """ε, what D is held at by a `Dual` multiplier. For `KL` the authors use −2, of densities after tanh; here they are
-    those before it."""
+    """ε, what D is held at by a `Dual` multiplier; for `KL` the authors have −2."""
     samples: PositiveInt = 5
     """n, raw actions of the data and of the policy that D compares."""
     q_samples: PositiveInt = 5
-    """Of these actions of the policy, how many the critics are averaged over."""
+    """How many of these actions of the policy the critics are averaged over."""
     ensemble: Literal["min", "max", "mean"] = "min"
-    """Of the critics, what the actor climbs."""
+    """How the actor reduces the ensemble of critics to the value that it climbs."""
     ensemble_size: PositiveInt = 2
     """E, critics."""
     variance_weight: NonNegative = 0.0
     """λ_std, weight of the deviation of the critics in the actor's loss."""
     mask_probability: Share | None = None
-    """Each critic learns from this share of the rows, drawn once a row (the bootstrapped ensemble); None for all."""
+    """Each critic learns from a random subset of the rows, each row kept with this probability (the bootstrapped
+    ensemble); None for all rows."""
     warm_start: NonNegativeInt = 20_000
     """Updates at first in which the actor only follows the constraint."""
     target_actor: bool = True
@@ -119,7 +121,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
     minimum_weight: Fraction = 0.75
     """Weight of the smallest critic in a target; the largest has the rest."""
     candidates: NonNegativeInt = 10
-    """Actions of the policy that the test policy chooses from by the first critic; 0 for its mean action."""
+    """Actions of the policy of which the test policy takes the best by the first critic; 0 for its mean action."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
@@ -145,17 +147,15 @@ class BEAR(AbstractAlgorithm[BEARState]):
         return recorded(self.batch_size, self.replay_capacity, self.num_envs, extras=extras)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BEARState:
-        of_vae, of_actor, of_critics = jax.random.split(key, 3)
-        vae = self.vae_networks.vae(spec, key=of_vae)
-        actor = self.networks.squashed_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, self.ensemble_size, key=of_critics)
-        target_actor, target_critics = jax.tree.map(jnp.copy, (actor, critics))  # a donated buffer stands only once
-        vae_opt = Adam().build(self.vae_learning_rate).init(vae)  # pyright: ignore[reportArgumentType]
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
+        vae_key, actor_key, critics_key = jax.random.split(key, 3)
+        vae = self.vae_networks.vae(spec, key=vae_key)
+        actor = self.networks.squashed_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, self.ensemble_size, key=critics_key)
         return BEARState(
-            vae, actor, critics, target_actor, target_critics, self.multiplier.init(),
-            vae_opt, actor_opt, critic_opt, jnp.int32(0),
+            vae=vae, actor=actor, critics=critics, target_actor=target_of(actor), target_critics=target_of(critics),
+            multiplier=self.multiplier.init(), vae_opt=opt_init(adam(self.vae_learning_rate), vae),
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critics), step=jnp.int32(0),
         )  # fmt: skip
 
     def act(
@@ -163,14 +163,14 @@ class BEAR(AbstractAlgorithm[BEARState]):
     ) -> tuple[Array, dict[str, Array], None]:
         """The best by Q₁ of `candidates` actions of the policy; to explore, a draw from it."""
         policy = state.actor(obs)
-        of_action, of_extras = jax.random.split(key)
+        action_key, extras_key = jax.random.split(key)
         if explore:
-            action = policy.sample(of_action)
+            action = policy.sample(action_key)
         elif self.candidates:
-            action = best_of(state.critics, obs, drawn(policy, self.candidates, of_action))
+            action = best_of(state.critics, obs, sample_many(policy, self.candidates, action_key))
         else:
             action = policy.mode()
-        return action, self.drawn_extras(len(action), key=of_extras), carry
+        return action, self.drawn_extras(len(action), key=extras_key), carry
 
     def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
         if self.mask_probability is None:
@@ -186,38 +186,41 @@ class BEAR(AbstractAlgorithm[BEARState]):
 
     def update(self, state: BEARState, batch: Transition, *, key: Array) -> tuple[BEARState, Metrics]:
         """One step of VAE, critics, actor, multiplier and targets, in this order, on transitions `[N]`."""
-        of_vae, of_target, of_data, of_actor = jax.random.split(key, 4)
+        vae_key, target_key, data_key, actor_key = jax.random.split(key, 4)
         obs, action = batch.obs, batch.action
 
-        vae, vae_opt, of_vaes = gradient_step(
-            vae_loss, state.vae, state.vae_opt, Adam().build(self.vae_learning_rate), obs, action, of_vae, name="vae_"
+        vae, vae_opt, vae_metrics = gradient_step(
+            vae_loss, state.vae, state.vae_opt, adam(self.vae_learning_rate), obs, action, vae_key, name="vae_"
         )
         policy = (state.target_actor if self.target_actor else state.actor)(batch.next_obs)
-        next_actions = drawn(policy, self.target_candidates, of_target)
+        next_actions = sample_many(policy, self.target_candidates, target_key)
         value = target_value(state.target_critics, batch.next_obs, next_actions, minimum_weight=self.minimum_weight)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
         mask = jnp.ones((self.ensemble_size, 1)) if self.mask_probability is None else batch.extras["mask"].T
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+        critics, critic_opt, critic_metrics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
             obs, action, target, jnp.broadcast_to(mask, (self.ensemble_size, len(target))), name="critic_",
         )  # fmt: skip
-        weight, warm = self.multiplier.alpha(state.multiplier), state.step < self.warm_start
-        data = vae.sample_raw(obs, self.samples, key=of_data)
-        actor, actor_opt, of_actors = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
-            self, critics, weight, data, warm, obs, of_actor, name="actor_",
+        weight, warm = self.multiplier.weight(state.multiplier), state.step < self.warm_start
+        data = vae.sample_raw(obs, self.samples, key=data_key)
+        improvement = partial(
+            actor_loss, distance=self.distance, q_samples=self.q_samples, ensemble=self.ensemble,
+            variance_weight=self.variance_weight,
         )  # fmt: skip
-        multiplier, _ = self.multiplier.update(state.multiplier, of_actors["divergence_mean"] - self.threshold)
-        target_actor = polyak(state.target_actor, actor, self.tau)
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**of_vaes, **of_critics, **of_actors, "multiplier": weight}
-        return BEARState(
-            vae, actor, critics, target_actor, target_critics, multiplier,
-            vae_opt, actor_opt, critic_opt, state.step + 1,
-        ), metrics  # fmt: skip
+        actor, actor_opt, actor_metrics = gradient_step(
+            improvement, state.actor, state.actor_opt, adam(self.actor_learning_rate),
+            critics, weight, data, warm, obs, actor_key, name="actor_",
+        )  # fmt: skip
+        multiplier, _ = self.multiplier.update(state.multiplier, actor_metrics["divergence_mean"] - self.threshold)
+        state = BEARState(
+            vae=vae, actor=actor, critics=critics, target_actor=polyak(state.target_actor, actor, self.tau),
+            target_critics=polyak(state.target_critics, critics, self.tau), multiplier=multiplier,
+            vae_opt=vae_opt, actor_opt=actor_opt, critic_opt=critic_opt, step=state.step + 1,
+        )  # fmt: skip
+        return state, {**vae_metrics, **critic_metrics, **actor_metrics, "multiplier": weight}
 
 
-def drawn(policy: TanhNormal, count: int, key: Array) -> Float[Array, "K N d"]:
+def sample_many(policy: TanhNormal, count: int, key: Array) -> Float[Array, "K N d"]:
     """`count` actions of the policy for each state."""
     return jax.vmap(policy.sample)(jax.random.split(key, count))
 

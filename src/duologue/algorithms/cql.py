@@ -2,7 +2,7 @@
 
 Kumar et al. (2020), *Conservative Q-Learning for Offline Reinforcement Learning*, arXiv:2006.04779: SAC, and a term in
 the critics' loss that pushes down what the data do not hold. This is CQL(H), with the sum over actions by importance
-sampling.
+sampling; targets are without entropy, as in the authors' code.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms import sac
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.sac import SAC, Actor, Critics, SACState, drawn, soft_update
+from duologue.algorithms.sac import SAC, Actor, Critics, SACState, sample_in_half_ranges
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.generative import repeated
 from duologue.networks import AbstractNetworks, Networks
@@ -24,7 +24,8 @@ from duologue.temperature import Dual, Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 APART = 2**31
-"""Far from all that `jax.random.split` folds into a key for SAC's own draws."""
+"""What is folded into the key of an update for the proposals: no split of SAC's own makes the same, so that weight 0 is
+SAC to the bit."""
 
 
 class CQLState(eqx.Module):
@@ -46,7 +47,7 @@ def proposals(
         n, d = now.loc.shape
         return centre + half_range * unit, jnp.full(n, -d * jnp.log(2.0))
 
-    policies = uniform, partial(drawn, now), partial(drawn, after)
+    policies = uniform, partial(sample_in_half_ranges, now), partial(sample_in_half_ranges, after)
     draws = [jax.vmap(policy)(of_policy) for policy, of_policy in zip(policies, keys, strict=True)]
     actions, log_probs = zip(*draws, strict=True)
     return jnp.concatenate(actions), jnp.concatenate(log_probs)
@@ -88,9 +89,9 @@ class CQL(AbstractAlgorithm[CQLState]):
     """η of the critics."""
     conservatism: Dual | Fixed = Fixed(5.0)
     """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap at `threshold`. The authors'
-    code has no ½ in the errors: its 5 is 2.5 here."""
+    code has no ½ in its errors, so its weight is twice ours: this default is 10 there."""
     threshold: float = 6.6
-    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data). The authors' code leaves out − log 3 · `proposals`:
+    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data). The authors' code leaves out −log(3 · `proposals`):
     its 10 is 6.6 here."""
     proposals: PositiveInt = 10
     """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
@@ -98,13 +99,15 @@ class CQL(AbstractAlgorithm[CQLState]):
     """Weight of the entropy, as SAC's."""
     target_entropy: float | None = None
     """H̄ that a learned `alpha` keeps the policy's entropy at; None for −|A|."""
+    backup_entropy: bool = False
+    """Whether targets hold SAC's −α log π(ã'|s'): not in the authors' code, by default."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
-    for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 the entropies between them are left out, and nothing
+    corrects for actions that the policy would not take now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -130,13 +133,15 @@ class CQL(AbstractAlgorithm[CQLState]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> CQLState:
-        return CQLState(SAC.init(self, spec, key=key), self.conservatism.init())  # pyright: ignore[reportArgumentType]
+        soft = SAC.init(self, spec, key=key)  # pyright: ignore[reportArgumentType]
+        return CQLState(sac=soft, conservatism=self.conservatism.init())
 
     def act(
         self, state: CQLState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.sac.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: CQLState, obs: Obs, action: Array) -> Array:
         return state.sac.actor(obs).log_prob(action)
@@ -148,11 +153,12 @@ class CQL(AbstractAlgorithm[CQLState]):
         """One step of critics, actor, temperature and conservatism on sequences `[n, N]`."""
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
-        of_proposals = jax.random.fold_in(key, APART)
-        proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, of_proposals)
-        weight = self.conservatism.alpha(state.conservatism)
-        learned, metrics = soft_update(
-            self, state.sac, batch, key, partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
-        )
+        proposals_key = jax.random.fold_in(key, APART)
+        proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, proposals_key)
+        weight = self.conservatism.weight(state.conservatism)
+        conservative_loss = partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
+        learned, metrics = SAC.update(
+            self, state.sac, batch, key=key, critic_loss=conservative_loss, backup_entropy=self.backup_entropy  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
         conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"] - self.threshold)
-        return CQLState(learned, conservatism), {**metrics, "conservatism": weight}
+        return CQLState(sac=learned, conservatism=conservatism), {**metrics, "conservatism": weight}

@@ -6,15 +6,15 @@ deterministic actor, a slow copy of each. It is TD3 without its three changes. T
 """
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.td3 import TD3, TD3State, actor_loss, critic_loss
+from duologue.algorithms.td3 import TD3, TD3State, actor_loss
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Transition
 
@@ -36,7 +36,8 @@ class DDPG(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each update (the paper has 0.001)."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
+    now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -59,35 +60,33 @@ class DDPG(AbstractAlgorithm[TD3State]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
-        of_actor, of_critic = jax.random.split(key)
-        actor = self.networks.deterministic_actor(spec, key=of_actor)
-        critic = self.networks.critics(spec, 1, key=of_critic)
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critic)  # pyright: ignore[reportArgumentType]
-        target_actor, target_critic = jax.tree.map(jnp.copy, (actor, critic))
+        actor_key, critic_key = jax.random.split(key)
+        actor = self.networks.deterministic_actor(spec, key=actor_key)
+        critic = self.networks.critics(spec, 1, key=critic_key)
         return TD3State(
-            actor, critic, target_actor, target_critic, bounds(bounded_box(spec.action)), actor_opt, critic_opt
-        )
+            actor=actor, critics=critic, target_actor=target_of(actor), target_critics=target_of(critic),
+            bounds=bounds(bounded_box(spec.action)), actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critic),
+        )  # fmt: skip
 
     act, q = TD3.act, TD3.q
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """One step of the critic, the actor and the targets, in this order, on sequences `[n, N]`."""
         obs, action = first_row(batch)
-        critic, critic_opt, metrics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+        critic, critic_opt, critic_metrics = gradient_step(
+            td_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
             obs, action, self._target(state, batch), name="critic_",
         )  # fmt: skip
-        actor, actor_opt, of_actor = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), critic, obs,
-            name="actor_",
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate), critic, obs, action, name="actor_"
+        )
+        state = TD3State(
+            actor=actor, critics=critic, target_actor=polyak(state.target_actor, actor, self.tau),
+            target_critics=polyak(state.target_critics, critic, self.tau), bounds=state.bounds,
+            actor_opt=actor_opt, critic_opt=critic_opt,
         )  # fmt: skip
-        target_actor = polyak(state.target_actor, actor, self.tau)
-        target_critic = polyak(state.target_critics, critic, self.tau)
-        return TD3State(actor, critic, target_actor, target_critic, state.bounds, actor_opt, critic_opt), {
-            **metrics,
-            **of_actor,
-        }
+        return state, {**critic_metrics, **actor_metrics}
 
     def _target(self, state: TD3State, batch: Transition) -> Float[Array, " N"]:
         """y = r + γ Q̄(s', μ̄(s'))."""

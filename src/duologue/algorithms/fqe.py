@@ -13,10 +13,10 @@ from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.critics import value_of
 from duologue.fields import Fraction, PositiveInt
 from duologue.heads import bounded_box, bounds
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
-from duologue.statistics import described
 from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 
@@ -27,16 +27,7 @@ class FQEState(eqx.Module):
     target_critics: PyTree
     bounds: tuple[Float[Array, " d"], Float[Array, " d"]] | None
     """Low and high of real actions: nothing that is learned."""
-    opt: PyTree
-
-
-def critic_loss(
-    critics: PyTree, obs: Obs, action: Array, target: Float[Array, " N"]
-) -> tuple[Float[Array, ""], Metrics]:
-    """L = E[(Q(s, a) − y)²]."""
-    q = value_of(critics, obs, action)
-    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
+    opt_state: PyTree
 
 
 class FQE(AbstractAlgorithm[FQEState]):
@@ -63,12 +54,13 @@ class FQE(AbstractAlgorithm[FQEState]):
         return recorded(self.batch_size)
 
     def init(self, spec: EnvSpec, *, key: Array) -> FQEState:
-        of_policy, of_critics = jax.random.split(key)
-        critics = self.networks.critics(spec, 1, key=of_critics)
-        opt = Adam().build(self.learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        limits = None if isinstance(spec.action, Discrete) else bounds(bounded_box(spec.action))
-        return FQEState(self.algorithm.init(spec, key=of_policy), critics, target, limits, opt)
+        policy_key, critics_key = jax.random.split(key)
+        critics = self.networks.critics(spec, 1, key=critics_key)
+        return FQEState(
+            policy=self.algorithm.init(spec, key=policy_key), critics=critics, target_critics=target_of(critics),
+            bounds=None if isinstance(spec.action, Discrete) else bounds(bounded_box(spec.action)),
+            opt_state=opt_init(adam(self.learning_rate), critics),
+        )  # fmt: skip
 
     def act(
         self, state: FQEState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
@@ -93,9 +85,12 @@ class FQE(AbstractAlgorithm[FQEState]):
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
         value = value_of(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        critics, opt, metrics = gradient_step(
-            critic_loss, state.critics, state.opt, Adam().build(self.learning_rate),
-            batch.obs, batch.action, target,
-        )  # fmt: skip
+        critics, opt_state, metrics = gradient_step(
+            td_loss, state.critics, state.opt_state, adam(self.learning_rate), batch.obs, batch.action, target
+        )
         target_critics = polyak(state.target_critics, critics, self.tau)
-        return FQEState(state.policy, critics, target_critics, state.bounds, opt), metrics
+        state = FQEState(
+            policy=state.policy, critics=critics, target_critics=target_critics, bounds=state.bounds,
+            opt_state=opt_state,
+        )  # fmt: skip
+        return state, metrics

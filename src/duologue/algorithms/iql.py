@@ -17,8 +17,9 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.distributions import Normal
 from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, bounds
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
 from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -72,15 +73,6 @@ def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], tau: float) -> tup
     return loss, {"value_loss": loss, **described("v", v)}
 
 
-def critic_loss(
-    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
-) -> tuple[Float[Array, ""], Metrics]:
-    """L_Q = Σᵢ E[(r + γ V(s') − Qᵢ(s, a))²] (eq. 6)."""
-    q = critics(obs, action)
-    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
-
-
 def actor_loss(
     actor: Actor, half_range: Float[Array, " d"], obs: Obs, action: Float[Array, "N d"], weight: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
@@ -105,9 +97,9 @@ class IQL(AbstractAlgorithm[IQLState]):
     expectile: Inside = 0.7
     """τ of the expectile."""
     inverse_temperature: NonNegative = 3.0
-    """β, how much better actions are cloned more."""
+    """β, how strongly cloning favours actions of larger advantage."""
     largest_weight: Positive = 100.0
-    """w_max, the most that an action counts for."""
+    """w_max, the upper clip of the weights."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
@@ -134,16 +126,17 @@ class IQL(AbstractAlgorithm[IQLState]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
-        of_actor, of_value, of_critics = jax.random.split(key, 3)
+        actor_key, value_key, critics_key = jax.random.split(key, 3)
         low, high = bounds(bounded_box(spec.action))
-        actor = Actor(self.networks.deterministic_actor(spec, key=of_actor), jnp.zeros_like(low))
-        value = self.networks.state_value(spec, key=of_value)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
-        value_opt = Adam().build(self.value_learning_rate).init(value)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        return IQLState(actor, value, critics, target, (low, high), actor_opt, value_opt, critic_opt)
+        actor = Actor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(low))
+        value = self.networks.state_value(spec, key=value_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        return IQLState(
+            actor=actor, value=value, critics=critics, target_critics=target_of(critics), bounds=(low, high),
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            value_opt=opt_init(adam(self.value_learning_rate), value),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
+        )  # fmt: skip
 
     def act(
         self, state: IQLState, carry: None, obs: Obs, *, key: Array, explore: bool
@@ -169,20 +162,24 @@ class IQL(AbstractAlgorithm[IQLState]):
         obs, action = batch.obs, batch.action
         q = jnp.min(state.target_critics(obs, action), axis=0)
 
-        value, value_opt, of_value = gradient_step(
-            value_loss, state.value, state.value_opt, Adam().build(self.value_learning_rate), obs, q, self.expectile,
+        value, value_opt, value_metrics = gradient_step(
+            value_loss, state.value, state.value_opt, adam(self.value_learning_rate), obs, q, self.expectile,
             name="value_",
         )  # fmt: skip
         weight = jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.largest_weight)
-        actor, actor_opt, of_actor = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
             state.half_range, obs, action, weight, name="actor_",
         )  # fmt: skip
+        # y = r + γ V(s') (eq. 6), where others have a Q of some action.
         target = td_target(batch.reward, batch.terminated, value(batch.next_obs), self.discount)
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
-            obs, action, target, name="critic_",
+        critics, critic_opt, critic_metrics = gradient_step(
+            td_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate), obs, action, target,
+            name="critic_",
         )  # fmt: skip
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**of_value, **of_actor, **of_critics, "weight": jnp.mean(weight)}
-        return IQLState(actor, value, critics, target_critics, state.bounds, actor_opt, value_opt, critic_opt), metrics
+        state = IQLState(
+            actor=actor, value=value, critics=critics, bounds=state.bounds,
+            target_critics=polyak(state.target_critics, critics, self.tau),
+            actor_opt=actor_opt, value_opt=value_opt, critic_opt=critic_opt,
+        )  # fmt: skip
+        return state, {**value_metrics, **actor_metrics, **critic_metrics, "weight": jnp.mean(weight)}

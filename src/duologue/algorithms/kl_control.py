@@ -5,8 +5,6 @@ arXiv:1907.00456; a baseline of BEAR's paper. It maximises E[Σ γᵗ (rₜ − 
 the data: distribution matching, where BEAR matches supports.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,9 @@ from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.algorithms.sac import Actor, Critics, critic_loss, soft_value
 from duologue.distributions import TanhNormal
 from duologue.fields import Fraction, NonNegative, PositiveInt
+from duologue.losses import cloning_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
 from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -39,12 +38,6 @@ def log_ratio(
     """ã ~ π and log π(ã|s) − log β(ã|s), a sample of the divergence. Both squash alike, so the raw densities do."""
     raw = policy.base.sample(key)
     return policy.squash(raw), policy.base.log_prob(raw) - clone.base.log_prob(raw)
-
-
-def cloning_loss(clone: Actor, obs: Obs, action: Float[Array, "N d"]) -> tuple[Float[Array, ""], Metrics]:
-    """L_β = −E[log β(a|s)]."""
-    loss = -jnp.mean(clone(obs).log_prob(action))
-    return loss, {"clone_loss": loss}
 
 
 def actor_loss(
@@ -84,20 +77,23 @@ class KLControl(AbstractAlgorithm[KLControlState]):
         return recorded(self.batch_size, self.replay_capacity, self.num_envs)
 
     def init(self, spec: EnvSpec, *, key: Array) -> KLControlState:
-        of_clone, of_actor, of_critics = jax.random.split(key, 3)
-        clone = self.networks.squashed_actor(spec, key=of_clone)
-        actor = self.networks.squashed_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        begin: Any = Adam().build(self.learning_rate).init
-        clone_opt, actor_opt, critic_opt = map(begin, (clone, actor, critics))
-        return KLControlState(clone, actor, critics, target, clone_opt, actor_opt, critic_opt)
+        clone_key, actor_key, critics_key = jax.random.split(key, 3)
+        clone = self.networks.squashed_actor(spec, key=clone_key)
+        actor = self.networks.squashed_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        optimizer = adam(self.learning_rate)
+        return KLControlState(
+            clone=clone, actor=actor, critics=critics, target_critics=target_of(critics),
+            clone_opt=opt_init(optimizer, clone), actor_opt=opt_init(optimizer, actor),
+            critic_opt=opt_init(optimizer, critics),
+        )  # fmt: skip
 
     def act(
         self, state: KLControlState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: KLControlState, obs: Obs, action: Array) -> Array:
         return state.actor(obs).log_prob(action)
@@ -107,22 +103,25 @@ class KLControl(AbstractAlgorithm[KLControlState]):
 
     def update(self, state: KLControlState, batch: Transition, *, key: Array) -> tuple[KLControlState, Metrics]:
         """One step of clone, critics, actor and targets, in this order, on transitions `[N]`."""
-        of_target, of_actor = jax.random.split(key)
-        adam, alpha = Adam().build(self.learning_rate), jnp.asarray(self.alpha)
+        target_key, actor_key = jax.random.split(key)
+        optimizer, alpha = adam(self.learning_rate), jnp.asarray(self.alpha)
         obs, action = batch.obs, batch.action
 
-        clone, clone_opt, of_clone = gradient_step(
-            cloning_loss, state.clone, state.clone_opt, adam, obs, action, name="clone_"
+        clone, clone_opt, clone_metrics = gradient_step(
+            cloning_loss, state.clone, state.clone_opt, optimizer, obs, action, name="clone_"
         )
-        next_action, ratio = log_ratio(state.actor(batch.next_obs), clone(batch.next_obs), of_target)
+        next_action, ratio = log_ratio(state.actor(batch.next_obs), clone(batch.next_obs), target_key)
         next_value = soft_value(state.target_critics(batch.next_obs, next_action), ratio, alpha)
         target = td_target(batch.reward, batch.terminated, next_value, self.discount)
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, adam, obs, action, target, name="critic_"
+        critics, critic_opt, critic_metrics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, optimizer, obs, action, target, name="critic_"
         )
-        actor, actor_opt, of_actors = gradient_step(
-            actor_loss, state.actor, state.actor_opt, adam, clone, critics, self.alpha, obs, of_actor, name="actor_"
-        )
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        metrics = {**of_clone, **of_critics, **of_actors}
-        return KLControlState(clone, actor, critics, target_critics, clone_opt, actor_opt, critic_opt), metrics
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, optimizer, clone, critics, self.alpha, obs, actor_key,
+            name="actor_",
+        )  # fmt: skip
+        state = KLControlState(
+            clone=clone, actor=actor, critics=critics, target_critics=polyak(state.target_critics, critics, self.tau),
+            clone_opt=clone_opt, actor_opt=actor_opt, critic_opt=critic_opt,
+        )  # fmt: skip
+        return state, {**clone_metrics, **critic_metrics, **actor_metrics}

@@ -146,12 +146,14 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         return self.algorithm.v(state.algorithm, self._seen(state, obs))
 
     def update(self, state: NormalizedState, batch: Transition, *, key: Array) -> tuple[NormalizedState, Metrics]:
-        inner, metrics = self.algorithm.update(state.algorithm, self._normalize(state.current, batch), key=key)
         moments = RunningMoments
-        current = jax.tree.map(
+        merged = jax.tree.map(
             lambda a, b: a.merge(b), state.current, state.pending, is_leaf=lambda node: isinstance(node, moments)
         )
-        return NormalizedState(inner, current, jax.tree.map(jnp.zeros_like, state.pending)), metrics
+        # A rollout is learned from with the moments that its policy acted with; a replay holds rollouts of many.
+        current = state.current if self.experience.learn_from_rollout else merged
+        inner, metrics = self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)
+        return NormalizedState(inner, merged, jax.tree.map(jnp.zeros_like, state.pending)), metrics
 
     def _seen(self, state: NormalizedState, obs: Obs) -> Obs:
         return normalize_obs(state.current[0], obs, clip=self.clip)

@@ -5,7 +5,9 @@ step, as in A2C, but many, on an objective that gains nothing from a policy far 
 """
 
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -13,31 +15,28 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from duologue.algorithms.a2c import targets, value_loss
+from duologue.algorithms.a2c import Samples, samples_of, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import AbstractDistribution
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, every_step, gradient_step, minibatches, shuffled
+from duologue.optim import (
+    Adam,
+    LearningRate,
+    RMSProp,
+    clipped,
+    every_step,
+    gradient_step,
+    minibatches,
+    opt_init,
+    shuffled,
+)
 from duologue.returns import learned_reward
 from duologue.statistics import explained_variance, normalized
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 BETAS = (1e-6, 1e6)
 """The least and the greatest β."""
-
-
-class Sample(NamedTuple):
-    """What a gradient step knows of a transition: facts, and what the policy that acted thought of it."""
-
-    obs: Obs
-    action: Any
-    old: AbstractDistribution
-    log_prob: Array
-    advantage: Array
-    target: Array
-    value: Array
 
 
 class AbstractObjective(Configurable):
@@ -109,6 +108,29 @@ def clipped_value_loss(
     return jnp.mean(jnp.maximum((target - value) ** 2, (target - near) ** 2))
 
 
+def loss(
+    networks: AbstractActorCritic, sample: Samples,
+    *, objective: Callable[..., tuple[Array, Metrics]], value_clip: float | None, value_coefficient: float,
+    entropy_coefficient: float,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch, with L_π from `objective(ratio, advantage, kl)`."""
+    policy, value = networks.policy_and_value(sample.obs)
+    log_ratio = policy.log_prob(sample.action) - sample.log_prob
+    actor, metrics = objective(jnp.exp(log_ratio), sample.advantage, sample.old.kl(policy))
+    if value_clip is None:
+        critic = value_loss(value, sample.target)
+    else:
+        critic = clipped_value_loss(value, sample.value, sample.target, value_clip)
+    entropy = jnp.mean(policy.entropy())
+    total = actor + value_coefficient * critic - entropy_coefficient * entropy
+    # E[r − 1 − log r] ≥ 0, an estimate of KL(π_old ‖ π) from the actions taken (Schulman's blog, 2020).
+    approx_kl = jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
+    return total, {
+        "policy_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value),
+        "approx_kl": approx_kl, **metrics,
+    }  # fmt: skip
+
+
 class PPO(AbstractAlgorithm[PPOState]):
     """Proximal policy optimisation (Schulman et al., 2017), with the defaults of Stable-Baselines3.
 
@@ -134,9 +156,10 @@ class PPO(AbstractAlgorithm[PPOState]):
     normalize_advantage: bool = True
     """Bring the advantages of each minibatch to mean 0 and standard deviation 1."""
     value_clip: Positive | None = None
-    """Clip the critic's move since it acted to ± this; None for no clip."""
+    """Clip the change of V(s) since the rollout to ± this in the critic's loss; None for no clip."""
     target_kl: Positive | None = None
-    """End the passes over a rollout before a minibatch that estimates KL above 1.5 times this; None for never."""
+    """Stop the epochs at the first minibatch whose estimated KL exceeds 1.5 times this, before its step; None for
+    never."""
     value_coefficient: NonNegative = 0.5
     """c_V, weight of the critic's loss."""
     entropy_coefficient: NonNegative = 0.0
@@ -171,14 +194,15 @@ class PPO(AbstractAlgorithm[PPOState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> PPOState:
         networks = self.networks.actor_critic(spec, key=key)
-        opt_state = self._optimizer.init(networks)  # pyright: ignore[reportArgumentType]
-        return PPOState(networks, opt_state, self.objective.init())
+        opt_state = opt_init(self._optimizer, networks)
+        return PPOState(networks=networks, opt_state=opt_state, objective=self.objective.init())
 
     def act(
         self, state: PPOState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.networks.policy(obs)
-        return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
+        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: PPOState, obs: Obs, action: Array) -> Array:
         return state.networks.policy(obs).log_prob(action)
@@ -186,46 +210,29 @@ class PPO(AbstractAlgorithm[PPOState]):
     def v(self, state: PPOState, obs: Obs) -> Array:
         return state.networks.value(obs)
 
-    def loss(
-        self, networks: AbstractActorCritic, sample: Sample, objective: PyTree
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch."""
-        policy, value = networks.policy_and_value(sample.obs)
-        log_ratio = policy.log_prob(sample.action) - sample.log_prob
-        advantage = normalized(sample.advantage) if self.normalize_advantage else sample.advantage
-        actor, metrics = self.objective.loss(objective, jnp.exp(log_ratio), advantage, sample.old.kl(policy))
-        if self.value_clip is None:
-            critic = value_loss(value, sample.target)
-        else:
-            critic = clipped_value_loss(value, sample.value, sample.target, self.value_clip)
-        entropy = jnp.mean(policy.entropy())
-        total = actor + self.value_coefficient * critic - self.entropy_coefficient * entropy
-        # E[r − 1 − log r] ≥ 0, an estimate of KL(π_old ‖ π) from the actions taken (Schulman's blog, 2020).
-        approx_kl = jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
-        return total, {
-            "policy_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value),
-            "approx_kl": approx_kl, **metrics,
-        }  # fmt: skip
-
     def update(self, state: PPOState, batch: Transition, *, key: Array) -> tuple[PPOState, Metrics]:
         """All gradient steps on a rollout `[T, B]`."""
         networks = state.networks
         reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
-        # Everything that does not move with the steps comes from the parameters that acted.
-        advantage, target, value = targets(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
-        old = networks.policy(batch.obs)
-        rollout = Sample(batch.obs, batch.action, old, old.log_prob(batch.action), advantage, target, value)
-        samples: Sample = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)
-        rows = shuffled(value.size, self.minibatch_size, self.epochs, key=key)
+        samples = samples_of(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
+        rows = shuffled(samples.value.size, self.minibatch_size, self.epochs, key=key)
+        of_minibatch = partial(
+            loss, objective=partial(self.objective.loss, state.objective), value_clip=self.value_clip,
+            value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
+        )  # fmt: skip
 
         def step(now: tuple[AbstractActorCritic, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+            networks, opt_state = now
             sample = jax.tree.map(lambda x: x[rows], samples)
-            *after, metrics = gradient_step(self.loss, *now, self._optimizer, sample, state.objective)
-            return tuple(after), metrics
+            if self.normalize_advantage:
+                sample = sample._replace(advantage=normalized(sample.advantage))
+            networks, opt_state, metrics = gradient_step(of_minibatch, networks, opt_state, self._optimizer, sample)
+            return (networks, opt_state), metrics
 
         limit = self.target_kl
         stop = None if limit is None else lambda metrics: metrics["approx_kl"] > 1.5 * limit
         (networks, opt_state), metrics = every_step(step, (networks, state.opt_state), rows, stop=stop)
-        kl = jnp.mean(old.kl(networks.policy(batch.obs)))
-        metrics |= {"kl": kl, "explained_variance": explained_variance(value, target)}
-        return PPOState(networks, opt_state, self.objective.update(state.objective, kl)), metrics
+        kl = jnp.mean(samples.old.kl(networks.policy(samples.obs)))
+        metrics |= {"kl": kl, "explained_variance": explained_variance(samples.value, samples.target)}
+        objective = self.objective.update(state.objective, kl)
+        return PPOState(networks=networks, opt_state=opt_state, objective=objective), metrics

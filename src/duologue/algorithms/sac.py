@@ -13,21 +13,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.critics import value_of
 from duologue.distributions import TanhNormal
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
 from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
-Critics: TypeAlias = Callable[[Obs, Array], Array]
+Critics: TypeAlias = Callable[..., Array]
+CriticLoss: TypeAlias = Callable[[Critics, Obs, Array, Array], tuple[Array, Metrics]]
 
 
 class SACState(eqx.Module):
-    actor: Actor
+    actor: Callable[[Obs], Any]
+    """π: a `TanhNormal`; of SACDiscrete a `Categorical`."""
     critics: Critics
     target_critics: Critics
     temperature: PyTree
@@ -35,7 +38,7 @@ class SACState(eqx.Module):
     critic_opt: PyTree
 
 
-def drawn(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
     """ã ~ π and log π(ã|s), the density over actions in [−1, 1] as in the paper: in the environment's own units the
     entropy, and so every value, would shift by Σ log hᵢ a step."""
     action, log_prob = policy.sample_and_log_prob(key)
@@ -48,10 +51,10 @@ def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: F
 
 
 def critic_loss(
-    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
+    critics: Critics, obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_Q = Σᵢ E[½ (Qᵢ(s, a) − y)²] (eq. 5)."""
-    q = critics(obs, action)
+    q = value_of(critics, obs, action)
     loss = jnp.sum(jnp.mean(0.5 * (q - target[None]) ** 2, axis=-1))
     return loss, {"critic_loss": loss, **described("q", q)}
 
@@ -60,7 +63,7 @@ def actor_loss(
     actor: Actor, critics: Critics, alpha: Float[Array, ""], obs: Obs, key: Array
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_π = E[α log π(ã|s) − minᵢ Qᵢ(s, ã)], with ã ~ π(·|s) reparameterised (eq. 9)."""
-    action, log_prob = drawn(actor(obs), key)
+    action, log_prob = sample_in_half_ranges(actor(obs), key)
     loss = -jnp.mean(soft_value(critics(obs, action), log_prob, alpha))
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
 
@@ -85,8 +88,8 @@ class SAC(AbstractAlgorithm[SACState]):
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
-    for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 the entropies between them are left out, and nothing
+    corrects for actions that the policy would not take now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -112,19 +115,21 @@ class SAC(AbstractAlgorithm[SACState]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> SACState:
-        of_actor, of_critics = jax.random.split(key)
-        actor = self.networks.squashed_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        target = jax.tree.map(jnp.copy, critics)  # a donated buffer stands in a tree only once
-        return SACState(actor, critics, target, self.alpha.init(), actor_opt, critic_opt)
+        actor_key, critics_key = jax.random.split(key)
+        actor = self.networks.squashed_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        return SACState(
+            actor=actor, critics=critics, target_critics=target_of(critics), temperature=self.alpha.init(),
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
+        )  # fmt: skip
 
     def act(
         self, state: SACState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: SACState, obs: Obs, action: Array) -> Array:
         return state.actor(obs).log_prob(action)
@@ -132,34 +137,35 @@ class SAC(AbstractAlgorithm[SACState]):
     def q(self, state: SACState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
 
-    def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
-        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`."""
-        return soft_update(self, state, batch, key, critic_loss)
+    def update(
+        self, state: SACState, batch: Transition, *, key: Array, critic_loss: CriticLoss = critic_loss,
+        backup_entropy: bool = True,
+    ) -> tuple[SACState, Metrics]:  # fmt: skip
+        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. CQL has another
+        `critic_loss`, and may leave the entropy out of the target."""
+        target_key, actor_key = jax.random.split(key)
+        alpha = self.alpha.weight(state.temperature)
 
+        next_action, next_log_prob = sample_in_half_ranges(state.actor(batch.next_obs), target_key)
+        next_q = state.target_critics(batch.next_obs, next_action)
+        next_value = soft_value(next_q, next_log_prob, alpha if backup_entropy else jnp.zeros(()))
+        target = n_step_target(batch, next_value, self.discount)
 
-def soft_update(
-    algorithm: Any, state: SACState, batch: Transition, key: Array,
-    critic_loss: Callable[[Critics, Obs, Array, Array], tuple[Array, Metrics]],
-) -> tuple[SACState, Metrics]:  # fmt: skip
-    """The update of SAC, with `critic_loss(critics, obs, action, target)`; `algorithm` has SAC's fields."""
-    of_target, of_actor = jax.random.split(key)
-    alpha = algorithm.alpha.alpha(state.temperature)
-
-    next_action, next_log_prob = drawn(state.actor(batch.next_obs), of_target)
-    next_value = soft_value(state.target_critics(batch.next_obs, next_action), next_log_prob, alpha)
-    target = n_step_target(batch, next_value, algorithm.discount)
-
-    obs, action = first_row(batch)
-    critics, critic_opt, of_critics = gradient_step(
-        critic_loss, state.critics, state.critic_opt, Adam().build(algorithm.critic_learning_rate),
-        obs, action, target, name="critic_",
-    )  # fmt: skip
-    actor, actor_opt, of_actors = gradient_step(
-        actor_loss, state.actor, state.actor_opt, Adam().build(algorithm.actor_learning_rate),
-        critics, alpha, obs, of_actor, name="actor_",
-    )  # fmt: skip
-    entropy = -float(action.shape[-1]) if algorithm.target_entropy is None else algorithm.target_entropy
-    temperature, of_alpha = algorithm.alpha.update(state.temperature, of_actors["log_prob_mean"] + entropy)
-    target_critics = polyak(state.target_critics, critics, algorithm.tau)
-    metrics = {**of_critics, **of_actors, **of_alpha, "alpha": alpha}
-    return SACState(actor, critics, target_critics, temperature, actor_opt, critic_opt), metrics
+        obs, action = first_row(batch)
+        critics, critic_opt, critic_metrics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
+            obs, action, target, name="critic_",
+        )  # fmt: skip
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
+            critics, alpha, obs, actor_key, name="actor_",
+        )  # fmt: skip
+        target_entropy = -float(action.shape[-1]) if self.target_entropy is None else self.target_entropy
+        temperature, alpha_metrics = self.alpha.update(
+            state.temperature, actor_metrics["log_prob_mean"] + target_entropy
+        )
+        state = SACState(
+            actor=actor, critics=critics, target_critics=polyak(state.target_critics, critics, self.tau),
+            temperature=temperature, actor_opt=actor_opt, critic_opt=critic_opt,
+        )  # fmt: skip
+        return state, {**critic_metrics, **actor_metrics, **alpha_metrics, "alpha": alpha}

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.sac import Actor, Critics, critic_loss, drawn, soft_value
+from duologue.algorithms.sac import Actor, Critics, critic_loss, sample_in_half_ranges, soft_value
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
 from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -45,7 +45,7 @@ def value_loss(value: Value, obs: Obs, target: Float[Array, " N"]) -> tuple[Floa
 
 def actor_loss(actor: Actor, critics: Critics, alpha: float, obs: Obs, key: Array) -> tuple[Float[Array, ""], Metrics]:
     """J_π = E[α log π(ã|s) − Q₁(s, ã)], with ã ~ π(·|s) reparameterised (eq. 12, with Q₁ for Q)."""
-    action, log_prob = drawn(actor(obs), key)
+    action, log_prob = sample_in_half_ranges(actor(obs), key)
     loss = jnp.mean(alpha * log_prob - critics(obs, action)[0])
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
 
@@ -67,8 +67,8 @@ class SACv1(AbstractAlgorithm[SACv1State]):
     tau: Fraction = 0.005
     """τ, how far the target value follows at each update."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without the entropies between them, and without a correction
-    for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 the entropies between them are left out, and nothing
+    corrects for actions that the policy would not take now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -91,21 +91,23 @@ class SACv1(AbstractAlgorithm[SACv1State]):
         return replayed(self)
 
     def init(self, spec: EnvSpec, *, key: Array) -> SACv1State:
-        of_actor, of_critics, of_value = jax.random.split(key, 3)
-        actor = self.networks.squashed_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        value = self.networks.state_value(spec, key=of_value)
-        actor_opt = Adam().build(self.actor_learning_rate).init(actor)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        value_opt = Adam().build(self.critic_learning_rate).init(value)  # pyright: ignore[reportArgumentType]
-        target = jax.tree.map(jnp.copy, value)  # a donated buffer stands in a tree only once
-        return SACv1State(actor, critics, value, target, actor_opt, critic_opt, value_opt)
+        actor_key, critics_key, value_key = jax.random.split(key, 3)
+        actor = self.networks.squashed_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
+        value = self.networks.state_value(spec, key=value_key)
+        return SACv1State(
+            actor=actor, critics=critics, value=value, target_value=target_of(value),
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
+            value_opt=opt_init(adam(self.critic_learning_rate), value),
+        )  # fmt: skip
 
     def act(
         self, state: SACv1State, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.actor(obs)
-        return policy.sample(key) if explore else policy.mode(), {}, carry
+        action = policy.sample(key) if explore else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: SACv1State, obs: Obs, action: Array) -> Array:
         return state.actor(obs).log_prob(action)
@@ -121,24 +123,25 @@ class SACv1(AbstractAlgorithm[SACv1State]):
 
         The targets of critics and value are those of the parameters before the update.
         """
-        of_value, of_actor = jax.random.split(key)
+        value_key, actor_key = jax.random.split(key)
         obs, action = first_row(batch)
-        fresh, log_prob = drawn(state.actor(obs), of_value)
+        fresh, log_prob = sample_in_half_ranges(state.actor(obs), value_key)
         target = soft_value(state.critics(obs, fresh), log_prob, jnp.asarray(self.alpha))
         target_q = n_step_target(batch, state.target_value(batch.next_obs), self.discount)
 
-        actor, actor_opt, of_actors = gradient_step(
-            actor_loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate),
-            state.critics, self.alpha, obs, of_actor, name="actor_",
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
+            state.critics, self.alpha, obs, actor_key, name="actor_",
         )  # fmt: skip
-        critics, critic_opt, of_critics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, Adam().build(self.critic_learning_rate),
+        critics, critic_opt, critic_metrics = gradient_step(
+            critic_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
             obs, action, target_q, name="critic_",
         )  # fmt: skip
-        value, value_opt, of_values = gradient_step(
-            value_loss, state.value, state.value_opt, Adam().build(self.critic_learning_rate), obs, target,
-            name="value_",
+        value, value_opt, value_metrics = gradient_step(
+            value_loss, state.value, state.value_opt, adam(self.critic_learning_rate), obs, target, name="value_"
+        )
+        state = SACv1State(
+            actor=actor, critics=critics, value=value, target_value=polyak(state.target_value, value, self.tau),
+            actor_opt=actor_opt, critic_opt=critic_opt, value_opt=value_opt,
         )  # fmt: skip
-        target_value = polyak(state.target_value, value, self.tau)
-        metrics = {**of_actors, **of_critics, **of_values}
-        return SACv1State(actor, critics, value, target_value, actor_opt, critic_opt, value_opt), metrics
+        return state, {**actor_metrics, **critic_metrics, **value_metrics}

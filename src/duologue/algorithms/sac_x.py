@@ -7,7 +7,6 @@ intention uniformly, SAC-Q by what the main task earned after it (`duologue.sche
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -26,16 +25,17 @@ from duologue.algorithms.sac_x_learning import (
     task_mean,
 )  # fmt: skip
 from duologue.critics import value_of
-from duologue.distributions import Categorical, TanhNormal
+from duologue.distributions import AbstractDistribution, Categorical, TanhNormal
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.heads import largest_entropy
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, periodic
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, periodic, target_of
 from duologue.schedulers import FixedTask, QTable, Schedule, Sequential, Uniform
 from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
+Policy: TypeAlias = AbstractDistribution | TanhNormal
 Actor: TypeAlias = Callable[[Obs], Any]
 """πᵢ(·|s), a distribution that leads with K."""
 Critic: TypeAlias = Callable[..., Array]
@@ -60,32 +60,27 @@ class SACXState(eqx.Module):
     """Steps that each intention has acted."""
 
 
-def drawn(policy: Categorical | TanhNormal, key: Array) -> tuple[Array, Array]:
+def sample_raw(policy: Policy, key: Array) -> tuple[Array, Array]:
     """`(action, raw)`, raw before tanh; of discrete actions both are the action."""
-    if isinstance(policy, Categorical):
-        action = policy.sample(key)
-        return action, action
     raw = policy.base.sample(key)
     return policy.squash(raw), raw
 
 
-def log_prob(policy: Categorical | TanhNormal, raw: Array) -> Array:
+def log_prob(policy: Policy, raw: Array) -> Array:
     """log πᵢ of raw actions `[*batch]` under policies `[K, *batch]` or `[*batch]`. A density is that of the action in
     half-ranges of its box, as in SAC."""
-    if isinstance(policy, Categorical):
-        return policy.log_prob(jnp.broadcast_to(raw, policy.logits.shape[:-1]))
-    return policy.in_half_ranges(policy.log_prob_raw(jnp.broadcast_to(raw, policy.loc.shape)))
+    return policy.in_half_ranges(policy.log_prob_raw(jnp.broadcast_to(raw, policy.base.mode().shape)))
 
 
 def soft_value(
-    policy: Categorical | TanhNormal, critic: Critic, alpha: Float[Array, " K"], obs: Obs, key: Array
+    policy: Policy, critic: Critic, alpha: Float[Array, " K"], obs: Obs, key: Array
 ) -> tuple[Float[Array, " K *batch"], Float[Array, " K *batch"]]:
     """`(Eₐ[Qᵢ(s, a) − αᵢ log πᵢ(a|s)], Eₐ[log πᵢ(a|s)])` for a ~ πᵢ(·|s): sums over discrete actions, one
     reparameterised draw of real ones."""
     if isinstance(policy, Categorical):
         value, log = jnp.sum(policy.probs * critic(obs), axis=-1), -policy.entropy()
     else:
-        action, raw = drawn(policy, key)
+        action, raw = sample_raw(policy, key)
         value, log = critic.each(obs, action), log_prob(policy, raw)  # pyright: ignore[reportFunctionMemberAccess]
     return value - over_batch(alpha, log) * log, log
 
@@ -185,17 +180,17 @@ class SACX(AbstractAlgorithm[SACXState]):
             raise ConfigError(f"SACX learns several tasks, and {spec.id} has one reward. Give tasks, or use SAC.")
         if not -tasks <= self.test_task < tasks:
             raise ConfigError(f"SACX.test_task = {self.test_task}: must be in [{-tasks}, {tasks - 1}].")
-        of_actor, of_critic = jax.random.split(key)
-        actor = self.networks.intentions(spec, key=of_actor)
-        critic = self.networks.task_values(spec, key=of_critic)
-        copy = partial(jax.tree.map, jnp.copy)  # a donated buffer stands in a tree only once
+        actor_key, critic_key = jax.random.split(key)
+        actor = self.networks.intentions(spec, key=actor_key)
+        critic = self.networks.task_values(spec, key=critic_key)
         limit = spec.max_episode_steps
         period = self.schedule_period or (PERIOD if limit is None else -(-limit // DECISIONS))
         return SACXState(
-            actor, critic, copy(actor), copy(critic),
+            actor=actor, critic=critic, target_actor=target_of(actor), target_critic=target_of(critic),
+            # Over `arange`, for `Fixed` has no leaf that tells how many tasks there are.
             temperature=jax.vmap(lambda _: self.alpha.init())(jnp.arange(tasks)),
-            actor_opt=Adam().build(self.actor_learning_rate).init(actor),  # pyright: ignore[reportArgumentType]
-            critic_opt=Adam().build(self.critic_learning_rate).init(critic),  # pyright: ignore[reportArgumentType]
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critic),
             updates=jnp.zeros((), jnp.int32), table=self.scheduler.init(tasks),
             period=jnp.asarray(period, jnp.int32), acted=jnp.zeros(tasks, jnp.int32),
         )  # fmt: skip
@@ -212,16 +207,18 @@ class SACX(AbstractAlgorithm[SACXState]):
     def act(
         self, state: SACXState, carry: Schedule, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], Schedule]:
-        of_task, of_action = jax.random.split(key)
+        task_key, action_key = jax.random.split(key)
         tasks = state.acted.shape[0]
         if explore:
-            carry = schedulers.choose(self.scheduler, state.table, carry, tasks=tasks, period=state.period, key=of_task)
+            carry = schedulers.choose(
+                self.scheduler, state.table, carry, tasks=tasks, period=state.period, key=task_key
+            )
             policy = state.actor.of(obs, carry.task)
-            action, raw = drawn(policy, of_action)
+            action, raw = sample_raw(policy, action_key)
         else:
             policy = self._tested(state, obs)
-            action = policy.mode()
-            raw = action if isinstance(policy, Categorical) else policy.loc
+            raw = policy.base.mode()
+            action = policy.squash(raw)
         return action, {"log_prob": log_prob(policy, raw), "raw_action": raw}, carry
 
     def observe(self, state: SACXState, carry: Schedule, transition: Transition) -> tuple[SACXState, Schedule]:
@@ -249,37 +246,40 @@ class SACX(AbstractAlgorithm[SACXState]):
 
     def update(self, state: SACXState, batch: Transition, *, key: Array) -> tuple[SACXState, Metrics]:
         """One step of critic, actor and temperatures, in this order, on sequences `[L, N]`: every task from all."""
-        of_target, of_actor = jax.random.split(key)
-        tasks, critic, critic_opt, of_critics = state.acted.shape[0], state.critic, state.critic_opt, {}
-        alpha = jax.vmap(lambda state, _: self.alpha.alpha(state))(state.temperature, jnp.arange(tasks))
-        facts = self._facts(state, batch, of_target)
+        target_key, actor_key = jax.random.split(key)
+        tasks, critic, critic_opt, critic_metrics = state.acted.shape[0], state.critic, state.critic_opt, {}
+        alpha = jax.vmap(lambda state, _: self.alpha.weight(state))(state.temperature, jnp.arange(tasks))
+        facts = self._facts(state, batch, target_key)
         if isinstance(self.learning, PolicyGradient):
             weight = self.learning.weights(facts, batch, self.discount)
-            loss, args = score_loss, (weight, alpha, batch.obs, batch.extras["raw_action"], of_actor)
+            loss, args = score_loss, (weight, alpha, batch.obs, batch.extras["raw_action"], actor_key)
         else:
             target = self.learning.targets(facts, batch, self.discount)
-            critic, critic_opt, of_critics = gradient_step(
-                critic_loss, critic, critic_opt, Adam().build(self.critic_learning_rate),
+            critic, critic_opt, critic_metrics = gradient_step(
+                critic_loss, critic, critic_opt, adam(self.critic_learning_rate),
                 batch.obs, batch.action, target, name="critic_",
             )  # fmt: skip
-            loss, args = actor_loss, (critic, alpha, batch.obs, of_actor)
-        actor, actor_opt, of_actors = gradient_step(
-            loss, state.actor, state.actor_opt, Adam().build(self.actor_learning_rate), *args, name="actor_"
+            loss, args = actor_loss, (critic, alpha, batch.obs, actor_key)
+        actor, actor_opt, actor_metrics = gradient_step(
+            loss, state.actor, state.actor_opt, adam(self.actor_learning_rate), *args, name="actor_"
         )
-        excess = self._target_entropy(state, batch) - of_actors["entropy"]
-        temperature, of_alpha = jax.vmap(self.alpha.update)(state.temperature, excess)
+        excess = self._target_entropy(state, batch) - actor_metrics["entropy"]
+        temperature, alpha_metrics = jax.vmap(self.alpha.update)(state.temperature, excess)
         updates = state.updates + 1
         target_actor, target_critic = periodic(
             (state.target_actor, state.target_critic), (actor, critic), updates, self.target_period
         )
         metrics = {
-            **of_critics, **of_actors, **of_alpha, **self.scheduler.metrics(state.table, tasks), "alpha": alpha,
-            "rho": task_mean(facts.ratio), "scheduled": state.acted / jnp.maximum(jnp.sum(state.acted), 1),
+            **critic_metrics, **actor_metrics, **alpha_metrics, **self.scheduler.metrics(state.table, tasks),
+            "alpha": alpha, "rho": task_mean(facts.ratio),
+            "scheduled": state.acted / jnp.maximum(jnp.sum(state.acted), 1),
         }  # fmt: skip
-        return SACXState(
-            actor, critic, target_actor, target_critic, temperature, actor_opt, critic_opt, updates,
-            state.table, state.period, state.acted,
-        ), metrics  # fmt: skip
+        state = SACXState(
+            actor=actor, critic=critic, target_actor=target_actor, target_critic=target_critic,
+            temperature=temperature, actor_opt=actor_opt, critic_opt=critic_opt, updates=updates,
+            table=state.table, period=state.period, acted=state.acted,
+        )  # fmt: skip
+        return state, metrics
 
     def _facts(self, state: SACXState, batch: Transition, key: Array) -> Facts:
         """All of it from target networks, as the policies whose values are learned are theirs; but the ratio that

@@ -17,14 +17,15 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
+from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, gradient_step, polyak, slowed
+from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, slowed, target_of
 from duologue.returns import first_row, n_step_target
-from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Array]
 Critics: TypeAlias = Callable[[Obs, Array], Array]
+ActorLoss: TypeAlias = Callable[[Actor, Critics, Obs, Array], tuple[Array, Metrics]]
 
 
 class TD3State(eqx.Module):
@@ -47,17 +48,8 @@ def noisy(
     return jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)
 
 
-def critic_loss(
-    critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"]
-) -> tuple[Float[Array, ""], Metrics]:
-    """L = Σᵢ E[(Qᵢ(s, a) − y)²]."""
-    q = critics(obs, action)
-    loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
-
-
-def actor_loss(actor: Actor, critics: Critics, obs: Obs) -> tuple[Float[Array, ""], Metrics]:
-    """J = −E[Q₁(s, μ(s))]: the first critic alone, as in the paper."""
+def actor_loss(actor: Actor, critics: Critics, obs: Obs, action: Array) -> tuple[Float[Array, ""], Metrics]:
+    """J = −E[Q₁(s, μ(s))]: the first critic alone, as in the paper, whatever `action` was taken."""
     loss = -jnp.mean(critics(obs, actor(obs))[0])
     return loss, {"actor_loss": loss}
 
@@ -69,8 +61,7 @@ class TD3(AbstractAlgorithm[TD3State]):
     """
 
     actor_learning_rate: LearningRate = 1e-3
-    """η of the actor, a number or a `Linear` schedule, whose `updates` count the critics' steps, D for one of the
-    actor."""
+    """η of the actor, a number or a `Linear` schedule; a schedule counts the critics' steps, D for one of the actor."""
     critic_learning_rate: LearningRate = 1e-3
     """η of the critics."""
     exploration_noise: NonNegative = 0.1
@@ -86,7 +77,8 @@ class TD3(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each of their steps."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
+    now."""
     batch_size: PositiveInt = 256
     """N, transitions of a critic step."""
     replay_capacity: PositiveInt = 1_000_000
@@ -109,15 +101,14 @@ class TD3(AbstractAlgorithm[TD3State]):
         return replayed(self, batches_per_update=self.policy_delay)
 
     def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
-        of_actor, of_critics = jax.random.split(key)
-        actor = self.networks.deterministic_actor(spec, key=of_actor)
-        critics = self.networks.critics(spec, 2, key=of_critics)
-        actor_opt = actor_optimizer(self).init(actor)  # pyright: ignore[reportArgumentType]
-        critic_opt = Adam().build(self.critic_learning_rate).init(critics)  # pyright: ignore[reportArgumentType]
-        target_actor, target_critics = jax.tree.map(jnp.copy, (actor, critics))
+        actor_key, critics_key = jax.random.split(key)
+        actor = self.networks.deterministic_actor(spec, key=actor_key)
+        critics = self.networks.critics(spec, 2, key=critics_key)
         return TD3State(
-            actor, critics, target_actor, target_critics, bounds(bounded_box(spec.action)), actor_opt, critic_opt
-        )
+            actor=actor, critics=critics, target_actor=target_of(actor), target_critics=target_of(critics),
+            bounds=bounds(bounded_box(spec.action)), actor_opt=opt_init(actor_optimizer(self), actor),
+            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
+        )  # fmt: skip
 
     def act(
         self, state: TD3State, carry: None, obs: Obs, *, key: Array, explore: bool
@@ -128,41 +119,38 @@ class TD3(AbstractAlgorithm[TD3State]):
     def q(self, state: TD3State, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
 
-    def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
-        """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
-        return delayed(self, state, batch, key, lambda actor, critics, obs, _: actor_loss(actor, critics, obs))
+    def update(
+        self, state: TD3State, batch: Transition, *, key: Array, actor_loss: ActorLoss = actor_loss
+    ) -> tuple[TD3State, Metrics]:
+        """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`. TD3+BC has another
+        `actor_loss`."""
 
+        def critic_step(now: tuple[Critics, PyTree], row: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
+            (critics, opt_state), (rows, key) = now, row
+            obs, action = first_row(rows)
+            critics, opt_state, metrics = gradient_step(
+                td_loss, critics, opt_state, adam(self.critic_learning_rate),
+                obs, action, smoothed_target(self, state, rows, key), name="critic_",
+            )  # fmt: skip
+            return (critics, opt_state), metrics
 
-def delayed(
-    algorithm: Any, state: TD3State, batch: Transition, key: Array,
-    actor_loss: Callable[[Actor, Critics, Obs, Array], tuple[Array, Metrics]],
-) -> tuple[TD3State, Metrics]:  # fmt: skip
-    """The update of TD3, with `actor_loss(actor, critics, obs, action)` of the last rows; `algorithm` has TD3's
-    fields."""
-
-    def critic_step(both: tuple[Critics, PyTree], now: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
-        rows, key = now
-        *critics, metrics = gradient_step(
-            critic_loss, *both, Adam().build(algorithm.critic_learning_rate),
-            *first_row(rows), smoothed_target(algorithm, state, rows, key), name="critic_",
+        keys = jax.random.split(key, self.policy_delay)
+        (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
+        obs, action = first_row(jax.tree.map(lambda x: x[-1], batch))
+        actor, actor_opt, actor_metrics = gradient_step(
+            actor_loss, state.actor, state.actor_opt, actor_optimizer(self), critics, obs, action, name="actor_"
+        )
+        state = TD3State(
+            actor=actor, critics=critics, target_actor=polyak(state.target_actor, actor, self.tau),
+            target_critics=polyak(state.target_critics, critics, self.tau), bounds=state.bounds,
+            actor_opt=actor_opt, critic_opt=critic_opt,
         )  # fmt: skip
-        return tuple(critics), metrics
-
-    keys = jax.random.split(key, algorithm.policy_delay)
-    (critics, critic_opt), metrics = jax.lax.scan(critic_step, (state.critics, state.critic_opt), (batch, keys))
-    actor, actor_opt, of_actor = gradient_step(
-        actor_loss, state.actor, state.actor_opt, actor_optimizer(algorithm), critics,
-        *first_row(jax.tree.map(lambda x: x[-1], batch)), name="actor_",
-    )  # fmt: skip
-    target_actor = polyak(state.target_actor, actor, algorithm.tau)
-    target_critics = polyak(state.target_critics, critics, algorithm.tau)
-    metrics = {**jax.tree.map(jnp.mean, metrics), **of_actor}
-    return TD3State(actor, critics, target_actor, target_critics, state.bounds, actor_opt, critic_opt), metrics
+        return state, {**jax.tree.map(jnp.mean, metrics), **actor_metrics}
 
 
 def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
     """Adam, whose rate follows the count of the critics' steps, D for one of the actor's."""
-    return Adam().build(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
+    return adam(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
 
 
 def smoothed_target(algorithm: Any, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.td3 import TD3, Actor, Critics, TD3State, delayed
+from duologue.algorithms.td3 import TD3, Actor, Critics, TD3State
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate
@@ -42,8 +42,7 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     alpha: NonNegative = 2.5
     """α, weight of the value against cloning."""
     actor_learning_rate: LearningRate = 3e-4
-    """η of the actor, a number or a `Linear` schedule, whose `updates` count the critics' steps, D for one of the
-    actor."""
+    """η of the actor, a number or a `Linear` schedule; a schedule counts the critics' steps, D for one of the actor."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
     exploration_noise: NonNegative = 0.1
@@ -59,7 +58,8 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     tau: Fraction = 0.005
     """τ, how far the targets follow at each of their steps."""
     n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps; above 1 without a correction for what the policy would do now."""
+    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
+    now."""
     batch_size: PositiveInt = 256
     """N, transitions of a critic step."""
     replay_capacity: PositiveInt = 1_000_000
@@ -86,4 +86,5 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
         low, high = state.bounds
-        return delayed(self, state, batch, key, partial(actor_loss, alpha=self.alpha, half_range=0.5 * (high - low)))
+        cloning = partial(actor_loss, alpha=self.alpha, half_range=0.5 * (high - low))
+        return TD3.update(self, state, batch, key=key, actor_loss=cloning)  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@ along the natural gradient and as far as KL(π_old ‖ π) ≤ δ allows, shorte
 is fitted by gradient steps of its own.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from duologue.algorithms.a2c import targets, value_loss
+from duologue.algorithms.a2c import Samples, samples_of, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import AbstractDistribution
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, Inside, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
@@ -31,19 +30,9 @@ class TRPOState(eqx.Module):
     critic_opt: PyTree
 
 
-class Samples(NamedTuple):
-    """Of each step `[N]`: facts, and what the policy that acted thought of it."""
-
-    obs: Obs
-    action: Array
-    old: AbstractDistribution
-    advantage: Float[Array, " N"]
-    target: Float[Array, " N"]
-
-
 def surrogate(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
     """E[π(a|s)/π_old(a|s) Â] (eq. 14), whose gradient at θ_old is the policy gradient."""
-    log_ratio = networks.policy(samples.obs).log_prob(samples.action) - samples.old.log_prob(samples.action)
+    log_ratio = networks.policy(samples.obs).log_prob(samples.action) - samples.log_prob
     return jnp.mean(jnp.exp(log_ratio) * samples.advantage)
 
 
@@ -121,13 +110,14 @@ class TRPO(AbstractAlgorithm[TRPOState]):
                 "SeparateActorCritic."
             )
         critic_opt = self._critic_optimizer.init(critic_of(networks))
-        return TRPOState(networks, critic_opt)
+        return TRPOState(networks=networks, critic_opt=critic_opt)
 
     def act(
         self, state: TRPOState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
         policy = state.networks.policy(obs)
-        return policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode(), {}, carry
+        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
+        return action, {}, carry
 
     def log_prob(self, state: TRPOState, obs: Obs, action: Array) -> Array:
         return state.networks.policy(obs).log_prob(action)
@@ -139,27 +129,25 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         """One step of the actor, and the epochs of the critic, on a rollout `[T, B]`."""
         networks = state.networks
         reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
-        advantage, target, value = targets(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
+        samples = samples_of(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
         if self.normalize_advantage:
-            advantage = normalized(advantage)
-        old = networks.policy(batch.obs)
-        samples: Samples = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:]), Samples(batch.obs, batch.action, old, advantage, target)
-        )
-        networks, of_actor = self._actor_step(networks, samples)
-        rows = shuffled(value.size, self.minibatch_size, self.epochs, key=key)
+            samples = samples._replace(advantage=normalized(samples.advantage))
+        networks, actor_metrics = self._actor_step(networks, samples)
+        rows = shuffled(samples.value.size, self.minibatch_size, self.epochs, key=key)
 
         def step(now: tuple[PyTree, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+            critic, opt_state = now
             obs, target = jax.tree.map(lambda x: x[rows], (samples.obs, samples.target))
-            *after, metrics = gradient_step(
-                critic_loss, *now, self._critic_optimizer, networks, obs, target, name="critic_"
+            critic, opt_state, metrics = gradient_step(
+                critic_loss, critic, opt_state, self._critic_optimizer, networks, obs, target, name="critic_"
             )
-            return tuple(after), metrics
+            return (critic, opt_state), metrics
 
-        (critic, critic_opt), of_critic = every_step(step, (critic_of(networks), state.critic_opt), rows)
+        (critic, critic_opt), critic_metrics = every_step(step, (critic_of(networks), state.critic_opt), rows)
         networks = eqx.tree_at(critic_of, networks, critic)
-        metrics = {**of_actor, **of_critic, "explained_variance": explained_variance(value, target)}
-        return TRPOState(networks, critic_opt), metrics
+        fit = explained_variance(samples.value, samples.target)
+        state = TRPOState(networks=networks, critic_opt=critic_opt)
+        return state, {**actor_metrics, **critic_metrics, "explained_variance": fit}
 
     def _actor_step(self, networks: SeparateActorCritic, samples: Samples) -> tuple[SeparateActorCritic, Metrics]:
         """The first step tried that raises the surrogate and keeps the KL below δ; none, bit for bit, if none does."""
