@@ -253,7 +253,7 @@ def test_interrupted_it_goes_on(duologue, finished, monkeypatch):
     shutil.copytree(finished / "learning_rate=0.001", "g/learning_rate=0.001")
     command = [*TINY, *STEPS, *RATES, "1e-2", "--run-dir", "g"]
     with monkeypatch.context() as patch:
-        patch.setattr(training, "loggers", lambda command: [CtrlC()])
+        patch.setattr(training, "loggers", lambda *_: [CtrlC()])
         code, out, err = duologue(*command)
     second = Path("g/learning_rate=linear-0.01-0.0")
     assert code == 130 and "Traceback" not in err and saved(second) == [24]

@@ -1,11 +1,14 @@
 """Duologue: actor-critic reinforcement learning in JAX."""
 
+from importlib.metadata import version
+
 from duologue import networks as networks
 from duologue import schedulers as schedulers
 from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.acer import ACER as ACER
 from duologue.algorithms.acer_continuous import ACERContinuous as ACERContinuous
+from duologue.algorithms.base import AbstractAlgorithm as AbstractAlgorithm
 from duologue.algorithms.bc import BC as BC
 from duologue.algorithms.bcq import BCQ as BCQ
 from duologue.algorithms.bcq_discrete import BCQDiscrete as BCQDiscrete
@@ -37,6 +40,7 @@ from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError
 from duologue.errors import EnvError as EnvError
 from duologue.errors import MissingExtraError as MissingExtraError
+from duologue.networks import AbstractNetworks as AbstractNetworks
 from duologue.networks import Networks as Networks
 from duologue.optim import Adam as Adam
 from duologue.optim import Linear as Linear
@@ -52,3 +56,6 @@ from duologue.run.run import Runs as Runs
 from duologue.run.run import load as load
 from duologue.run.train import resume as resume
 from duologue.run.train import train as train
+from duologue.types import Transition as Transition
+
+__version__ = version("duologue")

@@ -119,7 +119,8 @@ def run_train(arguments: list[str]) -> int:
             print(f"{path} = {setting.value!r}  ({setting.source})")
         return 0
     prepare_jax(command.algorithm, command.seeds)
-    return finish(train(**train_arguments(command), loggers=loggers(command)), command.final_episodes)
+    asked = train_arguments(command)
+    return finish(train(**asked, loggers=loggers(command.wandb, asked["algorithm"])), command.final_episodes)
 
 
 def finish(agent: Run | Runs, episodes: int) -> int:
@@ -220,7 +221,10 @@ def run_resume(command: Resume) -> int:
     prepare_jax(plan.algorithm, plan.seeds)
     if command.final_episodes < 0:
         raise ConfigError(f"final_episodes = {command.final_episodes}: must be at least 0, which is for none.")
-    more = {"steps": command.steps, "dataset": command.dataset, "env": command.env}
+    more = {
+        "steps": command.steps, "dataset": command.dataset, "env": command.env,
+        "loggers": loggers(command.wandb, plan.algorithm),
+    }  # fmt: skip
     return finish(resume(command.run, **more), command.final_episodes)
 
 

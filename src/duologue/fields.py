@@ -3,6 +3,7 @@
 import math
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -33,26 +34,36 @@ class Range:
         return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
 
 
-Fraction = Annotated[float, Range(0, 1)]
-Share = Annotated[float, Range(0, 1, above=True)]
-Decay = Annotated[float, Range(0, 1, below=True)]
-Inside = Annotated[float, Range(0, 1, above=True, below=True)]
+Fraction = Annotated[float, Range(0, 1)]  # [0, 1]
+Share = Annotated[float, Range(0, 1, above=True)]  # (0, 1]
+Decay = Annotated[float, Range(0, 1, below=True)]  # [0, 1)
+Inside = Annotated[float, Range(0, 1, above=True, below=True)]  # (0, 1)
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 
-# What other libraries call our fields: used only to suggest the right name.
-SYNONYMS = {
+# What other libraries call our fields, only to suggest the right name: of several, the first that there is.
+SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
-    "ent_coef": "entropy_coefficient",
-    "beta_entropy": "entropy_coefficient",
+    "ent_coef": ("entropy_coefficient", "alpha"), "beta_entropy": "entropy_coefficient",
+    "buffer_size": "replay_capacity", "train_freq": "rollout_length", "gradient_steps": "updates",
+    "policy_noise": "target_noise", "target_policy_noise": "target_noise", "noise_clip": "target_noise_clip",
+    "policy_frequency": "policy_delay", "policy_freq": "policy_delay", "q_lr": "critic_learning_rate",
+    "policy_lr": "actor_learning_rate", "cql_alpha": "conservatism", "min_q_weight": "conservatism",
+    "conservative_weight": "conservatism", "norm_adv": "normalize_advantage", "clip_range_vf": "value_clip",
     "vf_coef": "value_coefficient", "polyak": "tau", "clip_range": "objective", "clip_ratio": "objective",
     "clip_coef": "objective", "clip_epsilon": "objective", "n_epochs": "epochs", "n_critic_updates": "epochs",
     "target_kl": "max_kl", "batch_size": "minibatch_size", "max_grad_norm": "max_gradient_norm",
     "net_arch": "networks", "policy_kwargs": "networks", "hidden_sizes": "networks",
 }  # fmt: skip
+
+
+def synonym(name: str, known: Collection[str]) -> str | None:
+    """What a field that others call `name` is called here, if it is among the `known`."""
+    ours = SYNONYMS.get(name, ())
+    return next((each for each in ((ours,) if isinstance(ours, str) else ours) if each in known), None)
 
 
 class Configurable(eqx.Module):
@@ -63,8 +74,8 @@ class Configurable(eqx.Module):
         known = cls.__dataclass_fields__
         for name in kwargs:
             if name not in known:
-                synonym = SYNONYMS.get(name)
-                hint = f"Did you mean {synonym!r}?" if synonym in known else nearest(name, known)
+                ours = synonym(name, known)
+                hint = f"Did you mean {ours!r}?" if ours else nearest(name, known)
                 raise ConfigError(f"{cls.__name__} has no field {name!r}. {hint}")
         return super().__new__(cls)
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duologue.errors import ConfigError
-from duologue.fields import SYNONYMS
+from duologue.fields import synonym
 from duologue.optim import Linear
 from duologue.options import Train
 from duologue.parsing import parse_train
@@ -173,7 +173,7 @@ def at(command: Train, field: str) -> Any:
             full = {each: before + each for each in known if before or each not in FIXED}
             if node is command:  # a hyperparameter, without the word before it
                 full = {each: f"algorithm.{each}" for each in members(command.algorithm)} | full
-            near = difflib.get_close_matches(SYNONYMS[name] if SYNONYMS.get(name) in full else name, full, n=1)
+            near = difflib.get_close_matches(synonym(name, full) or name, full, n=1)
             hint = f"Did you mean {full[near[0]]!r}?" if near else f"Choose one of: {', '.join(sorted(full.values()))}."
             hint = hint if full else f"{before.rstrip('.')} is a plain value."
             raise ConfigError(f"--grid {field}: there is no such field. {hint}")

@@ -14,7 +14,7 @@ from duologue.errors import ConfigError
 from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
 
 LOG_STD = (-20.0, 2.0)
-"""Log σ of a squashed normal is clipped to this (Haarnoja's code, and every one since)."""
+"""Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
 
 
 class AbstractHead(eqx.Module):
@@ -151,12 +151,18 @@ def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batc
     return (2 * action - high - low) / (high - low)
 
 
+def check_room(space: Box) -> None:
+    """Raise `ConfigError` for a box one of whose components can have a single value only."""
+    low, high = space.low or (), space.high or ()
+    if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # either may be missing
+        raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
+
+
 def bounded_box(space: Space) -> Box:
     """`space` as it is; `ConfigError` unless it is a bounded real Box of rank 1."""
     match space:
         case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
-            if any(lowest >= highest for lowest, highest in zip(low, high, strict=True)):
-                raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
+            check_room(space)
             return space
         case Discrete() | MultiDiscrete():
             raise ConfigError(
@@ -180,7 +186,7 @@ def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
     """E[log |A(s)|], of the actions that a mask allows."""
     if not has_mask(obs):
         return jnp.log(jnp.asarray(n, jnp.float32))
-    allowed = jnp.sum(obs[ACTION_MASK] > 0, axis=-1)
+    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # a state that ended may allow nothing
     return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
 
 
@@ -192,6 +198,7 @@ def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: flo
         case MultiDiscrete(nvec):
             return MultiCategoricalHead(nvec)
         case Box((d,), dtype) if dtype.startswith("float"):
+            check_room(space)
             if state_dependent_std:
                 return StateDependentNormalHead(initial_log_std, space)
             return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)

@@ -192,6 +192,8 @@ class Resume:
     """Where the recorded data of the run lie now, if elsewhere."""
     env: str | None = None
     """The environment of the run, where its id names a module: module:Env-v0 is not imported because a file says so."""
+    wandb: str | None = None
+    """Also log to this Weights & Biases project (extra: wandb), which no run folder remembers."""
     final_episodes: int = 100
     """Episodes of the evaluation at the end; 0 for none."""
 

@@ -9,7 +9,7 @@ import tyro
 
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
-from duologue.fields import SYNONYMS
+from duologue.fields import synonym
 from duologue.optim import LearningRate, Linear
 from duologue.options import ALGORITHMS, Train
 from duologue.run import config
@@ -91,8 +91,8 @@ def check_words(algorithm: AbstractAlgorithm, arguments: list[str]) -> None:
         name = option.removeprefix("--algorithm.").replace("-", "_")
         if not option.startswith("--algorithm."):
             continue
-        if name not in fields and SYNONYMS.get(name) in fields:
-            right = SYNONYMS[name].rstrip("_").replace("_", "-") + ("_" if SYNONYMS[name].endswith("_") else "")
+        if name not in fields and (ours := synonym(name, fields)):
+            right = ours.rstrip("_").replace("_", "-") + ("_" if ours.endswith("_") else "")
             raise ConfigError(f"{type(algorithm).__name__} has no {option}. Did you mean --algorithm.{right}?")
         if name in fields and dataclasses.is_dataclass(fields[name].default):
             kind = (value or after or "KIND").lower()

@@ -40,10 +40,9 @@ def train_arguments(command: Train) -> dict[str, Any]:
     return {"algorithm": algorithm, "env": command.env or None} | {name: getattr(command, name) for name in same}
 
 
-def loggers(command: Train) -> list[Logger]:
-    """Further places for the metrics of its run."""
-    algorithm = train_arguments(command)["algorithm"]
-    return [] if command.wandb is None else [WandB(command.wandb, config.to_dict(algorithm))]
+def loggers(wandb: str | None, algorithm: AbstractAlgorithm) -> list[Logger]:
+    """Further places for the metrics of a run: a project of Weights & Biases, or none."""
+    return [] if wandb is None else [WandB(wandb, config.to_dict(algorithm))]
 
 
 def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | None:
@@ -69,16 +68,17 @@ def standing_of(run: grid.Combination) -> Standing:
 
 def pursue(run: grid.Combination, console: Console) -> grid.Result:
     """Train one combination to its end, or skip it, and evaluate it."""
+    asked: dict[str, Any] = {**train_arguments(run.command), "run_dir": run.folder}
+    also = loggers(run.command.wandb, asked["algorithm"])
     try:
         match standing_of(run):
             case "finished":
                 console.print("finished before, skipped")
                 agent = load(run.folder)
             case "unfinished":
-                agent = resume(run.folder, loggers=loggers(run.command))
+                agent = resume(run.folder, loggers=also)
             case "new":
-                asked: dict[str, Any] = {**train_arguments(run.command), "run_dir": run.folder}
-                agent = train(**asked, loggers=loggers(run.command))
+                agent = train(**asked, loggers=also)
         return grid.Result(run, show(agent, run.command.final_episodes, console))
     except (ConfigError, MissingExtraError):
         raise

@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Poisson:
-    """A number that is drawn anew each time."""
+    """A number of updates that is drawn after each rollout, from a Poisson distribution of this mean."""
 
     mean: float
 
@@ -100,9 +100,9 @@ class Experience:
     replay: Replay | None = None
     """Whether, and how, it then gets batches of what came before."""
     gradient_steps: int = 1
-    """Of the network that takes most of them, in one call of `update`."""
+    """Gradient steps in one call of `update`, of the network that takes the most (TD3: `policy_delay`)."""
     tasks: bool = False
-    """Whether rewards have an axis of tasks, or are those of one."""
+    """Whether `update` reads rewards `[*, K]`, one for each task."""
 
     @property
     def updates(self) -> int | float:
@@ -120,7 +120,7 @@ class Box:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     stacked: bool = field(default=False, kw_only=True)
-    """Whether axis 0 holds the newest frames of an episode, oldest first; those before its first are that one too."""
+    """Whether axis 0 stacks the newest frames, oldest first; at the start of an episode its first frame is repeated."""
 
     @property
     def size(self) -> int:

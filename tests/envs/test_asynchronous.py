@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import pytest
 
 from duologue.envs import make
 from duologue.envs.asynchronous import AsyncGymnasiumEnvs
-from duologue.errors import EnvError
+from duologue.errors import ConfigError, EnvError
 
 
 def test_processes_step_the_same_episodes_bit_for_bit():
@@ -86,3 +87,47 @@ def test_a_late_answer_ends_the_pool():
     with pytest.raises(EnvError, match=r"no answer in 0\.5 s"):
         envs.step(np.ones(1, np.int32))
     assert not any(process.is_alive() for process in envs._pool.processes)
+
+
+def early(length):
+    """Episodes of some steps."""
+
+    class Early(gym.Env):
+        observation_space, action_space = gym.spaces.Box(0, 100, (1,)), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.t = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            assert self.t < length, "a step after the end"
+            self.t += 1
+            return np.full(1, self.t, np.float32), 0.0, self.t == length, False, {}
+
+    return Early
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_episode_that_ends_before_its_time_is_lost_and_said(asynchronous):
+    then, now = make(early(9), 2, seed=0), make(early(5), 2, seed=0, asynchronous=asynchronous)
+    try:
+        then.reset()
+        for _ in range(7):
+            then.step(np.zeros(2, np.int32))
+        obs, message = now.restore(then.snapshot())
+        assert message.startswith("Environment 0, 1 did not come back")
+        np.testing.assert_array_equal(obs, 0)
+        np.testing.assert_array_equal(now.step(np.zeros(2, np.int32)).obs, 1)
+    finally:
+        now.close()
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused():
+    lock = threading.Lock()
+
+    def locked():
+        assert lock
+        return gym.make("CartPole-v1")
+
+    with pytest.raises(ConfigError, match=r"asynchronous: <.*locked> could not be sent to processes"):
+        AsyncGymnasiumEnvs(locked, 1, seed=0)

@@ -7,7 +7,7 @@ import pytest
 import duologue as dl
 from duologue.envs import make
 from duologue.envs.atari import LifeLoss, atari
-from duologue.envs.gymnasium import stacks_frames
+from duologue.envs.gymnasium import GymnasiumEnvs, stacks_frames
 from duologue.types import Box, Discrete
 
 ale_py = pytest.importorskip("ale_py")
@@ -95,3 +95,21 @@ def test_one_command_learns_from_frames(tmp_path):
     )  # fmt: skip
     run = dl.train(acer, "ALE/Pong-v5", steps=32, run_dir=tmp_path / "run")
     assert run.step == 32 and int(run.policy(np.zeros((4, 84, 84), np.uint8))) in range(6)
+
+
+def test_a_limit_is_of_the_agents_steps():
+    """Four frames each: `gymnasium.make` itself would count frames, no-ops among them."""
+    envs = make("ALE/Pong-v5", 1, seed=0, max_episode_steps=6)
+    assert envs.spec.max_episode_steps == 6 and envs.spec.observation == Box((4, 84, 84), "uint8", stacked=True)
+    envs.reset()
+    assert [bool(envs.step(np.zeros(1, np.int32)).truncated) for _ in range(6)] == [False] * 5 + [True]
+
+
+def test_evaluations_begin_a_new_game():
+    envs = GymnasiumEnvs(lambda: LifeLoss(Lives()), 1, seed=0)
+    for games in (1, 2):
+        obs = envs.reset()
+        assert obs[0, 0] == 0 and envs._envs[0].unwrapped.games == games
+        for _ in range(3):
+            envs.step(np.zeros(1, np.int32))  # a life is lost, the game goes on
+        assert envs._envs[0].unwrapped.games == games

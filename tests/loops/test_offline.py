@@ -156,6 +156,16 @@ def test_a_window_serves_its_calls_and_then_the_next_one_comes(monkeypatch):
     np.testing.assert_array_equal(rows, finished(watch, source, None, 40, interval=11, state=half)[0].rows)
 
 
+def test_runs_of_other_seeds_see_other_windows():
+    """Else the order of the data would be no part of what intervals over seeds are of."""
+
+    def starts(seed):
+        source = offline.recorded(Watch(), data(), window=9, seed=seed)
+        return [int(np.asarray(source.at(call)[0].data.obs)[0, 0, 0]) for call in range(0, 40, 2)]
+
+    assert starts(1) == starts(1) != starts(2)
+
+
 def test_what_takes_note_has_seen_each_row_once():
     """Normalized: moments of the observations from the first update on, against NumPy's."""
     algorithm, given = dl.Normalized(dl.TD3BC(**SMALL), reward=False), data()

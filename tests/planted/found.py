@@ -155,4 +155,42 @@ MUTANTS = [
         "            finally:\n                self._save(state, step)", "            finally:\n                pass",
         FAILS,
     ),
+    Mutant(
+        "a fine-tuned schedule ends where the data's part did", "run/adjusted.py",
+        "updates=made + more", "updates=made",
+        of("run/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
+    ),
+    Mutant(
+        "the best checkpoint of a step stays, whatever scores better", "run/session.py",
+        "                files.discard(worse)", "                pass",
+        of("run/test_session.py", "of_two_evaluations_of_one_step_the_better_is_kept"),
+    ),
+    Mutant(
+        "all runs see the same windows of the data", "loops/offline.py", "default_rng([self.seed, number])",
+        "default_rng(number)", of("loops/test_offline.py", "runs_of_other_seeds_see_other_windows"),
+    ),
+    Mutant(
+        "an episode that ends before its time is stepped on", "envs/asynchronous.py",
+        "lost |= np.asarray(terminated | truncated, bool) & (lengths.max() - lengths <= t)", "pass",
+        of("envs/test_asynchronous.py", "an_episode_that_ends_before_its_time_is_lost_and_said"),
+    ),
+    Mutant(
+        "a probe in JAX takes actions as they are", "envs/probe.py", "inside(self.spec.action, action)", "action",
+        of("envs/test_jax_envs.py", "probes_as_jax_and_as_gymnasium_agree"),
+    ),
+    Mutant(
+        "pixels between 0 and 1 are cut to black", "run/asked.py", "not np.array_equal(cast, array)", "False",
+        of("run/test_asked.py", "integers_take_nothing_but_integers"),
+    ),
+    Mutant(
+        "a replay is learned from raw at first", "algorithms/normalized.py",
+        "state.current if self.experience.learn_from_rollout else merged", "state.current",
+        of("algorithms/test_normalized.py", "a_replay_is_normalised_from_its_first_update_on"),
+    ),
+    Mutant(
+        "a limit of Atari counts frames", "envs/atari.py",
+        "PREPROCESSING if max_episode_steps is None else (*PREPROCESSING, limit)",
+        "PREPROCESSING if max_episode_steps is None else (limit, *PREPROCESSING)",
+        of("envs/test_atari.py", "a_limit_is_of_the_agents_steps"),
+    ),
 ]  # fmt: skip

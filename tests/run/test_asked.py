@@ -114,3 +114,21 @@ def test_actions_that_do_not_fit_are_refused(agent):
     for wrong in (run.policy(obs)[0], np.zeros((2, 3)), np.zeros((3, 1))):
         with pytest.raises(dl.ConfigError, match="one action for each observation"):
             ask(obs, wrong)
+
+
+def test_integers_take_nothing_but_integers():
+    """Pixels that were divided by 255 would all be black."""
+    space = Box((2,), "uint8")
+    np.testing.assert_array_equal(as_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
+    for wrong in ([0.5, 1.0], [-1, 3], [256, 0]):
+        with pytest.raises(dl.ConfigError, match="observation of this run is uint8, whole numbers in its range"):
+            as_batch(space, np.array(wrong))
+
+
+def test_actions_that_there_are_not_have_no_answer(agent):
+    _, run, env = agent
+    if not isinstance(env.action_space, gym.spaces.Discrete):
+        return
+    for wrong, words in ((0.7, "whole numbers"), (7, "is one of 0 to 1"), (-1, "is one of 0 to 1")):
+        with pytest.raises(dl.ConfigError, match=words):
+            run.log_prob(observations(env, 1)[0], wrong)

@@ -166,6 +166,40 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
             offline.finetune("Pendulum-v1", steps=4, offline_fraction=wrong)
 
 
+def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorded, tmp_path):
+    """Bounds that were read off the data are seldom the environment's, and the actor is made for its own."""
+    columns = {name: array for name, array in np.load(recorded).items() if "/" not in name and name != "metadata"}
+    columns["actions"] = columns["actions"] / 3
+    bare = dl.from_columns(columns)
+    guessed = dl.train(dl.IQL(**ALGORITHM), dataset=bare, steps=2, run_dir=tmp_path / "guessed", console=QUIET)
+    assert guessed.plan.spec.action != dl.read_data(recorded).spec.action
+    with pytest.raises(dl.ConfigError, match="was read off the data"):
+        guessed.finetune("Pendulum-v1", steps=4, dataset=bare, run_dir=tmp_path / "a")
+    known = dl.train(dl.IQL(**ALGORITHM), "Pendulum-v1", dataset=bare, steps=2, run_dir=tmp_path / "b", console=QUIET,
+                     evaluate_episodes=1)  # fmt: skip
+    with pytest.raises(dl.ConfigError, match="not the one this run was made with"):
+        known.finetune("MountainCarContinuous-v0", steps=4, dataset=bare, run_dir=tmp_path / "c")
+
+
+def test_a_schedule_goes_on_over_both_parts_of_the_learning(recorded, tmp_path):
+    """It was as long as the part on the data: ended there, nothing more would be learned."""
+    algorithm = dl.IQL(
+        **ALGORITHM, actor_learning_rate=dl.Linear(1e-3), critic_learning_rate=dl.Linear(1e-3, updates=9),
+        replay_capacity=100, learning_starts=8,
+    )  # fmt: skip
+    offline = dl.train(algorithm, dataset=recorded, steps=10, run_dir=tmp_path / "offline", console=QUIET)
+    before = [np.asarray(x) for x in offline.state.actor.mean.mlp.output.weight]
+    run = offline.finetune("Pendulum-v1", steps=40, dataset=recorded, run_dir=tmp_path / "online", console=QUIET)
+    made = int(run.state.critic_opt[0].count)
+    learned = run.plan.algorithm
+    assert run.plan.learned == 10 and learned.actor_learning_rate.updates == made == 10 + 33  # after steps 8 to 40
+    assert learned.critic_learning_rate.updates == 9  # which somebody chose
+    assert not np.array_equal(before, run.state.actor.mean.mlp.output.weight)
+    said = io.StringIO()
+    run.resume(steps=44, console=Console(file=said, width=1000))
+    assert "a Linear schedule ends at step" in said.getvalue()
+
+
 def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
     """One state whose actions pay 5 and 6, seven steps an episode: V = Σ γᵗ r, bootstrapped where time runs out."""
     data = dl.collect_random(Shifted, 300, tmp_path / "random.npz")
@@ -184,7 +218,7 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
         (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
         (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
         (["collect", "random", "-o", "there.npz/x.npz", "--env", "CartPole-v1"], "cannot write"),
-        (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be in"),
+        (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be an integer in"),
         (["data", "nothing.npz"], "no recorded data at nothing.npz"),
         (["train", "bc"], "Which environment"),
         (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import gymnasium as gym
 import jax
@@ -19,6 +20,7 @@ import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
 from duologue.loops.evaluate import Interrupted
+from duologue.loops.state import LoopState
 from duologue.run import checkpoint, files, log, session
 from duologue.run.session import Every, over_seeds
 from duologue.run.signals import Interruption
@@ -210,6 +212,19 @@ def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
     assert checkpoint.info(checkpoint.newest(run.path / "checkpoints" / "best")) == {"score": 7.0}
     resume(run.path, iterations=10)
     assert saved(run.path, "best") == [4 * ITERATION]
+
+
+def test_of_two_evaluations_of_one_step_the_better_is_kept(tmp_path):
+    """After a resume that was not exact, the step of the best one comes again, and may score higher."""
+    for score in (1.0, 9.0):
+        state = LoopState(
+            jnp.full(1, score), carry=None, env=None, obs=None, episodes=None, replay=None, key=jax.random.key(0),
+            step=jnp.int32(5),
+        )  # fmt: skip
+        session.Session._save(SimpleNamespace(path=tmp_path), state, 5, score=score, directory="best")
+    best = checkpoint.newest(tmp_path / "checkpoints" / "best")
+    assert checkpoint.info(best) == {"score": 9.0}
+    assert files.load_arrays(best / checkpoint.STATE)[".algorithm"] == [9.0]
 
 
 def test_evaluation_changes_no_bit_of_training(tmp_path, whole):

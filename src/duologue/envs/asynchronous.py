@@ -19,10 +19,10 @@ import numpy as np
 from gymnasium.vector.async_vector_env import AsyncState
 
 from duologue.envs.base import AbstractHostEnvs
-from duologue.envs.gymnasium import Make, factory_of, open_env, spec_of
+from duologue.envs.gymnasium import Make, factory_of, name_of, open_env, spec_of
 from duologue.envs.journal import Journal, digest, lost_message
 from duologue.envs.spaces import checked, door, empty, writer
-from duologue.errors import EnvError
+from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Step
 
 TIMEOUT = 60.0
@@ -49,14 +49,20 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         self._write, self._door = writer(one.observation_space), door(one.action_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
-        with _quiet_start():
-            # Without shared memory: that would broadcast an observation of another shape without a word.
-            self._pool = _Pool(
-                [factory] * num_envs,
-                context=_context(),
-                shared_memory=False,
-                autoreset_mode=gym.vector.AutoresetMode.DISABLED,
-            )
+        try:
+            with _quiet_start():
+                # Without shared memory: that would broadcast an observation of another shape without a word.
+                self._pool = _Pool(
+                    [factory] * num_envs,
+                    context=_context(),
+                    shared_memory=False,
+                    autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+                )
+        except Exception as error:
+            raise ConfigError(
+                f"asynchronous: {name_of(make)} could not be sent to processes of its own; {type(error).__name__}: "
+                f"{error}. What it holds must be such that it can be pickled: make it inside, or leave this out."
+            ) from error
 
     def reset(self) -> Obs:
         self._journal.restart()
@@ -78,16 +84,20 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._journal.snapshot(self.spec.action, self._obs)
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        """As in one process, but all step together: those whose episode is younger are reset until their time comes."""
+        """As in one process, but all step together: those whose episode is younger are reset until their time comes,
+        and to the end those that end before their time, which are lost."""
         self._journal.load(snapshot)
         obs, lengths = empty(self.spec.observation, self.num_envs), snapshot["length"]
+        lost = np.zeros(self.num_envs, bool)
         for t, action in enumerate([*self._journal.actions, None]):
-            waiting = lengths.max() - lengths >= t
+            waiting = (lengths.max() - lengths >= t) | lost
             obs = self._begin(waiting) if waiting.any() else obs
             if action is not None:
-                obs = self._batch(self._step(action)[0])
+                seen, _, terminated, truncated, _ = self._step(action)
+                obs = self._batch(seen)
+                lost |= np.asarray(terminated | truncated, bool) & (lengths.max() - lengths <= t)
         saved = snapshot["obs_sha256"]
-        lost = np.asarray([not np.array_equal(digest(obs, i), saved[i]) for i in range(self.num_envs)])
+        lost |= np.asarray([not np.array_equal(digest(obs, i), saved[i]) for i in range(self.num_envs)])
         for i in np.flatnonzero(lost).tolist():
             self._journal.next_episode(i)
         self._obs = self._begin(lost) if lost.any() else obs

@@ -21,9 +21,10 @@ def is_atari(name: str) -> bool:
     return name.startswith("ALE/")
 
 
-def preprocessed(name: str) -> EnvSpec | str:
+def preprocessed(name: str, max_episode_steps: int | None = None) -> EnvSpec | str:
     """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can. A name
-    that is no game's stays as it is, for `make` to refuse."""
+    that is no game's stays as it is, for `make` to refuse. The limit is in steps of the agent, four frames each: `make`
+    itself would count frames."""
     import ale_py
 
     gym.register_envs(ale_py)
@@ -31,7 +32,8 @@ def preprocessed(name: str) -> EnvSpec | str:
         return name
     spec = copy.deepcopy(gym.spec(name))
     spec.kwargs["frameskip"] = 1  # the wrapper skips
-    spec.additional_wrappers = PREPROCESSING
+    limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
+    spec.additional_wrappers = PREPROCESSING if max_episode_steps is None else (*PREPROCESSING, limit)
     return spec
 
 
@@ -56,6 +58,10 @@ class LifeLoss(gym.Wrapper):
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self._lives, self._over = 0, True
+
+    def new_game(self) -> None:
+        """Begin a new game at the next reset, wherever this one stands."""
+        self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if self._over:

@@ -46,6 +46,11 @@ class GymnasiumEnvs(AbstractHostEnvs):
     ):  # fmt: skip
         factory = factory_of(make, max_episode_steps, render_mode)
         envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
+        if len({id(env.unwrapped) for env in envs}) < num_envs:
+            raise ConfigError(
+                f"{name_of(make)} returned one environment {num_envs} times, and each needs its own. Make it inside: "
+                "lambda: gymnasium.make(…)."
+            )
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
         self.spec, self.num_envs = spec_of(self._envs[0], make), num_envs
         for i, env in enumerate(self._envs):
@@ -59,6 +64,9 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def reset(self) -> Obs:
         self._journal.restart()
+        for env in self._envs:
+            if env.has_wrapper_attr("new_game"):  # of Atari's lives, whose resets go on with the game
+                env.get_wrapper_attr("new_game")()
         self._obs = empty(self.spec.observation, self.num_envs)
         self._reset(range(self.num_envs), self._obs)
         return self._obs
@@ -117,10 +125,13 @@ def factory_of(make: Make, max_episode_steps: int | None, render_mode: str | Non
     says itself how it renders."""
     if isinstance(make, str):
         # Atari's ids are registered when its package is imported: where it is missing, that is said when one is made.
-        what = preprocessed(make) if is_atari(make) and find_spec("ale_py") else make
         options = {} if render_mode is None else {"render_mode": render_mode}
+        if is_atari(make) and find_spec("ale_py"):
+            return functools.partial(
+                gym.make, preprocessed(make, max_episode_steps), disable_env_checker=True, **options
+            )
         return functools.partial(
-            gym.make, what, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+            gym.make, make, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
         )
     if max_episode_steps is None:
         return make
@@ -157,6 +168,9 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         )
     if not isinstance(env, gym.Env):
         raise ConfigError(f"{name} makes {env!r}, which is no gymnasium.Env.")
+    for part in ("observation_space", "action_space"):
+        if getattr(env, part, None) is None:
+            raise ConfigError(f"{name} makes an environment without {part}: give it one, of gymnasium.spaces.")
     theirs = None if isinstance(make, str) or not isinstance(env, gym.wrappers.TimeLimit) else env.env
     own = None if theirs is None else limit_of(theirs)
     if own is not None and max_episode_steps is not None and own < max_episode_steps:

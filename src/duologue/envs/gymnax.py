@@ -37,9 +37,11 @@ class GymnaxEnvs(AbstractJaxEnvs):
             # What gymnax says of its observations is not always what it gives.
             obs = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0))
             action = converted(env.action_space(params), name)
+            n = getattr(env.observation_space(params), "n", None)
         self._env, self._params, self.num_envs = env, params, num_envs
         limit = int(params.max_steps_in_episode)
-        self.spec = EnvSpec(f"gymnax/{name}", Box(obs.shape, obs.dtype.name), action, max_episode_steps=limit)
+        seen = Box(obs.shape, obs.dtype.name) if n is None or obs.shape else Discrete(int(n))
+        self.spec = EnvSpec(f"gymnax/{name}", seen, action, max_episode_steps=limit)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, Obs]:
         with free_promotion():

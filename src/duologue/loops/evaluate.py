@@ -84,7 +84,7 @@ class Play(eqx.Module):
 
 
 STEPS = 1000
-"""Of environments written in JAX in one device call, so that a person can interrupt episodes without end."""
+"""Steps of a JAX environment in one device call, so that an episode without end can be interrupted."""
 
 
 def compile_evaluation(

@@ -34,6 +34,8 @@ class Recorded:
     calls: int
     """Calls of `update` that a window serves: about as many as see each of its rows once."""
     window: int | None = None
+    seed: int = 0
+    """Of the windows, which all seeds of a program share."""
 
     @property
     def spec(self) -> EnvSpec:
@@ -45,7 +47,7 @@ class Recorded:
             return dataset.ring(self.data), 2**31
         number = call // self.calls
         # Round the end: else rows near either end would be drawn less often. The last row is always cut.
-        start = int(np.random.default_rng(number).integers(len(self.data)))
+        start = int(np.random.default_rng([self.seed, number]).integers(len(self.data)))
         rows = jax.tree.map(lambda x: x.take(range(start, start + window), axis=0, mode="wrap"), self.data.rows)
         return dataset.ring(replace(self.data, rows=rows)), (number + 1) * self.calls
 
@@ -73,9 +75,11 @@ class Updates(eqx.Module):
         return {f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()}
 
 
-def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None) -> Recorded:
-    """`data` for this algorithm, with what is drawn once a row. Raises `ConfigError` where it cannot learn from
-    them."""
+def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> Recorded:
+    """`data` for this algorithm, with what is drawn once a row, and windows that follow from `seed`.
+
+    Raises `ConfigError` where it cannot learn from them.
+    """
     experience = algorithm.experience
     replay = experience.replay
     name = type(unwrapped(algorithm)).__name__
@@ -107,7 +111,7 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
     extras = {extra: np.asarray(known[extra]) for extra in experience.extras}
     per_call = replay.batch_size * (replay.batches_per_update or 1)
     calls = max(1, (window or len(data)) // per_call)
-    return Recorded(replace(data, rows=data.rows._replace(extras=extras)), calls, window)
+    return Recorded(replace(data, rows=data.rows._replace(extras=extras)), calls, window, seed)
 
 
 def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:

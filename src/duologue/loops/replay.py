@@ -95,8 +95,8 @@ def transition_shape(
 
 
 def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
-    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts. So many rows
-    as an observation reaches `behind` itself are there before those of a sequence."""
+    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts.
+    `behind` is how many earlier rows a stacked observation needs, which are kept in front of those of a sequence."""
     length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
     assert replay is not None
     whole = replay.capacity // (num_envs * length) * length

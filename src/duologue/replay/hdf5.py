@@ -13,7 +13,7 @@ from duologue.errors import ConfigError, MissingExtraError
 from duologue.replay.recording import Recording, about, ignored, known, parsed, reading
 
 COMPRESSION = 10_000
-"""No stored byte of HDF5 may."""
+"""No stored byte expands to more than this."""
 
 
 def hdf5(path: Path) -> Recording:

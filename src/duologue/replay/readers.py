@@ -18,7 +18,7 @@ from duologue.replay.recording import Recording, about, ignored, known, parsed, 
 from duologue.types import Space
 
 DEFLATE = 1_100
-"""No deflated byte becomes more."""
+"""Deflate expands no byte to more than this."""
 MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 
 

@@ -22,8 +22,8 @@ class Ring(eqx.Module):
     """The newest `capacity` rows of B transitions each; row `written % capacity` is the next to be overwritten."""
 
     data: Transition
-    """Leaves `[capacity, B, …]`; where observations are images, one of each stack of them, and what `frames` has in
-    place of the next ones."""
+    """Leaves `[capacity, B, …]`. Of a stack of images only the newest is kept, and `next_obs` holds numbers that
+    `frames` resolves."""
     written: Int[Array, "*seeds"]
     """Rows written so far; the ring is full from `capacity` on."""
     frames: Frames | None = None

@@ -39,6 +39,17 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
 
 
+def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
+    """The algorithm with schedules that were to end after `made` updates ending after `more` others: what was as long
+    as the run that it goes on from is as long as both."""
+
+    def longer(value: Any) -> Any:
+        ends = is_schedule(value) and value.updates == made
+        return dataclasses.replace(value, updates=made + more) if ends else value
+
+    return jax.tree.map(longer, algorithm, is_leaf=is_schedule)
+
+
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
     """Gradient steps of the network that takes most of them, after so many rollouts."""
     of_rollouts, of_replay = rates(algorithm)

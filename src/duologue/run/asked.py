@@ -63,12 +63,16 @@ class Asked:
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
         count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
         shape, dtype = array_type(space)
-        actions = np.asarray(action, dtype)
+        actions = exactly(action, dtype, f"An action of {space}")
         wanted = shape if single else (count, *shape)
         if actions.shape != wanted:
             raise ConfigError(f"There must be one action for each observation, of shape {wanted}; got {actions.shape}.")
         if isinstance(space, Discrete):
             actions = actions - np.asarray(space.start, dtype)
+            if not ((actions >= 0) & (actions < space.n)).all():
+                raise ConfigError(
+                    f"An action of {space} is one of {space.start} to {space.start + space.n - 1}; got {action!r}."
+                )
         return actions[None] if single else actions
 
 
@@ -81,7 +85,7 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
     shape, dtype = array_type(space)
     try:
-        array = np.asarray(obs, dtype)
+        array = exactly(obs, dtype, "An observation of this run")
     except (TypeError, ValueError) as error:
         raise ConfigError(f"An observation of this run is {dtype}{list(shape)}; got {obs!r}.") from error
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
@@ -92,6 +96,17 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     if isinstance(space, Discrete):
         array = array - space.start
     return (array[None] if single else array), single
+
+
+def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
+    """`values` in a dtype; `ConfigError` where integers would lose something, as of pixels that were divided by 255."""
+    array = np.asarray(values)
+    cast = array.astype(dtype)
+    if np.issubdtype(dtype, np.integer) and not np.array_equal(cast, array):
+        raise ConfigError(
+            f"{what} is {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
+        )
+    return cast
 
 
 def to_env(space: Space, action: np.ndarray) -> np.ndarray:

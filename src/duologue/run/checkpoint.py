@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,11 @@ def changes(manifest: Manifest) -> list[str]:
     return [f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
 
 
+def path_of(directory: Path, step: int, kind: Literal["step", "post-mortem"] = "step") -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return directory / f"{kind}-{step:012d}"
+
+
 def save(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], check: PyTree = None) -> Path:
     """Write `tree` as `directory/step-…` and return that path, once it would survive a power cut.
 
@@ -75,7 +80,7 @@ def save(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], chec
     arrays, keys = _arrays(tree)
     checked = arrays if check is None else _arrays(check)[0]
     broken = [name for name, x in checked.items() if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all()]
-    path = directory / f"{'post-mortem' if broken else 'step'}-{step:012d}"
+    path = path_of(directory, step, "post-mortem" if broken else "step")
     files.make_folder(directory)
     if os.path.lexists(path) and verify(path) is not None:
         files.discard(path)

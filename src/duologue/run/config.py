@@ -40,7 +40,7 @@ from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
 from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError, nearest
-from duologue.fields import SYNONYMS, mismatch
+from duologue.fields import mismatch, synonym
 from duologue.networks import Networks
 from duologue.optim import Adam, Linear, RMSProp
 from duologue.schedulers import FixedTask, QTable, Sequential, Uniform
@@ -126,8 +126,8 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     values = {field: value for field, value in data.items() if field != "type"}
     unknown = next((field for field in values if field not in fields), None)
     if unknown is not None:
-        synonym = SYNONYMS.get(unknown)
-        hint = f"Did you mean {synonym!r}?" if synonym in fields else nearest(unknown, fields)
+        ours = synonym(unknown, fields)
+        hint = f"Did you mean {ours!r}?" if ours else nearest(unknown, fields)
         raise ConfigError(f"{_join(at, unknown)}: {name} has no such field. {hint}")
     for field in fields.values():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -30,6 +30,11 @@ def read_data(source: DataSource, *, both: Both = "timeout") -> DataSet:
     """The data behind a name: read once more, or out of the replay of a run folder."""
     if isinstance(source, DataSet):
         return source
+    if not isinstance(source, str | Path):
+        raise ConfigError(
+            f"dataset: must be a file, a folder or a Minari id; got {type(source).__name__}. Arrays become data by "
+            "duologue.from_columns."
+        )
     return replay_of(Path(source)) if (Path(source) / "config.json").is_file() else read(source, both=both)
 
 
@@ -83,7 +88,7 @@ def make_offline_plan(
     check_algorithm(algorithm)
     check_arguments(
         steps=steps, seed=seed, seeds=seeds, evaluate_every=evaluate_every, save_every=save_every,
-        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
+        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps, window=window,
     )  # fmt: skip
     if evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {evaluate_every}: there is no environment to play in. Give one, env=...")
@@ -114,7 +119,7 @@ def make_offline_plan(
     if env is not None:
         data = fit(data, spec_of(plan, env))
         plan = replace(plan, spec=data.spec)
-    opened = recorded(plan.algorithm, data, window=window)
+    opened = recorded(plan.algorithm, data, window=window, seed=seed)
     try:  # spaces that the algorithm cannot serve, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
     except ConfigError as error:

@@ -54,6 +54,8 @@ class Plan:
     """Of each batch of a run in environments, the share that comes from the data."""
     tasks: str | None = None
     """The ready set of tasks that the rewards are of; in angle brackets, one of the user's."""
+    learned: int = 0
+    """Gradient steps that were made on the data before: what a fine-tuned agent's schedules have counted already."""
 
     @property
     def offline(self) -> bool:
@@ -119,9 +121,23 @@ class Plan:
                 f"In Python, pass them: duologue.load(path, env=tasks.on({self.env!r})), or run.evaluate(env=...)."
             )
 
+    @property
+    def per_rollout(self) -> int:
+        """Environment steps of a rollout."""
+        return self.num_envs * self.algorithm.experience.rollout_length
+
+    @property
+    def rollouts(self) -> int:
+        """How many there are in a run in environments."""
+        return -(-self.steps // self.per_rollout)
+
+    def same_spaces(self, spec: EnvSpec) -> bool:
+        """Whether an environment has the spaces that the run was made with."""
+        return (form(spec.observation), spec.action) == (form(self.spec.observation), self.spec.action)
+
     def check_spec(self, spec: EnvSpec) -> None:
         """Raise `ConfigError` for an environment of other spaces than the run was made with."""
-        if (form(spec.observation), spec.action) != (form(self.spec.observation), self.spec.action):
+        if not self.same_spaces(spec):
             raise ConfigError(f"The environment is not the one this run was made with. Now: {spec}. Then: {self.spec}.")
         if spec.tasks != self.spec.tasks:
             raise ConfigError(f"tasks: this run has {', '.join(self.spec.tasks)}, not {', '.join(spec.tasks)}.")
@@ -173,7 +189,7 @@ def in_words(nbytes: int) -> str:
 def check_arguments(**arguments: Any) -> None:
     """Ranges of `train`'s own arguments. Raises `ConfigError` for the first that does not fit."""
     lowest = {"seed": 0, **dict.fromkeys(("steps", "seeds", "num_envs", "evaluate_episodes"), 1)}
-    optional = {"evaluate_every", "save_every", "log_every", "max_episode_steps", "num_envs"}
+    optional = {"evaluate_every", "save_every", "log_every", "max_episode_steps", "num_envs", "window"}
     for name, value in arguments.items():
         if value is None and name in optional:
             continue
@@ -207,7 +223,10 @@ def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:
     """What a run folder says it is. Raises `CheckpointError` where it says nothing."""
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
-    extra = (Plan, algorithm) if isinstance(algorithm, type) else (Plan, *algorithm)
+    classes: tuple[Any, ...] = tuple(algorithm) if isinstance(algorithm, tuple | list) else (algorithm,)
+    if wrong := [each for each in classes if not isinstance(each, type)]:
+        raise ConfigError(f"algorithm = {wrong[0]!r}: must be the class of your algorithm, or several in a list.")
+    extra = (Plan, *classes)
     content = files.read_json(path / "config.json")
     plan = config.from_dict(content, extra=extra) if isinstance(content, dict) else None
     if not isinstance(plan, Plan):

@@ -13,6 +13,7 @@ from duologue.loops.replay import memory
 from duologue.loops.state import run_key
 from duologue.run.adjusted import gradient_steps, with_field, with_horizon
 from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, describe, in_words, rewarded
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 TaskSource = str | Tasks
 """The name of a ready set of tasks, or a set."""
@@ -27,6 +28,8 @@ def make_plan(
 ) -> tuple[Plan, Envs]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
     check_algorithm(algorithm)
+    if not isinstance(asynchronous, bool):
+        raise ConfigError(f"asynchronous = {asynchronous!r}: must be True or False.")
     if num_envs is not None:
         check_arguments(num_envs=num_envs)
         algorithm = with_field(algorithm, num_envs=num_envs)
@@ -86,6 +89,7 @@ def check_algorithm(algorithm: Any) -> None:
 
 def check_spaces(plan: Plan) -> None:
     """Raise `ConfigError` for spaces that the algorithm cannot serve, and replays that cannot work."""
+    check_mask(plan.spec)
     try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
         needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), physical_memory()
@@ -96,6 +100,24 @@ def check_spaces(plan: Plan) -> None:
             f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "
             "Give a smaller replay_capacity, or fewer seeds."
         )
+
+
+def check_mask(spec: EnvSpec) -> None:
+    """Raise `ConfigError` for a mask that has another length than there are actions to mask."""
+    if not isinstance(spec.observation, Dict) or ACTION_MASK not in spec.observation.spaces:
+        return
+    match spec.action:
+        case Discrete(n):
+            wanted = (n,)
+        case MultiDiscrete(nvec):
+            wanted = (sum(nvec),)
+        case _:
+            raise ConfigError(
+                f"{ACTION_MASK}: actions of {spec.action} are not masked. Call this observation otherwise."
+            )
+    mask = spec.observation.spaces[ACTION_MASK]
+    if not isinstance(mask, Box) or mask.shape != wanted:
+        raise ConfigError(f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {wanted} for {spec.action}.")
 
 
 def intervals(

@@ -47,7 +47,7 @@ class Session:
     loggers: Sequence[Logger] = ()
     console: Console | None = None
     recorded: DataSet | None = None
-    """Data that a part of each batch comes from, beside the environments."""
+    """Recorded data mixed into each batch while learning in environments."""
 
     def __post_init__(self):
         check_listeners(self.callbacks, self.loggers)
@@ -199,6 +199,8 @@ class Session:
         where = self.path / "checkpoints" / directory
         if directory == "best":  # of which only the policy is ever read
             state = replace(state, replay=None)
+            if (worse := checkpoint.path_of(where, step)).exists():  # of this step, before a resume that was not exact
+                files.discard(worse)
         kept = state if state.replay is None else replace(state, replay=rings.packed(state.replay))
         path = checkpoint.save(where, step, kept, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from duologue.loops.offline import Recorded
 from duologue.loops.state import LoopState
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import checkpoint, config, files, rows
-from duologue.run.adjusted import horizon, rollouts
+from duologue.run.adjusted import extended, gradient_steps, horizon, rollouts
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
 from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, read_plan
@@ -62,8 +63,8 @@ def train(
             Minari folder or id, or what `duologue.read_data` returned. All seeds share them.
         tasks: several rewards, of which the last is the main task's: the name of a ready set (`"lunar-lander"`) or a
             set (`duologue.tasks.Tasks`). An algorithm of one reward learns the main task alone.
-        seed: of everything random. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that
-            seed up to rounding.
+        seed: of all randomness. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with that seed up
+            to rounding.
         seeds: agents trained side by side, each in environments of its own.
         num_envs: environments of each agent; by default the algorithm's own number.
         asynchronous: step each Gymnasium environment in a process of its own, which pays for slow simulators only.
@@ -126,8 +127,8 @@ def planned(
 
 def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
     """The folder of a new run. Raises `ConfigError` where there is one already."""
-    if run_dir == "":
-        raise ConfigError("run_dir = '': must name a folder.")
+    if run_dir == "" or not isinstance(run_dir, str | Path | None):
+        raise ConfigError(f"run_dir = {run_dir!r}: must name a folder.")
     path = new_folder(plan) if run_dir is None else Path(run_dir)
     if checkpoint.has_any(path):
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
@@ -149,6 +150,9 @@ def is_run(path: Path) -> bool:
 
 def begun(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str] = ()) -> "Run | Runs":
     """Write down what the run is, and drive it from its first state."""
+    plan = session.plan
+    if not plan.offline and gradient_steps(plan.algorithm, plan.rollouts) == 0:
+        notes = [*notes, f"steps = {plan.steps:,}: too few for an update to follow learning_starts; nothing is learned"]
     with files.RunLock(session.path):
         for name in ("metrics.jsonl", "tb", "checkpoints"):  # of a run that ended before there was one to go on from
             if (session.path / name).exists():
@@ -183,7 +187,8 @@ def resume(
     if dataset is not None and plan.dataset is None:
         raise ConfigError("dataset: this run learned from no recorded data. Leave it out.")
     with files.RunLock(path):
-        data = None if plan.dataset is None else recorded(plan.algorithm, data_of(plan, dataset), window=plan.window)
+        rows_of = partial(recorded, plan.algorithm, window=plan.window, seed=plan.seed)
+        data = None if plan.dataset is None else rows_of(data_of(plan, dataset))
         envs = data if plan.offline and data else plan.envs(env, purpose="train")
         beside = None if plan.offline or data is None else data.data
         session = Session(path, plan, envs, env, callbacks, loggers, console, beside)
@@ -225,10 +230,13 @@ def finetune(
         asynchronous=asynchronous, evaluate_every=evaluate_every, evaluate_episodes=evaluate_episodes,
         save_every=save_every, log_every=log_every, max_episode_steps=max_episode_steps,
     )  # fmt: skip
+    before, made = run.plan, run.step // run.plan.per_rollout
+    learned = run.step if before.offline else before.learned + gradient_steps(before.algorithm, made)
     plan = replace(
-        plan, dataset=run.plan.dataset, digest=data.digest, both=run.plan.both, offline_fraction=offline_fraction
-    )
-    data = recorded(plan.algorithm, fit(data, plan.spec)).data
+        plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
+        dataset=run.plan.dataset, digest=data.digest, both=run.plan.both, offline_fraction=offline_fraction,
+        learned=learned,
+    )  # fmt: skip
     source, ended = None if isinstance(env, str) else env, horizon(plan.algorithm)
     notes = [f"a Linear schedule goes on where it was on the data, and ends after {ended:,} updates"] if ended else []
 
@@ -237,6 +245,13 @@ def finetune(
         return replace(state, algorithm=jax.tree.map(jnp.copy, run.state))  # a copy: the loop donates it
 
     try:
+        if not run.plan.env and not plan.same_spaces(run.plan.spec):
+            raise ConfigError(
+                f"The agent's action space was read off the data, {run.plan.spec.action}, and {plan.env} has "
+                f"{plan.spec.action}. Train on the data again with the environment named, train(…, dataset=…, env=…)."
+            )
+        run.plan.check_spec(plan.spec)
+        data = recorded(plan.algorithm, fit(data, plan.spec)).data
         session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console, data)
         again = begun(session, start, notes=notes)
     finally:
@@ -250,8 +265,8 @@ def ended_schedules(plan: Plan) -> list[str]:
     updates = horizon(plan.algorithm)
     if updates is None:
         return []
-    rollout = plan.num_envs * plan.algorithm.experience.rollout_length
-    end = updates if plan.offline else int(rollouts(plan.algorithm, float(updates)) * rollout)
+    left = max(0, updates - plan.learned)
+    end = left if plan.offline or not left else int(rollouts(plan.algorithm, float(left)) * plan.per_rollout)
     note = (
         f"a Linear schedule ends at step {end:,} and stays at its last value until {plan.steps:,}: where that is 0, "
         "nothing more is learned. It was made for the length planned first; to change it, train anew."
