@@ -1,10 +1,10 @@
-"""The return of each task while SAC-X trains, a panel a task: `python docs/task_curves.py RUN [RUN ...]`.
+"""The return of each task while SAC-X trains, a panel a task: `python docs/task_curves.py RUN [RUN ...] --out NAME`.
 
 Runs of one scheduler are one line, the mean over their seeds, with its 95 % bootstrap interval as a band. All
 intentions act while training, so a curve says what all of them together earned of a task, an episode.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +17,7 @@ from duologue.run.report import COLOURS, summary
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-OUT = Path(__file__).parent / "figures" / "sac-x-tasks.png"
+FIGURES = Path(__file__).parent / "figures"
 NAMES = {"QTable": "SAC-Q", "Uniform": "SAC-U"}
 WINDOW = 5
 """Rows of metrics that a point is the mean of."""
@@ -38,7 +38,7 @@ def curve(path: Path, task: str) -> tuple[np.ndarray, np.ndarray]:
     return smoothed(*log.curve(log.read(path / "metrics.jsonl"), f"rollout/ep_rew_mean/{task}", read_plan(path).seed))
 
 
-def main(paths: list[Path]) -> None:
+def main(paths: list[Path], out: Path) -> None:
     plan, groups = (
         read_plan(paths[0]),
         {kind: [p for p in paths if scheduler(p) == kind] for kind in map(scheduler, paths)},
@@ -57,15 +57,21 @@ def main(paths: list[Path]) -> None:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f} k")
         axis.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(tasks) :]:
+        axis.set_visible(False)
     figure.supxlabel("environment steps", fontsize=9)
     figure.supylabel("return of the task, an episode in training", fontsize=9)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", fontsize=8, frameon=False, ncols=2
     )
     figure.suptitle(f"{plan.env}: every task while training", fontsize=10, x=0.01, ha="left")
-    figure.savefig(OUT, dpi=120)
-    print(f"wrote {OUT}")
+    figure.savefig(out, dpi=120)
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, of one environment")
+    parser.add_argument("--out", default="sac-x-tasks.png", metavar="NAME", help="of the picture in docs/figures")
+    options = parser.parse_args()
+    main(options.runs, FIGURES / options.out)

@@ -29,7 +29,7 @@ LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm, 
         DISCRETE, "the ceiling",
     ),
     "mountaincar": (
-        "MountainCarContinuous-v0", "mountain-car", 100_000,
+        "MountainCarContinuous-v0", "mountain-car", 300_000,
         {
             "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=2.0)),
             "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
