@@ -745,6 +745,14 @@ def test_the_schedule_period(limit, given, expected, key):
     assert int(small.init(spec("discrete", limit=limit), key=key).period) == expected
 
 
+@pytest.mark.parametrize(("period", "limit", "said"), [(4, 3, 1), (3, 3, 0), (None, 3, 0), (500, None, 0)])
+def test_a_period_longer_than_every_episode_is_said(period, limit, said):
+    """It is allowed: one intention then acts in each."""
+    algorithm, where = dl.SACX(schedule_period=period), spec("discrete", limit=limit)
+    for notes in (algorithm.notes(where), dl.Normalized(algorithm, reward=False).notes(where)):
+        assert len(notes) == said and all("schedule_period = 4" in note for note in notes)
+
+
 def test_metrics_have_a_value_for_each_task(key):
     for scheduler in (QTable(), Uniform(), Sequential(), FixedTask()):
         algorithm = dl.SACX(**OPTIONS | {"scheduler": scheduler})

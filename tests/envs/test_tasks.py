@@ -16,7 +16,7 @@ from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import host
 from duologue.loops.state import first_fault
 from duologue.run.planning import make_plan
-from duologue.types import Transition
+from duologue.types import Box, Discrete, Transition
 
 
 @pytest.fixture(autouse=True)
@@ -443,3 +443,17 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
     assert isinstance(own, TaskedEnvs) and isinstance(own._envs, Adapter)
     own.close()
     assert adapter.closed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_the_lander_is_served_with_actions_of_both_kinds():
+    for name, action, taken in (
+        ("LunarLander-v3", Discrete, np.zeros(1, np.int32)),
+        ("LunarLanderContinuous-v3", Box, np.zeros((1, 2), np.float32)),
+    ):
+        envs = make(dl.tasks.lunar_lander.on(name), 1, seed=0)
+        envs.reset()
+        step = envs.step(taken)
+        assert isinstance(envs.spec.action, action) and envs.spec.tasks == dl.tasks.lunar_lander.names
+        assert step.reward.shape == (1, 6) and step.reward[0, 0] == 0  # nothing touches the ground yet
+        envs.close()

@@ -193,4 +193,13 @@ MUTANTS = [
         "PREPROCESSING if max_episode_steps is None else (limit, *PREPROCESSING)",
         of("envs/test_atari.py", "a_limit_is_of_the_agents_steps"),
     ),
+    Mutant(
+        "what is watched is scored under the main task", "run/watch.py",
+        "max_steps, console, plan.played, path)", "max_steps, console, -1, path)",
+        of("run/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
+    ),
+    Mutant(
+        "a long period is said where it is none", "algorithms/sac_x.py", "period <= limit", "period >= limit",
+        of("sac_x", "a_period_longer_than_every_episode_is_said"),
+    ),
 ]  # fmt: skip

@@ -120,7 +120,7 @@ def test_integers_take_nothing_but_integers():
     """Pixels that were divided by 255 would all be black."""
     space = Box((2,), "uint8")
     np.testing.assert_array_equal(as_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
-    for wrong in ([0.5, 1.0], [-1, 3], [256, 0]):
+    for wrong in ([0.5, 1.0], [-1, 3], [256, 0], [np.nan, 1.0]):
         with pytest.raises(dl.ConfigError, match="observation of this run is uint8, whole numbers in its range"):
             as_batch(space, np.array(wrong))
 

@@ -6,6 +6,7 @@ import pytest
 from run.helpers import ITERATION, assert_same_run, quiet, resume, rows, train
 
 import duologue as dl
+from duologue import cli
 from duologue.envs.tasks import Tasks
 
 TINY = dl.SACX(
@@ -60,6 +61,25 @@ def test_each_intention_plays_and_is_scored_under_its_own_reward(run):
         run.evaluate(task="x")
     with pytest.raises(dl.ConfigError, match=r"task = 'left': to explore is to act as in training"):
         run.evaluate(task="left", explore=True)
+
+
+def test_each_intention_is_watched_and_scored_under_its_own_reward(run, tmp_path, capsys):
+    """A car that has learned nothing is fast at times, and never at its flag."""
+    if run.plan.env.startswith("gymnax/"):
+        return
+    shown = {task: run.watch(task=task, out=tmp_path / f"{task}.gif", console=quiet()) for task in (None, "fast")}
+    assert shown["fast"].returns[0] > 0 == shown[None].returns[0]
+    pictures = [run.frames(task=task, max_steps=12) for task in (None, "goal", "left")]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[0] != pictures[2]).any()
+    for look in (run.watch, run.frames):
+        with pytest.raises(dl.ConfigError, match=r"task = 'left': to explore is to act as in training"):
+            look(task="left", explore=True)
+    cli.run(["evaluate", str(run.path), "--task", "fast", "--episodes", "2"])
+    assert "mean return of fast" in capsys.readouterr().out
+    for command in ("evaluate", "watch"):
+        with pytest.raises(dl.ConfigError, match="task = 'x': this run has no such task"):
+            cli.run([command, str(run.path), "--task", "x"])
 
 
 def test_what_is_asked_is_asked_of_a_task(run):

@@ -60,7 +60,7 @@ class LifeLoss(gym.Wrapper):
         self._lives, self._over = 0, True
 
     def new_game(self) -> None:
-        """Begin a new game at the next reset, wherever this one stands."""
+        """Let the next reset begin a new game, wherever this one stands."""
         self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -81,3 +81,11 @@ class LifeLoss(gym.Wrapper):
 
     def _left(self) -> int:
         return self.env.unwrapped.ale.lives()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def begin_new_game(env: gym.Env) -> None:
+    """Let the next reset of `env` begin a new game, where only lives are its episodes."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, LifeLoss):
+            env.new_game()
+        env = env.env

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import gymnasium as gym
 import numpy as np
 
-from duologue.envs.atari import is_atari, preprocessed
+from duologue.envs.atari import begin_new_game, is_atari, preprocessed
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, Rows, replay, success
 from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, stacked, writer
@@ -65,8 +65,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
     def reset(self) -> Obs:
         self._journal.restart()
         for env in self._envs:
-            if env.has_wrapper_attr("new_game"):  # of Atari's lives, whose resets go on with the game
-                env.get_wrapper_attr("new_game")()
+            begin_new_game(env)
         self._obs = empty(self.spec.observation, self.num_envs)
         self._reset(range(self.num_envs), self._obs)
         return self._obs

@@ -101,7 +101,8 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
 def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
     """`values` in a dtype; `ConfigError` where integers would lose something, as of pixels that were divided by 255."""
     array = np.asarray(values)
-    cast = array.astype(dtype)
+    with np.errstate(invalid="ignore"):  # of NaN, which then is no integer
+        cast = array.astype(dtype)
     if np.issubdtype(dtype, np.integer) and not np.array_equal(cast, array):
         raise ConfigError(
             f"{what} is {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
