@@ -175,10 +175,6 @@ MUTANTS = [
         of("envs/test_asynchronous.py", "an_episode_that_ends_before_its_time_is_lost_and_said"),
     ),
     Mutant(
-        "a probe in JAX takes actions as they are", "envs/probe.py", "inside(self.spec.action, action)", "action",
-        of("envs/test_jax_envs.py", "probes_as_jax_and_as_gymnasium_agree"),
-    ),
-    Mutant(
         "pixels between 0 and 1 are cut to black", "run/asked.py", "not np.array_equal(cast, array)", "False",
         of("run/test_asked.py", "integers_take_nothing_but_integers"),
     ),

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.envs.spaces import action_space, observation_space
 from duologue.errors import ConfigError, nearest
-from duologue.types import EnvSpec, Obs, PyTree, Step, inside
+from duologue.types import EnvSpec, Obs, PyTree, Step
 
 TRUNCATED_AFTER = 5
 """Steps of an episode of the truncation probe."""
@@ -142,7 +142,8 @@ class ProbeEnvs(AbstractJaxEnvs):
 
     def step(self, env_state: PyTree, action: Array, *, key: Array) -> tuple[PyTree, Step]:
         obs, t = env_state
-        reward, next_obs = jax.vmap(self._probe.advance)(obs, inside(self.spec.action, action), t)
+        # Actions as they are, beyond the box too: on the plateau of a clipped reward a normal policy learns nothing.
+        reward, next_obs = jax.vmap(self._probe.advance)(obs, action, t)
         ended, never = t + 1 >= self._probe.steps, jnp.zeros(self.num_envs, bool)
         first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))
         after = jnp.where(ended, first, next_obs)
