@@ -196,6 +196,6 @@ MUTANTS = [
     ),
     Mutant(
         "a long period is said where it is none", "algorithms/sac_x.py", "period <= limit", "period >= limit",
-        of("sac_x", "a_period_longer_than_every_episode_is_said"),
+        of("algorithms/test_sac_x.py", "a_period_longer_than_every_episode_is_said"),
     ),
 ]  # fmt: skip
