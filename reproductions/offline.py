@@ -2,7 +2,7 @@
 
 d3rlpy gets the same file, as many updates and, as far as it has them, our settings: CQL's weight is fixed, TD3+BC sees
 normalised observations, BEAR has no entropy bonus (its multiplier still learns at the actor's rate, 1e-4, ours at 1e-3;
-CQL's proposals stand for the value at s' with the mean action, ours with a sampled one).
+CQL's targets have the mean action at s', ours a sampled one).
 """
 
 from typing import Any

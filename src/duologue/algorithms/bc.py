@@ -50,7 +50,7 @@ class BC(AbstractAlgorithm[BCState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCState:
         actor = self.networks.policy(spec, key=key)
-        return BCState(actor=actor, opt_state=opt_init(adam(self.learning_rate), actor))  # pyright: ignore[reportArgumentType]
+        return BCState(actor=actor, opt_state=opt_init(adam(self.learning_rate), actor))
 
     def act(
         self, state: BCState, carry: None, obs: Obs, *, key: Array, explore: bool

@@ -24,8 +24,8 @@ from duologue.temperature import Dual, Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 APART = 2**31
-"""What is folded into the key of an update for the proposals: no split of SAC's own makes the same, so that weight 0 is
-SAC to the bit."""
+"""What is folded into the key of an update for the proposals: no split of SAC's own makes the same, so that weight 0,
+with `backup_entropy`, is SAC."""
 
 
 class CQLState(eqx.Module):
