@@ -22,6 +22,10 @@ BREAKOUT = {
     "networks": IMAGES,
 }  # fmt: skip
 
+NATURE = dl.Networks(shared_trunk=True, hidden_sizes=())
+"""The CNN of Mnih et al. (2015) and nothing behind it: its last layer has 512 units."""
+GAME = {"scored_in_training": 50, "asynchronous": True, "target": -15, "seeds": (0,)}
+
 TASKS = (
     Task(
         "acer-cartpole", "CartPole-v1", 100_000, dl.ACER(**CONTROL),
@@ -58,5 +62,10 @@ TASKS = (
             learning_rate=dl.Linear(1e-3, 0.0), reward_scale=0.05,
         ),
         source=SOURCE, target=-250,
+    ),
+    Task(
+        "acer-pong", "ALE/Pong-v5", 1_000_000,
+        dl.ACER(num_envs=16, replay_capacity=50_000, networks=NATURE),
+        source="the paper's learning rate, 7e-4, not annealed", **GAME,
     ),
 )  # fmt: skip

@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+
+import jax
+import numpy as np
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
@@ -69,11 +72,16 @@ class Task:
     """The ready set of tasks that is learned; its main task scores."""
     scored_by: str | None = None
     """The ready set whose main task scores what was learned from the environment's own reward."""
+    scored_in_training: int | None = None
+    """This many last episodes of training score, and none are played after it: for games that are long."""
+    asynchronous: bool = False
+    """Each environment has a process of its own, as slow simulators want it."""
 
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, but for the seed and the program."""
-        options = {"data": self.data, "tasks": self.tasks, "scored_by": self.scored_by}
+        names = ("data", "tasks", "scored_by", "scored_in_training")
+        options = {name: getattr(self, name) for name in names}
         said = {name: value for name, value in options.items() if value is not None}
         return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm), **said}
 
@@ -89,10 +97,12 @@ def digest(configuration: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A task learned by this library."""
+    """A task learned by this library with a seed, or with several side by side in one program."""
 
     task: Task
     seed: int
+    count: int = 1
+    """How many seeds, from `seed` on."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -100,7 +110,8 @@ class Cell:
 
     def folder(self, runs: Path) -> Path:
         """Its run folder. Other settings have another one, so no run goes on with what it was not begun with."""
-        return runs / f"{self.task.name}-{self.task.digest}" / f"seed-{self.seed}"
+        name = f"seed-{self.seed}" if self.count == 1 else f"seeds-{self.seed}-to-{self.seed + self.count - 1}"
+        return runs / f"{self.task.name}-{self.task.digest}" / name
 
 
 def key_of(row: Row) -> tuple[str, str, int]:
@@ -121,7 +132,7 @@ def renewed(row: Row) -> Row:
         algorithm = config.to_dict(config.from_dict(row["algorithm"]))
     except dl.ConfigError:  # a field or class that is gone: settings of another time
         return row
-    names = ("env", "steps", "data", "tasks", "scored_by")
+    names = ("env", "steps", "data", "tasks", "scored_by", "scored_in_training")
     return row | {"digest": digest({"algorithm": algorithm, **{name: row[name] for name in names if name in row}})}
 
 
@@ -130,47 +141,81 @@ def unfinished(cells: Iterable[AnyCell], rows: Iterable[Row]) -> list[AnyCell]:
     return [cell for cell in cells if cell.key not in done]
 
 
+def together(cells: Iterable[Cell]) -> list[Cell]:
+    """The same cells, seeds of a task that follow each other in one."""
+    groups: list[Cell] = []
+    for cell in sorted(cells, key=lambda cell: (cell.task.name, cell.seed)):
+        last = groups[-1] if groups else None
+        if last is not None and last.task == cell.task and last.seed + last.count == cell.seed:
+            groups[-1] = replace(last, count=last.count + 1)
+        else:
+            groups.append(cell)
+    return groups
+
+
 def run_cells(
-    cells: Sequence[Cell], *, out: Path, runs: Path, command: str, data: Callable[[str], Path] = Path
-) -> None:
-    """Run what is not finished, one cell after the other; each appends its line to `out`. `data` says where recorded
-    data of a name lie.
+    cells: Sequence[Cell], *, out: Path, runs: Path, command: str, data: Callable[[str], Path] = Path,
+    in_one: bool = False,
+) -> None:  # fmt: skip
+    """Run what is not finished, one cell after the other, or with `in_one` the seeds of a task in one program; each
+    seed appends its line to `out`. `data` says where recorded data of a name lie.
 
     Ctrl-C saves the running cell in its folder below `runs` and raises `KeyboardInterrupt`; the next call goes on
     there. `command` is what a person types to run this list; the line of a cell narrows it to that cell.
     """
-    for cell in unfinished(cells, read(out)):
+    left = unfinished(cells, read(out))
+    for cell in together(left) if in_one else left:
         dataset = {} if cell.task.data is None else {"dataset": data(cell.task.data)}
-        again = f"{command} --only {cell.task.name} --seeds {cell.seed}"
-        row = run_cell(cell, cell.folder(runs), command=again, **dataset)
-        append(out, row)
+        seeds = " ".join(str(cell.seed + i) for i in range(cell.count))
+        again = f"{command} --only {cell.task.name} --seeds {seeds}{' --in-one' if in_one else ''}"
+        for row in run_cell(cell, cell.folder(runs), command=again, **dataset):
+            append(out, row)
 
 
-def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = None) -> Row:
-    """Train, or go on with training, play the test episodes, and say everything about it in one row."""
+def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = None) -> list[Row]:
+    """Train, or go on with training, play the test episodes, and say everything about it in one row a seed."""
     task, began, commit = cell.task, time.perf_counter(), checked_out()
-    print(f"{task.name}, seed {cell.seed}")
+    print(f"{task.name}, seed {cell.seed}{f' and the next {cell.count - 1}' * (cell.count > 1)}")
     run, resumed = train(cell, folder, dataset)
-    scores = run.evaluate(episodes=EPISODES, env=task.scored_by and TASKS[task.scored_by].on(task.env)).returns
-    return {
-        "name": task.name,
-        "digest": task.digest,
-        "seed": cell.seed,
-        "mean": float(scores.mean()),
-        "scores": scores.tolist(),
-        **task.configuration,
-        **({} if dataset is None else {"data_digest": run.plan.digest}),
-        "seconds": round(time.perf_counter() - began, 1),
-        "resumed_at": resumed,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": command,
-        "versions": versions(),
-    }
+    all_scores = np.reshape(scored(task, run), (cell.count, -1))
+    return [
+        {
+            "name": task.name,
+            "digest": task.digest,
+            "seed": cell.seed + i,
+            "mean": float(scores.mean()),
+            "scores": scores.tolist(),
+            **task.configuration,
+            **({} if dataset is None else {"data_digest": run.plan.digest}),
+            "seconds": round(time.perf_counter() - began, 1),
+            "seeds_in_one": cell.count,
+            "resumed_at": resumed,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": commit,
+            "command": command,
+            "device": jax.devices()[0].device_kind,
+            "versions": versions(),
+        }
+        for i, scores in enumerate(all_scores)
+    ]
 
 
-def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run, int]:
-    """The trained agent, and the step that a run already in `folder` had reached."""
+def scored(task: Task, run: dl.Run | dl.Runs) -> np.ndarray:
+    """Returns of greedy episodes, `[*seeds, episodes]`; or the means of the last rows of training that hold so many
+    episodes as the task asks for, each as often as the row has episodes."""
+    if task.scored_in_training is None:
+        env = task.scored_by and TASKS[task.scored_by].on(task.env)
+        return run.evaluate(episodes=EPISODES, env=env).returns
+    returns: list[float] = []
+    for row in reversed(json_rows.read_rows(run.path / "metrics.jsonl")):
+        if len(returns) < task.scored_in_training and row.get("rollout/episodes"):
+            returns += [row["rollout/ep_rew_mean"]] * int(row["rollout/episodes"])
+    return np.asarray(returns)
+
+
+def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run | dl.Runs, int]:
+    """The trained agents, and the step that a run already in `folder` had reached. Agents on data are not tested on
+    the way: their final weights score."""
     try:
         found = dl.load(folder)
     except dl.CheckpointError:
@@ -179,8 +224,10 @@ def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run
             with files.RunLock(folder):
                 shutil.rmtree(folder)
         task = cell.task
-        options = {"steps": task.steps, "seed": cell.seed, "run_dir": folder}
-        return dl.train(task.algorithm, task.env, dataset=dataset, tasks=task.tasks, **options), 0
+        options = {"steps": task.steps, "seed": cell.seed, "seeds": cell.count, "run_dir": folder}
+        data = {} if dataset is None else {"dataset": dataset, "evaluate_every": task.steps}
+        processes = {"asynchronous": True} if task.asynchronous else {}
+        return dl.train(task.algorithm, task.env, tasks=task.tasks, **options, **data, **processes), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step
 
 

@@ -1,5 +1,6 @@
 """What PPO and TRPO learn: the tasks of `reproduce.py`, with the settings of the RL Baselines3 Zoo."""
 
+from acer import GAME, NATURE
 from cells import Task
 
 import duologue as dl
@@ -38,5 +39,13 @@ TASKS = (
         "trpo-halfcheetah", "HalfCheetah-v5", 1_000_000,
         dl.Normalized(dl.TRPO(num_envs=2, rollout_length=1024, conjugate_gradient_steps=25, epochs=20)),
         source=f"{ZOO}/trpo.yml", target=1500, published=f"1785 on -v3 ({BENCHMARK})",
+    ),
+    Task(
+        "ppo-pong", "ALE/Pong-v5", 1_000_000,
+        dl.PPO(
+            num_envs=16, rollout_length=128, minibatch_size=256, epochs=4, learning_rate=5e-4, objective=dl.Clip(0.1),
+            entropy_coefficient=0.01, networks=NATURE,
+        ),
+        source=f"{ZOO}/ppo.yml, but for 16 games, twice the rate, and neither annealed", **GAME,
     ),
 )  # fmt: skip

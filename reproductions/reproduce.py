@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seeds", nargs="+", type=int, help="by default 0 1 2 3 4 (0 1 2 on data), and 0 1 2 for the peer (0 on data)"
     )
     parser.add_argument("--peer", action="store_true", help="have SBX or d3rlpy learn them, where they are asked to")
+    parser.add_argument(
+        "--in-one", action="store_true", help="train the seeds of a task side by side in one program, as a GPU likes it"
+    )
     parser.add_argument("--data", type=Path, help="a folder with recorded data; by default our own agents record them")
     parser.add_argument("--list", action="store_true", help="say which cells are finished, and stop")
     parser.add_argument("--table", action="store_true", help="write RESULTS.md from what is finished, and stop")
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 run_peer_cells(theirs, out=PEERS, command=COMMAND, data=data)
             elif not options.table and ours:
                 prepare_jax(ours[0].task.algorithm)
-                run_cells(ours, out=out, runs=RUNS, command=COMMAND, data=data)
+                run_cells(ours, out=out, runs=RUNS, command=COMMAND, data=data, in_one=options.in_one)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -53,7 +53,7 @@ def stub(cells, monkeypatch):
         if len(ran) == 2:
             raise KeyboardInterrupt
         ran.append((cell.seed, folder, command))
-        return row(cell.task, cell.seed, 0.0)
+        return [row(cell.task, cell.seed + i, 0.0) for i in range(cell.count)]
 
     monkeypatch.setattr(cells, "run_cell", run_cell)
     return ran
@@ -108,7 +108,7 @@ def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_pat
     (folder / "config.json").write_text("{}")
     monkeypatch.setattr(dl, "load", load)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 0)
-    assert calls == [{"dataset": None, "tasks": None, "steps": 80, "seed": 3, "run_dir": folder}]
+    assert calls == [{"tasks": None, "steps": 80, "seed": 3, "seeds": 1, "run_dir": folder}]
     assert not folder.exists()  # `train` refuses a folder that holds a configuration
     monkeypatch.setattr(dl, "load", lambda path: half)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 40)
@@ -159,13 +159,46 @@ def test_expression_shows_what_is_not_a_default(table):
 def test_a_cell_from_end_to_end(cells, task, tmp_path):
     """One real cell, of two updates: what its line says can be read back and repeated."""
     cell = cells.Cell(dataclasses.replace(task, steps=20), 5)
-    found = cells.run_cell(cell, cell.folder(tmp_path), command="make it")
+    (found,) = cells.run_cell(cell, cell.folder(tmp_path), command="make it")
     assert json.loads(json.dumps(found)) == found
     assert (found["seed"], found["steps"], found["env"], found["command"]) == (5, 20, "CartPole-v1", "make it")
     assert len(found["scores"]) == cells.EPISODES and np.mean(found["scores"]) == pytest.approx(found["mean"])
     assert found["algorithm"]["num_envs"] == 2 and found["resumed_at"] == 0
     again, step = cells.train(cell, cell.folder(tmp_path))
     assert step == 20 and again.evaluate(episodes=cells.EPISODES).returns.tolist() == found["scores"]
+
+
+def test_seeds_that_follow_each_other_are_trained_in_one(cells, task, stub, tmp_path):
+    out = tmp_path / "tiny.jsonl"
+    cells.append(out, row(task, 2, 1.0))
+    todo = [cells.Cell(task, seed) for seed in (4, 0, 1, 2, 3)]
+    cells.run_cells(todo, out=out, runs=tmp_path, command="c", in_one=True)
+    folder = tmp_path / f"tiny-{task.digest}"
+    assert stub == [
+        (0, folder / "seeds-0-to-1", "c --only tiny --seeds 0 1 --in-one"),
+        (3, folder / "seeds-3-to-4", "c --only tiny --seeds 3 4 --in-one"),
+    ]
+    assert [line["seed"] for line in cells.read(out)] == [2, 0, 1, 3, 4]
+
+
+def test_seeds_in_one_score_as_they_do_alone(cells, task, tmp_path):
+    task = dataclasses.replace(task, steps=20)
+    both = cells.run_cell(cell := cells.Cell(task, 5, 2), cell.folder(tmp_path), command="c")
+    (alone,) = cells.run_cell(cell := cells.Cell(task, 6), cell.folder(tmp_path), command="c")
+    assert [row["seed"] for row in both] == [5, 6] and [row["seeds_in_one"] for row in both] == [2, 2]
+    assert both[0]["scores"] != both[1]["scores"] == alone["scores"]
+    assert cells.Cell(task, 6).key == cells.key_of(both[1])
+
+
+def test_the_last_episodes_of_training_can_score(cells, task, tmp_path):
+    rows = [(2.0, 10), (None, 0), (4.0, 3), (6.0, 2)]
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for mean, count in rows:
+            file.write(json.dumps({"rollout/ep_rew_mean": mean, "rollout/episodes": float(count)}) + "\n")
+    run = SimpleNamespace(path=tmp_path)
+    of = lambda count: cells.scored(dataclasses.replace(task, scored_in_training=count), run).tolist()  # noqa: E731
+    assert of(4) == [6.0] * 2 + [4.0] * 3 and len(of(6)) == 15
+    assert dataclasses.replace(task, scored_in_training=50).digest != task.digest
 
 
 def test_the_lists(modules, capsys):
