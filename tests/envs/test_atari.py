@@ -1,5 +1,8 @@
 """Atari's preprocessing, and lives as episodes."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -33,6 +36,64 @@ def test_an_id_is_the_game_as_everybody_plays_it():
     for _ in range(30):
         seen = envs.step(np.zeros(2, np.int32))
     assert (seen.obs[0] != seen.obs[1]).any()  # no-ops differ with the seed
+
+
+def played(env, seed, actions):
+    frames = [env.reset(seed=seed)[0]]
+    for action in actions:
+        frames.append(env.step(action)[0])
+    return np.stack(frames)
+
+
+def test_an_episode_follows_from_its_seed_alone():
+    """Whatever was played before, and in a game that was loaded anew; in Freeway the emulator itself remembers."""
+    actions = np.random.default_rng(0).integers(3, size=60).tolist()
+    env = atari("ALE/Freeway-v5", life_loss=False)
+    first, other = played(env, 3, actions), played(env, 4, actions)
+    np.testing.assert_array_equal(played(env, 3, actions), first)
+    np.testing.assert_array_equal(played(atari("ALE/Freeway-v5", life_loss=False), 3, actions), first)
+    assert (other != first).any()
+
+
+@pytest.mark.parametrize(("name", "options", "repeated"), [
+    ("ALE/Breakout-v5", {}, 0.25),
+    ("ALE/Breakout-v5", {"repeat_action_probability": 0.0}, 0.0),
+])  # fmt: skip
+def test_a_quarter_of_the_actions_is_the_last_one(name, options, repeated):
+    """Of every frame, as the emulator has it; counted where what is done differs from what was asked for."""
+    env = atari(name, life_loss=False, **options)
+    done, env.unwrapped.act = [], env.unwrapped.step
+    env.unwrapped.step = lambda action: (done.append(action), env.unwrapped.act(action))[1]
+    env.reset(seed=0)
+    done.clear()
+    for t in range(400):
+        _, _, over, *_ = env.step(t % 2)
+        if over:
+            break
+    asked = np.repeat(np.arange(t + 1) % 2, 4)[: len(done)]
+    # A frame differs from what was asked only where the repetition goes back across a change of actions.
+    share = np.mean(np.asarray(done) != asked)
+    expected = sum(repeated**k for k in range(1, 5)) / 4
+    assert share == pytest.approx(expected, abs=0.02)
+    assert env.unwrapped.ale.getFloat("repeat_action_probability") == 0.0
+
+
+def test_processes_that_play_do_without_jax(tmp_path):
+    """Sent from a process where nothing checks types: what does so here cannot be pickled."""
+    file = tmp_path / "game"
+    send = """if True:
+        import cloudpickle, sys
+        from duologue.envs.atari import preprocessed
+        open(sys.argv[1], "wb").write(cloudpickle.dumps(preprocessed("ALE/Pong-v5")))
+    """
+    play = """if True:
+        import gymnasium, pickle, sys
+        gymnasium.make(pickle.load(open(sys.argv[1], "rb"))).reset(seed=0)
+        print("jax" in sys.modules)
+    """
+    for code in (send, play):
+        done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 class Lives(gym.Env):

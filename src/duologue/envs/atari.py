@@ -2,14 +2,20 @@
 
 Frames are skipped by fours, of the last two the brighter pixels are seen, in grey, 84 × 84, four of them stacked; a
 game begins with up to 30 no-ops. `ALE/…-v5` ids repeat the last action with probability 0.25 instead of the one that
-was asked for; results from before 2018 do not.
+was asked for; results from before 2018 do not. These repetitions are drawn by Gymnasium here, frame by frame as the
+emulator would: its own generator takes a seed only by loading the game anew, which costs 0.2 s an episode.
 """
 
 import copy
+import sys
 from typing import Any, SupportsFloat
 
+import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
+from gymnasium.utils import seeding
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # processes that play games do without JAX
 
 PREPROCESSING = (
     WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
@@ -21,7 +27,7 @@ def is_atari(name: str) -> bool:
     return name.startswith("ALE/")
 
 
-def preprocessed(name: str, max_episode_steps: int | None = None) -> EnvSpec | str:
+def preprocessed(name: str, max_episode_steps: int | None = None, **options: Any) -> EnvSpec | str:
     """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can. A name
     that is no game's stays as it is, for `make` to refuse. The limit is in steps of the agent, four frames each: `make`
     itself would count frames."""
@@ -31,9 +37,16 @@ def preprocessed(name: str, max_episode_steps: int | None = None) -> EnvSpec | s
     if name not in gym.registry:
         return name
     spec = copy.deepcopy(gym.spec(name))
-    spec.kwargs["frameskip"] = 1  # the wrapper skips
+    spec.kwargs.update(options, frameskip=1)  # the wrapper skips
+    sticky = {"repeat_action_probability": spec.kwargs.get("repeat_action_probability", 0.0)}
+    spec.kwargs["repeat_action_probability"] = 0.0  # that wrapper repeats
+    spec.entry_point = game
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
-    spec.additional_wrappers = PREPROCESSING if max_episode_steps is None else (*PREPROCESSING, limit)
+    spec.additional_wrappers = (
+        WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", sticky),
+        *PREPROCESSING,
+        *(() if max_episode_steps is None else (limit,)),
+    )
     return spec
 
 
@@ -44,11 +57,35 @@ def atari(name: str, *, life_loss: bool = True, **options: Any) -> gym.Env:
     With `life_loss`, losing a life ends an episode, while the game goes on with the next: returns are then those of
     lives, and so are stacks of frames. An id given to `train` plays whole games.
     """
-    spec = preprocessed(name)
+    spec = preprocessed(name, **options)
     if life_loss and not isinstance(spec, str):
         *others, stack = spec.additional_wrappers
         spec.additional_wrappers = (*others, WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}), stack)
-    return gym.make(spec, **options)
+    return gym.make(spec)
+
+
+def game(**options: Any) -> gym.Env:
+    """The game itself, loaded once."""
+    import ale_py
+
+    return Loaded(ale_py.AtariEnv(**options))
+
+
+class Loaded(gym.Wrapper):
+    """Begins every episode where the game stood when it was loaded, so that an episode follows from its seed alone."""
+
+    spec = property(lambda self: self.env.spec)  # `make` wants none but its own wrappers in it
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._game: Any = env.unwrapped
+        self._start = self._game.ale.cloneSystemState()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self._game.np_random, _ = seeding.np_random(seed)
+        self._game.ale.restoreSystemState(self._start)
+        return self.env.reset(options=options)
 
 
 class LifeLoss(gym.Wrapper):
