@@ -31,7 +31,8 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict:
     import jax  # after the affinity is set: the backend counts its threads when it starts
 
-    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    if arguments.devices > 1:
+        jax.config.update("jax_num_cpu_devices", arguments.devices)
     jax.config.update("jax_cpu_enable_async_dispatch", arguments.algorithm in REPLAYED)  # as the command line does
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(

@@ -42,7 +42,8 @@ def columns() -> dict[str, Any]:
 def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
-    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    if arguments.devices > 1:
+        jax.config.update("jax_num_cpu_devices", arguments.devices)
     from rich.console import Console
 
     import duologue as dl
@@ -97,7 +98,9 @@ def theirs(arguments: argparse.Namespace) -> dict[str, Any]:
         *(data[name] for name in ("observations", "actions", "rewards")),
         data["terminals"].astype(np.float32), data["timeouts"].astype(np.float32),
     )  # fmt: skip
-    model = getattr(d3rlpy.algos, PEERS[arguments.algorithm] + "Config")().create(device="cpu:0")
+    model = getattr(d3rlpy.algos, PEERS[arguments.algorithm] + "Config")().create(
+        device="cuda:0" if torch.cuda.is_available() else "cpu:0"
+    )
     began, quarter = time.perf_counter(), max(1, arguments.steps // 4)
     marks: list[float] = []
     for _ in model.fitter(

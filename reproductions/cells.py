@@ -7,6 +7,7 @@ cells can be stopped at any time. The table is made of the file alone.
 import datetime
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ from duologue.run import config, files
 from duologue.run import rows as json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-PEER_PYTHON = ROOT / ".peers" / "bin" / "python"
+PEER_PYTHON = Path(os.environ.get("DUOLOGUE_PEERS", ROOT / ".peers" / "bin" / "python"))
 EPISODES = 20
 """Greedy episodes that score the final weights."""
 FIRST_TUNING_SEED = 100
@@ -225,7 +226,7 @@ def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run
                 shutil.rmtree(folder)
         task = cell.task
         options = {"steps": task.steps, "seed": cell.seed, "seeds": cell.count, "run_dir": folder}
-        data = {} if dataset is None else {"dataset": dataset, "evaluate_every": task.steps}
+        data = {} if dataset is None else {"dataset": dataset, "evaluate_every": task.steps, "evaluate_episodes": 1}
         processes = {"asynchronous": True} if task.asynchronous else {}
         return dl.train(task.algorithm, task.env, tasks=task.tasks, **options, **data, **processes), 0
     return (found if found.step >= cell.task.steps else found.resume()), found.step

@@ -54,12 +54,14 @@ def from_data(orders: dict[str, Any]) -> tuple[Act, dict[str, str]]:
         columns["rewards"].astype(np.float32), columns["terminals"].astype(np.float32),
         columns["timeouts"].astype(np.float32),
     )  # fmt: skip
-    model = getattr(d3rlpy.algos, orders["algorithm"] + "Config")(**orders["settings"]).create(device="cpu:0")
+    device = "cuda:0" if torch.cuda.is_available() else "cpu:0"
+    model = getattr(d3rlpy.algos, orders["algorithm"] + "Config")(**orders["settings"]).create(device=device)
     model.fit(
         data, n_steps=orders["steps"], n_steps_per_epoch=orders["steps"], show_progress=False,
         logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
     )  # fmt: skip
-    return lambda obs: model.predict(obs[None].astype(np.float32))[0], {"d3rlpy": d3rlpy.__version__}
+    versions = {"d3rlpy": d3rlpy.__version__, "torch": torch.__version__, "device": device}
+    return lambda obs: model.predict(obs[None].astype(np.float32))[0], versions
 
 
 def score(act: Act, env: Any, seed: int) -> float:
