@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 PeerCell(task, seed)
                 for seed in options.seeds or range(3)
                 for task in asked
-                if task.peer is not None and seed in ((0,) if task.data else (0, 1, 2))
+                if task.peer is not None and (options.seeds or seed in ((0,) if task.data else (0, 1, 2)))
             ]
             cells, out = (theirs, PEERS) if options.peer else (ours, RESULTS / f"{name}.jsonl")
             if options.list:
