@@ -13,7 +13,7 @@ START = {"start_steps": 10_000, "learning_starts": 10_000}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
 # SBX's TD3 moves its targets at every step of the critics; the paper, Stable-Baselines3 and ours at every second one.
-HALF = {"tau": 0.0025}
+SBX_TD3 = {"learning_starts": 10_000, "learning_rate": 1e-3, "tau": 0.0025, **NETWORKS}
 OURS = "ours, chosen on seeds 100 to 105"
 
 # One update in four steps is the default. A learned α begins at 1, as large as a reward here, and holds the policy near
@@ -41,7 +41,7 @@ TASKS = (
         "td3-pendulum", "Pendulum-v1", 20_000,
         dl.TD3(discount=0.98, **START),
         source=f"{ZOO}/td3.yml, but for networks of 256-256", published=f"−152 ({BENCHMARK})",
-        peer=Peer("TD3", {"gamma": 0.98, "learning_starts": 10_000, "learning_rate": 1e-3, **HALF, **NETWORKS}, noise=0.1),
+        peer=Peer("TD3", {"gamma": 0.98, **SBX_TD3}, noise=0.1),
     ),
     Task(
         "sac-halfcheetah", "HalfCheetah-v5", 100_000,
@@ -57,7 +57,7 @@ TASKS = (
         "td3-halfcheetah", "HalfCheetah-v5", 100_000,
         dl.TD3(**START),
         source=f"{ZOO}/td3.yml, but for networks of 256-256",
-        peer=Peer("TD3", {"learning_starts": 10_000, "learning_rate": 1e-3, **HALF, **NETWORKS}, noise=0.1),
+        peer=Peer("TD3", SBX_TD3, noise=0.1),
     ),
     Task(
         "sac-lunarlander", "LunarLanderContinuous-v3", 100_000,
