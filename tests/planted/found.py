@@ -185,9 +185,23 @@ MUTANTS = [
     ),
     Mutant(
         "a limit of Atari counts frames", "envs/atari.py",
-        "PREPROCESSING if max_episode_steps is None else (*PREPROCESSING, limit)",
-        "PREPROCESSING if max_episode_steps is None else (limit, *PREPROCESSING)",
+        "        *PREPROCESSING,\n        *(() if max_episode_steps is None else (limit,)),\n",
+        "        *(() if max_episode_steps is None else (limit,)),\n        *PREPROCESSING,\n",
         of("envs/test_atari.py", "a_limit_is_of_the_agents_steps"),
+    ),
+    Mutant(
+        "a game goes on from what was played before", "envs/atari.py",
+        "            self._game.ale.restoreSystemState(self._start)\n", "",
+        of("envs/test_atari.py", "an_episode_follows_from_its_seed_alone"),
+    ),
+    Mutant(
+        "no action of a game is repeated", "envs/atari.py",
+        'spec.kwargs.get("repeat_action_probability", 0.0)', "0.0",
+        of("envs/test_atari.py", "a_quarter_of_the_actions_is_the_last_one"),
+    ),
+    Mutant(
+        "a game is begun without its seed", "envs/atari.py", "if seed is not None:", "if seed is None:",
+        of("envs/test_atari.py", "an_episode_follows_from_its_seed_alone"),
     ),
     Mutant(
         "what is watched is scored under the main task", "run/watch.py",

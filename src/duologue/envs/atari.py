@@ -7,15 +7,12 @@ emulator would: its own generator takes a seed only by loading the game anew, wh
 """
 
 import copy
-import sys
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
-import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.utils import seeding
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # processes that play games do without JAX
 
 PREPROCESSING = (
     WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
@@ -40,7 +37,7 @@ def preprocessed(name: str, max_episode_steps: int | None = None, **options: Any
     spec.kwargs.update(options, frameskip=1)  # the wrapper skips
     sticky = {"repeat_action_probability": spec.kwargs.get("repeat_action_probability", 0.0)}
     spec.kwargs["repeat_action_probability"] = 0.0  # that wrapper repeats
-    spec.entry_point = game
+    spec.entry_point = loaded_once()
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
     spec.additional_wrappers = (
         WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", sticky),
@@ -64,28 +61,37 @@ def atari(name: str, *, life_loss: bool = True, **options: Any) -> gym.Env:
     return gym.make(spec)
 
 
-def game(**options: Any) -> gym.Env:
-    """The game itself, loaded once."""
-    import ale_py
+def loaded_once() -> Callable[..., gym.Env]:
+    """A maker of the game itself. Every episode begins where the game stood when it was loaded, and so follows from its
+    seed alone.
 
-    return Loaded(ale_py.AtariEnv(**options))
+    All of it is local, so a process of its own is sent the code and not a name: it does without this library and JAX.
+    """
 
+    class Loaded(gym.Wrapper):
+        def __init__(self, env: gym.Env):
+            super().__init__(env)
+            self._game: Any = env.unwrapped
+            self._start = self._game.ale.cloneSystemState()
 
-class Loaded(gym.Wrapper):
-    """Begins every episode where the game stood when it was loaded, so that an episode follows from its seed alone."""
+        @property
+        def spec(self) -> EnvSpec | None:
+            return self.env.spec  # `make` wants none but its own wrappers in it
 
-    spec = property(lambda self: self.env.spec)  # `make` wants none but its own wrappers in it
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[Any, dict[str, Any]]:
+            if seed is not None:
+                self._game.np_random, _ = seeding.np_random(seed)
+            self._game.ale.restoreSystemState(self._start)
+            return self.env.reset(options=options)
 
-    def __init__(self, env: gym.Env):
-        super().__init__(env)
-        self._game: Any = env.unwrapped
-        self._start = self._game.ale.cloneSystemState()
+    def game(**options: Any) -> gym.Env:
+        import ale_py
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if seed is not None:
-            self._game.np_random, _ = seeding.np_random(seed)
-        self._game.ale.restoreSystemState(self._start)
-        return self.env.reset(options=options)
+        return Loaded(ale_py.AtariEnv(**options))
+
+    return game
 
 
 class LifeLoss(gym.Wrapper):
