@@ -67,11 +67,11 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
             compiled.append(time.perf_counter()) if event.endswith("backend_compile_duration") else None
         )
     )
+    learner, data = (own if arguments.own else algorithm)[arguments.algorithm](), dl.from_columns(columns())
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         dl.train(
-            (own if arguments.own else algorithm)[arguments.algorithm](), dataset=dl.from_columns(columns()),
-            steps=arguments.steps, seeds=arguments.seeds, run_dir=Path(folder) / "run",
+            learner, dataset=data, steps=arguments.steps, seeds=arguments.seeds, run_dir=Path(folder) / "run",
             console=Console(file=io.StringIO()),
             callbacks=[lambda step, _: marks.append((step, time.perf_counter()))],
         )  # fmt: skip
@@ -81,10 +81,17 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds_with_start": marks[-1][1] - began,
         "compilations": len(compiled),
         "compilations_when_warm": sum(first[1] < at < marks[-1][1] for at in compiled),
-        "limit": None,
+        "limit": None if arguments.seeds > 1 else limit(learner, data),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"jax": jax.__version__},
     }
+
+
+def limit(algorithm: Any, data: Any) -> float:
+    """Steps a second if the matrix products were all there is, each as fast as it is alone."""
+    import products
+
+    return algorithm.experience.gradient_steps / products.seconds(products.of_update(algorithm, data))
 
 
 def theirs(arguments: argparse.Namespace) -> dict[str, Any]:

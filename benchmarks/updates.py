@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import products
+import recorded
 from report import HERE, circumstances
 from speed import PEERS
 
@@ -24,7 +25,7 @@ from duologue.loops import replay
 from duologue.replay import ring as rings
 from duologue.types import Box, EnvSpec, Transition
 
-OBS, ACTION, BATCH, HIDDEN = 17, 6, 256, (256, 256)
+OBS, ACTION = 17, 6
 SPEC = EnvSpec(
     "sizes of HalfCheetah-v5", Box((OBS,), "float32"), Box((ACTION,), "float32", (-1.0,) * ACTION, (1.0,) * ACTION)
 )
@@ -84,7 +85,7 @@ alone, same shapes, same flags, same process.
 
 def report(rates: dict[str, list[float]]) -> list[str]:
     """What was measured, line by line."""
-    needed = products.sac_update(OBS, ACTION, HIDDEN, BATCH)
+    needed = products.of_update(dl.SAC(), dl.from_columns(recorded.columns()))
     limit, flops = 1 / products.seconds(needed), sum(product.flops for product in needed)
     lines = [f"limit: {limit:,.0f} updates/s, {flops / 1e9:.2f} GFLOP each, {flops * limit / 1e9:,.0f} GFLOP/s"]
     for name, found in rates.items():
