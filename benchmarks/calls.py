@@ -2,15 +2,21 @@
 
 A minibatch of PPO and an update of ACER as their algorithms make them; an update of SAC-X for one task and for
 six; and why convolutions are products over patches: the gradient of one alone, and inside `scan`. The best of five
-timings each.
+timings each. And, once, how long a file of a million rows takes to read and to start with.
 """
 
+import io
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import recorded
+from rich.console import Console
 
 import duologue as dl
 from duologue.encoders import Conv
@@ -73,7 +79,22 @@ def gradient(convolution: Callable, layer: Conv, x: jax.Array, *, repeats: int |
     return best(lambda layer: jax.lax.scan(step, layer, None, length=repeats)[0], layer) / repeats
 
 
+def million() -> tuple[float, float]:
+    """Seconds to read a million rows in HalfCheetah's shapes, and from there until IQL has made ten updates."""
+    columns = recorded.columns()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "million.npz"
+        np.savez(path, **{name: np.tile(x, (10,) + (1,) * (x.ndim - 1)) for name, x in columns.items()})
+        began = time.perf_counter()
+        data = dl.read_data(path)
+        read = time.perf_counter()
+        dl.train(dl.IQL(), dataset=data, steps=10, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
+        return read - began, time.perf_counter() - read
+
+
 def main() -> None:
+    read, started = million()
+    print(f"a file of a million rows: {read:.1f} s to read, {started:.1f} s to ten updates of IQL, compiling included")
     ppo, acer = dl.PPO(num_envs=8), dl.ACER()
     print(f"PPO, minibatch of 64, 64-64 tanh: {1e6 * update(ppo) / ppo.experience.gradient_steps:.0f} µs")
     print(f"ACER, 16 sequences of 20, 64-64 tanh: {1 / update(acer):,.0f} updates/s")
