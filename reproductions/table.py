@@ -21,10 +21,10 @@ COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "p
 BESIDE = ("task", "theirs, IQM [95 % interval]", "ours − theirs", "", "the seeds could have shown")
 ABOUT_PEERS = """\
 SBX, and on recorded data d3rlpy, learned the same tasks for as many steps with the settings that we have, as far as
-they can be set there (`reproductions/offline.py` says where not), on the same machine, and played as many greedy
-episodes. The interval of the difference of the two IQMs is a bootstrap over seeds on both sides. Ours is "below" or
-"above" where that interval lies wholly on one side of 0, else "not told apart". Half its width is about the smallest
-difference that so few seeds could have shown.
+they can be set there (`reproductions/offline.py` says where not), and played as many greedy episodes. The interval of
+the difference of the two IQMs is a bootstrap over seeds on both sides. Ours is "below" or "above" where that interval
+lies wholly on one side of 0, else "not told apart". Half its width is about the smallest difference that so few seeds
+could have shown.
 """
 
 
@@ -36,7 +36,8 @@ def results(done: dict[str, tuple[Sequence[Task], Sequence[Row]]], peers: Sequen
     if beside := [row for task, scores in found if (row := against_peer(task, scores, peers))]:
         lines = [BESIDE, ("---",) * len(BESIDE), *beside]
         parts += ["## Beside others", ABOUT_PEERS, f"`{command} --peer`\n", markdown(lines)]
-    return "\n".join(parts + [section(task, scores, command) for task, scores in found])
+    of_task = {task.name: rows for tasks, rows in done.values() for task in tasks}
+    return "\n".join(parts + [section(task, scores, of_task[task.name], command) for task, scores in found])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -98,8 +99,12 @@ def score(values: np.ndarray) -> str:
     return f"{iqm(values):,.1f} [{low:,.1f}, {high:,.1f}]"
 
 
-def section(task: Task, scores: dict[int, float], command: str) -> str:
+def section(task: Task, scores: dict[int, float], rows: Sequence[Row], command: str) -> str:
     seeds = ", ".join(f"{seed}: {value:,.1f}" for seed, value in scores.items()) or "none yet"
+    devices = sorted(
+        {row.get("device", "cpu") for row in rows if (row["name"], row["digest"]) == (task.name, task.digest)}
+    )
+    seeds += f", on {' and '.join(devices)}" if scores and devices != ["cpu"] else ""
     return (
         f"## {task.name}\n\n`{command} --only {task.name}`\n\n"
         f"* Settings: `{expression(task.algorithm)}`\n* Source: {task.source}\n* Score of each seed: {seeds}\n"
