@@ -13,6 +13,7 @@ import numpy as np
 from duologue.envs.atari import begin_new_game, is_atari, preprocessed
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, Rows, replay, success
+from duologue.envs.mujoco import warn_once
 from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, stacked, writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
@@ -160,6 +161,7 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         raise ConfigError(f"{name} cannot be made: {error}") from error
     except Exception as error:
         raise EnvError(f"{name} could not be made; it raised {type(error).__name__}: {error}") from error
+    warn_once()
     if isinstance(env, gym.vector.VectorEnv):
         raise ConfigError(
             f"{name} makes a vector environment, {type(env).__name__}. It may insert dummy steps when it resets "
