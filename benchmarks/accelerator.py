@@ -1,6 +1,6 @@
 """Whether an accelerator computes what the CPU does, and how fast: `python benchmarks/accelerator.py {check,rates}`.
 
-`check` trains every algorithm for a few updates on both, with the same seed, and compares all numbers of its state.
+`check` trains every algorithm for a few updates on both, with the same seed, and compares the floats of its state.
 `rates` times compiled environments, SAC's update and what is learned from recorded data, beside d3rlpy on the same
 device where `$DUOLOGUE_PEERS` has it. Both print the lines of a table, and append them to `--out`.
 """

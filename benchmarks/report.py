@@ -24,8 +24,9 @@ first tenth of a run (a quarter with replay) to its end: importing, compiling an
 sides; our logging (200 rows, TensorBoard) and checkpoints (10 in a run) are included. The peers run `learn` on a
 DummyVecEnv on the CPU: Stable-Baselines3's A2C with 1 and with 2 torch threads, of which the faster counts, all others
 with 2. The 16 runs in turn are extrapolated from 3, each warm. The share of the limit is our rate over the rate at
-which the same machine, in the same process, does the matrix products of A2C alone (best of 20); that of SAC is in
-[UPDATES.md](UPDATES.md). Compilations are all of a process, and those of them after the first tenth.
+which the same machine, in the same process, does the matrix products of an update alone (best of 20), of A2C and of
+what learns from recorded data; that of SAC is in [UPDATES.md](UPDATES.md). Compilations are all of a process, and those
+of them after the first tenth.
 """
 
 

@@ -147,7 +147,8 @@ def together(cells: Iterable[Cell]) -> list[Cell]:
     groups: list[Cell] = []
     for cell in sorted(cells, key=lambda cell: (cell.task.name, cell.seed)):
         last = groups[-1] if groups else None
-        if last is not None and last.task == cell.task and last.seed + last.count == cell.seed:
+        alone = cell.task.scored_in_training is not None  # its rows tell episodes, and not whose
+        if last is not None and not alone and last.task == cell.task and last.seed + last.count == cell.seed:
             groups[-1] = replace(last, count=last.count + 1)
         else:
             groups.append(cell)
@@ -202,8 +203,8 @@ def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = N
 
 
 def scored(task: Task, run: dl.Run | dl.Runs) -> np.ndarray:
-    """Returns of greedy episodes, `[*seeds, episodes]`; or the means of the last rows of training that hold so many
-    episodes as the task asks for, each as often as the row has episodes."""
+    """Returns of greedy episodes, `[*seeds, episodes]`; or, of one seed, of the last episodes of training, each with
+    the mean of its row."""
     if task.scored_in_training is None:
         env = task.scored_by and TASKS[task.scored_by].on(task.env)
         return run.evaluate(episodes=EPISODES, env=env).returns

@@ -46,6 +46,6 @@ TASKS = (
             num_envs=16, rollout_length=128, minibatch_size=256, epochs=4, learning_rate=5e-4, objective=dl.Clip(0.1),
             entropy_coefficient=0.01, networks=NATURE,
         ),
-        source=f"{ZOO}/ppo.yml, but for 16 games, twice the rate, and neither annealed", **GAME,
+        source=f"{ZOO}/ppo.yml, but with 16 games and twice the rate; rate and clip are not annealed", **GAME,
     ),
 )  # fmt: skip

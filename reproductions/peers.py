@@ -60,7 +60,7 @@ def from_data(orders: dict[str, Any]) -> tuple[Act, dict[str, str]]:
         data, n_steps=orders["steps"], n_steps_per_epoch=orders["steps"], show_progress=False,
         logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
     )  # fmt: skip
-    versions = {"d3rlpy": d3rlpy.__version__, "torch": torch.__version__, "device": device}
+    versions = {"d3rlpy": d3rlpy.__version__, "torch": torch.__version__}
     return lambda obs: model.predict(obs[None].astype(np.float32))[0], versions
 
 

@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--peer", action="store_true", help="have SBX or d3rlpy learn them, where they are asked to")
     parser.add_argument(
-        "--in-one", action="store_true", help="train the seeds of a task side by side in one program, as a GPU likes it"
+        "--in-one",
+        action="store_true",
+        help="train the seeds of a task side by side in one program, as a GPU likes it, and begin anew what was begun "
+        "one by one",
     )
     parser.add_argument("--data", type=Path, help="a folder with recorded data; by default our own agents record them")
     parser.add_argument("--list", action="store_true", help="say which cells are finished, and stop")

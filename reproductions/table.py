@@ -10,11 +10,11 @@ from cells import EPISODES, FIRST_TUNING_SEED, PeerCell, Row, Task
 from duologue.statistics import bootstrap_interval, iqm
 
 HEAD = f"""\
-The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights: never the best weights,
-never the best seed. Quoted are the interquartile mean (IQM) over seeds with its 95 % bootstrap interval over seeds, and
-the mean. Scores of `sac-x-…` are percentages: the share of the episodes that reached the goal. Settings were chosen on
-seeds from {FIRST_TUNING_SEED} on, which count in no table. Every setting that is not a default is listed, with its
-source.
+The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights, of Pong the last 50
+episodes of training: never the best weights, never the best seed. Quoted are the interquartile mean (IQM) over seeds
+with its 95 % bootstrap interval over seeds, and the mean. Scores of `sac-x-…` are percentages: the share of the
+episodes that reached the goal. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table.
+Every setting that is not a default is listed, with its source.
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")

@@ -198,7 +198,9 @@ def test_the_last_episodes_of_training_can_score(cells, task, tmp_path):
     run = SimpleNamespace(path=tmp_path)
     of = lambda count: cells.scored(dataclasses.replace(task, scored_in_training=count), run).tolist()  # noqa: E731
     assert of(4) == [6.0] * 2 + [4.0] * 3 and len(of(6)) == 15
-    assert dataclasses.replace(task, scored_in_training=50).digest != task.digest
+    long = dataclasses.replace(task, scored_in_training=50)
+    assert long.digest != task.digest
+    assert cells.together([cells.Cell(long, 0), cells.Cell(long, 1)]) == [cells.Cell(long, 0), cells.Cell(long, 1)]
 
 
 def test_the_lists(modules, capsys):

@@ -59,7 +59,7 @@ def test_an_episode_follows_from_its_seed_alone():
     ("ALE/Breakout-v5", {}, 0.25),
     ("ALE/Breakout-v5", {"repeat_action_probability": 0.0}, 0.0),
 ])  # fmt: skip
-def test_a_quarter_of_the_actions_is_the_last_one(name, options, repeated):
+def test_actions_are_repeated_with_the_probability_of_the_game(name, options, repeated):
     """Of every frame, as the emulator has it; counted where what is done differs from what was asked for."""
     env = atari(name, life_loss=False, **options)
     done, env.unwrapped.act = [], env.unwrapped.step
@@ -79,7 +79,7 @@ def test_a_quarter_of_the_actions_is_the_last_one(name, options, repeated):
 
 
 def test_processes_that_play_do_without_jax(tmp_path):
-    """Sent from a process where nothing checks types: what does so here cannot be pickled."""
+    """Sent from a process of its own: the type checker of these tests makes what is sent unpicklable."""
     file = tmp_path / "game"
     send = """if True:
         import cloudpickle, sys
@@ -146,6 +146,22 @@ def test_a_life_begins_with_a_stack_of_its_own():
     np.testing.assert_array_equal(obs, np.broadcast_to(obs[-1:], obs.shape))
     with pytest.raises(gym.error.Error):
         atari("ALE/Breakuot-v5")
+
+
+def test_a_limit_is_of_the_game_and_leaves_the_stack_outermost():
+    env = atari("ALE/Breakout-v5", max_episode_steps=7)
+    assert stacks_frames(env)
+    env.reset(seed=0)
+    assert [env.step(0)[3] for _ in range(7)] == [False] * 6 + [True]
+
+
+def test_options_of_gymnasium_reach_it():
+    env = atari("ALE/Pong-v5", render_mode="rgb_array_list", disable_env_checker=True)
+    env.reset(seed=0)
+    env.step(0)
+    assert len(env.render()) >= 2
+    with pytest.raises(dl.ConfigError, match="CartPole-v1' is no Atari game"):
+        atari("CartPole-v1")
 
 
 def test_one_command_learns_from_frames(tmp_path):

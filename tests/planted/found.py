@@ -185,8 +185,9 @@ MUTANTS = [
     ),
     Mutant(
         "a limit of Atari counts frames", "envs/atari.py",
-        "        *PREPROCESSING,\n        *(() if max_episode_steps is None else (limit,)),\n",
-        "        *(() if max_episode_steps is None else (limit,)),\n        *PREPROCESSING,\n",
+        "    spec.additional_wrappers = (\n        WrapperSpec(\"StickyAction\"",
+        "    spec.additional_wrappers = (\n        *(() if max_episode_steps is None else (limit,)),\n"
+        "        WrapperSpec(\"StickyAction\"",
         of("envs/test_atari.py", "a_limit_is_of_the_agents_steps"),
     ),
     Mutant(
@@ -197,7 +198,7 @@ MUTANTS = [
     Mutant(
         "no action of a game is repeated", "envs/atari.py",
         'spec.kwargs.get("repeat_action_probability", 0.0)', "0.0",
-        of("envs/test_atari.py", "a_quarter_of_the_actions_is_the_last_one"),
+        of("envs/test_atari.py", "actions_are_repeated_with_the_probability_of_the_game"),
     ),
     Mutant(
         "a game is begun without its seed", "envs/atari.py", "if seed is not None:", "if seed is None:",

@@ -12,6 +12,10 @@ DROPPED = of("replay/test_stacks.py", "an_episode_that_is_dropped_on_resuming_en
 CAPACITY = of("replay/test_stacks.py", "the_spec_decides_and_the_capacity_knows")
 UNKNOWN = of("envs/test_stacked.py", "all_others_are_arrays_as_any")
 BEFORE = of("run/test_stacked.py", "a_run_from_before_goes_on_with_whole_stacks")
+LAST = (
+    '        *((WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}),) if life_loss else ()),\n',
+    '        WrapperSpec("FrameStackObservation", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 4}),\n',
+)
 LIFE = of("envs/test_atari.py", "a_life_begins_with_a_stack_of_its_own")
 WHOLE = of("run/test_stacked.py", "a_run_cut_in_two_is_the_whole_run")
 
@@ -75,7 +79,7 @@ MUTANTS = [
     ),
     Mutant(
         "a life's first stack shows the life before", "envs/atari.py",
-        'WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}), stack)',
-        'stack, WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}))', LIFE,
+        LAST[0] + LAST[1], LAST[1] + LAST[0],
+        LIFE,
     ),
 ]  # fmt: skip

@@ -14,51 +14,55 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.utils import seeding
 
-PREPROCESSING = (
-    WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
-    WrapperSpec("FrameStackObservation", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 4}),
-)
+from duologue.errors import ConfigError
 
 
 def is_atari(name: str) -> bool:
     return name.startswith("ALE/")
 
 
-def preprocessed(name: str, max_episode_steps: int | None = None, **options: Any) -> EnvSpec | str:
-    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can. A name
-    that is no game's stays as it is, for `make` to refuse. The limit is in steps of the agent, four frames each: `make`
-    itself would count frames."""
+def preprocessed(
+    name: str, max_episode_steps: int | None = None, *, life_loss: bool = False, sticky: float | None = None
+) -> EnvSpec | str:
+    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can, but for
+    `life_loss`. A name that is no game's stays as it is, for `make` to refuse. The limit is in steps of the agent, four
+    frames each: `make` itself would count frames. `sticky` is the probability of a repetition, by default the id's."""
     import ale_py
 
     gym.register_envs(ale_py)
     if name not in gym.registry:
         return name
     spec = copy.deepcopy(gym.spec(name))
-    spec.kwargs.update(options, frameskip=1)  # the wrapper skips
-    sticky = {"repeat_action_probability": spec.kwargs.get("repeat_action_probability", 0.0)}
-    spec.kwargs["repeat_action_probability"] = 0.0  # that wrapper repeats
+    repeated = spec.kwargs.get("repeat_action_probability", 0.0) if sticky is None else sticky
+    spec.kwargs.update(frameskip=1, repeat_action_probability=0.0)  # both are wrappers'
     spec.entry_point = loaded_once()
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
     spec.additional_wrappers = (
-        WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", sticky),
-        *PREPROCESSING,
+        WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", {"repeat_action_probability": repeated}),
+        WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
         *(() if max_episode_steps is None else (limit,)),
+        *((WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}),) if life_loss else ()),
+        WrapperSpec("FrameStackObservation", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 4}),
     )
     return spec
 
 
-def atari(name: str, *, life_loss: bool = True, **options: Any) -> gym.Env:
-    """A preprocessed game for `train`'s callables, `lambda: atari("ALE/Breakout-v5")`, with `options` of
+def atari(
+    name: str, *, life_loss: bool = True, max_episode_steps: int | None = None,
+    repeat_action_probability: float | None = None, **options: Any,
+) -> gym.Env:  # fmt: skip
+    """A preprocessed game for `train`'s callables, `lambda: atari("ALE/Breakout-v5")`, with further `options` of
     `gymnasium.make`.
 
     With `life_loss`, losing a life ends an episode, while the game goes on with the next: returns are then those of
-    lives, and so are stacks of frames. An id given to `train` plays whole games.
+    lives, and so are stacks of frames. An id given to `train` plays whole games. `max_episode_steps` ends a game, and
+    counts the agent's steps. Raises `ConfigError` for an id that is no game's.
     """
-    spec = preprocessed(name, **options)
-    if life_loss and not isinstance(spec, str):
-        *others, stack = spec.additional_wrappers
-        spec.additional_wrappers = (*others, WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}), stack)
-    return gym.make(spec)
+    if not is_atari(name):
+        raise ConfigError(f"{name!r} is no Atari game: their ids begin with ALE/, like ALE/Breakout-v5.")
+    return gym.make(
+        preprocessed(name, max_episode_steps, life_loss=life_loss, sticky=repeat_action_probability), **options
+    )
 
 
 def loaded_once() -> Callable[..., gym.Env]:
@@ -67,6 +71,7 @@ def loaded_once() -> Callable[..., gym.Env]:
 
     All of it is local, so a process of its own is sent the code and not a name: it does without this library and JAX.
     """
+    import ale_py
 
     class Loaded(gym.Wrapper):
         def __init__(self, env: gym.Env):
@@ -87,10 +92,9 @@ def loaded_once() -> Callable[..., gym.Env]:
             return self.env.reset(options=options)
 
     def game(**options: Any) -> gym.Env:
-        import ale_py
-
         return Loaded(ale_py.AtariEnv(**options))
 
+    game.metadata = ale_py.AtariEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]  # `make` reads it
     return game
 
 
