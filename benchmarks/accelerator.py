@@ -74,11 +74,10 @@ def main() -> None:
 def check(only: list[str] | None) -> Iterator[tuple[str, str]]:
     """Each algorithm, and by how much the state differs: the norm of the difference over the norm."""
     jax.config.update("jax_default_matmul_precision", "highest")
-    data = {False: recorded.columns(), True: recorded.columns()}
-    data[True]["actions"] = np.arange(recorded.ROWS) % 3
-    learners = dict(ONLINE)
-    for discrete, algorithms in ((False, CONTINUOUS), (True, DISCRETE)):
-        known = {"dataset": dl.from_columns(data[discrete]), "steps": UPDATES}
+    columns, learners = recorded.columns(), dict(ONLINE)
+    chosen = columns | {"actions": np.arange(recorded.ROWS) % 3}
+    for data, algorithms in ((columns, CONTINUOUS), (chosen, DISCRETE)):
+        known = {"dataset": dl.from_columns(data), "steps": UPDATES}
         learners |= {f"{type(algorithm).__name__}, data": (algorithm, known) for algorithm in algorithms}
     for name, (algorithm, options) in learners.items():
         if only is None or name.split(",")[0] in only:
@@ -90,10 +89,7 @@ def learned(algorithm: Any, options: dict[str, Any], device: Any) -> list[np.nda
     """All floats of the state after a short training on `device`."""
     with tempfile.TemporaryDirectory() as folder, jax.default_device(device):
         run = dl.train(algorithm, **options, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
-    leaves = [
-        np.asarray(x) for x in jax.tree.leaves(run.state) if not jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-    ]
-    return [x.ravel() for x in leaves if np.issubdtype(x.dtype, np.floating)]
+    return [np.ravel(x) for x in jax.tree.leaves(run.state) if jax.numpy.issubdtype(x.dtype, np.floating)]
 
 
 def difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:

@@ -23,7 +23,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--devices", type=int, default=1, help="CPU devices")
     arguments = parser.parse_args()
-    print(json.dumps((ours if arguments.library == "duologue" else theirs)(arguments)))
+    if arguments.library == "d3rlpy":
+        print(json.dumps(theirs(arguments)))
+    else:
+        print(json.dumps(ours(arguments) | {"limit": limit(algorithm(arguments)) if arguments.seeds == 1 else None}))
 
 
 def columns() -> dict[str, Any]:
@@ -39,18 +42,13 @@ def columns() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ours(arguments: argparse.Namespace) -> dict[str, Any]:
-    import jax
-
-    if arguments.devices > 1:
-        jax.config.update("jax_num_cpu_devices", arguments.devices)
-    from rich.console import Console
-
+def algorithm(arguments: argparse.Namespace) -> Any:
+    """Of ours, at d3rlpy's sizes or its own."""
     import duologue as dl
 
     wide = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     both: dict[str, Any] = {"networks": wide, "vae_networks": wide}
-    algorithm = {
+    sizes = {
         "bear": lambda: dl.BEAR(
             **both, batch_size=256, samples=4, q_samples=1, target_actor=False, distance=dl.MMD(kernel="laplacian")
         ),
@@ -60,6 +58,18 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
         "td3-bc": lambda: dl.TD3BC(),
     }
     own = {"bear": dl.BEAR, "bcq": dl.BCQ, "cql": dl.CQL, "iql": dl.IQL, "td3-bc": dl.TD3BC}
+    return (own if arguments.own else sizes)[arguments.algorithm]()
+
+
+def ours(arguments: argparse.Namespace) -> dict[str, Any]:
+    import jax
+
+    if arguments.devices > 1:
+        jax.config.update("jax_num_cpu_devices", arguments.devices)
+    from rich.console import Console
+
+    import duologue as dl
+
     marks: list[tuple[int, float]] = []
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
@@ -67,11 +77,11 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
             compiled.append(time.perf_counter()) if event.endswith("backend_compile_duration") else None
         )
     )
-    learner, data = (own if arguments.own else algorithm)[arguments.algorithm](), dl.from_columns(columns())
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         dl.train(
-            learner, dataset=data, steps=arguments.steps, seeds=arguments.seeds, run_dir=Path(folder) / "run",
+            algorithm(arguments), dataset=dl.from_columns(columns()), steps=arguments.steps, seeds=arguments.seeds,
+            run_dir=Path(folder) / "run",
             console=Console(file=io.StringIO()),
             callbacks=[lambda step, _: marks.append((step, time.perf_counter()))],
         )  # fmt: skip
@@ -81,17 +91,19 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds_with_start": marks[-1][1] - began,
         "compilations": len(compiled),
         "compilations_when_warm": sum(first[1] < at < marks[-1][1] for at in compiled),
-        "limit": None if arguments.seeds > 1 else limit(learner, data),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"jax": jax.__version__},
     }
 
 
-def limit(algorithm: Any, data: Any) -> float:
+def limit(learner: Any) -> float:
     """Steps a second if the matrix products were all there is, each as fast as it is alone."""
     import products
 
-    return algorithm.experience.gradient_steps / products.seconds(products.of_update(algorithm, data))
+    import duologue as dl
+
+    needed = products.of_update(learner, dl.from_columns(columns()))
+    return learner.experience.gradient_steps / products.seconds(needed)
 
 
 def theirs(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -34,6 +34,9 @@ EPISODES = 20
 FIRST_TUNING_SEED = 100
 """Settings are chosen on the seeds from here on, and results quote the seeds below it."""
 
+OPTIONS = ("data", "tasks", "scored_by", "scored_in_training")
+"""Fields of a task that decide its result where they are given."""
+
 Row = dict[str, Any]
 AnyCell = TypeVar("AnyCell", "Cell", "PeerCell")
 
@@ -81,8 +84,7 @@ class Task:
     @property
     def configuration(self) -> dict[str, Any]:
         """All that decides the result, but for the seed and the program."""
-        names = ("data", "tasks", "scored_by", "scored_in_training")
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in OPTIONS}
         said = {name: value for name, value in options.items() if value is not None}
         return {"env": self.env, "steps": self.steps, "algorithm": config.to_dict(self.algorithm), **said}
 
@@ -133,7 +135,7 @@ def renewed(row: Row) -> Row:
         algorithm = config.to_dict(config.from_dict(row["algorithm"]))
     except dl.ConfigError:  # a field or class that is gone: settings of another time
         return row
-    names = ("env", "steps", "data", "tasks", "scored_by", "scored_in_training")
+    names = ("env", "steps", *OPTIONS)
     return row | {"digest": digest({"algorithm": algorithm, **{name: row[name] for name in names if name in row}})}
 
 

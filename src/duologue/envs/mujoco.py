@@ -4,8 +4,8 @@ import sys
 
 
 def warn_once() -> None:
-    """Let MuJoCo, where it is loaded, hand its warnings to this process instead of writing them, and a file of them in
-    the current folder. Whoever listens already goes on to."""
+    """Print each warning of MuJoCo once, where it is loaded. By itself it prints every one, and adds it to a file in
+    the current folder. Does nothing where somebody listens already."""
     mujoco = sys.modules.get("mujoco")
     if mujoco is None or mujoco.get_mju_user_warning() is not None:
         return
