@@ -12,7 +12,7 @@ from rich.console import Console
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.loops import offline
+from duologue.loops import chunks, offline
 from duologue.replay.dataset import from_columns
 from duologue.types import Transition
 
@@ -88,10 +88,10 @@ def assert_equal(a, b, **tolerance):
 def test_chunks_and_intervals_change_no_bit(monkeypatch):
     """Chunks of one call, or as long as they may be; yielding every 3 steps, or once."""
     source = offline.recorded(BC, data())
-    monkeypatch.setattr(offline, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
     whole, step, counts = finished(BC, source, [4], 30)
     assert step == 30 and [each for each, _ in counts] == [30] and counts[0][1].updates == 30
-    monkeypatch.setattr(offline, "CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 1e9)
     cut, _, counts = finished(BC, source, [4], 30, interval=7)
     assert [each for each, _ in counts] == [7, 14, 21, 28, 30]
     assert [int(updates.updates) for _, updates in counts] == [7, 7, 7, 7, 2]
@@ -151,7 +151,7 @@ def test_a_window_serves_its_calls_and_then_the_next_one_comes(monkeypatch):
         assert np.isin(rows[call], numbers).all()
         starts.append(numbers[0])
     assert len(set(starts)) > 10 and min(starts) < 9 and max(starts) > N - 9
-    monkeypatch.setattr(offline, "CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 1e9)
     *_, (_, half, _) = offline.run(watch, source, offline.start(watch, source, [3]), steps=17, interval=3)
     np.testing.assert_array_equal(rows, finished(watch, source, None, 40, interval=11, state=half)[0].rows)
 

@@ -160,8 +160,8 @@ MUTANTS = (
     ),
     Mutant(
         "a chunk runs past the end of its window", LOOP,
-        "min(chunk, until - done, until_swap - done)",
-        "min(chunk, until - done)",
+        "chunks.between(done, min(until, until_swap), interrupted)",
+        "chunks.between(done, until, interrupted)",
         offline("a_window_serves_its_calls_and_then_the_next_one_comes"),
     ),
     Mutant(

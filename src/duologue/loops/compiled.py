@@ -5,7 +5,6 @@ devices (two CPU devices on two cores, say) the seeds are spread over them.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -15,6 +14,7 @@ from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
+from duologue.loops.chunks import Chunks
 from duologue.loops.replay import Outcome, empty_ring, exploring, learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import (
@@ -30,9 +30,6 @@ from duologue.loops.state import (
 )  # fmt: skip
 from duologue.replay.ring import Ring
 from duologue.types import PyTree, Transition
-
-CHUNK_SECONDS = 0.5
-"""A device call is made about this long, so that a person sees progress and can interrupt."""
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
@@ -94,16 +91,13 @@ def run(
     state = placed(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
-    chunk = 1
+    chunks = Chunks()
     while done < last:
         totals, until = zero(), min((done // every + 1) * every, last)
-        while done < until and not interrupted():
-            iterations, began = min(chunk, until - done), time.perf_counter()
-            state, totals = program(state, totals, done, iterations)
+        for first, count in chunks.between(done, until, interrupted):
+            state, totals = program(state, totals, first, count)
             jax.block_until_ready(state.step)
-            done += iterations
-            if iterations == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
-                chunk *= 2
+            done = first + count
         totals = jax.device_get(totals)
         raise_fault(totals.fault, envs.num_envs, envs.spec.tasks)
         yield done * per_iteration, state, totals

@@ -4,7 +4,6 @@ A step is a gradient step of the network that takes most of them: one call of `u
 Several seeds are `vmap` over the loop and share one copy of the data.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
-from duologue.loops.compiled import CHUNK_SECONDS
+from duologue.loops.chunks import Chunks
 from duologue.loops.replay import batch
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import LoopState, key_for, purpose_key, run_key
@@ -167,18 +166,16 @@ def run(
     done, last, every = int(np.ravel(state.step)[0]), -(-steps // unit), max(1, interval // unit)
     ring, until_swap = source.at(done)
     program, zero = _program(algorithm, state, ring, seeds)
-    state, chunk = placed(state, seeds), 1
+    state, chunks = placed(state, seeds), Chunks()
     while done < last:
         updates, until = zero(), min((done // every + 1) * every, last)
         while done < until and not interrupted():
             if done >= until_swap:
                 ring, until_swap = source.at(done)
-            calls, began = min(chunk, until - done, until_swap - done), time.perf_counter()
-            state, updates = program(state, updates, ring, np.int32(done), np.int32(calls))
-            jax.block_until_ready(state.step)
-            done += calls
-            if calls == chunk and time.perf_counter() - began < CHUNK_SECONDS / 2:
-                chunk *= 2
+            for first, count in chunks.between(done, min(until, until_swap), interrupted):
+                state, updates = program(state, updates, ring, np.int32(first), np.int32(count))
+                jax.block_until_ready(state.step)
+                done = first + count
         yield done * unit, state, jax.device_get(updates)
 
 
