@@ -16,7 +16,6 @@ from duologue.loops import compiled, host
 from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation
 from duologue.loops.lean import lean, leaves_read
 from duologue.loops.state import key_for, run_key
-from duologue.run.collect import Hosted
 
 SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
 BOTH = pytest.mark.parametrize("algorithm", [SMALL, dl.Normalized(SMALL)], ids=["a2c", "normalized"])
@@ -55,31 +54,6 @@ def test_the_compiled_loop_goes_on_bit_for_bit(algorithm):
     first = compiled.start(algorithm, envs, [4])
     *_, (_, first, _) = compiled.run(algorithm, envs, first, steps=7 * ITERATION, interval=7 * ITERATION)
     assert_equal(whole[1], run(first, 20 * ITERATION, 5 * ITERATION)[1])
-
-
-class Counts(ProbeEnvs):
-    """An environment in which the number of things is drawn, as `jax.random.poisson` does for JAX's own keys alone."""
-
-    def reset(self, key):
-        jax.random.poisson(key, 1.0)
-        return super().reset(key)
-
-    def step(self, env_state, action, *, key):
-        jax.random.poisson(key, 1.0)
-        return super().step(env_state, action, key=key)
-
-
-@pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_environments_get_keys_that_all_of_jax_random_takes(seeds):
-    envs = Counts("constant", 3)
-    state = compiled.start(SMALL, envs, seeds)
-    _, state, _ = next(compiled.run(SMALL, envs, state, steps=ITERATION, interval=ITERATION))
-    several = len(seeds) if len(seeds) > 1 else None
-    key = jnp.stack(list(map(run_key, seeds))) if several else run_key(0)
-    compile_evaluation(SMALL, envs, seeds=several)(state.algorithm, key)
-    hosted = Hosted(envs, 0)
-    hosted.reset()
-    hosted.step(np.zeros(3, np.int32))
 
 
 @BOTH

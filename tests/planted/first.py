@@ -342,8 +342,7 @@ MUTANTS = [
         (f"{RING}::test_a_ring_is_kept_without_its_empty_rows",),
     ),
     Mutant(
-        "environments reuse their key", "loops/compiled.py", 'standard(fold(keys["env"], state.step))',
-        'standard(keys["env"])',
+        "environments reuse their key", "loops/compiled.py", 'key=fold(keys["env"], state.step)', 'key=keys["env"]',
         (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),
     ),
     Mutant(

@@ -26,19 +26,6 @@ MUTANTS = [
         of("algorithms/test_sac.py", "alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it"),
     ),
     Mutant(
-        "the words of a key are added in another order", "prng.py", "y + words[(i + 2) % 3]", "y + words[(i + 3) % 3]",
-        of("test_prng.py", "known_answers"),
-    ),
-    Mutant(
-        "a folded key is that of the number's neighbour", "prng.py", "low = jnp.asarray(number, jnp.uint32)",
-        "low = jnp.asarray(number, jnp.uint32) + jnp.uint32(1)", of("test_prng.py", "the_bits_are_those_of_jax"),
-    ),
-    Mutant(
-        "environments get keys that half of jax.random knows", "loops/compiled.py",
-        'standard(fold(keys["env"], state.step))', 'fold(keys["env"], state.step)',
-        of("loops/test_loops.py", "environments_get_keys_that_all_of_jax_random_takes"),
-    ),
-    Mutant(
         "a multiplier moves as a temperature", "temperature.py",
         "log_alpha_step(dual_loss, state", "log_alpha_step(temperature_loss, state",
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),

@@ -28,7 +28,6 @@ from duologue.loops.state import (
     run_key,
     track,
 )  # fmt: skip
-from duologue.prng import standard
 from duologue.replay.ring import Ring
 from duologue.types import PyTree, Transition
 
@@ -55,7 +54,7 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) ->
 
 def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
     def begin(key: Array) -> LoopState:
-        env, obs = envs.reset(standard(key_for(key, "reset")))
+        env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
         # As strongly typed as what comes back from the program, which would be compiled twice otherwise.
         env, obs, carry = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (env, obs, carry))
@@ -154,7 +153,7 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
         key = fold(keys["act"], state.step)
         action, extras, carry = algorithm.act(state.algorithm, state.carry, state.obs, key=key, explore=True)
         action = exploring(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
-        env, seen = envs.step(state.env, action, key=standard(fold(keys["env"], state.step)))
+        env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
         episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)

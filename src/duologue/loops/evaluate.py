@@ -13,7 +13,6 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.loops.lean import lean
 from duologue.loops.state import key_for, of_rewards, restarted, rewards_shape
-from duologue.prng import standard
 from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -96,7 +95,7 @@ def compile_evaluation(
     axis, if any. Raises `Interrupted` once `interrupted()` is true."""
 
     def begin(key: Array) -> Play:
-        env, obs = envs.reset(standard(key_for(key, "reset")))
+        env, obs = envs.reset(key_for(key, "reset"))
         count = envs.num_envs
         return Play(
             env=env,
@@ -111,7 +110,7 @@ def compile_evaluation(
     def go_on(state: PyTree, key: Array, now: Play) -> Play:
         def step(now: Play) -> Play:
             action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=explore)
-            env, seen = envs.step(now.env, action, key=standard(key_for(key, "env", now.t)))
+            env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
             return Play(
                 env=env,
                 obs=seen.obs,

@@ -12,7 +12,6 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import depths, empty
 from duologue.errors import ConfigError
 from duologue.loops.state import purpose_key, rewards_shape
-from duologue.prng import standard
 from duologue.replay import frames
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
@@ -153,7 +152,7 @@ def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
 def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
     """The number of updates, drawn where it is a law."""
     if isinstance(updates, Poisson):
-        return jax.random.poisson(standard(purpose_key(key, "count")), updates.mean, dtype=jnp.int32)
+        return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
     return updates
 
 

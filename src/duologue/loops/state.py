@@ -10,13 +10,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.errors import EnvError, diverged
-from duologue.prng import THREEFRY
 from duologue.types import Obs, PyTree, Transition
 
 
 def run_key(seed: int) -> Key[Array, ""]:
     """The key all others of a run are derived from. The implementation is named, never left to a default."""
-    return jax.random.key(seed, impl=THREEFRY)
+    return jax.random.key(seed, impl="threefry2x32")
 
 
 def purpose_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:

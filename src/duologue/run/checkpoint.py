@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from duologue import prng
 from duologue.errors import CheckpointError
 from duologue.run import files
 from duologue.types import PyTree
@@ -227,7 +226,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 def _arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The leaves by name on the host, typed keys as their data, and the implementations of these keys."""
     named = _named(tree)
-    keys = {name: prng.name_of(leaf) for name, leaf in named.items() if _is_key(leaf)}
+    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if _is_key(leaf)}
     plain = {name: jax.random.key_data(leaf) if name in keys else leaf for name, leaf in named.items()}
     return {name: np.asarray(leaf) for name, leaf in jax.device_get(plain).items()}, keys
 
@@ -235,7 +234,7 @@ def _arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _with_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) -> dict[str, Any]:
     """The inverse of `_arrays`."""
     try:
-        return arrays | {name: prng.named(jnp.array(arrays[name]), keys[name]) for name in keys}
+        return arrays | {name: jax.random.wrap_key_data(jnp.array(arrays[name]), impl=keys[name]) for name in keys}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds PRNG keys that this version of JAX cannot use: {error}") from error
 

@@ -13,7 +13,6 @@ from duologue.envs.spaces import recounted
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
 from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
-from duologue.prng import standard
 from duologue.run import files
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
 from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
@@ -27,7 +26,7 @@ class Hosted:
     """One environment, stepped from Python; those written in JAX by a jitted call."""
 
     def __init__(self, envs: Envs, seed: int):
-        self.envs, self.key, self.t = envs, standard(key_for(run_key(seed), "collect")), 0
+        self.envs, self.key, self.t = envs, key_for(run_key(seed), "collect"), 0
         if isinstance(envs, AbstractJaxEnvs):
             self.program = jax.jit(lambda state, action, key: envs.step(state, action, key=key))
 
