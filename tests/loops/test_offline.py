@@ -86,7 +86,7 @@ def assert_equal(a, b, **tolerance):
 
 
 def test_chunks_and_intervals_change_no_bit(monkeypatch):
-    """Chunks of one call, or as long as they may be; yielding every 3 steps, or once."""
+    """Chunks of one call, or as long as they may be; yielding every 7 steps, or once."""
     source = offline.recorded(BC, data())
     monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
     whole, step, counts = finished(BC, source, [4], 30)

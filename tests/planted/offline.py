@@ -165,6 +165,11 @@ MUTANTS = (
         offline("a_window_serves_its_calls_and_then_the_next_one_comes"),
     ),
     Mutant(
+        "a call that the end cut short makes the next ones longer", "loops/chunks.py",
+        "if count == self.length and time", "if time",
+        ("loops/test_chunks.py::test_a_call_that_the_end_cut_short_says_nothing_about_the_length",),
+    ),
+    Mutant(
         "calls of update are taken for steps", LOOP,
         "last, every = int(np.ravel(state.step)[0]), -(-steps // unit)",
         "last, every = int(np.ravel(state.step)[0]), steps",
