@@ -263,8 +263,10 @@ def run_peer_cells(cells: Sequence[PeerCell], *, out: Path, command: str, data: 
     for cell in unfinished(cells, read(out)):
         print(f"{cell.orders.get('library', 'SBX')}: {cell.task.name}, seed {cell.seed}")
         began, orders = time.perf_counter(), {**cell.orders, "seed": cell.seed}
+        recorded: dict[str, str] = {}
         if cell.task.data is not None:
             orders["data"] = str(data(cell.task.data))
+            recorded = {"data_digest": dl.read_data(orders["data"]).digest}
         child = [PEER_PYTHON, ROOT / "reproductions" / "peers.py", json.dumps(orders)]
         said = subprocess.run(child, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         name, of_orders, seed = cell.key
@@ -276,6 +278,7 @@ def run_peer_cells(cells: Sequence[PeerCell], *, out: Path, command: str, data: 
             "mean": sum(scores) / len(scores),
             **json.loads(said),
             "orders": cell.orders,
+            **recorded,
             "seconds": round(time.perf_counter() - began, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": f"{command} --peer --only {name} --seeds {seed}",

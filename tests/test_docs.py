@@ -108,7 +108,7 @@ def test_every_option_of_a2c_is_in_its_table():
             assert shown in (str(value), repr(value), f"{type(value).__name__}()"), name
 
 
-@pytest.mark.parametrize("name", ["ppo", "trpo", "acer", "acer-continuous", "cql", "iql", "sac-x"])
+@pytest.mark.parametrize("name", ["ppo", "trpo", "acer", "acer-continuous", "cql", "iql", "sac-x", "td3"])
 def test_every_option_is_on_its_page(name: str):
     """Its name at least; and nothing in the first column is one that there is not."""
     page = (ROOT / "docs" / f"{name.removesuffix('-continuous')}.md").read_text()

@@ -178,7 +178,10 @@ def bounded_box(space: Space) -> Box:
 def discrete(space: Space) -> Discrete:
     """`space` as it is; `ConfigError` unless it is Discrete."""
     if not isinstance(space, Discrete):
-        raise ConfigError(f"Action space {space} is not served: this algorithm sums over Discrete actions. Else: A2C.")
+        raise ConfigError(
+            f"Action space {space} is not served: this algorithm sums over Discrete actions. For a bounded Box: SAC, "
+            "ACERContinuous, PPO; for all others: A2C, PPO."
+        )
     return space
 
 

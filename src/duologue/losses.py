@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from duologue.critics import value_of
 from duologue.distributions import AbstractDistribution
-from duologue.statistics import described
+from duologue.metrics import described
 from duologue.types import Metrics, Obs
 
 

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from duologue.types import Metrics
-
 
 class RunningMoments(eqx.Module):
     """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merging after Chan et
@@ -63,13 +61,6 @@ def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*bat
 def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """(Â − mean)/(σ + 1e-8), with σ over all that is given, divided by its count."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-
-
-def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
-    """Mean, standard deviation, minimum and maximum, as metrics."""
-    return {f"{name}_{what}": summary(x) for what, summary in (
-        ("mean", jnp.mean), ("std", jnp.std), ("min", jnp.min), ("max", jnp.max),
-    )}  # fmt: skip
 
 
 def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:

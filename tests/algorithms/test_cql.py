@@ -95,6 +95,19 @@ def test_where_its_term_weighs_nothing_it_is_sac(key):
         assert metrics.keys() == {*expected, "conservative_gap", "conservatism"}
 
 
+def test_run_step_by_step_it_is_sac_to_the_last_bit(key):
+    """No program, and so none that XLA could have rounded in its own way."""
+    networks = dl.Networks(hidden_sizes=(4,))
+    options = dict(OPTIONS, networks=networks)
+    ours = dl.CQL(conservatism=Fixed(0.0), alpha=Learned(), proposals=1, backup_entropy=True, **options)
+    state, batch = started(ours, key), a_batch()
+    with jax.disable_jit():
+        after, _ = ours.update(state, batch, key=key)
+        expected, _ = dl.SAC(**options).update(state.sac, batch, key=key)
+    for a, b in zip(jax.tree.leaves(after.sac), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_it_begins_and_acts_as_sac(key):
     ours, sac = dl.CQL(**OPTIONS), dl.SAC(alpha=Learned(learning_rate=1e-4), **OPTIONS)
 
@@ -281,3 +294,49 @@ def test_what_was_lucky_once_is_not_believed(weight):
         low, high = (d, high) if right - left > d else (low, d)
     np.testing.assert_allclose(learned, [[left, right]] * 2, atol=1e-3)
     assert (learned[:, 1] <= 0.5).all() == (weight > 0)
+
+
+class OfStates(eqx.Module):
+    """Q of each state and of each half of the actions, `[1, S, 2]`."""
+
+    q: jax.Array
+
+    def __call__(self, obs, action):
+        return self.q[:, obs[..., 0].astype(jnp.int32), (action[..., 0] > 0).astype(jnp.int32)]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+def test_its_values_are_a_lower_bound_on_a_process(weight):
+    """Three states, γ = 0.8, π ∝ exp Q of its own critic, as its proposals are. At the fixed point
+    Q(s, a) = r + γ V̂(s') − α (π − β)/β, so V̂ = Σ π Q lies below V^π by α Σ (π − β)²/β and what follows of it; without
+    the term it is V^π, of a linear solve."""
+    gamma, states = 0.8, 3
+    after, rewards = np.array([[1, 2], [0, 2], [1, 0]]), np.array([[0.3, 1.0], [-0.5, 0.8], [0.0, 0.4]])
+    times = np.array([[7, 3], [2, 8], [9, 1]])  # of ten visits to each state
+    beta = times / 10
+    s, a = (np.repeat(x.ravel(), times.ravel()) for x in np.mgrid[:states, :2])
+    obs, action = jnp.asarray(s[:, None], jnp.float32), jnp.asarray(a[:, None] - 0.5, jnp.float32)
+    reward, next_state = jnp.asarray(rewards[s, a], jnp.float32), jnp.asarray(after[s, a])
+    grid, rows = jnp.linspace(-0.99, 0.99, 20), len(s)
+    proposed, uniform = jnp.broadcast_to(grid[:, None, None], (20, rows, 1)), jnp.full((20, rows), -jnp.log(2.0))
+
+    def step(_, critics):
+        value = jnp.sum(jax.nn.softmax(critics.q[0]) * critics.q[0], axis=-1)
+        by = jax.grad(cql.critic_loss, has_aux=True)(
+            critics, obs, action, reward + gamma * value[next_state],
+            proposed=proposed, log_prob=uniform, weight=jnp.asarray(weight),
+        )[0]  # fmt: skip
+        return jax.tree.map(lambda x, g: x - g, critics, by)
+
+    learned = jax.lax.fori_loop(0, 3_000, step, OfStates(jnp.zeros((1, states, 2)))).q[0]
+    q = np.asarray(learned, np.float64)
+    policy = np.exp(q) / np.exp(q).sum(1, keepdims=True)
+    claimed = (policy * q).sum(1)
+    np.testing.assert_allclose(q, rewards + gamma * claimed[after] - weight * (policy - beta) / beta, atol=1e-3)
+    moves = np.zeros((states, states))
+    np.add.at(moves, (np.arange(states)[:, None], after), policy)
+    true = np.linalg.solve(np.eye(states) - gamma * moves, (policy * rewards).sum(1))
+    if weight:
+        assert (claimed < true - 0.01).all()
+    else:
+        np.testing.assert_allclose(claimed, true, atol=1e-3)

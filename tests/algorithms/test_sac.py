@@ -278,6 +278,44 @@ def test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action(key):
     assert_gradient(after.actor_opt, actor_loss, state.actor)
 
 
+def test_the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards(key):
+    """Targets of two rewards, the actor's values from critics that have moved, slow critics by Polyak alone."""
+    algorithm, count = tabular(critic_learning_rate=0.1, tau=0.3, n_step=2), 40
+    generator = np.random.default_rng(6)
+    batch = Transition(
+        obs=generator.integers(STATES, size=(2, count)).astype(np.int32),
+        action=generator.integers(ACTIONS, size=(2, count)).astype(np.int32),
+        reward=generator.normal(size=(2, count)).astype(np.float32),
+        terminated=generator.random((2, count)) < 0.3,
+        truncated=generator.random((2, count)) < 0.3,
+        next_obs=generator.integers(STATES, size=(2, count)).astype(np.int32),
+        extras={},
+    )
+    state, names = begun(algorithm, TABLE, key), ("actor", "critics", "target_critics")
+    state = eqx.tree_at(
+        lambda s: [getattr(s, n) for n in names], state, [perturbed(getattr(state, n), i) for i, n in enumerate(names)]
+    )
+    after, metrics = jax.jit(algorithm.update)(state, jax.tree.map(jnp.asarray, batch), key=key)
+    (w, b), (tw, tb) = float64(state.actor), float64(state.target_critics)
+    log_pi = w + b - logsumexp(w + b, axis=1, keepdims=True)
+    v = (np.exp(log_pi) * ((tw + tb[:, None]).min(0) - ALPHA * log_pi)).sum(1)
+    target = n_step_target(batch, v[batch.next_obs], GAMMA)
+
+    def critic_loss(leaves):
+        taken = (leaves[0] + leaves[1][:, None])[:, batch.obs[0], batch.action[0]]
+        return (0.5 * (taken - target) ** 2).mean(-1).sum()
+
+    def actor_loss(leaves):
+        logits, (cw, cb) = (leaves[0] + leaves[1])[batch.obs[0]], float64(after.critics)
+        log_pi = logits - logsumexp(logits, axis=1, keepdims=True)
+        return (np.exp(log_pi) * (ALPHA * log_pi - (cw + cb[:, None]).min(0)[batch.obs[0]])).sum(1).mean()
+
+    assert_gradient(after.critic_opt, critic_loss, state.critics)
+    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
+    np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-5)
+
+
 def test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys(key):
     """At a uniform policy ∂J/∂log α = (1 − share) log |A|: zero for a share of one."""
     for share in (1.0, 0.5):

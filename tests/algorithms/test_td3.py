@@ -272,7 +272,7 @@ class ActorsOnly(AbstractNetworks):
         (dl.DDPG(), Discrete(3), "gradients"),
         (dl.DDPG(), Box((1,), "int32", low=(0.0,), high=(5.0,)), "real Box"),
         (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over Discrete actions"),
-        (dl.SACDiscrete(), SPEC.action, "sums over Discrete actions. Else: A2C"),
+        (dl.SACDiscrete(), SPEC.action, "sums over Discrete actions. For a bounded Box: SAC, ACERContinuous, PPO"),
         (dl.SAC(networks=ActorsOnly()), SPEC.action, r"ActorsOnly has no method critics"),
     ],
 )

@@ -212,6 +212,13 @@ def test_an_observation_that_never_changes_is_noted():
     assert noted(build(4, observations=obs, next_observations=None), "1 of 2 entries never change (1)")
 
 
+def test_an_action_or_a_reward_that_never_changes_is_noted():
+    assert not any("never" in note or "all are" in note for note in build(4).notes)
+    assert noted(build(4, actions=np.full((4, 1), 0.5, np.float32)), "actions: 1 of 1 entries never change (0)")
+    assert noted(build(4, actions=np.int64([2] * 4)), "actions: all are 2.")
+    assert noted(build(4, rewards=np.full(4, 0.5, np.float32)), "rewards: all are 0.5.")
+
+
 def test_discrete_actions_are_told_from_real_ones():
     for column in (np.int64([0, 2, 1]), np.float64([0, 2, 1]), np.int16([[0], [2], [1]])):
         data = build(3, actions=column)
@@ -264,6 +271,16 @@ def test_a_file_for_another_environment_is_refused_with_both_names(case):
     data = dataset.from_columns(numbered(3, observations=numbered(3)["observations"] + np.float32(0.5)), source="file")
     with pytest.raises(ConfigError, match=r"file has the .*env .*: a file for another environment"):
         dataset.fit(data, OTHERS[case])
+
+
+def test_an_environment_of_another_name_is_told():
+    """Its shapes are the same, so nothing says that it is another one."""
+    data = dataset.from_columns(numbered(3), spec=dataclasses.replace(ENV, id="HalfCheetah-v5"))
+    fitted = dataset.fit(data, dataclasses.replace(ENV, id="Walker2d-v5"))
+    assert noted(fitted, "They were recorded in HalfCheetah-v5, and are used for Walker2d-v5.")
+    assert not noted(dataset.fit(data, data.spec), "recorded in") and not noted(
+        dataset.fit(build(3), ENV), "recorded in"
+    )
 
 
 def test_fit_gives_observations_the_environments_kind():

@@ -55,23 +55,27 @@ def changed(**fields):
 REFUSED = {
     "discrete-sac": (TINY, "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
     "discrete-td3": (dl.TD3(**SMALL), "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
-    "real-discrete": (dl.SACDiscrete(**SMALL), "probe/action-continuous", r"sums over Discrete actions\. Else: A2C"),
+    "real-discrete": (dl.SACDiscrete(**SMALL), "probe/action-continuous", r"sums over Discrete actions\. .* Box: SAC"),
     "unbounded": (TINY, Unbounded, r"Box.* is not served: .*Give bounds with gymnasium\.wrappers\.RescaleAction"),
     "batch": (
         changed(batch_size=41), "probe/action-continuous",
-        r"batch_size = 41: must be at most the replay's capacity, 40\.",
+        r"batch_size = 41: must be at most 40, the transitions that a replay_capacity of 40 keeps here\. Give",
     ),
     "extras": (
         Remembering(**SMALL), "probe/action-continuous",
         r"start_steps = 4: must be 0 here, .* knew when it acted \(log_prob\)",
     ),
+    "batch-of-rollouts": (
+        changed(batch_size=37, rollout_length=4, num_envs=9), "probe/action-continuous",
+        r"batch_size = 37: must be at most 36, the transitions that a replay_capacity of 40 keeps here",
+    ),
     "rollout": (
         changed(rollout_length=5, num_envs=9), "probe/action-continuous",
-        r"replay capacity = 40: must hold whole rollouts and one sequence at least, here 45 transitions\.",
+        r"replay_capacity = 40: must be at least 45 here, one sequence in whole rollouts of each",
     ),
     "sequence": (
         changed(rollout_length=4, num_envs=3, n_step=14), "probe/action-continuous",
-        r"replay capacity = 40: must hold whole rollouts and one sequence at least, here 48 transitions\.",
+        r"replay_capacity = 40: must be at least 48 here, one sequence in whole rollouts of each",
     ),
 }  # fmt: skip
 
@@ -95,15 +99,25 @@ def test_the_nearest_that_works_is_taken():
 def test_a_replay_larger_than_this_machine_names_both_sizes_and_the_way_out(tmp_path, monkeypatch):
     """A transition has 2 · 4 bytes of observations, 4 of action, 4 of reward and 2 flags; a ring a few beside."""
     huge = changed(replay_capacity=10**12)
-    with pytest.raises(dl.ConfigError, match=r"replay_capacity: the replay would take [\d,.]+ GiB, .*has [\d,.]+ GiB"):
+    words = r"replay_capacity = 1,000,000,000,000: the replay would take [\d,.]+ GiB, and there are [\d,.]+ GiB"
+    with pytest.raises(dl.ConfigError, match=words):
         dl.train(huge, "probe/action-continuous", steps=100, run_dir=tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()
     for room, seeds in ((40 * 18, 1), (3 * 40 * 18, 3)):
-        monkeypatch.setattr(plans, "physical_memory", lambda room=room, seeds=seeds: room + 20 * seeds)
+        monkeypatch.setattr(plans, "device_memory", lambda room=room, seeds=seeds: room + 20 * seeds)
         plan(TINY, seeds=seeds)
-        monkeypatch.setattr(plans, "physical_memory", lambda room=room: room - 1)
-        with pytest.raises(dl.ConfigError, match=r"Give a smaller replay_capacity, or fewer seeds"):
+        monkeypatch.setattr(plans, "device_memory", lambda room=room: room - 1)
+        with pytest.raises(dl.ConfigError, match=r"Give less than 3\d, or fewer seeds"):
             plan(TINY, seeds=seeds)
+
+
+def test_the_memory_there_is_what_a_control_group_allows(tmp_path, monkeypatch):
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(plans, "CONTROL_GROUP", group)
+    whole = plans.device_memory()
+    for text, there in (("max\n", whole), ("4096\n", 4096), (f"{10**18}\n", whole)):
+        group.write_text(text)
+        assert plans.device_memory() == there
 
 
 @pytest.mark.parametrize(

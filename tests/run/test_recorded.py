@@ -5,6 +5,7 @@ import re
 from typing import ClassVar
 
 import gymnasium as gym
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -12,11 +13,12 @@ from rich.console import Console
 import duologue as dl
 from duologue import cli
 from duologue.envs import make
+from duologue.loops.replay import mixed
 from duologue.replay import dataset
 from duologue.replay.columns import actions
 from duologue.run.collect import disturbed, record, uniform
 from duologue.run.offline import in_order
-from duologue.types import ACTION_MASK, Box, Discrete
+from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Replay
 
 SMALL = dl.Networks(hidden_sizes=(8,))
 ALGORITHM = dict(networks=SMALL, batch_size=8)
@@ -164,6 +166,51 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
     for wrong in (-0.1, 1.0):
         with pytest.raises(dl.ConfigError, match=r"offline_fraction = .*: must be in \[0, 1\)"):
             offline.finetune("Pendulum-v1", steps=4, offline_fraction=wrong)
+
+
+def test_cql_goes_on_online(recorded, tmp_path):
+    algorithm = dl.CQL(**ALGORITHM, proposals=1, replay_capacity=100, learning_starts=16)
+    offline = dl.train(algorithm, dataset=recorded, steps=4, run_dir=tmp_path / "offline", console=QUIET)
+    run = offline.finetune("Pendulum-v1", steps=18, dataset=recorded, run_dir=tmp_path / "online", console=QUIET)
+    assert int(run.state.sac.critic_opt[0].count) == 4 + 3  # after 16, 17 and 18 steps
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("axes", [{}, {"sequence_length": 2}, {"sequence_length": 2, "batches_per_update": 3}])
+def test_that_share_of_each_batch_is_of_the_data(share, axes):
+    """Data are the rows whose reward is 1."""
+
+    def rewarded(reward):
+        columns = {"observations": np.zeros((30, 2)), "actions": np.zeros((30, 1)), "terminals": np.zeros(30, bool)}
+        columns |= {"next_observations": columns["observations"], "rewards": np.full(30, reward)}
+        return dataset.ring(dl.from_columns(columns))
+
+    replay = Replay(batch_size=40, capacity=100, **axes)
+    rows = mixed(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
+    assert rows.shape == (*([3] if "batches_per_update" in axes else []), *([2] if axes else []), 40)
+    np.testing.assert_array_equal(rows.sum(-1), 40 * share)
+
+
+def test_what_was_repaired_in_the_data_is_told_before_learning(tmp_path):
+    columns = {"observations": np.zeros((30, 3)), "actions": np.zeros((30, 1)), "terminals": np.zeros(30, bool)}
+    columns |= {
+        "next_observations": columns["observations"],
+        "rewards": np.arange(30.0),
+        "timeouts": np.arange(30) == 9,
+    }
+    spec = EnvSpec("Elsewhere-v0", Box((3,), "float32"), Box((1,), "float32", (-2.0,), (2.0,)))
+    data, said = dl.from_columns(columns, spec=spec), io.StringIO()
+    run = dl.train(
+        dl.IQL(**ALGORITHM, replay_capacity=100, learning_starts=8), "Pendulum-v1", dataset=data, steps=2,
+        run_dir=tmp_path / "offline", evaluate_episodes=1, console=Console(file=said, width=1000),
+    )  # fmt: skip
+    online = io.StringIO()
+    run.finetune(
+        "Pendulum-v1", steps=9, dataset=data, run_dir=tmp_path / "on", console=Console(file=online, width=1000)
+    )
+    for text in (said.getvalue(), online.getvalue()):
+        assert "data: The last episode is unfinished" in text
+        assert "data: They were recorded in Elsewhere-v0, and are used for Pendulum-v1." in text
 
 
 def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorded, tmp_path):

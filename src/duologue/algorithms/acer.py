@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import taken
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, ActorQ, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
 from duologue.returns import learned_reward, over_envs, retrace
-from duologue.statistics import described, explained_variance
+from duologue.statistics import explained_variance
 from duologue.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
 

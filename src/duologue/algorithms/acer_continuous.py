@@ -20,10 +20,11 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import Normal
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, from_unit, to_unit
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
 from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
-from duologue.statistics import described, explained_variance
+from duologue.statistics import explained_variance
 from duologue.trust_region import project
 from duologue.types import Box, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 

@@ -20,10 +20,10 @@ from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
 from duologue.generative import VAE, repeated, vae_loss
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
-from duologue.statistics import described
 from duologue.temperature import Dual, Fixed
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 

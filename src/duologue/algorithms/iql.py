@@ -18,10 +18,10 @@ from duologue.distributions import Normal
 from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import td_target
-from duologue.statistics import described
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Value: TypeAlias = Callable[[Obs], Array]

@@ -16,10 +16,10 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.critics import value_of
 from duologue.distributions import TanhNormal
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
-from duologue.statistics import described
 from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 

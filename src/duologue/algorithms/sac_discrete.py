@@ -16,10 +16,10 @@ from duologue.critics import of_action
 from duologue.distributions import Categorical
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.heads import largest_entropy
+from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
-from duologue.statistics import described
 from duologue.temperature import Fixed, Learned
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Transition
 

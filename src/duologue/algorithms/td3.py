@@ -18,6 +18,7 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
+from duologue.metrics import over_steps
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, slowed, target_of
 from duologue.returns import first_row, n_step_target
@@ -145,7 +146,7 @@ class TD3(AbstractAlgorithm[TD3State]):
             target_critics=polyak(state.target_critics, critics, self.tau), bounds=state.bounds,
             actor_opt=actor_opt, critic_opt=critic_opt,
         )  # fmt: skip
-        return state, {**jax.tree.map(jnp.mean, metrics), **actor_metrics}
+        return state, {**over_steps(metrics), **actor_metrics}
 
 
 def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:

@@ -28,6 +28,7 @@ from duologue.loops.state import (
     run_key,
     track,
 )  # fmt: skip
+from duologue.metrics import joined
 from duologue.replay.ring import Ring
 from duologue.types import PyTree, Transition
 
@@ -182,7 +183,7 @@ def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: A
         returns=totals.returns + returns,
         lengths=totals.lengths + lengths,
         updates=totals.updates + learned.updates,
-        metrics=jax.tree.map(jnp.add, totals.metrics, learned.metrics),
+        metrics=joined(totals.metrics, learned.metrics),
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
     )

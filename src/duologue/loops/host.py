@@ -166,12 +166,12 @@ class Tally:
     def episodes(self) -> Episodes:
         return Episodes(self.returns.copy(), self.lengths.copy())
 
-    def totals(self, updates: Any, sums: dict[str, Any]) -> Totals:
+    def totals(self, updates: Any, metrics: dict[str, Any]) -> Totals:
         """Sums over the episodes that finished since the last call, beside those of updates."""
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
         successes = self.successes
         self._begin()
-        return Totals(episodes, returns, lengths, updates, sums, successes, None)
+        return Totals(episodes, returns, lengths, updates, metrics, successes, None)
 
 
 def check(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from duologue.loops.chunks import Chunks
 from duologue.loops.replay import batch
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import LoopState, key_for, purpose_key, run_key
+from duologue.metrics import before, joined, told
 from duologue.replay import dataset
 from duologue.replay.dataset import DataSet
 from duologue.replay.ring import Ring
@@ -62,16 +63,15 @@ class Recorded:
 
 
 class Updates(eqx.Module):
-    """Sums over an interval: how many calls of `update` there were, and their metrics."""
+    """Of an interval: how many calls of `update` there were, and what their metrics came to."""
 
     updates: Array
     metrics: dict[str, Array]
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
-        """Means under the names users know. With several seeds each is `[S]`. Data hold one reward: there are no
+        """Values under the names users know. With several seeds each is `[S]`. Data hold one reward: there are no
         `tasks`."""
-        updates = np.maximum(self.updates, 1)
-        return {f"train/{name}": np.asarray(total) / updates for name, total in self.metrics.items()}
+        return told(self.metrics, self.updates)
 
 
 def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> Recorded:
@@ -182,7 +182,7 @@ def run(
 def _program(
     algorithm: AnyAlgorithm, state: LoopState, ring: Ring, seeds: int | None
 ) -> tuple[Callable[..., tuple[LoopState, Updates]], Callable[[], Updates]]:
-    """The jitted chunk, from any call for any number of them, and a maker of zero sums."""
+    """The jitted chunk, from any call for any number of them, and a maker of empty records."""
     replay = algorithm.experience.replay
     assert isinstance(replay, Replay)
 
@@ -194,21 +194,21 @@ def _program(
     metrics = jax.eval_shape(lambda *args: once(*args)[1], learner, ring, key)
 
     def zero() -> Updates:
-        sums = Updates(jnp.zeros((), jnp.int32), {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()})
-        return sums if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), sums)
+        none = Updates(jnp.zeros((), jnp.int32), before(metrics))
+        return none if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), none)
 
     def chunk(
-        state: LoopState, sums: Updates, ring: Ring, first: Int[Array, ""], calls: Int[Array, ""]
+        state: LoopState, so_far: Updates, ring: Ring, first: Int[Array, ""], calls: Int[Array, ""]
     ) -> tuple[LoopState, Updates]:
         key = purpose_key(state.key, "update")
 
         def step(i: Array, now: tuple[PyTree, Updates]) -> tuple[PyTree, Updates]:
             learner, news = once(now[0], ring, jax.random.fold_in(key, i))
-            return learner, Updates(now[1].updates + 1, jax.tree.map(jnp.add, now[1].metrics, news))
+            return learner, Updates(now[1].updates + 1, joined(now[1].metrics, news))
 
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
-        learner, sums = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, sums))
-        return replace(state, algorithm=learner, step=state.step + calls), sums
+        learner, so_far = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, so_far))
+        return replace(state, algorithm=learner, step=state.step + calls), so_far
 
     jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
     return jitted, jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))

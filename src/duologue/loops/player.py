@@ -16,6 +16,7 @@ from duologue.loops.lean import lean
 from duologue.loops.replay import exploring, learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
 from duologue.loops.state import LoopState, purpose_key
+from duologue.metrics import rule
 from duologue.replay.ring import Ring
 from duologue.types import EnvSpec, Obs, PyTree, Transition
 
@@ -40,7 +41,7 @@ class Player:
         self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
         self._names: list[str] = []
-        self._sums: list[Array] = []
+        self._told: list[Array] = []
 
         def act(leaves: Leaves, keys: Keys, obs: Obs, t: Array) -> tuple[Array, dict[str, Array], Leaves]:
             learner, carry = jax.tree.unflatten(self._tree, leaves)
@@ -59,7 +60,7 @@ class Player:
             leaves = watch(leaves, newest)
             return leaves, act(leaves, keys, obs, t)
 
-        def learn_and_sum(
+        def learn_and_tell(
             leaves: Leaves, ring: Ring | None, rollout: Transition, keys: Keys, t: Array, recorded: Ring | None
         ) -> tuple[Leaves, Ring | None, Array]:
             if self.watches:
@@ -71,14 +72,14 @@ class Player:
                 key=key, steps=steps, tasks=spec.tasks, recorded=recorded, share=share,
             )  # fmt: skip
             self._names = list(learned.metrics)
-            sums = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
-            return jax.tree.leaves((learned.learner, carry)), learned.ring, sums
+            told = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
+            return jax.tree.leaves((learned.learner, carry)), learned.ring, told
 
         single = one_seed((self._leaves, self._keys, state.obs), seeds)
         self._view, lean_act = lean(act, *single, np.int32(0))
         self._act = jax.jit(over_seeds(lean_act, seeds, (0, 0, 0, None)))
         self._watch_and_act = jax.jit(over_seeds(watch_and_act, seeds, (0, 0, 0, 0, None)), donate_argnums=0)
-        self._learn = jax.jit(over_seeds(learn_and_sum, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
+        self._learn = jax.jit(over_seeds(learn_and_tell, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
         self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
@@ -104,10 +105,10 @@ class Player:
 
     def learn(self, rollout: Transition, t: int) -> None:
         """Learn from a rollout that began at step `t`, without waiting for it."""
-        self._leaves, self.ring, sums = self._learn(
+        self._leaves, self.ring, told = self._learn(
             self._leaves, self.ring, rollout, self._keys, np.int32(t), self._recorded
         )
-        self._sums.append(sums)
+        self._told.append(told)
         self._seen, self._newest = self._view(self._leaves), None
 
     def state(self) -> tuple[PyTree, PyTree]:
@@ -115,12 +116,13 @@ class Player:
         return jax.tree.unflatten(self._tree, self._leaves)
 
     def fetch(self) -> tuple[Any, dict[str, Any]]:
-        """How many updates there were since the last call, and the sums of their metrics; `[S]` for several seeds."""
-        rows, self._sums = [np.asarray(row, np.float64) for row in self._sums], []
+        """How many updates there were since the last call, and what their metrics came to; `[S]` for several seeds."""
+        rows, self._told = [np.asarray(row, np.float64) for row in self._told], []
         if not rows:
             return np.zeros((), np.int64), {}
-        updates, *sums = np.moveaxis(np.sum(rows, axis=0), -1, 0)
-        return updates.astype(np.int64), dict(zip(self._names, sums, strict=True))
+        updates, *columns = np.moveaxis(rows, -1, 0)
+        told = {name: rule(name).over(x, axis=0) for name, x in zip(self._names, columns, strict=True)}
+        return updates.sum(axis=0).astype(np.int64), told
 
 
 def keys(key: Array) -> Keys:

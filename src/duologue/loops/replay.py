@@ -12,6 +12,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import depths, empty
 from duologue.errors import ConfigError
 from duologue.loops.state import purpose_key, rewards_shape
+from duologue.metrics import before, joined
 from duologue.replay import frames
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
@@ -33,7 +34,7 @@ from duologue.types import (
 
 
 class Outcome(NamedTuple):
-    """What comes of one rollout: the learner, the ring, and the sums of the metrics of so many updates."""
+    """What comes of one rollout: the learner, the ring, and what the metrics of so many updates came to."""
 
     learner: PyTree
     ring: Ring | None
@@ -61,10 +62,6 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
     replay = experience.replay
     if replay is None:
         return 0
-    if replay.batch_size > replay.capacity:
-        raise ConfigError(
-            f"batch_size = {replay.batch_size:,}: must be at most the replay's capacity, {replay.capacity:,}."
-        )
     if replay.start_steps and experience.extras:
         raise ConfigError(
             f"start_steps = {replay.start_steps:,}: must be 0 here, for the algorithm learns from what its policy knew "
@@ -77,7 +74,13 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
         jax.eval_shape(
             lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
         )
-    return seeds * rings.nbytes(*_ring_of(algorithm, example, spec))
+    made = _ring_of(algorithm, example, spec)
+    if replay.batch_size > (most := made[1] * num_envs):
+        raise ConfigError(
+            f"batch_size = {replay.batch_size:,}: must be at most {most:,}, the transitions that a replay_capacity of "
+            f"{replay.capacity:,} keeps here. Give a smaller batch_size, or a larger replay_capacity."
+        )
+    return seeds * rings.nbytes(*made)
 
 
 def transition_shape(
@@ -103,8 +106,8 @@ def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
     rollouts = -(-((replay.sequence_length or 1) + behind) // length)
     if whole < rollouts * length:
         raise ConfigError(
-            f"replay capacity = {replay.capacity:,}: must hold whole rollouts and one sequence at least, here "
-            f"{num_envs * rollouts * length:,} transitions."
+            f"replay_capacity = {replay.capacity:,}: must be at least {num_envs * rollouts * length:,} here, one "
+            f"sequence in whole rollouts of each environment. Give more, or fewer environments or shorter rollouts."
         )
     return whole
 
@@ -122,7 +125,7 @@ def learn(
         learner, metrics = algorithm.update(learner, rollout, key=key)
         metrics = named(metrics, tasks)
     else:
-        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics_shape(algorithm, learner, ring, tasks))
+        metrics = before(metrics_shape(algorithm, learner, ring, tasks))
     replay = experience.replay
     if replay is None or ring is None:
         return Outcome(learner, ring, metrics, updates)
@@ -134,7 +137,7 @@ def learn(
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
         learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
-        return learner, jax.tree.map(jnp.add, both[1], named(news, tasks))
+        return learner, joined(both[1], named(news, tasks))
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
     return Outcome(learner, ring, metrics, updates + more)

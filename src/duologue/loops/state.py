@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.errors import EnvError, diverged
+from duologue.metrics import before, told
 from duologue.types import Obs, PyTree, Transition
 
 
@@ -71,7 +72,7 @@ class LoopState(eqx.Module):
 
 
 class Totals(eqx.Module):
-    """Sums over an interval, from which its means are taken: of finished episodes and of updates."""
+    """Of an interval, what its row is made of: sums over finished episodes, and what updates told."""
 
     episodes: Any
     returns: Any
@@ -86,14 +87,13 @@ class Totals(eqx.Module):
     @classmethod
     def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
-        sums = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
         returns = jnp.zeros(rewards_shape(1, tasks)[1:])
-        return cls(zero, returns, jnp.zeros(()), zero, sums, None, jnp.full(2, -1, jnp.int32))
+        return cls(zero, returns, jnp.zeros(()), zero, before(metrics), None, jnp.full(2, -1, jnp.int32))
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`. The return is
         the main task's; those of all `tasks` are beside it."""
-        episodes, updates = np.maximum(self.episodes, 1), np.maximum(self.updates, 1)
+        episodes = np.maximum(self.episodes, 1)
         metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
         none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
         returns = np.asarray(self.returns) if tasks else np.asarray(self.returns)[..., None]
@@ -104,7 +104,7 @@ class Totals(eqx.Module):
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
-            **{f"train/{name}": np.asarray(total) / updates for name, total in metrics.items()},
+            **told(metrics, self.updates),
         }
 
 

@@ -26,6 +26,8 @@ TOLERANCE = 1e-5
 """How far a successor may lie from the observation that follows it, relative to it where that is above 1."""
 NEAR = 1e-3
 """An action so near to a bound is at it: what is squashed reaches none."""
+UNNAMED = "<data>"
+"""The environment of data that name none."""
 D4RL = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
 D4RL_SCORES = {
     "halfcheetah": (-280.18, 12135.0), "hopper": (-20.27, 3234.3), "walker2d": (1.63, 4592.3), "ant": (-325.6, 3879.7),
@@ -130,6 +132,8 @@ def fit(data: DataSet, spec: EnvSpec) -> DataSet:
     obs, next_obs = (observed(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
     if (before := _kinds(data.rows.obs)) != (after := _kinds(obs)):
         notes.append(f"observations: {before} became {after}, as {spec.id} has them.")
+    if data.spec.id not in (UNNAMED, spec.id):
+        notes.append(f"They were recorded in {data.spec.id}, and are used for {spec.id}.")
     rows = data.rows._replace(obs=obs, next_obs=next_obs, action=action)
     return replace(data, rows=rows, spec=spec, notes=tuple(notes))
 
@@ -156,10 +160,11 @@ def _cleaned(recorded: Recording, source: str, both: Both) -> DataSet:
         obs, next_obs = columns["observations"], columns.get("next_observations")
         rows = Transition(obs, action, columns["rewards"], terminated, truncated, next_obs, extras)
         rows, cut = (_shifted if next_obs is None else _chained)(rows, "timeouts" in columns, notes)
-        jax.tree.map_with_path(lambda path, x: _constant(path, x, notes), rows.obs)
+        seen = {"observations": rows.obs, "actions": rows.action, "rewards": rows.reward}
+        jax.tree.map_with_path(lambda path, x: _constant(path, x, notes), seen)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    spec = EnvSpec(recorded.env or "<data>", _observation(rows.obs), space)
+    spec = EnvSpec(recorded.env or UNNAMED, _observation(rows.obs), space)
     return DataSet(rows, spec, tuple(notes), source, _digest(rows), tuple(cut.tolist()))
 
 
@@ -230,11 +235,13 @@ def _same(successor: Obs, following: Obs) -> np.ndarray:
 
 
 def _constant(path: Any, x: np.ndarray, notes: list[str]) -> None:
-    """Tell which entries of vectors `[n, d]` never change."""
-    if len(x) > 1 and x.ndim == 2 and (still := np.flatnonzero((x == x[0]).all(0))).size:
-        name, more = "observations" + jax.tree_util.keystr(path), ", …" * (len(still) > 8)
-        which = ", ".join(map(str, still[:8].tolist()))
-        notes.append(f"{name}: {len(still)} of {x.shape[1]} entries never change ({which}{more}).")
+    """Tell of numbers `[n]` that they never change, or which entries of vectors `[n, d]` do not."""
+    if len(x) < 2 or x.ndim > 2 or not (still := np.flatnonzero((x == x[0]).all(0))).size:
+        return
+    name, more = path[0].key + jax.tree_util.keystr(path[1:]), ", …" * (len(still) > 8)
+    which = ", ".join(map(str, still[:8].tolist()))
+    of_entries = f"{len(still)} of {x.shape[1]} entries never change ({which}{more})." if x.ndim == 2 else ""
+    notes.append(f"{name}: {of_entries or f'all are {x[0]:g}.'}")
 
 
 def _observation(obs: Obs) -> Space:

@@ -1,6 +1,7 @@
 """Making a plan: arguments checked, defaults filled in, and what cannot work refused before anything is made."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ TaskSource = str | Tasks
 """The name of a ready set of tasks, or a set."""
 ROWS, CHECKPOINTS = 200, 10
 """In a run, unless `log_every` and `save_every` say otherwise."""
+CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+"""Of Linux: bytes, or `max`."""
 
 
 def make_plan(
@@ -92,13 +95,14 @@ def check_spaces(plan: Plan) -> None:
     check_mask(plan.spec)
     try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
-        needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), physical_memory()
+        needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), device_memory()
     except ConfigError as error:
         raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
-    if needed > there:
+    replay = plan.algorithm.experience.replay
+    if replay is not None and needed > there:
         raise ConfigError(
-            f"replay_capacity: the replay would take {in_words(needed)}, and this machine has {in_words(there)}. "
-            "Give a smaller replay_capacity, or fewer seeds."
+            f"replay_capacity = {replay.capacity:,}: the replay would take {in_words(needed)}, and there are "
+            f"{in_words(there)}. Give less than {replay.capacity * there // needed:,}, or fewer seeds."
         )
 
 
@@ -137,9 +141,15 @@ def described_tasks(env: EnvSource) -> str | None:
     return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"
 
 
-def physical_memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def device_memory() -> int:
+    """Bytes that a replay may take: of a GPU what JAX may use, of a CPU this machine's memory, or what its control
+    group allows."""
+    allowed = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if allowed is None:
+        allowed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if CONTROL_GROUP.is_file() and (limit := CONTROL_GROUP.read_text().strip()).isdigit():
+            allowed = min(allowed, int(limit))
+    return allowed
 
 
 def close(envs: Any, source: EnvSource | None) -> None:

@@ -96,7 +96,7 @@ class Session:
         saved, evaluated = Every(plan.save_every, start), Every(plan.evaluate_every, self._evaluated())
         best = self._best()
         step, stop, began = start, False, time.perf_counter()
-        for note in [*self._memory(), *plan.algorithm.notes(plan.spec)]:
+        for note in [*self._memory(), *self._repaired(), *plan.algorithm.notes(plan.spec)]:
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         beside = {} if self.recorded is None else {"recorded": ring(self.recorded), "share": plan.offline_fraction}
@@ -137,7 +137,7 @@ class Session:
         return state
 
     def _memory(self) -> list[str]:
-        """What the data that are learned from take."""
+        """What the replay takes, or the data that are learned from."""
         if not isinstance(self.envs, Recorded):
             kept = memory(self.plan.algorithm, self.plan.spec, self.plan.num_envs, self.plan.seeds)
             return [f"replay: up to {in_words(kept)} of memory"] if kept else []
@@ -149,6 +149,11 @@ class Session:
             f"{said}; {window:,} of them on the device at a time, others after every {self.envs.calls:,} updates: an "
             "approximation of sampling from all"
         ]
+
+    def _repaired(self) -> list[str]:
+        """What reading the data assumed, dropped or changed."""
+        data = self.envs.data if isinstance(self.envs, Recorded) else self.recorded
+        return [] if data is None else [f"data: {note}" for note in data.notes]
 
     def load(self, path: Path) -> LoopState:
         """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""

@@ -1,0 +1,66 @@
+"""Metrics: what an update tells, and what becomes of many updates' metrics in one row.
+
+Of a name that ends in `_min` the smallest value stands, of one in `_max` the largest, of all others the mean.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from duologue.types import Metrics
+
+
+class Rule(NamedTuple):
+    """How values become one."""
+
+    start: float
+    join: Callable[[Array, Array], Array]
+    """Two values, in JAX."""
+    over: Callable[..., Any]
+    """Those along `axis`."""
+
+
+SUM = Rule(0.0, jnp.add, np.sum)
+"""Divided by the number of updates in the end."""
+EXTREMA = {"min": Rule(np.inf, jnp.minimum, np.min), "max": Rule(-np.inf, jnp.maximum, np.max)}
+
+
+def rule(name: str) -> Rule:
+    """The rule of a metric's name; that of one of several tasks, `NAME/TASK`, is its name's."""
+    return EXTREMA.get(name.partition("/")[0].rpartition("_")[2], SUM)
+
+
+def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
+    """Mean, standard deviation, minimum and maximum, as metrics."""
+    return {f"{name}_{what}": summary(x) for what, summary in (
+        ("mean", jnp.mean), ("std", jnp.std), ("min", jnp.min), ("max", jnp.max),
+    )}  # fmt: skip
+
+
+def over_steps(metrics: Metrics) -> Metrics:
+    """One update's metrics from those of its steps, `[D]` each."""
+    of = {"min": jnp.min, "max": jnp.max}
+    return {name: of.get(name.rpartition("_")[2], jnp.mean)(x) for name, x in metrics.items()}
+
+
+def before(shapes: Mapping[str, Any]) -> Metrics:
+    """What `joined` begins with, for metrics of these shapes and types."""
+    return {name: jnp.full(x.shape, rule(name).start, x.dtype) for name, x in shapes.items()}
+
+
+def joined(so_far: Metrics, news: Metrics) -> Metrics:
+    """What was gathered, with another update's metrics."""
+    return {name: rule(name).join(value, news[name]) for name, value in so_far.items()}
+
+
+def told(gathered: Mapping[str, Any], updates: Any) -> dict[str, np.ndarray | np.float64]:
+    """A row's values, under the names users know, from what `updates` updates gathered: `[S]` each for several seeds.
+    All are 0 for a seed that had none."""
+    count = np.maximum(updates, 1)
+    return {
+        f"train/{name}": np.asarray(x) / count if rule(name) is SUM else np.where(np.asarray(updates) > 0, x, 0.0)
+        for name, x in gathered.items()
+    }
