@@ -22,8 +22,9 @@ networks, and one update of the critics a step from step 500 on. steps/s are env
 over rounds. A ratio is the median of the ratios within a round, with the smallest and the largest. Time runs from the
 first tenth of a run (a quarter with replay) to its end: importing, compiling and starting up are excluded on both
 sides; our logging (200 rows, TensorBoard) and checkpoints (10 in a run) are included. The peers run `learn` on a
-DummyVecEnv on the CPU: Stable-Baselines3's A2C with 1 and with 2 torch threads, of which the faster counts, all others
-with 2. The 16 runs in turn are extrapolated from 3, each warm. The share of the limit is our rate over the rate at
+DummyVecEnv on the CPU: Stable-Baselines3's A2C with 1 and with 2 torch threads, of which the faster counts; PPO and
+TRPO with 1, SAC and TD3 with 2; TD3 of the others makes an update of its critics after every step, ours two after every
+second. The 16 runs in turn are extrapolated from 3, each warm. The share of the limit is our rate over the rate at
 which the same machine, in the same process, does the matrix products of an update alone (best of 20), of A2C and of
 what learns from recorded data; that of SAC is in [UPDATES.md](UPDATES.md). Compilations are all of a process, and those
 of them after the first tenth.

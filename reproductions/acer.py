@@ -66,6 +66,6 @@ TASKS = (
     Task(
         "acer-pong", "ALE/Pong-v5", 1_000_000,
         dl.ACER(num_envs=16, replay_capacity=50_000, networks=NATURE),
-        source="the paper's learning rate, 7e-4, not annealed", **GAME,
+        source="Baselines' learning rate, 7e-4, not annealed, as it has it for Atari", **GAME,
     ),
 )  # fmt: skip

@@ -235,7 +235,7 @@ def run_collect(command: Collect) -> int:
         of_policies = ("noise", "test", "checkpoint", "agent")
         if ignored := [name for name in of_policies if getattr(command, name) != getattr(Collect, name)]:
             raise ConfigError(f"{ignored[0]}: belongs to the policy of a run, and actions are random. Leave it out.")
-        out = collect_random(command.env, command.steps, command.out, seed=command.seed)
+        out = collect_random(command.env, command.steps, command.out, seed=command.seed, after=command.after)
     else:
         plan = read_plan(Path(command.run))
         check_agent(command.agent, plan)
@@ -243,7 +243,7 @@ def run_collect(command: Collect) -> int:
         agent = load(command.run, which=command.checkpoint)
         one = agent if isinstance(agent, Run) else agent[command.agent]
         how = {"explore": not command.test, "noise": command.noise, "env": command.env, "seed": command.seed}
-        out = one.collect(command.steps, command.out, **how)
+        out = one.collect(command.steps, command.out, **how, after=command.after)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]data[/]    {escape(str(out))}\n[bold]next[/]    duologue data {quoted(out)}")
     return 0

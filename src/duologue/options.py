@@ -166,6 +166,8 @@ class Collect:
     """Act with the test policy, instead of as in training."""
     noise: float = 0.0
     """Noise on top: σ in half-ranges of a Box, the share of random actions of discrete ones."""
+    after: str | None = None
+    """Data whose rows come first in the new file: a mixture."""
     seed: int = 0
     """Of everything random."""
 

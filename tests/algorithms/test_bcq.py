@@ -247,7 +247,7 @@ def test_a_masked_logit_weighs_nothing_in_the_discrete_loss(key):
 
 
 def test_a_logit_that_only_is_unlikely_weighs_in_the_discrete_loss(key):
-    # SHOWS A BUG: `clone.probs > 0` is false where the probability underflows, not only where an action is masked.
+    # A probability may underflow without being masked: `clone.probs > 0` would leave this logit out.
     state, batch = begun_apart(CHOOSING, key), choices()
     networks = eqx.tree_at(lambda n: n.both.actor.output.bias, state.networks, jnp.asarray([0.0, 0.0, 0.0, -200.0]))
     batch = batch._replace(action=jnp.minimum(batch.action, 2))

@@ -17,6 +17,7 @@ FAILS = of("run/test_session.py", "an_evaluation_that_fails_loses_nothing_learne
 DONE = of("envs/test_tasks.py", "a_task_sees_the_action_that_was_done")
 CLIPPED = of("run/test_recorded.py", "what_is_recorded_is_what_the_environment_did")
 FAULT = of("envs/test_tasks.py", "a_reward_that_is_no_number_is_found_in_every_loop")
+DISCRETE = of("algorithms/test_sac.py", "the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards")
 LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
 
 MUTANTS = [
@@ -212,5 +213,38 @@ MUTANTS = [
     Mutant(
         "a long period is said where it is none", "algorithms/sac_x.py", "period <= limit", "period >= limit",
         of("algorithms/test_sac_x.py", "a_period_longer_than_every_episode_is_said"),
+    ),
+    Mutant(
+        "SACDiscrete's actor follows the critics of before", "algorithms/sac_discrete.py",
+        "q = critics(obs)", "q = state.critics(obs)", DISCRETE,
+    ),
+    Mutant(
+        "SACDiscrete's critics follow their slow copies", "algorithms/sac_discrete.py",
+        "polyak(state.target_critics, critics, self.tau)", "polyak(critics, state.target_critics, self.tau)", DISCRETE,
+    ),
+    Mutant(
+        "the smallest of an interval is the largest of the smallest", "metrics.py",
+        "Rule(np.inf, jnp.minimum, np.min)", "Rule(np.inf, jnp.minimum, np.max)",
+        of("test_metrics.py", "loops_tell_the_extrema_of_the_interval"),
+    ),
+    Mutant(
+        "the smallest of a batch is its largest", "metrics.py",
+        '("min", jnp.min), ("max", jnp.max),', '("min", jnp.max), ("max", jnp.min),',
+        of("test_metrics.py", "described_is_numpys"),
+    ),
+    Mutant(
+        "the share of the data is the share of the replay", "loops/replay.py",
+        "old = round(share * replay.batch_size)", "old = round((1 - share) * replay.batch_size)",
+        of("run/test_recorded.py", "that_share_of_each_batch_is_of_the_data"),
+    ),
+    Mutant(
+        "time limits flagged twice are deaths", "replay/columns.py",
+        "return terminals & ~twice, timeouts", "return terminals, timeouts & ~twice",
+        of("replay/test_dataset.py", "time_limits_that_are_all_terminals_too_are_time_limits"),
+    ),
+    Mutant(
+        "a time limit's successor is the next episode's first observation", "replay/dataset.py",
+        "dropped = truncated.copy()", "dropped = np.zeros_like(truncated)",
+        of("replay/test_dataset.py", "without_successors_a_time_limits_row_is_dropped_and_the_row_before_cut"),
     ),
 ]  # fmt: skip

@@ -103,6 +103,23 @@ def test_a_replay_of_counted_actions_is_read_as_the_environment_counts_them(tmp_
         run.collect(5, tmp_path / "x.npz", noise=-1.0)
 
 
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_a_mixture_is_recorded_behind_other_data(tmp_path, suffix):
+    """Random and masked rows as they were, and the seam breaks the record off."""
+    first, mixed = tmp_path / f"first.{suffix}", tmp_path / f"mixed.{suffix}"
+    dl.collect_random(Shifted, 10, first, seed=1)
+    dl.collect_random(Shifted, 17, mixed, seed=2, after=first)
+    dl.collect_random(Shifted, 17, tmp_path / "second.npz", seed=2)
+    both, parts = dl.read_data(mixed), [dl.read_data(path) for path in (first, tmp_path / "second.npz")]
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
+        together = np.concatenate([getattr(part.rows, name) for part in parts])
+        np.testing.assert_array_equal(getattr(both.rows, name), together, err_msg=name)
+    assert both.cut == (9, 26) and both.spec == parts[0].spec
+    with pytest.raises(dl.ConfigError, match="a file for another environment"):
+        dl.collect_random("CartPole-v1", 5, tmp_path / "no.npz", after=first)
+    assert not (tmp_path / "no.npz").exists()
+
+
 def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
     data = dl.collect_random("gymnax/Pendulum-v1", 40, tmp_path / "random.npz")
     algorithm = dl.IQL(**ALGORITHM, replay_capacity=100, learning_starts=8)

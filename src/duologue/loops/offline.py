@@ -1,4 +1,5 @@
-"""The offline loop: recorded data on the device, and nothing but sampling and updates; thousands of them a call.
+"""The offline loop: recorded data on the device, and nothing but sampling and updates, as many a call as
+half a second takes.
 
 A step is a gradient step of the network that takes most of them: one call of `update`, or D of one that gets D batches.
 Several seeds are `vmap` over the loop and share one copy of the data.

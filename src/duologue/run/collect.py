@@ -1,7 +1,7 @@
 """Recording data: what a policy does in an environment, in the columns that data sets are read from."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from duologue.envs.spaces import recounted
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
 from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
+from duologue.replay.dataset import DataSet, fit
 from duologue.run import files
+from duologue.run.offline import DataSource, read_data
 from duologue.run.plan import Envs, EnvSource, check_arguments, describe
-from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
+from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Obs, Space, Step, has_mask, inside
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
@@ -46,27 +48,36 @@ class Hosted:
 
 def collected(
     made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
-    *, env: str, noise: float, seed: int, policy: str,
+    *, env: str, noise: float, seed: int, policy: str, after: DataSource | None = None,
 ) -> Path:  # fmt: skip
-    """Record what `act` does, or where it is `None` uniformly random actions, to `out`. Raises `ConfigError`, before
-    anything is made where it can."""
+    """Record what `act` does, or where it is `None` uniformly random actions, to `out`, behind the rows of `after`.
+    Raises `ConfigError`, before anything is made where it can."""
     check_arguments(steps=steps, seed=seed)
     if problem := mismatch(noise, NonNegative):
         raise ConfigError(f"noise = {noise!r}: must be {problem}.")
-    path, envs = check_out(out), made()
+    path, earlier = check_out(out), None if after is None else read_data(after)
+    envs = made()
     try:
         about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
+        first = None if earlier is None else columns_of(fit(earlier, envs.spec))
         act = uniform(envs.spec.action, seed) if act is None else act
-        write(path, record(envs, act, steps, noise=noise, seed=seed), about)
+        columns = record(envs, act, steps, noise=noise, seed=seed)
+        if earlier is not None and first is not None:
+            columns = {name: np.concatenate([first[name], column]) for name, column in columns.items()}
+            about |= {"after": earlier.source}
+        write(path, columns, about)
     finally:
         envs.close()
     return path
 
 
-def collect_random(env: EnvSource, steps: int, out: str | Path, *, seed: int = 0) -> Path:
-    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`). Raises `ConfigError`."""
+def collect_random(
+    env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None
+) -> Path:
+    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind those of the data
+    `after`. Raises `ConfigError`."""
     made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
-    return collected(made, None, steps, out, env=describe(env), noise=0.0, seed=seed, policy="uniform")
+    return collected(made, None, steps, out, env=describe(env), noise=0.0, seed=seed, policy="uniform", after=after)
 
 
 def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict[str, np.ndarray]:
@@ -79,16 +90,27 @@ def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
+    return flat(envs.spec, [jax.tree.map(lambda *x: np.concatenate(x), *column) for column in zip(*rows, strict=True)])
+
+
+def columns_of(data: DataSet) -> dict[str, np.ndarray]:
+    """Those of `record`, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
+    rows = data.rows
+    timeouts = rows.truncated & ~np.isin(np.arange(len(data)), data.cut)
+    return flat(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])
+
+
+def flat(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Columns in D4RL's order under its names, `observations/KEY` of Dicts, counted as the environment counts."""
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-    spaces = {"observations": envs.spec.observation, "actions": space, "next_observations": envs.spec.observation}
-    columns = {
-        name: jax.tree.map(lambda *x: np.concatenate(x), *column)
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    spaces = {"observations": spec.observation, "actions": spec.action, "next_observations": spec.observation}
+    named = {
+        name: recounted(spaces[name], column) if name in spaces else column
+        for name, column in zip(names, columns, strict=True)
     }
-    columns |= {name: recounted(of, columns[name]) for name, of in spaces.items()}
     return {
         name + "".join(f"/{key.key}" for key in where): leaf
-        for name, column in columns.items()
+        for name, column in named.items()
         for where, leaf in jax.tree_util.tree_flatten_with_path(column)[0]
     }
 

@@ -107,9 +107,10 @@ class Run:
 
     def collect(
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
-        seed: int = 0,
+        seed: int = 0, after: DataSource | None = None,
     ) -> Path:  # fmt: skip
-        """Record `steps` transitions of this policy in an environment of its own, to `out` (`.npz` or `.hdf5`).
+        """Record `steps` transitions of this policy in an environment of its own, to `out` (`.npz` or `.hdf5`), behind
+        those of the data `after`, if any.
 
         It acts as in training, or with `explore=False` as in tests; `noise` is added to that, in half-ranges of a Box,
         and of discrete actions it is the share that is uniformly random. Raises `ConfigError`.
@@ -118,7 +119,7 @@ class Run:
         act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         env = self.plan.env if source is None else describe(source)
-        return collected(made, act, steps, out, env=env, noise=noise, seed=seed, policy=self.plan.name)
+        return collected(made, act, steps, out, env=env, noise=noise, seed=seed, policy=self.plan.name, after=after)
 
     def watch(
         self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
