@@ -2,11 +2,14 @@
 what was saved before stays."""
 
 import dataclasses
+import io
+import re
 
 import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from run.helpers import leaves, quiet, rows, saved
 
 import duologue as dl
@@ -152,7 +155,11 @@ class Explosive(ProbeEnvs):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "env"), [(SAC, "action-continuous"), (dl.TD3, "action-continuous"), (dl.SACDiscrete, "action")]
+    ("algorithm", "env"),
+    [
+        *((algorithm, "action-continuous") for algorithm in (SAC, dl.SACv1, dl.TD3, dl.DDPG)),
+        (dl.SACDiscrete, "action"),
+    ],
 )
 def test_rewards_too_large_stop_with_words_and_keep_what_was_saved(algorithm, env, tmp_path):
     """The row of step 16 is the first that learned from one; what is on disk is from before, and finite."""
@@ -164,6 +171,14 @@ def test_rewards_too_large_stop_with_words_and_keep_what_was_saved(algorithm, en
     assert [row["step"] for row in rows(tmp_path / "run")] == [4, 8, 12, 16]
     assert saved(tmp_path / "run") == [8, 12]
     assert all(np.isfinite(leaf).all() for leaf in leaves(tmp_path / "run").values() if leaf.dtype.kind == "f")
+
+
+def test_what_a_replay_takes_is_said_before_the_first_step(tmp_path):
+    said = io.StringIO()
+    console = Console(file=said, width=1000)
+    dl.train(TINY, "probe/action-continuous", steps=40, run_dir=tmp_path / "run", console=console)
+    text = said.getvalue()
+    assert re.search(r"replay: up to [\d.,]+ [KM]iB of memory", text) and text.index("replay: up") < text.index("step ")
 
 
 def test_a_refusal_carries_no_note_of_jax():

@@ -105,18 +105,18 @@ def test_a_replay_of_counted_actions_is_read_as_the_environment_counts_them(tmp_
 
 @pytest.mark.parametrize("suffix", ["npz", "hdf5"])
 def test_a_mixture_is_recorded_behind_other_data(tmp_path, suffix):
-    """Random and masked rows as they were, and the seam breaks the record off."""
+    """Both as they were, and at the seam the record breaks off."""
     first, mixed = tmp_path / f"first.{suffix}", tmp_path / f"mixed.{suffix}"
-    dl.collect_random(Shifted, 10, first, seed=1)
-    dl.collect_random(Shifted, 17, mixed, seed=2, after=first)
-    dl.collect_random(Shifted, 17, tmp_path / "second.npz", seed=2)
+    dl.collect_random("CartPole-v1", 10, first, seed=1)
+    dl.collect_random("CartPole-v1", 97, mixed, seed=2, after=first)
+    dl.collect_random("CartPole-v1", 97, tmp_path / "second.npz", seed=2)
     both, parts = dl.read_data(mixed), [dl.read_data(path) for path in (first, tmp_path / "second.npz")]
     for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
         together = np.concatenate([getattr(part.rows, name) for part in parts])
         np.testing.assert_array_equal(getattr(both.rows, name), together, err_msg=name)
-    assert both.cut == (9, 26) and both.spec == parts[0].spec
+    assert both.cut == (9, 10 + 96) == (*parts[0].cut, 10 + parts[1].cut[0]) and both.spec == parts[0].spec
     with pytest.raises(dl.ConfigError, match="a file for another environment"):
-        dl.collect_random("CartPole-v1", 5, tmp_path / "no.npz", after=first)
+        dl.collect_random("Pendulum-v1", 5, tmp_path / "no.npz", after=first)
     assert not (tmp_path / "no.npz").exists()
 
 
@@ -225,6 +225,13 @@ def test_what_was_repaired_in_the_data_is_told_before_learning(tmp_path):
     run.finetune(
         "Pendulum-v1", steps=9, dataset=data, run_dir=tmp_path / "on", console=Console(file=online, width=1000)
     )
+    assert "data: 30 rows of <arrays>" in said.getvalue()
+    windowed = io.StringIO()
+    dl.train(
+        dl.BC(networks=SMALL, batch_size=8), dataset=data, steps=2, window=12, run_dir=tmp_path / "windowed",
+        console=Console(file=windowed, width=1000),
+    )  # fmt: skip
+    assert "12 of them on the device at a time" in windowed.getvalue() and "an approximation" in windowed.getvalue()
     for text in (said.getvalue(), online.getvalue()):
         assert "data: The last episode is unfinished" in text
         assert "data: They were recorded in Elsewhere-v0, and are used for Pendulum-v1." in text
