@@ -136,6 +136,11 @@ class ByHand:
         spread = 3 * np.sqrt(values.mean(1).var(0) + 1e-6).mean()
         return of_ensemble(values.mean(1), axis=0).mean(), spread, divergence(a, self.data, loc, std, raw).mean()
 
+    def distances(self, leaves):
+        """Of the data's and the actor's actions, pair by pair, before and after squashing, `[2, n, N]`."""
+        raw = raw_actions(leaves, self.rows.obs, draws_of(self.keys[3], self.algorithm.samples))[2]
+        return np.stack([((x - y) ** 2).sum(-1) for x, y in ((self.data, raw), (squash(self.data), squash(raw)))])
+
     def actor_loss(self, leaves):
         value, spread, distance = self.parts(leaves)
         return -value + self.algorithm.variance_weight * spread + self.weight * distance
@@ -167,6 +172,9 @@ def test_gradients_are_those_of_the_papers_losses(name, key):
     _, spread, distance = hand.parts(float64(state.actor))
     np.testing.assert_allclose([metrics["q_spread"], metrics["divergence_mean"]], [spread, distance], rtol=1e-4)
     np.testing.assert_allclose(metrics["multiplier"], hand.weight, rtol=1e-6)
+    for name, of in zip(("raw_action_distance", "action_distance"), hand.distances(float64(state.actor)), strict=True):
+        told = [metrics[f"{name}_{what}"] for what in ("mean", "std", "min", "max")]
+        np.testing.assert_allclose(told, [of.mean(), of.std(), of.min(), of.max()], rtol=1e-3, atol=1e-6)
 
 
 def test_the_actor_follows_the_constraint_alone_for_as_many_updates_as_asked(key):

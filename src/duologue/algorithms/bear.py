@@ -71,13 +71,22 @@ def actor_loss(
     policy = actor(obs)
     raw = jax.vmap(policy.base.sample)(jax.random.split(key, len(data)))
     divergence = distance(data, policy.base, raw)
-    action = jax.vmap(policy.squash)(raw[:q_samples])
-    q = jnp.mean(critics(repeated(obs, q_samples), action), axis=1)
+    actions = jax.vmap(policy.squash)(raw)
+    q = jnp.mean(critics(repeated(obs, q_samples), actions[:q_samples]), axis=1)
     spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
     value = jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))
     improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)
     loss = improvement + weight * jnp.mean(divergence)
-    return loss, {"actor_loss": loss, "q_spread": spread, **described("divergence", divergence)}
+    return loss, {
+        "actor_loss": loss, "q_spread": spread, **described("divergence", divergence),
+        **described("action_distance", squared_distance(jax.vmap(policy.squash)(data), actions)),
+        **described("raw_action_distance", squared_distance(data, raw)),
+    }  # fmt: skip
+
+
+def squared_distance(x: Float[Array, "n N d"], y: Float[Array, "n N d"]) -> Float[Array, "n N"]:
+    """‖x − y‖² of each pair: the source's action divergence, which is only logged."""
+    return jnp.sum((x - y) ** 2, axis=-1)
 
 
 class BEAR(AbstractAlgorithm[BEARState]):
