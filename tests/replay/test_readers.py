@@ -121,6 +121,21 @@ def test_minaris_metadata_may_be_a_file_and_bounds_infinite(tmp_path):
     assert dataset.read(folder).spec.action == Box((2,), "float32", None, (1.0, 2.0))
 
 
+CORE = ("observations", "actions", "rewards", "terminals")
+
+
+def test_what_is_not_read_is_named_wherever_it_lies(tmp_path):
+    folder = minari(tmp_path / "x", [episode(0, 3, terminated=True)])
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file["first_episode/actions"] = np.zeros(3)
+    assert "Not read: first_episode, infos." in dataset.read(folder).notes
+    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
+        for name in CORE:
+            file[name] = COLUMNS[name]
+        file["infos"] = np.zeros(3)
+    assert any(note == "Not read: infos." for note in dataset.read(tmp_path / "flat.hdf5").notes)
+
+
 def test_a_minari_episode_that_breaks_off_is_cut(tmp_path):
     data = dataset.read(minari(tmp_path / "x", [episode(0, 3), episode(50, 2, truncated=True), episode(90, 2)]))
     assert np.flatnonzero(data.rows.truncated).tolist() == [2, 4, 6] and data.cut == (2, 6)

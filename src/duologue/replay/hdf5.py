@@ -21,8 +21,8 @@ def hdf5(path: Path) -> Recording:
     with reading(path), _h5py(path).File(path, "r") as file:
         names = [name for name in file if name not in ("infos", "extras")]
         for group in {"infos", "extras"} & set(file):
-            if isinstance(inside := _linked(file, group, path), _h5py(path).Group):
-                names += [f"{group}/{name}" for name in inside]
+            inside = _linked(file, group, path)
+            names += [f"{group}/{name}" for name in inside] if isinstance(inside, _h5py(path).Group) else [group]
         columns = {name: _read(file, name, path) for name in filter(known, names)}
         env, action = about(dict(file.attrs), str(path), "env")
     return Recording(columns, env, action, ignored(set(names) - columns.keys()))
@@ -40,7 +40,7 @@ def minari(folder: Path) -> Recording:
         names.sort(key=lambda name: int(name.removeprefix("episode_")))
         episodes = [_episode(_linked(file, name, path), f"{path}: {name}") for name in names]
         columns = {name: _joined([each[name] for each in episodes], name) for name in episodes[0]}
-        unread = {part for name in names for part in file[name]} - EPISODE.keys()
+        unread = {part for name in names for part in file[name]} - EPISODE.keys() | set(file) - set(names)
         said = dict(file.attrs)
     for place in (folder / "data" / "metadata.json", folder / "metadata.json"):
         if place.is_file():
