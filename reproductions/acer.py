@@ -65,7 +65,10 @@ TASKS = (
     ),
     Task(
         "acer-pong", "ALE/Pong-v5", 1_000_000,
-        dl.ACER(num_envs=16, replay_capacity=50_000, networks=NATURE),
-        source="Baselines' learning rate, 7e-4, not annealed, as it has it for Atari", **GAME,
+        dl.ACER(
+            num_envs=16, replay_capacity=50_000, optimizer=dl.Adam(eps=1e-5), learning_rate=5e-4,
+            entropy_coefficient=0.001, networks=NATURE,
+        ),
+        source="the paper's entropy; the optimiser of `ppo-pong`, for RMSProp's ε swallows gradients so small", **GAME,
     ),
 )  # fmt: skip
