@@ -24,7 +24,7 @@ def diverged(what: str) -> DuologueError:
     """Of numbers that are not finite, and that the learner made itself."""
     return DuologueError(
         f"Learning has diverged: {what}. The checkpoints before it are intact. A smaller learning rate may help, "
-        "or smaller observations and rewards: duologue.Normalized(algorithm), --normalize."
+        "or smaller observations and rewards: duologue.Normalized(algorithm), --normalize-obs."
     )
 
 
