@@ -10,6 +10,9 @@ ZOO = "RL Baselines3 Zoo, hyperparams"
 BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 SIMBA = "mean of 10 runs on -v4, SimbaV2's raw data"
 START = {"start_steps": 10_000, "learning_starts": 10_000}
+# Learned with a last policy layer that began at a hundredth of what is the default now.
+SMALL = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+FORMER = {**START, "networks": SMALL}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
 # SBX's TD3 moves its targets at every step of the critics; the paper, Stable-Baselines3 and ours at every second one.
@@ -33,19 +36,22 @@ DISCRETE = dl.SACDiscrete(
 TASKS = (
     Task(
         "sac-pendulum", "Pendulum-v1", 20_000,
-        dl.SAC(actor_learning_rate=1e-3, critic_learning_rate=1e-3, alpha=dl.temperature.Learned(learning_rate=1e-3)),
+        dl.SAC(
+            actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=SMALL,
+            alpha=dl.temperature.Learned(learning_rate=1e-3),
+        ),
         source=f"{ZOO}/sac.yml", published=f"−157 ({BENCHMARK})",
         peer=Peer("SAC", {"learning_rate": 1e-3, "learning_starts": 100, **NETWORKS}),
     ),
     Task(
         "td3-pendulum", "Pendulum-v1", 20_000,
-        dl.TD3(discount=0.98, **START),
+        dl.TD3(discount=0.98, **FORMER),
         source=f"{ZOO}/td3.yml, but for networks of 256-256", published=f"−152 ({BENCHMARK})",
         peer=Peer("TD3", {"gamma": 0.98, **SBX_TD3}, noise=0.1),
     ),
     Task(
         "sac-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.SAC(**START),
+        dl.SAC(**FORMER),
         source=f"{ZOO}/sac.yml", published=f"6156 ({SIMBA})", peer=SBX_SAC,
     ),
     Task(
@@ -55,7 +61,7 @@ TASKS = (
     ),
     Task(
         "td3-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.TD3(**START),
+        dl.TD3(**FORMER),
         source=f"{ZOO}/td3.yml, but for networks of 256-256",
         peer=Peer("TD3", SBX_TD3, noise=0.1),
     ),
@@ -63,7 +69,7 @@ TASKS = (
         "sac-lunarlander", "LunarLanderContinuous-v3", 100_000,
         dl.SAC(
             actor_learning_rate=7.3e-4, critic_learning_rate=7.3e-4,
-            alpha=dl.temperature.Learned(learning_rate=7.3e-4), tau=0.01, **START,
+            alpha=dl.temperature.Learned(learning_rate=7.3e-4), tau=0.01, **FORMER,
         ),
         source=f"{ZOO}/sac.yml, but for a constant rate and networks of 256-256",
         published=f"260 after 500 k ({BENCHMARK})",
@@ -71,7 +77,7 @@ TASKS = (
     ),
     Task(
         "sac-v1-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.SACv1(**START),
+        dl.SACv1(**FORMER),
         source="as sac-halfcheetah, for comparison with it",
     ),
     Task(

@@ -43,9 +43,10 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     ),
     "bc": (dl.BC(), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
     "td3": (
-        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4), 50_000, SIZES, Peer("TD3", {}, library="d3rlpy"),
+        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=WIDE), 50_000, SIZES,
+        Peer("TD3", {}, library="d3rlpy"),
     ),
-    "sac": (dl.SAC(), 50_000, SIZES, Peer("SAC", {}, library="d3rlpy")),
+    "sac": (dl.SAC(networks=WIDE), 50_000, SIZES, Peer("SAC", {}, library="d3rlpy")),
 }  # fmt: skip
 DATA = {"halfcheetah": ("HalfCheetah-v5", "halfcheetah-random-expert"), "hopper": ("Hopper-v5", "hopper-random-medium")}
 
@@ -71,7 +72,7 @@ TASKS = (
     ),
     *(
         Task(
-            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(),
+            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(networks=WIDE),
             source=f"as offline-sac-halfcheetah, from {share} % of the data",
             data=f"halfcheetah-random-expert-{share}", seeds=(0, 1, 2),
         )

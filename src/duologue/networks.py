@@ -18,7 +18,7 @@ from duologue.critics import ActionValue, ActionValues, Ensemble, StateValue
 from duologue.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
 from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, PositiveInt
+from duologue.fields import Configurable, NonNegative, PositiveInt
 from duologue.generative import VAE
 from duologue.heads import (
     AbstractHead,
@@ -34,9 +34,6 @@ from duologue.types import Box, Discrete, EnvSpec, Obs
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu": jax.nn.silu}
-
-POLICY_SCALE = 0.01
-"""Of the last policy layer: the first policy is near uniform, or near `centre` (OpenAI baselines)."""
 
 
 class AbstractNetworks(Configurable):
@@ -124,6 +121,9 @@ class Networks(AbstractNetworks):
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box; for the squashed policies of SAC, of what tanh is
     taken of. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
+    policy_scale: NonNegative = 0.01
+    """Scale of the first weights of the last policy layer. Small, the first policy is near uniform, or near the middle
+    of the box (OpenAI baselines); 1 is as all other layers, which SAC, TD3 and DDPG have."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)
@@ -140,13 +140,13 @@ class Networks(AbstractNetworks):
             return SharedActorCritic(
                 encoder=actor_encoder,
                 trunk=Trunk(sizes, key=keys[1], **self._layer),
-                actor=Dense(sizes[-1], head.size, scale=POLICY_SCALE, init=self.init, key=keys[2]),
+                actor=Dense(sizes[-1], head.size, scale=self.policy_scale, init=self.init, key=keys[2]),
                 head=head,
                 critic=Dense(sizes[-1], values, scale=1.0, init=self.init, key=keys[3]),
             )
         return SeparateActorCritic(
             actor_encoder=actor_encoder,
-            actor=MLP((*sizes, head.size), output_scale=POLICY_SCALE, key=keys[2], **self._layer),
+            actor=MLP((*sizes, head.size), output_scale=self.policy_scale, key=keys[2], **self._layer),
             head=head,
             critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
             critic=MLP((*sizes, values), key=keys[3], **self._layer),
@@ -206,7 +206,7 @@ class Networks(AbstractNetworks):
                 )
             case _:
                 head = self._squashed(bounded_box(spec.action))
-        return Intentions(*self._heads(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)
+        return Intentions(*self._heads(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
         """The last hidden layer is each task's own, the others are shared."""
@@ -239,7 +239,7 @@ class Networks(AbstractNetworks):
         return SquashedNormalHead(own, self.initial_log_std, space)
 
     def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
-        return Policy(*self._layers(spec, outputs=head.size, output_scale=POLICY_SCALE, key=key), head)
+        return Policy(*self._layers(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def _layers(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array

@@ -178,8 +178,11 @@ MUTANTS = [
     # Networks.
     Mutant("hidden layers have gain 1", "encoders.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
     Mutant("bytes are not divided by 255", "encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
-    Mutant("the first policy is not near uniform", "networks.py", "POLICY_SCALE = 0.01", "POLICY_SCALE = 1.0",
-           NETWORKS),
+    Mutant(
+        "the first policy is not near uniform", "networks.py",
+        "policy_scale: NonNegative = 0.01", "policy_scale: NonNegative = 1.0",
+        NETWORKS,
+    ),
     Mutant(
         "the action mask is ignored", "heads.py",
         "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",

@@ -52,7 +52,7 @@ class DDPG(AbstractAlgorithm[TD3State]):
     """Updates after each rollout."""
     num_envs: PositiveInt = 1
     """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
     """Builds actor and critic: `Networks`, or an object of your own."""
 
     @property

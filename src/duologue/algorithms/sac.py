@@ -104,7 +104,7 @@ class SAC(AbstractAlgorithm[SACState]):
     """Updates after each rollout."""
     num_envs: PositiveInt = 1
     """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
     """Builds actor and critics: `Networks`, or an object of your own."""
 
     def __check_init__(self):

@@ -94,7 +94,7 @@ class TD3(AbstractAlgorithm[TD3State]):
     """Updates after each rollout, of `policy_delay` critic steps each."""
     num_envs: PositiveInt = 1
     """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
     """Builds actor and critics: `Networks`, or an object of your own."""
 
     @property
