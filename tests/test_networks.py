@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import duologue as dl
 from duologue.distributions import Categorical, MultiCategorical, Normal
 from duologue.errors import ConfigError
 from duologue.networks import AbstractActorCritic, Networks
@@ -176,6 +177,17 @@ def test_initial_weights_start_the_policy_near_uniform_and_the_critic_at_scale_o
     first = lecun.actor.trunk.layers[0] if networks is SEPARATE else lecun.trunk.layers[0]
     gram = np.asarray(first.weight @ first.weight.T)
     assert abs(gram - np.diag(np.diag(gram))).max() > 0.05
+
+
+@pytest.mark.parametrize("algorithm", [dl.SAC, dl.SACv1, dl.TD3, dl.DDPG])
+def test_the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others(algorithm, key):
+    """Variance 1 / inputs, as the layers before it; a hundredth held SAC near where it began on Hopper."""
+    box = Box((30,), "float32", (-1.0,) * 30, (1.0,) * 30)
+    state = algorithm().init(EnvSpec("env", Box((8,)), box), key=key)
+    layers = [layer.weight for layer in (*state.actor.mlp.trunk.layers, state.actor.mlp.output)]
+    assert [len(weight) for weight in layers] == [8, 256, 256]
+    for weight in layers:
+        np.testing.assert_allclose(weight.std(), len(weight) ** -0.5, rtol=0.05)
 
 
 def test_separate_networks_start_apart():

@@ -247,4 +247,9 @@ MUTANTS = [
         "dropped = truncated.copy()", "dropped = np.zeros_like(truncated)",
         of("replay/test_dataset.py", "without_successors_a_time_limits_row_is_dropped_and_the_row_before_cut"),
     ),
+    Mutant(
+        "SAC begins with a last policy layer of a hundredth", "algorithms/sac.py",
+        'init="lecun", policy_scale=1.0)', 'init="lecun", policy_scale=0.01)',
+        of("test_networks.py", "the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others"),
+    ),
 ]  # fmt: skip
