@@ -95,7 +95,8 @@ HEAD = """\
 
 Sizes of HalfCheetah-v5, batches of 256, networks of 256-256. Medians over rounds, with the smallest and the largest;
 the cases take turns. The limit is the sum, over the matrix products of an update, of the best of 20 timings of that one
-alone, same shapes, same flags, same process.
+alone, same shapes, same flags, same process. Options of XLA are ratios to none within a round, each a process of its
+own.
 """
 
 

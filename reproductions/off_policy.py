@@ -11,8 +11,8 @@ BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 SIMBA = "mean of 10 runs on -v4, SimbaV2's raw data"
 START = {"start_steps": 10_000, "learning_starts": 10_000}
 # Learned with a last policy layer that began at a hundredth of what is the default now.
-SMALL = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-FORMER = {**START, "networks": SMALL}
+FORMER_NETWORKS = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+FORMER = {**START, "networks": FORMER_NETWORKS}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
 # SBX's TD3 moves its targets at every step of the critics; the paper, Stable-Baselines3 and ours at every second one.
@@ -37,7 +37,7 @@ TASKS = (
     Task(
         "sac-pendulum", "Pendulum-v1", 20_000,
         dl.SAC(
-            actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=SMALL,
+            actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=FORMER_NETWORKS,
             alpha=dl.temperature.Learned(learning_rate=1e-3),
         ),
         source=f"{ZOO}/sac.yml", published=f"−157 ({BENCHMARK})",

@@ -59,13 +59,12 @@ def collected(
     envs = made()
     try:
         about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
-        first = None if earlier is None else columns_of(fit(earlier, envs.spec))
+        first: dict[str, np.ndarray] = {}
+        if earlier is not None:
+            first, about = columns_of(fit(earlier, envs.spec)), about | {"after": earlier.source}
         act = uniform(envs.spec.action, seed) if act is None else act
         columns = record(envs, act, steps, noise=noise, seed=seed)
-        if earlier is not None and first is not None:
-            columns = {name: np.concatenate([first[name], column]) for name, column in columns.items()}
-            about |= {"after": earlier.source}
-        write(path, columns, about)
+        write(path, {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}, about)
     finally:
         envs.close()
     return path
