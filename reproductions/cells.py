@@ -191,6 +191,7 @@ def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = N
             "scores": scores.tolist(),
             **task.configuration,
             **({} if dataset is None else {"data_digest": run.plan.digest}),
+            "last": last(run.path, cell.seed + i),
             "seconds": round(time.perf_counter() - began, 1),
             "seeds_in_one": cell.count,
             "resumed_at": resumed,
@@ -202,6 +203,13 @@ def run_cell(cell: Cell, folder: Path, *, command: str, dataset: Path | None = N
         }
         for i, scores in enumerate(all_scores)
     ]
+
+
+def last(path: Path, seed: int) -> dict[str, float]:
+    """What the updates before the end told: losses, Q, multipliers."""
+    rows = [row for row in json_rows.read_rows(path / "metrics.jsonl") if row["seed"] == seed]
+    told = [{name: x for name, x in row.items() if name.startswith("train/") and x is not None} for row in rows]
+    return next(filter(None, reversed(told)), {})
 
 
 def scored(task: Task, run: dl.Run | dl.Runs) -> np.ndarray:

@@ -237,6 +237,14 @@ def test_tanh_normal_is_exact_where_tanh_has_rounded_to_one(u):
         assert np.isfinite(value) and np.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("action", [0.9999, -0.99995])
+def test_tanh_normal_knows_the_density_of_an_action_near_a_bound(action):
+    """What is kept of it is clipped to ±(1 − 1e-6), which is no nearer than this."""
+    expected = stats.norm(0.2, 1.5).logpdf(np.arctanh(action)) - np.log1p(-(action**2))
+    policy = tanh_normal([0.2], 1.5, [-1.0], [1.0])
+    np.testing.assert_allclose(policy.log_prob(f32([action])), expected, rtol=5e-3)
+
+
 def test_tanh_normal_gradient_of_a_reparametrised_sample_equals_finite_differences():
     noise = float(jax.random.normal(KEY, (1,))[0])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from duologue import divergences
 from duologue.distributions import Normal
 from duologue.divergences import KL, MMD, mmd_squared
 from duologue.temperature import Dual, Fixed, Learned
@@ -47,6 +48,12 @@ def test_mmd_is_the_double_sum_of_each_state_by_itself(name):
     np.testing.assert_allclose(mmd_squared(y, x, kernel=name, sigma=0.7), squared, rtol=1e-5, atol=1e-7)
     root = MMD(kernel=name, sigma=0.7)(x, somewhere(3, 2), y[:4])
     np.testing.assert_allclose(root, jnp.sqrt(mmd_squared(x, y[:4], kernel=name, sigma=0.7) + 1e-6), rtol=1e-6)
+
+
+def test_an_estimate_below_zero_counts_as_zero(monkeypatch):
+    """Rounding can leave one there, and its root would be NaN."""
+    monkeypatch.setattr(divergences, "mmd_squared", lambda *_, **__: jnp.full(3, -1e-5))
+    np.testing.assert_allclose(MMD()(samples(4, 3, 2), somewhere(3, 2), samples(4, 3, 2)), 1e-3, rtol=1e-4)
 
 
 def test_the_gaussian_kernel_gives_the_closed_form_between_normals():

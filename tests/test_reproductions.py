@@ -164,6 +164,7 @@ def test_a_cell_from_end_to_end(cells, task, tmp_path):
     assert (found["seed"], found["steps"], found["env"], found["command"]) == (5, 20, "CartPole-v1", "make it")
     assert len(found["scores"]) == cells.EPISODES and np.mean(found["scores"]) == pytest.approx(found["mean"])
     assert found["algorithm"]["num_envs"] == 2 and found["resumed_at"] == 0
+    assert np.isfinite(found["last"]["train/value_loss"]) and found["last"]["train/entropy"] > 0.6
     again, step = cells.train(cell, cell.folder(tmp_path))
     assert step == 20 and again.evaluate(episodes=cells.EPISODES).returns.tolist() == found["scores"]
 

@@ -26,7 +26,7 @@ from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraEr
 from duologue.options import ALGORITHMS as ALGORITHMS
 from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch
 from duologue.parsing import parse_train
-from duologue.replay.dataset import card
+from duologue.replay.card import card
 from duologue.run.collect import collect_random
 from duologue.run.log import read
 from duologue.run.offline import read_data

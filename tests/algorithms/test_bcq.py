@@ -246,6 +246,26 @@ def test_a_masked_logit_weighs_nothing_in_the_discrete_loss(key):
         assert np.isfinite(leaf).all()
 
 
+def test_the_discrete_target_is_of_an_action_that_the_successors_mask_allows(key):
+    state, batch = begun_apart(MASKED, key), choices()
+    of_obs, of_next = (jnp.ones((N, CHOICES), jnp.int8).at[:, i].set(0) for i in (2, 0))
+    masked = batch._replace(
+        obs={"action_mask": of_obs, "x": batch.obs}, next_obs={"action_mask": of_next, "x": batch.next_obs},
+        action=jnp.minimum(batch.action, 1),
+    )  # fmt: skip
+    _, metrics = jax.jit(choosing(0.0).update)(state, masked, key=key)
+    rows = as_numpy(batch)
+    now, slow = (by_hand(float64(n), rows.next_obs)[1] for n in (state.networks, state.target_networks))
+    best = np.where(np.asarray(of_next) > 0, now, -np.inf).argmax(-1)
+    assert (best == 2).any() and (now.argmax(-1) == 0).any()
+    target = rows.reward + 0.9 * np.where(rows.terminated, 0, slow[np.arange(N), best])
+    taken = by_hand(float64(state.networks), rows.obs)[1][np.arange(N), np.asarray(masked.action)]
+    error = np.abs(taken - target)
+    np.testing.assert_allclose(
+        metrics["critic_loss"], np.where(error < 1, 0.5 * error**2, error - 0.5).mean(), rtol=1e-4
+    )  # fmt: skip
+
+
 def test_a_logit_that_only_is_unlikely_weighs_in_the_discrete_loss(key):
     # A probability may underflow without being masked: `clone.probs > 0` would leave this logit out.
     state, batch = begun_apart(CHOOSING, key), choices()

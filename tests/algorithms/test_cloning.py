@@ -53,6 +53,15 @@ def transitions(seed=0):
     return jax.tree.map(lambda x: x[0], a_batch(seed=seed))
 
 
+@pytest.mark.parametrize("algorithm", [dl.BC, dl.BCQDiscrete, dl.KLControl])
+def test_what_explores_samples_and_what_is_tested_does_not(algorithm, key):
+    spec = EnvSpec("", SPEC.observation, Discrete(3)) if algorithm is dl.BCQDiscrete else SPEC
+    algorithm, obs = algorithm(networks=SMALL), jnp.zeros((500, 3))
+    state = begun(algorithm, spec, key)
+    tried, tested = (np.asarray(algorithm.act(state, None, obs, key=key, explore=x)[0]) for x in (True, False))
+    assert (np.ptp(tested, axis=0) == 0).all() and (np.ptp(tried, axis=0) > 0).all()
+
+
 # BC.
 
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from algorithms.by_hand import assert_same, begun
+from algorithms.by_hand import assert_polyak, assert_same, begun, perturbed
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm, recorded
@@ -114,6 +114,21 @@ def test_real_actions_are_inside_the_box_as_the_environment_executes_them(key):
     assert (np.asarray(free) > high).any() and (np.asarray(free) < low).any()
     np.testing.assert_array_equal(action, np.clip(free, low, high))
     np.testing.assert_allclose(algorithm.v(state, obs), algorithm.q(state, obs, action)[0], rtol=1e-6)
+
+
+def test_the_target_is_that_of_the_slow_copy(key):
+    """One step of both by hand, where the two critics differ."""
+    state = begun(FQE, SPEC, key)
+    moved = perturbed(state.critics, 1), perturbed(state.target_critics, 2)
+    state, batch = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, moved), the_batch()
+    after, metrics = jax.jit(FQE.update)(state, batch, key=key)
+    successors = np.nan_to_num(np.asarray(batch.next_obs))
+    of_policy = np.arange(len(ROWS)), POLICY[successors.argmax(-1)]
+    slow = np.asarray(state.target_critics(jnp.asarray(successors)))[0][of_policy]
+    target = batch.reward + GAMMA * np.where(batch.terminated, 0, slow)
+    taken = np.asarray(state.critics(batch.obs))[0][of_policy[0], np.asarray(batch.action)]
+    np.testing.assert_allclose(metrics["critic_loss"], ((taken - target) ** 2).mean(), rtol=1e-4)
+    assert_polyak(after.target_critics, state.target_critics, after.critics, 0.2)
 
 
 def test_a_trained_state_takes_the_policys_place(key):

@@ -247,6 +247,12 @@ def test_beta_doubles_halves_or_stays(share, factor):
     assert float(penalty.update(penalty.init(), jnp.float32(0.2 * share))) == 3.0 * factor
 
 
+def test_beta_stays_within_its_bounds():
+    penalty = dl.KLPenalty(target_kl=0.2)
+    assert float(penalty.update(jnp.float32(1e-6), jnp.float32(0.0))) == np.float32(1e-6)
+    assert float(penalty.update(jnp.float32(1e6), jnp.float32(9.0))) == 1e6
+
+
 @pytest.mark.parametrize(("times", "factor"), [(0.5, 2), (0.9, 1), (2.0, 0.5)])
 def test_beta_follows_the_divergence_of_a_whole_update(times, factor, key):
     batch, (networks, _) = a_rollout(DISCRETE), by_hand(PENALTY)[-1]

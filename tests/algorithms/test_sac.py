@@ -30,7 +30,7 @@ from scipy.special import logsumexp
 
 import duologue as dl
 from duologue.temperature import Fixed, Learned
-from duologue.types import Discrete, EnvSpec, Transition
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Transition
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)
 ALPHA = 0.3
@@ -324,6 +324,21 @@ def test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys(key):
         state = eqx.tree_at(lambda s: s.actor, state, jax.tree.map(jnp.zeros_like, state.actor))
         after, _ = jax.jit(algorithm.update)(state, jax.tree.map(jnp.asarray, every_transition()), key=key)
         np.testing.assert_allclose(gradients(after.temperature[1])[0], (1 - share) * np.log(ACTIONS), atol=1e-6)
+
+
+def test_a_mask_lowers_the_discrete_target_entropy(key):
+    """A share of log 2 where two of three actions are allowed: more cannot be reached."""
+    algorithm = dl.SACDiscrete(alpha=Learned(initial=ALPHA), target_entropy_fraction=0.5, networks=SMALL)
+    batch = jax.tree.map(jnp.asarray, every_transition())
+    obs, next_obs = (
+        {"x": x, ACTION_MASK: jnp.broadcast_to(jnp.array([1, 0, 1], jnp.int8), (*x.shape[:-1], ACTIONS))}
+        for x in (batch.obs, batch.next_obs)
+    )
+    spec = EnvSpec("", Dict({"x": TABLE.observation, ACTION_MASK: Box((ACTIONS,), "int8")}), TABLE.action)
+    state = begun(algorithm, spec, key)
+    state = eqx.tree_at(lambda s: s.actor, state, jax.tree.map(jnp.zeros_like, state.actor))
+    after, _ = jax.jit(algorithm.update)(state, batch._replace(obs=obs, next_obs=next_obs), key=key)
+    np.testing.assert_allclose(gradients(after.temperature[1])[0], 0.5 * np.log(2), atol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", [dl.SAC, dl.CQL, dl.SACX])

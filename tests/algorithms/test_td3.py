@@ -173,13 +173,14 @@ def test_noise_is_in_half_ranges_clipped_and_inside_the_box(key):
     np.testing.assert_array_equal(wide.max(0), HIGH)
 
 
-@pytest.mark.parametrize("algorithm", [dl.TD3(**OPTIONS), dl.DDPG(**OPTIONS)], ids=["td3", "ddpg"])
-def test_acting_adds_noise_only_while_exploring(algorithm, key):
+@pytest.mark.parametrize("kind", [dl.TD3, dl.DDPG, dl.TD3BC])
+def test_acting_adds_noise_only_while_exploring(kind, key):
+    algorithm = kind(**OPTIONS, exploration_noise=0.25)
     state, obs = started(algorithm, key), jnp.zeros((5_000, 3))
     greedy, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
     tried, _, _ = algorithm.act(state, None, obs, key=key, explore=True)
     np.testing.assert_allclose(greedy, mu(float64(state.actor), np.zeros((5_000, 3))), rtol=1e-5)
-    np.testing.assert_allclose(tried, noisy(greedy, BOUNDS, key, noise=0.1), rtol=1e-6)
+    np.testing.assert_allclose(tried, noisy(greedy, BOUNDS, key, noise=0.25), rtol=1e-6)
     assert bool((tried != greedy).any())
 
 

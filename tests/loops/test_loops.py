@@ -92,16 +92,21 @@ def test_agent_i_of_many_draws_its_own_number_of_updates():
         assert_equal(jax.tree.map(lambda x, i=i: x[i], many.algorithm), one.algorithm, rtol=1e-4, atol=1e-5)
 
 
-def test_one_program_serves_every_chunk(monkeypatch):
+def test_one_program_serves_every_chunk(caplog):
     """The count of iterations is traced: nothing is compiled again for the last, shorter interval."""
-    algorithm, envs, compilations = SMALL, make("probe/both", 3), []
+    algorithm, envs = (
+        dataclasses.replace(SMALL, discount=0.97),
+        make("probe/both", 3),
+    )  # of which no program is there yet
     state = compiled.start(algorithm, envs, [0])
     loop = compiled.run(algorithm, envs, state, steps=50 * ITERATION, interval=7 * ITERATION)
-    next(loop)
-    with jax.log_compiles(), monkeypatch.context() as patch:
-        patch.setattr("jax._src.interpreters.pxla.logger.warning", lambda *a: compilations.append(a), raising=False)
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        next(loop)
+        assert any("Compiling" in record.message for record in caplog.records)
+        caplog.clear()
         steps = [step for step, _, _ in loop]
-    assert steps[-1] == 50 * ITERATION and not compilations
+    assert steps[-1] == 50 * ITERATION
+    assert not [record for record in caplog.records if "Compiling" in record.message]
 
 
 @BOTH
@@ -403,6 +408,36 @@ def test_an_evaluation_in_jax_without_end_is_interrupted(key):
     with pytest.raises(Interrupted):
         compile_evaluation(SMALL, envs, seeds=None, interrupted=lambda: next(asked))(state, key)
     assert not list(asked)
+
+
+class Tossed(Script):
+    """It pays the toss of a coin each step, of its own or, told to, the agent's."""
+
+    own: bool
+
+    def __init__(self, num_envs, own):
+        super().__init__("action", num_envs)
+        self.own = own
+
+    def step(self, env_state, action, *, key):
+        state, seen = super().step(env_state, action, key=key)
+        toss = jax.random.bernoulli(key, 0.5, (self.num_envs,)) if self.own else action
+        return state, seen._replace(reward=toss.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["environment", "agent"])
+def test_each_step_of_an_evaluation_has_its_own_chance(own, key):
+    """One key for all of them would toss the same side for ever."""
+    envs = Tossed(20, own)
+    state = SMALL.init(envs.spec, key=key)
+    returns, lengths = map(np.asarray, compile_evaluation(SMALL, envs, seeds=None, explore=True)(state, key))
+    assert ((returns > 0) & (returns < lengths)).sum() > 10
+    if not own:
+        seen, on_host = [], GymnasiumEnvs(lambda: ProbeEnv("action"), 20, seed=0)
+        step = on_host.step
+        on_host.step = lambda action: (seen.append(action.copy()), step(action))[1]
+        host_evaluation(SMALL, episodes=200, explore=True)(state, on_host, key)
+        assert len(seen) >= 10 and (np.ptp(np.stack(seen), axis=0) > 0).sum() > 10
 
 
 def test_every_test_episode_is_assigned_beforehand(key):

@@ -234,7 +234,10 @@ def test_a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none():
     mask[:, 0] = 1
     held = lambda **more: offline.recorded(bear, from_columns(columns() | more, source="made.npz"))  # noqa: E731
     np.testing.assert_array_equal(held(**{"extras/mask": mask}).data.rows.extras["mask"], mask)
-    assert 0 < np.mean(held().data.rows.extras["mask"]) < 1
+    drawn = held().data.rows.extras["mask"]
+    assert 0 < np.mean(drawn) < 1
+    other = offline.recorded(bear, data(), seed=5).data.rows.extras["mask"]
+    np.testing.assert_array_equal(drawn, other)  # a row's own, and not a run's
     with pytest.raises(dl.ConfigError, match=r"extras/mask of made.npz is \[41, 3\]; BEAR asks for \[41, 2\]"):
         held(**{"extras/mask": np.ones((N, 3), np.int32)})
 
@@ -263,7 +266,7 @@ def options(path):
 def test_a_run_goes_on_bit_for_bit_from_its_file(tmp_path):
     """With a window, in its midst; a file that has changed meanwhile is refused, and so is playing nowhere."""
     np.savez(tmp_path / "made.npz", **columns())
-    from_file = {"dataset": tmp_path / "made.npz", "window": 13}
+    from_file = {"dataset": tmp_path / "made.npz", "window": 13, "seed": 3}
     whole = dl.train(TD3, steps=24, **from_file, **options(tmp_path / "whole"))
     dl.train(TD3, steps=10, **from_file, **options(tmp_path / "cut"))
     np.savez(tmp_path / "made.npz", **columns(seed=1))

@@ -20,6 +20,12 @@ FAULT = of("envs/test_tasks.py", "a_reward_that_is_no_number_is_found_in_every_l
 DISCRETE = of("algorithms/test_sac.py", "the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards")
 LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
 
+SLOW = of("algorithms/test_fqe.py", "the_target_is_that_of_the_slow_copy")
+SHARED = of("replay/test_ring.py", "a_share_of_what_a_loop_learns_from_is_recorded")
+TOSSED = of("loops/test_loops.py", "each_step_of_an_evaluation_has_its_own_chance")
+RATES = of("algorithms/test_constants.py", "each_network_moves_at_its_own_rate")
+BEGINS = of("run/test_recorded.py", "a_beginning_is_where_an_episode_is_known_to_begin")
+
 MUTANTS = [
     Mutant(
         "the temperature slows down as it falls", "temperature.py",
@@ -251,5 +257,105 @@ MUTANTS = [
         "SAC begins with a last policy layer of a hundredth", "algorithms/sac.py",
         'init="lecun", policy_scale=1.0)', 'init="lecun", policy_scale=0.01)',
         of("test_networks.py", "the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others"),
+    ),
+    Mutant(
+        "fitted Q values a policy that was never trained", "run/fitted.py",
+        "replace(begun, algorithm=replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state)))", "begun",
+        of("run/test_recorded.py", "fitted_q_evaluation_finds_what_a_policy_is_worth"),
+    ),
+    Mutant(
+        "fitted Q has no slow copy", "algorithms/fqe.py", "value_of(state.target_critics",
+        "value_of(state.critics", SLOW,
+    ),
+    Mutant(
+        "fitted Q's slow copy runs ahead", "algorithms/fqe.py", "polyak(state.target_critics, critics,",
+        "polyak(critics, state.target_critics,", SLOW,
+    ),
+    Mutant(
+        "a cut begins an episode", "replay/dataset.py", "ends[list(self.cut)] = False", "pass", BEGINS,
+    ),
+    Mutant(
+        "a replay that has gone round sets in with an episode", "run/offline.py",
+        "begun=head <= kept.data.reward.shape[int(axis)]", "begun=True", BEGINS,
+    ),
+    Mutant(
+        "going on online forgets the data on the host", "loops/host.py", "recorded=recorded, share=share",
+        "recorded=recorded, share=0.0", SHARED,
+    ),
+    Mutant(
+        "going on online forgets the data in JAX", "loops/compiled.py", "recorded=recorded, share=share",
+        "recorded=recorded, share=0.0", SHARED,
+    ),
+    Mutant(
+        "each chunk is a program", "loops/compiled.py", "None, None, None)), donate_argnums=(0, 1))",
+        "None, None, None)), donate_argnums=(0, 1), static_argnums=(4,))",
+        of("loops/test_loops.py", "one_program_serves_every_chunk"),
+    ),
+    Mutant(
+        "an evaluation on the host has one chance for all steps", "loops/evaluate.py",
+        'obs, key=key_for(key, "act", t)', 'obs, key=key_for(key, "act")', TOSSED,
+    ),
+    Mutant(
+        "an evaluation in JAX has one chance for all actions", "loops/evaluate.py", 'key_for(key, "act", now.t)',
+        'key_for(key, "act")', TOSSED,
+    ),
+    Mutant(
+        "an evaluation in JAX has one chance for all steps", "loops/evaluate.py", 'key_for(key, "env", now.t)',
+        'key_for(key, "env")', TOSSED,
+    ),
+    Mutant(
+        "windows of a run that goes on are those of seed 0", "run/train.py", "window=plan.window, seed=plan.seed)",
+        "window=plan.window)", of("loops/test_offline.py", "a_run_goes_on_bit_for_bit_from_its_file"),
+    ),
+    Mutant(
+        "a discrete target allows what the last mask did", "algorithms/bcq_discrete.py",
+        "allowed(clone, batch.next_obs", "allowed(clone, batch.obs",
+        of("algorithms/test_bcq.py", "the_discrete_target_is_of_an_action_that_the_successors_mask_allows"),
+    ),
+    Mutant(
+        "a mask leaves SAC's target entropy as it is", "algorithms/sac_discrete.py", "largest_entropy(obs, q",
+        "largest_entropy(None, q", of("algorithms/test_sac.py", "a_mask_lowers_the_discrete_target_entropy"),
+    ),
+    Mutant(
+        "IQL's critics move at the actor's rate", "algorithms/iql.py",
+        "state.critic_opt, adam(self.critic_learning_rate)", "state.critic_opt, adam(self.actor_learning_rate)", RATES,
+    ),
+    Mutant(
+        "SACv1's value moves at the actor's rate", "algorithms/sac_v1.py",
+        "state.value_opt, adam(self.critic_learning_rate)", "state.value_opt, adam(self.actor_learning_rate)", RATES,
+    ),
+    Mutant(
+        "KL-control explores by its mean", "algorithms/kl_control.py",
+        "policy.sample(key) if explore else policy.mode()", "policy.mode()",
+        of("algorithms/test_cloning.py", "what_explores_samples_and_what_is_tested_does_not"),
+    ),
+    Mutant(
+        "an action near a bound counts as farther off", "distributions.py", "-1 + 1e-6, 1 - 1e-6",
+        "-1 + 1e-3, 1 - 1e-3",
+        of("test_distributions.py", "tanh_normal_knows_the_density_of_an_action_near_a_bound"),
+    ),
+    Mutant(
+        "a root of less than nothing", "divergences.py", "jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-6)",
+        "jnp.sqrt(squared + 1e-6)", of("test_divergences.py", "an_estimate_below_zero_counts_as_zero"),
+    ),
+    Mutant(
+        "a break may be a tenth wide", "replay/dataset.py", "TOLERANCE = 1e-5", "TOLERANCE = 1e-1",
+        of("replay/test_dataset.py", "a_successor_may_be_off_by_what_rounding_does_and_no_more"),
+    ),
+    Mutant(
+        "β has no bounds", "algorithms/ppo.py", "return jnp.clip(beta, *BETAS)", "return beta",
+        of("algorithms/test_ppo.py", "beta_stays_within_its_bounds"),
+    ),
+    Mutant(
+        "a mask is the run's", "loops/offline.py", "run_key(0)", "run_key(seed)",
+        of("loops/test_offline.py", "a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none"),
+    ),
+    Mutant(
+        "exploring noise is a tenth", "algorithms/td3.py", "noise=self.exploration_noise", "noise=0.1",
+        of("algorithms/test_td3.py", "acting_adds_noise_only_while_exploring"),
+    ),
+    Mutant(
+        "ACER's KL the other way round", "algorithms/acer.py", "average.kl(policy)", "policy.kl(average)",
+        of("algorithms/test_acer.py", "the_gradient_is_that_of_the_paper_by_hand"),
     ),
 ]  # fmt: skip

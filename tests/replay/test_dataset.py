@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from duologue.errors import ConfigError
 from duologue.replay import dataset
 from duologue.replay import ring as rings
+from duologue.replay.card import card
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 ENV = EnvSpec("env", Box((2,)), Box((1,), "float32", (-1.0,), (1.0,)))
@@ -46,6 +47,16 @@ def noted(data, words):
 
 
 # Successors and cuts
+
+
+def test_a_successor_may_be_off_by_what_rounding_does_and_no_more():
+    """A thousandth is a break; at 10,000 three millionths of it are none."""
+    near = numbered(6)["next_observations"]
+    near[2] += 1e-3
+    assert flags(build(6, next_observations=near))[1] == [2, 5]
+    far = numbered(6)["observations"] + np.float32(1e4)
+    off = (far + np.float32([1, -1])) * np.float32(1 + 3e-6)
+    assert flags(build(6, observations=far, next_observations=off))[1] == [5]
 
 
 def test_the_files_own_successors_are_kept():
@@ -361,8 +372,8 @@ def test_no_sequence_crosses_an_end_or_a_gap(kinds, successors, timeouts):
 
 def test_the_card_counts_whole_episodes():
     data = build(7, terminals=at(7, 1), timeouts=at(7, 4), actions=np.float32([[-1], [0], [0], [1], [0], [0], [0.5]]))
-    card = dataset.card(data)
-    assert list(card) == [
+    told = card(data)
+    assert list(told) == [
         "source",
         "rows",
         "episodes",
@@ -374,13 +385,13 @@ def test_the_card_counts_whole_episodes():
         "memory",
         "notes",
     ]
-    assert card["rows"] == "7" and card["episodes"] == "3 (2 complete, 1 unfinished)"
-    assert card["returns"] == "mean 5.00, min 1.00, max 9.00" and card["lengths"] == "mean 2.50, min 2.00, max 3.00"
-    assert card["rewards"] == "mean 3.00, min 0.00, max 6.00"
-    assert card["actions"] == "0: -1.00 … 1.00, 28.6% at bounds"
-    assert card["flags"].startswith("1 terminals, 1 timeouts, 1 cuts") and "unfinished" in card["notes"]
-    assert dataset.card(build(3))["returns"] == "no complete episode"
-    assert dataset.card(build(3, actions=np.int64([0, 2, 2])))["actions"] == "0: 1, 1: 0, 2: 2"
+    assert told["rows"] == "7" and told["episodes"] == "3 (2 complete, 1 unfinished)"
+    assert told["returns"] == "mean 5.00, min 1.00, max 9.00" and told["lengths"] == "mean 2.50, min 2.00, max 3.00"
+    assert told["rewards"] == "mean 3.00, min 0.00, max 6.00"
+    assert told["actions"] == "0: -1.00 … 1.00, 28.6% at bounds"
+    assert told["flags"].startswith("1 terminals, 1 timeouts, 1 cuts") and "unfinished" in told["notes"]
+    assert card(build(3))["returns"] == "no complete episode"
+    assert card(build(3, actions=np.int64([0, 2, 2])))["actions"] == "0: 1, 1: 0, 2: 2"
 
 
 @pytest.mark.parametrize(
@@ -395,4 +406,4 @@ def test_the_card_counts_whole_episodes():
 )  # fmt: skip
 def test_d4rls_score_is_given_for_d4rls_files_alone(source, score):
     data = dataset.from_columns(numbered(4, terminals=at(4, 3)), source=source)
-    assert dataset.card(data).get("D4RL's normalised score") == score
+    assert card(data).get("D4RL's normalised score") == score

@@ -70,8 +70,14 @@ def test_no_cut_is_lost_while_episodes_last_eight_steps_on_average():
     past = history(400, 2, 0.1, 0)
     ring = rings.init(part(past, 0), 200)
     assert len(ring.frames.cuts[0]) == 200 * 2 // 8
-    ended = (past.terminated | past.truncated)[200:]
-    assert ended.sum() < len(ring.frames.cuts[0])
+    ended = past.terminated | past.truncated
+    assert ended[200:].sum() < len(ring.frames.cuts[0])
+    for i in range(400):
+        ring = ADD(ring, part(past, slice(i, i + 1)))
+    batch = SAMPLE(ring, jax.random.key(0), 4000, None)
+    time, env = np.divmod(np.asarray(batch.reward).astype(int), 2)
+    assert ended[time, env].sum() > 100
+    np.testing.assert_array_equal(batch.next_obs["image"], past.next_obs["image"][time, env])
 
 
 def test_an_image_takes_memory_once():

@@ -2,6 +2,7 @@
 time."""
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from duologue.envs import make
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.loops import compiled, host, replay
+from duologue.replay import dataset
 from duologue.replay import ring as rings
 from duologue.temperature import Fixed
 from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Experience, MultiDiscrete, Replay, Transition
@@ -237,6 +239,19 @@ class Recorder(AbstractAlgorithm[dict]):
         shapes, means = state["shapes"].at[i].set(shape), state["means"].at[i].set(mean)
         assert all(x.shape[: batch.reward.ndim] == batch.reward.shape for x in jax.tree.leaves(batch))
         return {"updates": i + 1, "shapes": shapes, "means": means}, {"mean": mean, "one": jnp.ones(())}
+
+
+@pytest.mark.parametrize("loop", [compiled, host])
+def test_a_share_of_what_a_loop_learns_from_is_recorded(loop):
+    """Recorded rewards are 1,000, the environment's at most 1."""
+    algorithm, z = Recorder(Replay(100, 40, learning_starts=4)), np.zeros((30, 1), np.float32)
+    columns = {"observations": z, "actions": z, "next_observations": z, "rewards": np.full(30, 1000.0)}
+    data = dataset.ring(dl.from_columns({**columns, "terminals": np.ones(30, bool)}))
+    host_envs = partial(GymnasiumEnvs, lambda: ProbeEnv("action-continuous"), 2, seed=0)
+    envs = host_envs() if loop is host else ProbeEnvs("action-continuous", 2)
+    begun = loop.start(algorithm, envs, [1])
+    ((_, state, _),) = loop.run(algorithm, envs, begun, steps=8, interval=8, recorded=data, share=0.25)
+    assert 200 < state.algorithm["means"][0] < 300
 
 
 def learning(algorithm, capacity=8):

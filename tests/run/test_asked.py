@@ -39,7 +39,7 @@ def test_one_is_a_row_of_many(agent):
     name, run, env = agent
     obs, box = observations(env, 5), isinstance(env.action_space, gym.spaces.Box)
     action = run.policy(obs)
-    assert all(env.action_space.contains(a) for a in action) and action.shape == (5, 1) if box else (5,)
+    assert all(env.action_space.contains(a) for a in action) and action.shape == ((5, 1) if box else (5,))
     np.testing.assert_allclose(run.policy(obs[2]), action[2], rtol=1e-5)
     answers = {}
     if name != "td3":

@@ -1,11 +1,14 @@
 """Recording, reading a run's replay, going on online, fitted Q evaluation, and the commands for them."""
 
+import dataclasses
 import io
 import re
 from typing import ClassVar
 
+import equinox as eqx
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -15,6 +18,7 @@ from duologue import cli
 from duologue.envs import make
 from duologue.loops.replay import mixed
 from duologue.replay import dataset
+from duologue.replay.card import card
 from duologue.replay.columns import actions
 from duologue.run.collect import disturbed, record, uniform
 from duologue.run.offline import in_order
@@ -272,13 +276,29 @@ def test_a_schedule_goes_on_over_both_parts_of_the_learning(recorded, tmp_path):
 
 
 def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
-    """One state whose actions pay 5 and 6, seven steps an episode: V = Σ γᵗ r, bootstrapped where time runs out."""
+    """Two actions that pay 5 and 6, seven steps an episode: V = Σ γᵗ r, bootstrapped where time runs out."""
     data = dl.collect_random(Shifted, 300, tmp_path / "random.npz")
-    run = dl.train(dl.BC(**ALGORITHM, discount=0.5), dataset=data, steps=20, run_dir=tmp_path / "run", console=QUIET)
-    value = run.fitted_q(data, steps=1500)
+    run = dl.train(dl.BC(**ALGORITHM, discount=0.5), dataset=data, steps=2, run_dir=tmp_path / "run", console=QUIET)
+    for action, worth in ((0, 10.0), (1, 12.0)):  # r / (1 − γ), of the policy that always takes this one
+        certain = jnp.zeros(2).at[action].set(1e3)
+        state = eqx.tree_at(lambda s: s.actor.mlp.output.bias, run.state, certain)
+        value = dataclasses.replace(run, state=state).fitted_q(data, steps=1500)
+        assert abs(value.mean - worth) < 0.4
     assert len(value.values) == 43 and value.discount == 0.5
-    assert 10 - 0.7 < value.mean < 12 + 0.7  # r / (1 − γ)
     assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
+
+
+def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
+    """Not behind a cut, and not where a replay that has gone round sets in."""
+    first = dl.collect_random(Shifted, 10, tmp_path / "first.npz")
+    data = dl.read_data(dl.collect_random(Shifted, 97, tmp_path / "both.npz", after=first))
+    assert np.flatnonzero(data.begins).tolist() == [0, 7, *range(17, 107, 7)]
+    assert card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
+    replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
+    assert not replay.begins[0] and not replay.begins[20]
+    np.testing.assert_array_equal(
+        np.flatnonzero(replay.begins), np.flatnonzero(replay.rows.truncated)[[0, 1, 3, 4]] + 1
+    )
 
 
 @pytest.mark.parametrize(

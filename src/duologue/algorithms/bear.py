@@ -93,7 +93,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """Bootstrapping error accumulation reduction (Kumar et al., 2019), for recorded data.
 
     Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' first code with the
-    switches of their article; `LATER` has those of their later one.
+    switches of its command for Walker2d; `LATER` has those of their later one.
     """
 
     actor_learning_rate: LearningRate = 1e-3
@@ -240,4 +240,5 @@ LATER = BEAR(
     networks=Networks(hidden_sizes=(256, 256), activation="relu", init="lecun"),
 )  # fmt: skip
 """The authors' later settings (their code of the D4RL benchmark), which they recommend; `MMD(kernel="gaussian")` for
-HalfCheetah. Two differences remain: there all losses are computed before any step, and log σ is clipped to [−5, 2]."""
+HalfCheetah. Two differences remain: there the VAE steps first and all other losses are computed before any of their
+steps, and log σ is clipped to [−5, 2]."""

@@ -5,7 +5,6 @@ both flags are kept apart, and wherever the record breaks off, its last row is c
 """
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,8 @@ from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Obs, Spa
 
 TOLERANCE = 1e-5
 """How far a successor may lie from the observation that follows it, relative to it where that is above 1."""
-NEAR = 1e-3
-"""An action so near to a bound is at it: what is squashed reaches none."""
 UNNAMED = "<data>"
 """The environment of data that name none."""
-D4RL = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
-D4RL_SCORES = {
-    "halfcheetah": (-280.18, 12135.0), "hopper": (-20.27, 3234.3), "walker2d": (1.63, 4592.3), "ant": (-325.6, 3879.7),
-}  # fmt: skip
-"""Returns of D4RL's random and expert policies."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,15 @@ class DataSet:
     """SHA-256 of the rows as they were read."""
     cut: tuple[int, ...] = ()
     """Truncated rows where no episode ended: the recording breaks off there."""
+    begun: bool = True
+    """Whether the first row begins an episode. A replay that has gone round begins in the midst of one."""
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Which rows begin an episode, `[n]`. Of one behind a cut that is not known, and not said."""
+        ends = self.rows.terminated | self.rows.truncated
+        ends[list(self.cut)] = False
+        return np.append(self.begun, ends[:-1])
 
     def __len__(self) -> int:
         return len(self.rows.reward)
@@ -256,57 +257,3 @@ def _digest(rows: Transition) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {x.dtype.name} {list(x.shape)}".encode())
         digest.update(np.ascontiguousarray(x).data)
     return digest.hexdigest()
-
-
-# What there is
-
-
-def card(data: DataSet) -> dict[str, str]:
-    """What one should see before learning from the data: labels and texts, in order."""
-    rows, last = data.rows, len(data) - 1
-    flagged = rows.terminated | rows.truncated
-    ends = np.flatnonzero(flagged | (np.arange(len(data)) == last))
-    starts = np.append(0, ends[:-1] + 1)
-    complete = flagged[ends] & ~np.isin(ends, data.cut)
-    returns = np.add.reduceat(rows.reward.astype(np.float64), starts)[complete]
-    lengths = (ends - starts + 1)[complete]
-    told = {
-        "source": f"{data.source} ({data.spec.id})",
-        "rows": f"{len(data):,}",
-        "episodes": f"{len(ends):,} ({complete.sum():,} complete, {(~complete).sum():,} unfinished)",
-        "returns": _spread(returns),
-    }
-    name = next(filter(None, map(D4RL.match, (Path(data.source).name, data.spec.id))), None)
-    if name and len(returns):
-        random, expert = D4RL_SCORES[name[1]]
-        told["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
-    return told | {
-        "lengths": _spread(lengths),
-        "rewards": _spread(rows.reward),
-        "actions": _coverage(rows.action, data.spec.action),
-        "flags": f"{rows.terminated.sum():,} terminals, {rows.truncated.sum() - len(data.cut):,} timeouts, "
-        f"{len(data.cut):,} cuts where the recording breaks off",
-        "memory": f"{data.nbytes / 2**20:,.1f} MiB",
-        "notes": " ".join(data.notes) or "none",
-    }
-
-
-def _spread(x: np.ndarray) -> str:
-    if not len(x):
-        return "no complete episode"
-    return f"mean {x.mean(dtype=np.float64):,.2f}, min {x.min():,.2f}, max {x.max():,.2f}"
-
-
-def _coverage(action: np.ndarray, space: Space) -> str:
-    """For each dimension its range and the share of rows at the bounds, or how often each discrete action came."""
-    if isinstance(space, Discrete):
-        counts = np.bincount(action, minlength=space.n)
-        return ", ".join(f"{i}: {count:,}" for i, count in enumerate(counts.tolist()))
-    action = action.reshape(len(action), -1)
-    at = np.zeros(action.shape, bool)
-    for side in (space.low, space.high) if isinstance(space, Box) else ():
-        if side is not None:
-            bound = np.asarray(side, np.float32)
-            at |= np.abs(action - bound) <= NEAR * np.maximum(1, np.abs(bound))
-    told = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
-    return "; ".join(f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(told))

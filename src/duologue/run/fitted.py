@@ -48,9 +48,6 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     # A copy: the loop donates what it is given.
     begun = replace(begun, algorithm=replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state)))
     *_, (_, fitted, _) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
-    ends = data.rows.terminated | data.rows.truncated
-    ends[list(data.cut)] = False  # where the recording breaks off, no episode need begin after it
-    begins = np.append(True, ends[:-1])
-    obs = jax.tree.map(lambda x: x[begins], data.rows.obs)
+    obs = jax.tree.map(lambda x: x[data.begins], data.rows.obs)
     values = jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs)
     return FittedQ(np.asarray(values, np.float64), float(algorithm.discount))

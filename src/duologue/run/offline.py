@@ -65,7 +65,8 @@ def replay_of(path: Path) -> DataSet:
         "timeouts": rows.truncated, "next_observations": recounted(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
-    return from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), both="terminal")
+    data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), both="terminal")
+    return replace(data, begun=head <= kept.data.reward.shape[int(axis)])
 
 
 def in_order(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
