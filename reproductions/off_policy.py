@@ -51,7 +51,7 @@ TASKS = (
     ),
     Task(
         "sac-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.SAC(**FORMER),
+        dl.SAC(**START),
         source=f"{ZOO}/sac.yml", published=f"6156 ({SIMBA})", peer=SBX_SAC,
     ),
     Task(
@@ -61,7 +61,7 @@ TASKS = (
     ),
     Task(
         "td3-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.TD3(**FORMER),
+        dl.TD3(**START),
         source=f"{ZOO}/td3.yml, but for networks of 256-256",
         peer=Peer("TD3", SBX_TD3, noise=0.1),
     ),
@@ -69,7 +69,7 @@ TASKS = (
         "sac-lunarlander", "LunarLanderContinuous-v3", 100_000,
         dl.SAC(
             actor_learning_rate=7.3e-4, critic_learning_rate=7.3e-4,
-            alpha=dl.temperature.Learned(learning_rate=7.3e-4), tau=0.01, **FORMER,
+            alpha=dl.temperature.Learned(learning_rate=7.3e-4), tau=0.01, **START,
         ),
         source=f"{ZOO}/sac.yml, but for a constant rate and networks of 256-256",
         published=f"260 after 500 k ({BENCHMARK})",
