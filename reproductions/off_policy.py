@@ -11,8 +11,7 @@ BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 SIMBA = "mean of 10 runs on -v4, SimbaV2's raw data"
 START = {"start_steps": 10_000, "learning_starts": 10_000}
 # Learned with a last policy layer that began at a hundredth of what is the default now.
-FORMER_NETWORKS = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-FORMER = {**START, "networks": FORMER_NETWORKS}
+FORMER = {**START, "networks": dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
 # SBX's TD3 moves its targets at every step of the critics; the paper, Stable-Baselines3 and ours at every second one.
@@ -37,7 +36,7 @@ TASKS = (
     Task(
         "sac-pendulum", "Pendulum-v1", 20_000,
         dl.SAC(
-            actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=FORMER_NETWORKS,
+            actor_learning_rate=1e-3, critic_learning_rate=1e-3,
             alpha=dl.temperature.Learned(learning_rate=1e-3),
         ),
         source=f"{ZOO}/sac.yml", published=f"−157 ({BENCHMARK})",
@@ -45,7 +44,7 @@ TASKS = (
     ),
     Task(
         "td3-pendulum", "Pendulum-v1", 20_000,
-        dl.TD3(discount=0.98, **FORMER),
+        dl.TD3(discount=0.98, **START),
         source=f"{ZOO}/td3.yml, but for networks of 256-256", published=f"−152 ({BENCHMARK})",
         peer=Peer("TD3", {"gamma": 0.98, **SBX_TD3}, noise=0.1),
     ),
