@@ -14,7 +14,7 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# Four fifths of a test's time in a fresh clone were XLA's. With these it makes the same program and polishes it less.
+# Three quarters of a test's time in a fresh clone were XLA's. With these it makes the same program, polished less.
 QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
 os.environ.setdefault("XLA_FLAGS", f"{QUICKLY} --xla_cpu_parallel_codegen_split_count=1")
 

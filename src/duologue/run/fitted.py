@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.fqe import FQE
+from duologue.errors import ConfigError
 from duologue.loops import offline
 from duologue.replay.dataset import DataSet, fit
 from duologue.run.plan import Plan, check_arguments
@@ -43,6 +44,8 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     check_arguments(steps=steps, seed=seed)
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
     data = fit(data, plan.spec)
+    if not data.begins.any():
+        raise ConfigError(f"{data.source}: no row is known to begin an episode, so there is none to ask the worth of.")
     source = offline.recorded(algorithm, data)
     begun = offline.start(algorithm, source, [seed])
     # A copy: the loop donates what it is given.
