@@ -27,7 +27,6 @@ from algorithms.by_hand import SPEC as BOX
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 from scipy.special import softmax
-from scipy.stats import entropy
 
 import duologue as dl
 from duologue.algorithms.acer import kl_gradient, objective, ratios
@@ -187,7 +186,7 @@ def test_the_gradient_is_that_of_the_paper_by_hand(spec, key):
     np.testing.assert_allclose(metrics["bound_by_trust_region"], facts["bound"].mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["rho"], np.minimum(facts["rho"], ACER.truncation).mean(), rtol=1e-4)
     average, policy = (pi_and_q(float64(s), as_numpy(batch).obs)[0] for s in (state.average, state.networks))
-    np.testing.assert_allclose(metrics["kl_mean"], entropy(average, policy, axis=-1).mean(), rtol=1e-3)
+    np.testing.assert_allclose(metrics["kl_mean"], stats.entropy(average, policy, axis=-1).mean(), rtol=1e-3)
     for wrong in ("bias by the return", "no bias term", "no entropy", "delta of a mean"):
         with pytest.raises(AssertionError):
             assert_step(after, acer_loss(ACER, state, batch, wrong)[0], state)

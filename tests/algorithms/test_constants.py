@@ -51,7 +51,9 @@ def test_each_network_moves_at_its_own_rate(make, key):
     before = begun(algorithm, spec, key)
     after, _ = jax.jit(algorithm.update)(before, batch, key=key)
     before, after = (getattr(state, "sac", state) for state in (before, after))
-    for name in RATES.keys() & vars(before).keys():
+    names = RATES.keys() & vars(before).keys()
+    assert {"actor", "critics"} <= names
+    for name in names:
         pairs = zip(float64(getattr(before, name)), float64(getattr(after, name)), strict=True)
         rate = RATES["critics"] if make is dl.SACv1 and name == "value" else RATES[name]
         np.testing.assert_allclose(max(np.abs(a - b).max() for a, b in pairs), rate, rtol=1e-2, err_msg=name)

@@ -94,10 +94,7 @@ def test_agent_i_of_many_draws_its_own_number_of_updates():
 
 def test_one_program_serves_every_chunk(caplog):
     """The count of iterations is traced: nothing is compiled again for the last, shorter interval."""
-    algorithm, envs = (
-        dataclasses.replace(SMALL, discount=0.97),
-        make("probe/both", 3),
-    )  # of which no program is there yet
+    algorithm, envs = dataclasses.replace(SMALL, discount=0.97), make("probe/both", 3)  # no other test's program
     state = compiled.start(algorithm, envs, [0])
     loop = compiled.run(algorithm, envs, state, steps=50 * ITERATION, interval=7 * ITERATION)
     with jax.log_compiles(), caplog.at_level("WARNING", "jax"):

@@ -2,7 +2,6 @@
 time."""
 
 import inspect
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -247,8 +246,8 @@ def test_a_share_of_what_a_loop_learns_from_is_recorded(loop):
     algorithm, z = Recorder(Replay(100, 40, learning_starts=4)), np.zeros((30, 1), np.float32)
     columns = {"observations": z, "actions": z, "next_observations": z, "rewards": np.full(30, 1000.0)}
     data = dataset.ring(dl.from_columns({**columns, "terminals": np.ones(30, bool)}))
-    host_envs = partial(GymnasiumEnvs, lambda: ProbeEnv("action-continuous"), 2, seed=0)
-    envs = host_envs() if loop is host else ProbeEnvs("action-continuous", 2)
+    probe = "action-continuous"
+    envs = ProbeEnvs(probe, 2) if loop is compiled else GymnasiumEnvs(lambda: ProbeEnv(probe), 2, seed=0)
     begun = loop.start(algorithm, envs, [1])
     ((_, state, _),) = loop.run(algorithm, envs, begun, steps=8, interval=8, recorded=data, share=0.25)
     assert 200 < state.algorithm["means"][0] < 300

@@ -288,10 +288,6 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
     assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
 
 
-def first_rows(data, count):
-    return dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:count], data.rows), cut=())
-
-
 def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     """Not behind a cut, and not where a replay that has gone round sets in."""
     first = dl.collect_random(Shifted, 10, tmp_path / "first.npz")
@@ -299,8 +295,9 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     assert np.flatnonzero(data.begins).tolist() == [0, 7, *range(17, 107, 7)]
     assert card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
+    midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), begun=False)
     with pytest.raises(dl.ConfigError, match="no row is known to begin an episode"):
-        run.fitted_q(dataclasses.replace(first_rows(data, 5), begun=False), steps=1)
+        run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
     assert not replay.begins[0] and not replay.begins[20]
     np.testing.assert_array_equal(
