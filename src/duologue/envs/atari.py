@@ -92,6 +92,7 @@ def loaded_once() -> Callable[..., gym.Env]:
             return self.env.reset(options=options)
 
     def game(**options: Any) -> gym.Env:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else every game prints its banner
         return Loaded(ale_py.AtariEnv(**options))
 
     game.metadata = ale_py.AtariEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]  # `make` reads it
