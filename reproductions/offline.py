@@ -55,7 +55,7 @@ SHARES = (10, 30)
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "gaussian": {"distance": dl.MMD(kernel="gaussian")},
-    "kl": {"distance": dl.KL(), "threshold": -2.0},
+    "kl": {"distance": dl.KL(), "multiplier": dl.temperature.Dual(threshold=-2.0)},
     "fixed": {"multiplier": dl.temperature.Fixed(100.0)},
     "mean": {"ensemble": "mean"},
     "variance": {"variance_weight": 0.5},

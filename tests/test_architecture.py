@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "heads": BOTTOM | {"distributions"},
     "critics": BOTTOM | {"distributions", "encoders", "heads"},
     "divergences": BOTTOM | {"distributions"},
-    "generative": BOTTOM | {"distributions", "encoders", "heads"},
+    "generative": BOTTOM | {"critics", "distributions", "encoders", "heads"},
     "actors": BOTTOM | {"distributions", "encoders", "heads"},
     "losses": BOTTOM | {"critics", "distributions", "metrics"},
     "intentions": BOTTOM | {"critics", "encoders", "heads"},

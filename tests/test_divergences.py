@@ -119,18 +119,18 @@ def test_the_kl_term_is_least_at_the_policy_of_the_data():
 
 @pytest.mark.parametrize(("excess", "sign"), [(0.0, 0), (0.5, 1), (-0.5, -1)], ids=["at", "above", "below"])
 def test_the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it(excess, sign):
-    dual, threshold = Dual(initial=0.5, learning_rate=0.1), 0.25
-    after, _ = dual.update(dual.init(), jnp.array(threshold + excess) - threshold)
+    dual = Dual(threshold=0.25, initial=0.5, learning_rate=0.1)
+    after, _ = dual.update(dual.init(), jnp.array(0.25 + excess))
     np.testing.assert_allclose(after[1][0].mu / 0.1, -0.5 * excess, rtol=1e-6)
     assert after[1][0].count == 1
     np.testing.assert_allclose(dual.weight(after), 0.5 * np.exp(0.1 * sign), rtol=1e-5)
 
 
 def test_the_multiplier_stops_at_both_clamps_and_comes_back():
-    dual = Dual(initial=1.0, learning_rate=0.3, lowest=0.5, highest=3.0)
+    dual = Dual(threshold=0.05, initial=1.0, learning_rate=0.3, lowest=0.5, highest=3.0)
 
     def after(state, divergence, steps):
-        return jax.lax.fori_loop(0, steps, lambda _, s: dual.update(s, jnp.float32(divergence - 0.05))[0], state)
+        return jax.lax.fori_loop(0, steps, lambda _, s: dual.update(s, jnp.float32(divergence))[0], state)
 
     high = after(dual.init(), 1.0, 20)
     np.testing.assert_allclose(dual.weight(high), 3.0, rtol=1e-5)
@@ -145,12 +145,12 @@ def test_the_multiplier_stops_at_both_clamps_and_comes_back():
 
 
 def test_a_sweep_may_trace_the_multiplier(unchecked):
-    one = jax.vmap(lambda initial: Dual(initial=initial).init()[0])(jnp.array([0.5, 2.0]))
+    one = jax.vmap(lambda initial: Dual(threshold=0.0, initial=initial).init()[0])(jnp.array([0.5, 2.0]))
     np.testing.assert_allclose(one, np.log([0.5, 2.0]), rtol=1e-6)
 
 
 def test_the_clamps_are_those_of_the_authors_unless_they_are_given():
-    np.testing.assert_allclose(np.log([Dual().lowest, Dual().highest]), [-5, 10], rtol=1e-9)
+    np.testing.assert_allclose(np.log([Dual.lowest, Dual.highest]), [-5, 10], rtol=1e-9)
 
 
 def test_a_fixed_multiplier_stays():

@@ -46,6 +46,11 @@ def value_of(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Ar
     return critics(obs, action) if real else of_action(critics(obs), action)
 
 
+def repeated(obs: Obs, count: int) -> PyTree:
+    """The same observations `count` times behind a new first axis, for as many actions of each state."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), obs)
+
+
 class StateValue(eqx.Module):
     """V(s)."""
 

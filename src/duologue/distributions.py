@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -174,6 +175,31 @@ class Normal(AbstractDistribution):
         return self.loc
 
 
+class Bounds(NamedTuple):
+    """Low and high of a bounded box, `[d]` each."""
+
+    low: Float[Array, "*batch d"]
+    high: Float[Array, "*batch d"]
+
+    @property
+    def centre(self) -> Float[Array, "*batch d"]:
+        """c = ½(high + low)."""
+        return 0.5 * (self.high + self.low)
+
+    @property
+    def half_range(self) -> Float[Array, "*batch d"]:
+        """h = ½(high − low)."""
+        return 0.5 * (self.high - self.low)
+
+    def like(self, action: Float[Array, "*batch d"]) -> "Bounds":
+        """The same for every action of a batch, since nothing may raise the rank of an array by itself."""
+        return Bounds(*(jnp.broadcast_to(bound, action.shape) for bound in self))
+
+    def clip(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """Back inside the box."""
+        return jnp.clip(action, *self.like(action))
+
+
 class TanhNormal(eqx.Module):
     """A normal squashed into a box: a = c + h tanh(u),  u ~ N(loc, scale²),  c = ½(high + low),  h = ½(high - low).
 
@@ -194,19 +220,17 @@ class TanhNormal(eqx.Module):
         """The distribution of the raw action u."""
         return Normal(self.loc, self.scale)
 
-    def centre_and_half_range(self) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
-        low, high = (jnp.broadcast_to(bound, self.loc.shape) for bound in (self.low, self.high))
-        return 0.5 * (high + low), 0.5 * (high - low)
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.low, self.high).like(self.loc)
 
     def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """A log-density over actions in half-ranges of the box, + Σᵢ log hᵢ: what does not change with their units."""
-        _, half_range = self.centre_and_half_range()
-        return log_prob + jnp.sum(jnp.log(half_range), axis=-1)
+        return log_prob + jnp.sum(jnp.log(self.bounds.half_range), axis=-1)
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """a = c + h tanh(u)."""
-        centre, half_range = self.centre_and_half_range()
-        return centre + half_range * jnp.tanh(raw)
+        return self.bounds.centre + self.bounds.half_range * jnp.tanh(raw)
 
     def sample_and_log_prob(self, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
         """A draw and its log-density, exact at any distance from the middle; both carry gradients."""
@@ -218,13 +242,13 @@ class TanhNormal(eqx.Module):
 
     def log_prob_raw(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """The log-density of the action `squash(raw)`."""
-        _, half_range = self.centre_and_half_range()
-        return self.base.log_prob(raw) - jnp.sum(tanh_log_slope(raw) + jnp.log(half_range), axis=-1)
+        slope = tanh_log_slope(raw) + jnp.log(self.bounds.half_range)
+        return self.base.log_prob(raw) - jnp.sum(slope, axis=-1)
 
     def log_prob(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """The log-density of an action whose u is not known: by atanh, clipped to 1e-6 half-ranges off the bounds."""
-        centre, half_range = self.centre_and_half_range()
-        squashed = jnp.clip((action - centre) / half_range, -1 + 1e-6, 1 - 1e-6)
+        unit = (action - self.bounds.centre) / self.bounds.half_range
+        squashed = jnp.clip(unit, -1 + 1e-6, 1 - 1e-6)
         return self.log_prob_raw(jnp.arctanh(squashed))
 
     def kl(self, other: "TanhNormal") -> Float[Array, "*batch"]:
@@ -234,6 +258,11 @@ class TanhNormal(eqx.Module):
     def mode(self) -> Float[Array, "*batch d"]:
         """The squashed mode of u, the deterministic action of the papers (of the action itself it is the median)."""
         return self.squash(self.loc)
+
+
+def draws(sample: Callable[[Array], Any], count: int, *, key: Array) -> Any:
+    """`count` independent draws of `sample(key)`, behind a new first axis."""
+    return jax.vmap(sample)(jax.random.split(key, count))
 
 
 def sum_of(terms: list[Float[Array, "*batch"]]) -> Float[Array, "*batch"]:

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from duologue.critics import repeated
 from duologue.distributions import Normal
 from duologue.encoders import MLP, AbstractEncoder
 from duologue.heads import from_unit, to_unit
-from duologue.types import Box, Metrics, Obs, PyTree
+from duologue.types import Box, Metrics, Obs
 
 LOG_STD = (-4.0, 15.0)
 """Log σ of the latent is clipped to this, as in BCQ's code and BEAR's."""
@@ -45,12 +46,13 @@ class VAE(eqx.Module):
         """a = c + h tanh(u)."""
         return from_unit(self.space, jnp.tanh(raw))
 
-    def sample_raw(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "K *batch d"]:
+    def sample_raw(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "n *batch d"]:
         """`count` draws of u for each state, z ~ N(0, I) clipped to ± 0.5."""
-        z = jax.random.normal(key, (count, *leading_shape(self.generator_encoder, obs), self.latent))
+        batch = jax.eval_shape(self.generator_encoder, obs).shape[:-1]
+        z = jax.random.normal(key, (count, *batch, self.latent))
         return self.raw(repeated(obs, count), jnp.clip(z, -LATENT_CLIP, LATENT_CLIP))
 
-    def sample(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "K *batch d"]:
+    def sample(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "n *batch d"]:
         """`count` actions for each state that resemble those of the data."""
         return self.squash(self.sample_raw(obs, count, key=key))
 
@@ -68,13 +70,3 @@ def vae_loss(vae: VAE, obs: Obs, action: Float[Array, "N d"], key: Array) -> tup
     kl = jnp.mean(posterior.kl(standard)) / vae.latent
     loss = reconstruction + 0.5 * kl
     return loss, {"vae_loss": loss, "vae_reconstruction": reconstruction, "vae_kl": kl}
-
-
-def repeated(obs: Obs, count: int) -> PyTree:
-    """The same observations `count` times, behind a new first axis."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), obs)
-
-
-def leading_shape(encoder: AbstractEncoder, obs: Obs) -> tuple[int, ...]:
-    """The shape of the batch that `obs` is."""
-    return jax.eval_shape(encoder, obs).shape[:-1]

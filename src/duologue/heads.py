@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.distributions import AbstractDistribution, Categorical, MultiCategorical, Normal, TanhNormal
+from duologue.distributions import AbstractDistribution, Bounds, Categorical, MultiCategorical, Normal, TanhNormal
 from duologue.errors import ConfigError
 from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
 
@@ -92,9 +92,8 @@ def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Arra
     scale = jnp.exp(log_std)
     if space.low is None or space.high is None:
         return Normal(loc, scale)
-    low, high = (jnp.broadcast_to(jnp.asarray(b, jnp.float32), loc.shape) for b in (space.low, space.high))
-    centre, half_range = 0.5 * (high + low), 0.5 * (high - low)
-    return Normal(centre + half_range * loc, half_range * scale)
+    box = bounds(space).like(loc)
+    return Normal(box.centre + box.half_range * loc, box.half_range * scale)
 
 
 class SquashedNormalHead(eqx.Module):
@@ -134,20 +133,20 @@ class TanhHead(eqx.Module):
         return from_unit(self.space, jnp.tanh(outputs))
 
 
-def bounds(space: Box) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """Low and high of a bounded box, `[d]` each."""
-    return jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32)
+def bounds(space: Box) -> Bounds:
+    """Those of a bounded box."""
+    return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
 
 
 def from_unit(space: Box, unit: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """[−1, 1] to environment units."""
-    low, high = (jnp.broadcast_to(bound, unit.shape) for bound in bounds(space))
-    return 0.5 * (high + low) + 0.5 * (high - low) * unit
+    box = bounds(space).like(unit)
+    return box.centre + box.half_range * unit
 
 
 def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """Environment units to [−1, 1]."""
-    low, high = (jnp.broadcast_to(bound, action.shape) for bound in bounds(space))
+    low, high = bounds(space).like(action)
     return (2 * action - high - low) / (high - low)
 
 

@@ -88,11 +88,13 @@ class AbstractNetworks(Configurable):
         raise self._lacks("perturbation")
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
-        """πᵢ(·|s) of each task of the spec."""
+        """πᵢ(·|s) of each task of the spec: called, distributions `[K, *batch]`; `.of(obs, task)`, that of one task for
+        each of N observations."""
         raise self._lacks("intentions")
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
-        """Qᵢ of each task of the spec."""
+        """Qᵢ of each task of the spec: of discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K, *batch]`,
+        and `.each` with an action for each task."""
         raise self._lacks("task_values")
 
     def _lacks(self, method: str) -> ConfigError:
@@ -119,11 +121,11 @@ class Networks(AbstractNetworks):
     """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
     does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
     initial_log_std: float = 0.0
-    """Box actions: initial log σ, in half-ranges of a bounded box; for the squashed policies of SAC, of what tanh is
-    taken of. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
+    """Box actions: initial log σ, in half-ranges of a bounded box; for squashed policies, as SAC's, of the raw action,
+    before tanh. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
     policy_scale: NonNegative = 0.01
     """Scale of the first weights of the last policy layer. Small, the first policy is near uniform, or near the middle
-    of the box (OpenAI baselines); 1 is as all other layers, which SAC, TD3 and DDPG have."""
+    of the box (OpenAI baselines); 1 is as all other layers, which SAC, SACv1, TD3 and DDPG have."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)
@@ -159,9 +161,11 @@ class Networks(AbstractNetworks):
         return self._policy(spec, self._squashed(bounded_box(spec.action)), key=key)
 
     def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        self._check_one_std()
         return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
 
     def normal_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+        self._check_one_std()
         space = bounded_box(spec.action)
         head = policy_head(space, state_dependent_std=False, initial_log_std=self.initial_log_std)
         return self._policy(spec, head, key=key)
@@ -228,6 +232,12 @@ class Networks(AbstractNetworks):
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
         trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
         return reads, trunk, Ensemble.of(own, len(spec.tasks), key=keys[2])
+
+    def _check_one_std(self) -> None:
+        if self.state_dependent_std:
+            raise ConfigError(
+                "networks.state_dependent_std = True: this policy has one σ for all states, or none. Leave it out."
+            )
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
         """Of a policy that is not squashed."""

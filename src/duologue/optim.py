@@ -14,7 +14,7 @@ from duologue.types import Metrics, PyTree
 
 
 def opt_init(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
-    """The optimiser's state before its first step."""
+    """The optimiser's state before its first step, for modules too, which Optax's types do not know."""
     return optimizer.init(params)
 
 
@@ -123,7 +123,7 @@ LearningRate = Positive | Linear
 
 
 def slowed(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """The rate of what makes one step for `by` of those that a schedule counts."""
+    """A rate for an optimiser that steps once in `by` of the steps that its schedule counts: that of TD3's actor."""
     return (lambda step: rate(step * by)) if isinstance(rate, Linear) else rate
 
 
@@ -160,6 +160,14 @@ class Adam(Configurable):
 def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
     """Adam with the constants of its paper."""
     return Adam().build(learning_rate)
+
+
+def flat(
+    optimizer: RMSProp | Adam, learning_rate: float | Callable, *, max_norm: float | None = None
+) -> optax.GradientTransformation:
+    """`optimizer`, clipped, over one vector of all parameters instead of an array for each layer: networks as small as
+    those of on-policy methods are bound by overhead."""
+    return optax.flatten(clipped(optimizer.build(learning_rate), max_norm))
 
 
 def clipped(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:

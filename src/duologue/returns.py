@@ -42,7 +42,7 @@ def gae(
     """
     delta = td_target(reward, terminated, next_value, discount) - value
     decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)
-    return _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(reward[0]), (delta, decay))
+    return _accumulated(delta, decay)
 
 
 def lambda_return(
@@ -114,11 +114,13 @@ def vtrace(
 ) -> Rewards:  # fmt: skip
     """V-trace (Espeholt et al., 2018, eq. 1), cut at episode ends.
 
-    vₜ = V(sₜ) + ρ̄ₜ δₜ + γ(1 − cutₜ) c̄ₜ (vₜ₊₁ − V(sₜ₊₁)),   ρ̄ₜ = min(ρ̄, ρₜ),   c̄ₜ = λ min(c̄, ρₜ)
+    vₜ = V(sₜ) + ρ̄ₜ δₜ + γ(1 − cutₜ) c̄ₜ (vₜ₊₁ − V(sₜ₊₁)),   δₜ = rₜ + γ(1 − termₜ) V(s'ₜ) − V(sₜ)
+
+    with ρ̄ₜ = min(ρ̄, ρₜ) and c̄ₜ = λ min(c̄, ρₜ).
     """
     delta = jnp.minimum(clip_rho, ratio) * (td_target(reward, terminated, next_value, discount) - value)
     decay = jnp.where(terminated | truncated, 0.0, discount * lambda_ * jnp.minimum(clip_c, ratio))
-    return value + _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(reward[0]), (delta, decay))
+    return value + _accumulated(delta, decay)
 
 
 def learned_reward(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
@@ -142,6 +144,11 @@ def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: 
 def first_row(batch: Transition) -> tuple[Obs, Array]:
     """Observations and actions `[N]` at the beginning of sequences `[n, N]`: what `n_step_target` is the target of."""
     return jax.tree.map(lambda x: x[0], (batch.obs, batch.action))
+
+
+def _accumulated(delta: Rewards, decay: Rewards) -> Rewards:
+    """xₜ = δₜ + decayₜ xₜ₊₁,   x_T = 0."""
+    return _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(delta[0]), (delta, decay))
 
 
 def _backward(step: Callable[..., Array], last: Array, now: tuple[Array, ...]) -> Array:

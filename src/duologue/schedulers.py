@@ -221,7 +221,8 @@ class QTable(AbstractScheduler):
 
 
 def averaged(table: Table, count: Int[Array, "H C K"], total: Float[Array, "H C K"], window: int) -> Table:
-    """Q ← Q + (R̄ − Q) m/min(n, M) for m returns of mean R̄ at a time, n visits with them; for m = 1 the paper's."""
+    """Q ← Q + (R̄ − Q) m/max(m, min(n, M)) for m returns of mean R̄ at a time, n visits with them; for m = 1 the
+    paper's."""
     visits = table.visits + count
     weight = count / jnp.maximum(jnp.maximum(jnp.minimum(visits, window), count), 1)
     mean = total / jnp.maximum(count, 1).astype(total.dtype)

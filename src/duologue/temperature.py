@@ -1,7 +1,7 @@
 """The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
 
-All are used alike: `init() -> state`, `weight(state)`, `update(state, excess) -> (state, metrics)`, where α rises while
-the mean of `excess` is above 0: log π(a|s) + H̄, or by how much a divergence is above its threshold.
+All are used alike: `init() -> state`, `weight(state)`, `update(state, measured) -> (state, metrics)`. α rises while the
+mean of what is measured, log π(a|s) + H̄, is above 0; a multiplier, while that of a divergence is above its threshold.
 """
 
 import math
@@ -61,8 +61,8 @@ class AbstractTemperature(Configurable):
         """α, or λ."""
 
     @abstractmethod
-    def update(self, state: PyTree, excess: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
-        """One step; no gradient flows into `excess`."""
+    def update(self, state: PyTree, measured: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
+        """One step; no gradient flows into `measured`."""
 
 
 class Learned(AbstractTemperature):
@@ -80,9 +80,9 @@ class Learned(AbstractTemperature):
         return jnp.exp(state[0])
 
     def update(
-        self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
+        self, state: tuple[Float[Array, ""], Any], measured: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
-        return log_alpha_step(temperature_loss, state, excess, self.learning_rate)
+        return log_alpha_step(temperature_loss, state, measured, self.learning_rate)
 
 
 class Dual(AbstractTemperature):
@@ -91,14 +91,16 @@ class Dual(AbstractTemperature):
     log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)), between two bounds.
     """
 
+    threshold: float
+    """ε, what the divergence is held at."""
     initial: Positive = 1.0
     """λ at the beginning."""
     learning_rate: LearningRate = 1e-3
     """η of log λ."""
     lowest: Positive = math.exp(-5)
-    """λ is clamped below here."""
+    """The least λ."""
     highest: Positive = math.exp(10)
-    """λ is clamped above here."""
+    """The greatest λ."""
 
     def __check_init__(self):
         if concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
@@ -106,15 +108,12 @@ class Dual(AbstractTemperature):
                 f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
             )
 
-    def init(self) -> tuple[Float[Array, ""], Any]:
-        return log_alpha_init(self.initial, self.learning_rate)
-
-    def weight(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
-        return jnp.exp(state[0])
+    init, weight = Learned.init, Learned.weight
 
     def update(
-        self, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"]
+        self, state: tuple[Float[Array, ""], Any], measured: Float[Array, "*batch"]
     ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+        excess = measured - self.threshold
         (log_alpha, opt_state), metrics = log_alpha_step(dual_loss, state, excess, self.learning_rate)
         return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
 
@@ -123,7 +122,7 @@ class Fixed(AbstractTemperature):
     """A constant weight. SAC's α = 1/c says the same as rewards scaled by c."""
 
     value: NonNegative = 0.2
-    """α."""
+    """α, or λ."""
 
     def init(self) -> tuple[()]:
         return ()
@@ -131,7 +130,7 @@ class Fixed(AbstractTemperature):
     def weight(self, state: tuple[()]) -> Float[Array, ""]:
         return jnp.asarray(self.value, jnp.float32)
 
-    def update(self, state: tuple[()], excess: Float[Array, "*batch"]) -> tuple[tuple[()], Metrics]:
+    def update(self, state: tuple[()], measured: Float[Array, "*batch"]) -> tuple[tuple[()], Metrics]:
         return state, {}
 
 

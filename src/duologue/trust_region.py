@@ -33,7 +33,8 @@ def natural_step(
     kl: Callable[[PyTree], Float[Array, ""]], params: PyTree, gradient: PyTree,
     *, delta: float, damping: float, iterations: int,
 ) -> PyTree:  # fmt: skip
-    """The ascent step of length δ in KL along the natural gradient (Schulman et al., 2015, appendix C).
+    """The ascent step of length δ in KL, damping counted in, along the natural gradient (Schulman et al., 2015,
+    appendix C).
 
     Δ = √(2δ / xᵀ(F + κI)x) x,   x ≈ (F + κI)⁻¹g by `iterations` of conjugate gradient, κ = `damping`
     """

@@ -36,7 +36,7 @@ ALL = {
     "bcq": dl.BCQ(**RECORDED, vae_networks=SMALL, candidates=3, target_candidates=3),
     "bcq-discrete": dl.BCQDiscrete(**RECORDED),
     "bear": dl.BEAR(**RECORDED, vae_networks=SMALL, mask_probability=0.8, warm_start=2, candidates=3),
-    "bear-kl": dl.BEAR(**RECORDED, vae_networks=SMALL, distance=dl.KL(), threshold=-2.0, candidates=0),
+    "bear-kl": dl.BEAR(**RECORDED, vae_networks=SMALL, distance=dl.KL(), candidates=0),
     "cql": dl.CQL(**REPLAYED, proposals=2),
     "iql": dl.IQL(networks=SMALL, batch_size=6, num_envs=3, replay_capacity=60),
     "kl-control": dl.KLControl(**RECORDED),

@@ -170,7 +170,8 @@ def acer_loss(algorithm, state, batch, wrong=None):
         taken = (values * one_hot).sum(-1)
         return -(z * pi).sum(-1).mean() + algorithm.q_coefficient * (0.5 * (target - taken) ** 2).mean()
 
-    return loss, {"bound": bound, "rho": rho_taken, "cut": share > 0, "q_loss": (0.5 * (target - taken) ** 2).mean()}
+    critic_loss = (0.5 * (target - taken) ** 2).mean()
+    return loss, {"bound": bound, "rho": rho_taken, "cut": share > 0, "critic_loss": critic_loss}
 
 
 @pytest.mark.parametrize("spec", [SPEC, MASKED], ids=["all", "masked"])
@@ -182,7 +183,7 @@ def test_the_gradient_is_that_of_the_paper_by_hand(spec, key):
     assert 0.1 < facts["bound"].mean() < 0.9 and facts["cut"].mean() > 0.1
     assert (facts["rho"] > ACER.truncation).any() and (facts["rho"] < 1).any()
     assert_step(after, loss, state)
-    np.testing.assert_allclose(metrics["q_loss"], facts["q_loss"], rtol=1e-4)
+    np.testing.assert_allclose(metrics["critic_loss"], facts["critic_loss"], rtol=1e-4)
     np.testing.assert_allclose(metrics["bound_by_trust_region"], facts["bound"].mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["rho"], np.minimum(facts["rho"], ACER.truncation).mean(), rtol=1e-4)
     average, policy = (pi_and_q(float64(s), as_numpy(batch).obs)[0] for s in (state.average, state.networks))
@@ -305,7 +306,7 @@ def test_the_successor_of_a_termination_is_never_read_and_any_other_is(algorithm
 
     assert_same(after(batch.terminated), stepped(algorithm, state, batch, key))
     for others in (batch.truncated & ~batch.terminated, ~batch.truncated & ~batch.terminated):
-        assert jnp.isnan(after(others)[1]["q_loss"])
+        assert jnp.isnan(after(others)[1]["critic_loss"])
 
 
 def test_acting_keeps_the_probabilities_that_it_draws_from(key):

@@ -38,15 +38,15 @@ SETTINGS = dict(
 VARIANTS = {
     "min": dl.BEAR(
         **SETTINGS, q_samples=3, ensemble_size=3, mask_probability=0.5, warm_start=2, distance=dl.MMD(sigma=0.5),
-        multiplier=Dual(initial=0.7, learning_rate=0.1), threshold=0.1,
+        multiplier=Dual(threshold=0.1, initial=0.7, learning_rate=0.1),
     ),
     "max": dl.BEAR(
         **SETTINGS, q_samples=2, ensemble="max", ensemble_size=4, variance_weight=0.6, target_actor=False, warm_start=0,
         distance=dl.MMD(kernel="laplacian", sigma=0.8), multiplier=Fixed(2.0),
     ),
     "mean": dl.BEAR(
-        **SETTINGS, q_samples=4, ensemble="mean", warm_start=0, distance=dl.KL(), threshold=-2.0,
-        multiplier=Dual(initial=0.2, learning_rate=0.1),
+        **SETTINGS, ensemble="mean", warm_start=0, distance=dl.KL(),
+        multiplier=Dual(threshold=-2.0, initial=0.2, learning_rate=0.1),
     ),
 }  # fmt: skip
 UPDATES = {name: jax.jit(algorithm.update) for name, algorithm in VARIANTS.items()}
@@ -129,7 +129,8 @@ class ByHand:
         """`(E Qₑ, √((1 − δ)/δ) E std Q, E D)`."""
         a = self.algorithm
         loc, std, raw = raw_actions(leaves, self.rows.obs, draws_of(self.keys[3], a.samples))
-        values = q(self.critics, over(self.rows.obs, a.q_samples), squash(raw[: a.q_samples]))
+        asked = squash(raw[: a.q_samples])
+        values = q(self.critics, over(self.rows.obs, len(asked)), asked)
         of_ensemble = getattr(np, a.ensemble)
         if a.ensemble != "mean":
             assert not np.allclose(of_ensemble(values.mean(1), axis=0), of_ensemble(values, axis=0).mean(0))
@@ -193,7 +194,7 @@ def test_the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples(name
     """∂/∂log λ of what Adam descends is −λ (E D − ε)."""
     state, after, _, hand = updated(name, key)
     algorithm = VARIANTS[name]
-    excess = hand.parts(float64(state.actor))[2] - algorithm.threshold
+    excess = hand.parts(float64(state.actor))[2] - algorithm.multiplier.threshold
     (gradient,) = gradients(after.multiplier[1])
     np.testing.assert_allclose(gradient, -hand.weight * excess, rtol=1e-4)
     moved = after.multiplier[0] - state.multiplier[0]
@@ -279,7 +280,7 @@ def test_masks_are_drawn_once_for_each_row_and_critic(key):
 
 def test_settings_are_those_of_the_authors_codes():
     first = dl.BEAR()
-    assert (first.batch_size, first.samples, first.threshold, first.minimum_weight) == (100, 5, 0.05, 0.75)
+    assert (first.batch_size, first.samples, first.multiplier.threshold, first.minimum_weight) == (100, 5, 0.05, 0.75)
     assert (LATER.batch_size, LATER.samples, LATER.q_samples, LATER.candidates) == (256, 4, 1, 100)
     assert (LATER.warm_start, LATER.target_actor, LATER.distance.kernel) == (40_000, False, "laplacian")
     with pytest.raises(ConfigError, match="q_samples"):

@@ -15,7 +15,7 @@ RATES = {"actor": 0.01, "critics": 0.02, "value": 0.03}
 
 def test_published_constants():
     bear, acer, td3 = dl.BEAR(), dl.ACER(), dl.TD3()
-    assert (bear.warm_start, bear.candidates, bear.target_candidates, bear.q_samples, bear.tau) == (
+    assert (bear.warm_start, bear.candidates, bear.target_candidates, bear.samples, bear.tau) == (
         20_000, 10, 10, 5, 0.005
     )  # fmt: skip
     assert (bear.distance.kernel, bear.distance.sigma, bear.multiplier.initial) == ("gaussian", 20.0, 1.0)
@@ -23,7 +23,7 @@ def test_published_constants():
     assert (td3.target_noise, td3.target_noise_clip, td3.exploration_noise, td3.policy_delay) == (0.2, 0.5, 0.1, 2)
     assert dl.SAC().tau == dl.SACv1().tau == td3.tau == dl.DDPG().tau == 0.005
     assert dl.SAC().alpha.initial == 1.0 and dl.SACv1().alpha == 0.2
-    assert (dl.IQL().expectile, dl.IQL().inverse_temperature, dl.IQL().largest_weight) == (0.7, 3.0, 100.0)
+    assert (dl.IQL().expectile, dl.IQL().inverse_temperature, dl.IQL().max_weight) == (0.7, 3.0, 100.0)
     assert (dl.PPO().objective.epsilon, dl.TRPO().max_kl, dl.TD3BC().alpha) == (0.2, 0.01, 2.5)
 
 

@@ -241,10 +241,9 @@ def test_proposals_are_of_the_first_row_and_have_a_key_of_their_own(updated, key
 
 def test_a_dual_weight_rises_above_the_threshold_and_falls_below_it(key):
     """By the first step of Adam, η along the sign; this update still had the weight of before."""
-    dual = Dual(initial=2.0, learning_rate=0.1)
     low, high = (
-        dl.CQL(conservatism=dual, threshold=threshold, proposals=2, alpha=Fixed(ALPHA), **OPTIONS)
-        for threshold in (-50.0, 50.0)
+        dl.CQL(conservatism=dual, proposals=2, alpha=Fixed(ALPHA), **OPTIONS)
+        for dual in (Dual(threshold=threshold, initial=2.0, learning_rate=0.1) for threshold in (-50.0, 50.0))
     )
     state = started(low, key)
     both = jax.jit(lambda *args: [algorithm.update(*args, key=key) for algorithm in (low, high)])(state, a_batch())

@@ -90,7 +90,7 @@ def log_prob(leaves, obs, action):
 def test_gradients_are_those_of_the_papers_losses_in_its_order(key):
     """V from the slow critics, the smaller; the actor's weights from these and the new V, some cut; the critics'
     targets from the new V, which a termination alone cuts; then the slow critics."""
-    algorithm = dl.IQL(expectile=0.8, inverse_temperature=2.0, largest_weight=3.0, **OPTIONS)
+    algorithm = dl.IQL(expectile=0.8, inverse_temperature=2.0, max_weight=3.0, **OPTIONS)
     state, batch = started(algorithm, key), transitions()
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     rows = as_numpy(batch)
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_the_papers_losses_in_its_order(key):
     assert after.actor.log_std[1] == state.actor.log_std[1]  # no gradient beyond the clip
     np.testing.assert_allclose(metrics["weight"], weight.mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["value_loss"], value_loss(float64(state.value)), rtol=1e-4)
-    assert_same(after.half_range, HALF)
+    assert_same(after.bounds.half_range, HALF)
 
 
 DATA = transitions()

@@ -123,7 +123,7 @@ def by_hand(algorithm):
             errors = jnp.maximum(errors, (target[rows] - jnp.minimum(jnp.maximum(value, low), high)) ** 2)
         entropy = -(jnp.exp(log_probs) * log_probs).sum(1).mean()
         total = -gain.mean() + algorithm.value_coefficient * errors.mean() - algorithm.entropy_coefficient * entropy
-        more |= {"policy_loss": -gain.mean(), "value_loss": errors.mean(), "entropy": entropy}
+        more |= {"actor_loss": -gain.mean(), "value_loss": errors.mean(), "entropy": entropy}
         return total, {**more, "approx_kl": (r - 1 - log_ratio).mean()}
 
     clip = algorithm.max_gradient_norm

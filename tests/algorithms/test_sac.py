@@ -346,3 +346,8 @@ def test_a_target_that_nothing_moves_towards_is_refused(algorithm):
     with pytest.raises(dl.ConfigError, match=r"target_entropy = -2: must be None beside a Fixed weight"):
         algorithm(alpha=Fixed(0.2), target_entropy=-2.0)
     assert algorithm(alpha=Learned(), target_entropy=-2.0).target_entropy == -2.0
+
+
+def test_a_share_of_the_entropy_that_nothing_moves_towards_is_refused():
+    with pytest.raises(dl.ConfigError, match=r"target_entropy_fraction = 0\.5: must be None beside a Fixed weight"):
+        dl.SACDiscrete(alpha=Fixed(0.1), target_entropy_fraction=0.5)

@@ -262,6 +262,9 @@ class ActorsOnly(AbstractNetworks):
         return SMALL.squashed_actor(spec, key=key)
 
 
+OF_STATES = dl.Networks(state_dependent_std=True)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "action", "words"),
     [
@@ -275,6 +278,8 @@ class ActorsOnly(AbstractNetworks):
         (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over Discrete actions"),
         (dl.SACDiscrete(), SPEC.action, "sums over Discrete actions. For a bounded Box: SAC, ACERContinuous, PPO"),
         (dl.SAC(networks=ActorsOnly()), SPEC.action, r"ActorsOnly has no method critics"),
+        (dl.TD3(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True: this policy has one σ"),
+        (dl.ACERContinuous(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_words(algorithm, action, words, key):

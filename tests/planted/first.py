@@ -128,7 +128,7 @@ MUTANTS = [
     ),
     Mutant(
         "the gradient is not clipped", "algorithms/a2c.py",
-        "clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm)",
+        "flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)",
         "self.optimizer.build(self.learning_rate)", GRADIENT,
     ),
     Mutant(
@@ -168,12 +168,12 @@ MUTANTS = [
     ),
     Mutant(
         "the log-probability of a squashed action is that of the raw one", "distributions.py",
-        "self.base.log_prob(raw) - jnp.sum(tanh_log_slope(raw) + jnp.log(half_range), axis=-1)",
+        "self.base.log_prob(raw) - jnp.sum(slope, axis=-1)",
         "self.base.log_prob(raw)", DISTRIBUTIONS,
     ),
     Mutant(
         "the log-probability of a squashed action forgets the range (Spinning Up #314)", "distributions.py",
-        " + jnp.log(half_range)", "", DISTRIBUTIONS,
+        " + jnp.log(self.bounds.half_range)", "", DISTRIBUTIONS,
     ),
     # Networks.
     Mutant("hidden layers have gain 1", "encoders.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
@@ -522,14 +522,14 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's noise is not scaled by the box", 'algorithms/td3.py',
-        'action + 0.5 * (high - low) * epsilon',
+        'action + box.half_range * epsilon',
         'action + epsilon',
         (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
     ),
     Mutant(
         "TD3's noisy action leaves the box", 'algorithms/td3.py',
-        'jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)',
-        'action + 0.5 * (high - low) * epsilon',
+        'box.clip(action + box.half_range * epsilon)',
+        'action + box.half_range * epsilon',
         (f'{TD3}::test_noise_is_in_half_ranges_clipped_and_inside_the_box',),
     ),
     Mutant(
@@ -552,8 +552,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's critic steps share one key", 'algorithms/td3.py',
-        'smoothed_target(self, state, rows, key), name',
-        'smoothed_target(self, state, rows, keys[0]), name',
+        'state, rows, key, noise=self.target_noise',
+        'state, rows, keys[0], noise=self.target_noise',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(

@@ -40,14 +40,14 @@ MUTANTS = (
     ),
     Mutant(
         "SAC-X bootstraps from the new critic", SACX,
-        "soft_value(state.target_actor(batch.next_obs), state.target_critic,",
-        "soft_value(state.target_actor(batch.next_obs), state.critic,",
+        "soft_value(next_policy, state.target_critic,",
+        "soft_value(next_policy, state.critic,",
         BY_HAND,
     ),
     Mutant(
         "SAC-X bootstraps under the policy that acts now", SACX,
-        "soft_value(state.target_actor(batch.next_obs),",
-        "soft_value(state.actor(batch.next_obs),",
+        "next_policy = state.target_actor(batch.next_obs)",
+        "next_policy = state.actor(batch.next_obs)",
         BY_HAND,
     ),
     Mutant(

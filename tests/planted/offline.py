@@ -29,8 +29,8 @@ MUTANTS = (
     ),
     Mutant(
         "CQL's uniform density is that of a box of length 1", CQL,
-        "jnp.full(n, -d * jnp.log(2.0))",
-        "jnp.full(n, 0.0 * d)",
+        "jnp.full(N, -d * jnp.log(2.0))",
+        "jnp.full(N, 0.0 * d)",
         PROPOSED,
     ),
     Mutant(
@@ -64,8 +64,8 @@ MUTANTS = (
     ),
     Mutant(
         "CQL's dual weight falls where the gap is too wide", CQL,
-        'metrics["conservative_gap"] - self.threshold)',
-        'self.threshold - metrics["conservative_gap"])',
+        'state.conservatism, metrics["conservative_gap"])',
+        'state.conservatism, -metrics["conservative_gap"])',
         of("cql", "a_dual_weight_rises_above_the_threshold_and_falls_below_it"),
     ),
     Mutant(
@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "IQL asks the critics for the policy's own actions", IQL,
         "q = jnp.min(state.target_critics(obs, action), axis=0)",
-        "q = jnp.min(state.target_critics(obs, state.actor(obs, state.half_range).mode()), axis=0)",
+        "q = jnp.min(state.target_critics(obs, state.actor(obs, state.bounds.half_range).mode()), axis=0)",
         IN_DATA,
     ),
     Mutant(
@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "IQL's weights are not cut", IQL,
-        "jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.largest_weight)",
+        "jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.max_weight)",
         "jnp.exp(self.inverse_temperature * (q - value(obs)))",
         OF_IQL,
     ),

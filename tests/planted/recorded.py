@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "BEAR takes the min over critics before the mean over actions", "algorithms/bear.py",
         "jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))",
-        "jnp.mean(OF_ENSEMBLE[ensemble](critics(repeated(obs, q_samples), action), axis=0))", BEAR,
+        "jnp.mean(OF_ENSEMBLE[ensemble](critics(repeated(obs, len(asked)), asked), axis=0))", BEAR,
     ),
     Mutant(
         "BEAR's warm start never ends", "algorithms/bear.py",
@@ -132,8 +132,8 @@ MUTANTS = (
         "jnp.sqrt(jnp.var(q, axis=0) + 1e-6)", "jnp.sqrt(jnp.var(q, axis=0))", EQUAL,
     ),
     Mutant(
-        "BEAR's threshold has the wrong sign", "algorithms/bear.py",
-        'actor_metrics["divergence_mean"] - self.threshold', 'actor_metrics["divergence_mean"] + self.threshold', DUAL,
+        "the threshold of a multiplier has the wrong sign", "temperature.py",
+        "measured - self.threshold", "measured + self.threshold", DUAL,
     ),
     Mutant(
         "BEAR's VAE learns at the actor's rate", "algorithms/bear.py",
@@ -159,12 +159,12 @@ MUTANTS = (
     ),
     Mutant(
         "perturbed actions may leave the box", "algorithms/bcq.py",
-        "jnp.clip(action + limit * 0.5 * (high - low) * perturbation(obs, action), low, high)",
-        "action + limit * 0.5 * (high - low) * perturbation(obs, action)", LIMIT,
+        "box.clip(action + limit * box.half_range * perturbation(obs, action))",
+        "action + limit * box.half_range * perturbation(obs, action)", LIMIT,
     ),
     Mutant(
         "the limit of perturbations is in units of the environment", "algorithms/bcq.py",
-        "limit * 0.5 * (high - low) * perturbation", "limit * perturbation", LIMIT,
+        "limit * box.half_range * perturbation", "limit * perturbation", LIMIT,
     ),
     Mutant(
         "BCQ's targets perturb with the learned ξ", "algorithms/bcq.py",

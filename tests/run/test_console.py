@@ -8,7 +8,7 @@ from rich.console import Console
 
 from duologue.run.console import LiveScreen, PlainScreen, screen
 
-METRICS = {"rollout/ep_rew_mean": 21.5, "rollout/ep_len_mean": 21.5, "train/policy_loss": -0.25, "time/fps": 3.0}
+METRICS = {"rollout/ep_rew_mean": 21.5, "rollout/ep_len_mean": 21.5, "train/actor_loss": -0.25, "time/fps": 3.0}
 
 
 def terminal(encoding: str, *, is_terminal: bool = True) -> tuple[Console, io.BytesIO]:

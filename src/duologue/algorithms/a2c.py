@@ -17,7 +17,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.distributions import AbstractDistribution
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init
+from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init
 from duologue.returns import gae, learned_reward, over_envs
 from duologue.statistics import explained_variance
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -28,7 +28,7 @@ class A2CState(eqx.Module):
     opt_state: PyTree
 
 
-def policy_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
+def actor_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
     """L_π = −E[log π(aₜ|sₜ) Âₜ], whose gradient is the policy gradient with Âₜ held constant."""
     return -jnp.mean(log_prob * advantage)
 
@@ -49,42 +49,16 @@ def targets(
     return advantage, advantage + value, value
 
 
-class Samples(NamedTuple):
-    """Of each step `[N]`: facts, and what the policy that acted thought of them."""
-
-    obs: Obs
-    action: Array
-    old: AbstractDistribution
-    log_prob: Float[Array, " N"]
-    advantage: Float[Array, " N"]
-    target: Float[Array, " N"]
-    value: Float[Array, " N"]
-
-
-def samples_of(
-    networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
-) -> Samples:
-    """The steps of a rollout `[T, B]` in one row, for algorithms that learn from it more than once (PPO, TRPO): what
-    does not move with their steps, all from the parameters that acted."""
-    advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
-    old = networks.policy(batch.obs)
-    rollout = Samples(
-        batch.obs, batch.action, old=old, log_prob=old.log_prob(batch.action),
-        advantage=advantage, target=target, value=value,
-    )  # fmt: skip
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)
-
-
 def loss(
     networks: AbstractActorCritic, obs: Obs, action: Array, advantage: Float[Array, "T B"], target: Float[Array, "T B"],
     *, value_coefficient: float, entropy_coefficient: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
     """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are data here."""
     policy, value = networks.policy_and_value(obs)
-    actor, critic = policy_loss(policy.log_prob(action), advantage), value_loss(value, target)
+    actor, critic = actor_loss(policy.log_prob(action), advantage), value_loss(value, target)
     entropy = jnp.mean(policy.entropy())
     total = actor + value_coefficient * critic - entropy_coefficient * entropy
-    return total, {"policy_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value)}
+    return total, {"actor_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value)}
 
 
 class A2C(AbstractAlgorithm[A2CState]):
@@ -126,8 +100,7 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        # Flat: one vector of squares instead of one for each layer, for small networks are bound by overhead.
-        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
+        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -160,3 +133,29 @@ class A2C(AbstractAlgorithm[A2CState]):
         )  # fmt: skip
         metrics["explained_variance"] = explained_variance(value, target)
         return A2CState(networks=networks, opt_state=opt_state), metrics
+
+
+class Samples(NamedTuple):
+    """Of each step `[N]`: facts, and what the policy that acted thought of them."""
+
+    obs: Obs
+    action: Array
+    old: AbstractDistribution
+    log_prob: Float[Array, " N"]
+    advantage: Float[Array, " N"]
+    target: Float[Array, " N"]
+    value: Float[Array, " N"]
+
+
+def samples_of(
+    networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
+) -> Samples:
+    """The steps of a rollout `[T, B]` in one row, for algorithms that learn from it more than once (PPO, TRPO): what
+    does not move with their steps, all from the parameters that acted."""
+    advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
+    old = networks.policy(batch.obs)
+    rollout = Samples(
+        batch.obs, batch.action, old=old, log_prob=old.log_prob(batch.action),
+        advantage=advantage, target=target, value=value,
+    )  # fmt: skip
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)

@@ -19,14 +19,14 @@ from duologue.distributions import taken
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.metrics import described
 from duologue.networks import AbstractNetworks, ActorQ, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
+from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
 from duologue.returns import learned_reward, over_envs, retrace
 from duologue.statistics import explained_variance
 from duologue.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
 
 EPSILON = 1e-6
-"""Beside probabilities whose logarithm is taken, and in the denominator of k."""
+"""Beside probabilities whose logarithm is taken, in the denominator of k, and the least ratio that c is divided by."""
 
 
 class ACERState(eqx.Module):
@@ -80,7 +80,7 @@ def loss(networks: ActorQ, facts: Facts, *, q_coefficient: float) -> tuple[Float
     policy, q = networks.policy_and_q(facts.obs)
     actor = -jnp.mean(jnp.sum(facts.ascent * policy.probs, axis=-1))
     critic = jnp.mean(0.5 * (facts.q_retrace - taken(q, facts.action)) ** 2)
-    return actor + q_coefficient * critic, {"q_loss": critic, **described("entropy", policy.entropy())}
+    return actor + q_coefficient * critic, {"critic_loss": critic, **described("entropy", policy.entropy())}
 
 
 class ACER(AbstractAlgorithm[ACERState]):
@@ -135,7 +135,7 @@ class ACER(AbstractAlgorithm[ACERState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
+        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERState:
         networks = self.networks.actor_q(spec, key=key)

@@ -17,12 +17,12 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms.acer import replayed_rollouts
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import Normal
+from duologue.distributions import Normal, draws
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, from_unit, to_unit
 from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, clipped, gradient_step, opt_init, polyak, target_of
+from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
 from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
 from duologue.statistics import explained_variance
 from duologue.trust_region import project
@@ -92,9 +92,9 @@ def objective(
 def loss(networks: StochasticDuelling, facts: Facts, *, q_coefficient: float) -> tuple[Float[Array, ""], Metrics]:
     """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q̃(s, a))² + ½ (V^target − V(s))²]."""
     actor = -jnp.mean(jnp.sum(facts.ascent * networks.statistics(networks.actor(facts.obs)), axis=-1))
-    q_loss = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
+    critic_loss = jnp.mean(0.5 * (facts.q_retrace - networks.q(facts.obs, facts.action, facts.samples)) ** 2)
     value_loss = jnp.mean(0.5 * (facts.value_target - networks.value(facts.obs)) ** 2)
-    return actor + q_coefficient * (q_loss + value_loss), {"q_loss": q_loss, "value_loss": value_loss}
+    return actor + q_coefficient * (critic_loss + value_loss), {"critic_loss": critic_loss, "value_loss": value_loss}
 
 
 class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
@@ -150,7 +150,7 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
+        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERContinuousState:
         actor_key, value_key, advantage_key = jax.random.split(key, 3)
@@ -176,8 +176,8 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
 
     def q(self, state: ACERContinuousState, obs: Obs, action: Array) -> Array:
         """Q̃, with the baseline's actions drawn by a key that is always the same."""
-        drawn = self._drawn(state.networks.actor(obs), jax.random.key(0))
-        return state.networks.q(obs, action, drawn)[None]
+        samples = draws(state.networks.actor(obs).sample, self.samples, key=jax.random.key(0))
+        return state.networks.q(obs, action, samples)[None]
 
     def v(self, state: ACERContinuousState, obs: Obs) -> Array:
         return state.networks.value(obs)
@@ -195,16 +195,13 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
         state = ACERContinuousState(networks=networks, average=average, opt_state=opt_state)
         return state, {**metrics, **step_metrics}
 
-    def _drawn(self, policy: Normal, key: Array) -> Float[Array, "n *batch d"]:
-        """uᵢ ~ π, for the baseline of Q̃."""
-        return jax.vmap(policy.sample)(jax.random.split(key, self.samples))
-
     def _facts(self, state: ACERContinuousState, batch: Transition, key: Array) -> tuple[Facts, Metrics]:
         """All that the loss holds constant, from the parameters before the step."""
         networks, obs, action = state.networks, batch.obs, batch.action
         baseline_key, drawn_key = jax.random.split(key)
         policy, behaviour = networks.actor(obs), Normal(batch.extras["loc"], batch.extras["scale"])
-        samples, drawn = self._drawn(policy, baseline_key), policy.sample(drawn_key)
+        # uᵢ ~ π, for the baseline of Q̃; and one more action for the term of bias correction.
+        samples, drawn = draws(policy.sample, self.samples, key=baseline_key), policy.sample(drawn_key)
         value, q, drawn_q = networks.value(obs), networks.q(obs, action, samples), networks.q(obs, drawn, samples)
         log_rho = log_ratio(policy, behaviour, action)
         rho = jnp.exp(log_rho)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.critics import repeated
+from duologue.distributions import Bounds
 from duologue.fields import Fraction, NonNegative, PositiveInt
-from duologue.generative import VAE, repeated, vae_loss
+from duologue.generative import VAE, vae_loss
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
 from duologue.networks import AbstractNetworks, Networks
@@ -24,7 +26,6 @@ from duologue.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Critics: TypeAlias = Callable[[Obs, Array], Array]
-Bounds: TypeAlias = tuple[Float[Array, " d"], Float[Array, " d"]]
 
 
 class BCQState(eqx.Module):
@@ -34,7 +35,7 @@ class BCQState(eqx.Module):
     target_perturbation: Callable[[Obs, Array], Array]
     target_critics: Critics
     bounds: Bounds
-    """Low and high of the actions: nothing that is learned."""
+    """Of the actions: nothing that is learned."""
     vae_opt: PyTree
     actor_opt: PyTree
     critic_opt: PyTree
@@ -50,26 +51,26 @@ def perturbed(
     *, limit: float,
 ) -> Float[Array, "*batch d"]:  # fmt: skip
     """a + Φ h ξ(s, a), back inside the box; h is its half-range."""
-    low, high = (jnp.broadcast_to(bound, action.shape) for bound in bounds)
-    return jnp.clip(action + limit * 0.5 * (high - low) * perturbation(obs, action), low, high)
+    box = bounds.like(action)
+    return box.clip(action + limit * box.half_range * perturbation(obs, action))
 
 
 def proposed(
     vae: VAE, perturbation: Callable[[Obs, Array], Array], obs: Obs, bounds: Bounds,
     *, count: int, limit: float, key: Array,
-) -> Float[Array, "K N d"]:  # fmt: skip
+) -> Float[Array, "n N d"]:  # fmt: skip
     """`count` actions of the VAE for each state, perturbed: those that the constrained policy may take."""
     return perturbed(perturbation, repeated(obs, count), vae.sample(obs, count, key=key), bounds, limit=limit)
 
 
-def best_of(critics: Critics, obs: Obs, actions: Float[Array, "K N d"]) -> Float[Array, "N d"]:
+def best_of(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> Float[Array, "N d"]:
     """argmaxₖ Q₁(s, aₖ), state by state."""
     best = jnp.argmax(critics(repeated(obs, actions.shape[0]), actions)[0], axis=0)
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
 
 
 def target_value(
-    critics: Critics, obs: Obs, actions: Float[Array, "K N d"], *, minimum_weight: float
+    critics: Critics, obs: Obs, actions: Float[Array, "n N d"], *, minimum_weight: float
 ) -> Float[Array, " N"]:
     """maxₖ [λ minᵢ Q̄ᵢ(s, aₖ) + (1 − λ) maxᵢ Q̄ᵢ(s, aₖ)]: over the critics first, then over the actions."""
     return jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)
@@ -79,7 +80,7 @@ def actor_loss(
     perturbation: Callable[[Obs, Array], Array], critics: Critics, obs: Obs, action: Float[Array, "N d"],
     bounds: Bounds, limit: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """J = −E[Q₁(s, a + Φ ξ(s, a))] for a from the VAE (eq. 11)."""
+    """J = −E[Q₁(s, a + Φ h ξ(s, a))] for a from the VAE (eq. 11)."""
     better = perturbed(perturbation, obs, action, bounds, limit=limit)
     loss = -jnp.mean(critics(obs, better)[0])
     return loss, {"actor_loss": loss}

@@ -15,11 +15,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.algorithms.bcq import Critics, best_of, target_value
-from duologue.distributions import TanhNormal
+from duologue.critics import repeated
+from duologue.distributions import TanhNormal, draws
 from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
-from duologue.generative import VAE, repeated, vae_loss
+from duologue.generative import VAE, vae_loss
 from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
@@ -60,7 +61,7 @@ def critic_loss(
 def actor_loss(
     actor: Actor, critics: Critics, weight: Float[Array, ""], data: Float[Array, "n N d"], warm: Bool[Array, ""],
     obs: Obs, key: Array,
-    *, distance: MMD | KL, q_samples: int, ensemble: str, variance_weight: float,
+    *, distance: MMD | KL, q_samples: int | None, ensemble: str, variance_weight: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
     """J = −E[Qₑ(s, ã)] + λ_std √((1 − δ)/δ) E[std Q] + λ E[D(data(·|s), π(·|s))]; the last term alone while
     `warm`.
@@ -69,10 +70,11 @@ def actor_loss(
     are averaged over the policy's actions first, then Qₑ is the min, max or mean over the ensemble.
     """
     policy = actor(obs)
-    raw = jax.vmap(policy.base.sample)(jax.random.split(key, len(data)))
+    raw = draws(policy.base.sample, len(data), key=key)
     divergence = distance(data, policy.base, raw)
     actions = jax.vmap(policy.squash)(raw)
-    q = jnp.mean(critics(repeated(obs, q_samples), actions[:q_samples]), axis=1)
+    asked = actions[:q_samples]
+    q = jnp.mean(critics(repeated(obs, len(asked)), asked), axis=1)
     spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
     value = jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))
     improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)
@@ -104,14 +106,12 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """η of the VAE, which stands for the behaviour policy."""
     distance: MMD | KL = MMD()
     """D: `MMD` for support matching, `KL` for distribution matching."""
-    multiplier: Dual | Fixed = Dual()
-    """λ: `Dual` ascent on the constraint, or `Fixed`."""
-    threshold: float = 0.05
-    """ε, what D is held at by a `Dual` multiplier; for `KL` the authors have −2."""
+    multiplier: Dual | Fixed = Dual(threshold=0.05)
+    """λ: `Dual` ascent that holds D at its threshold ε, or `Fixed`. For `KL` the authors have ε = −2."""
     samples: PositiveInt = 5
     """n, raw actions of the data and of the policy that D compares."""
-    q_samples: PositiveInt = 5
-    """How many of these actions of the policy the critics are averaged over."""
+    q_samples: PositiveInt | None = None
+    """How many of these actions of the policy the critics are averaged over; None for all."""
     ensemble: Literal["min", "max", "mean"] = "min"
     """How the actor reduces the ensemble of critics to the value that it climbs."""
     ensemble_size: PositiveInt = 2
@@ -147,7 +147,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """Builds the VAE."""
 
     def __check_init__(self):
-        if self.q_samples > self.samples:
+        if self.q_samples is not None and self.q_samples > self.samples:
             raise ConfigError(f"BEAR.q_samples = {self.q_samples}: must be at most samples = {self.samples}.")
 
     @property
@@ -176,7 +176,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
         if explore:
             action = policy.sample(action_key)
         elif self.candidates:
-            action = best_of(state.critics, obs, sample_many(policy, self.candidates, action_key))
+            action = best_of(state.critics, obs, draws(policy.sample, self.candidates, key=action_key))
         else:
             action = policy.mode()
         return action, self.drawn_extras(len(action), key=extras_key), carry
@@ -202,7 +202,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
             vae_loss, state.vae, state.vae_opt, adam(self.vae_learning_rate), obs, action, vae_key, name="vae_"
         )
         policy = (state.target_actor if self.target_actor else state.actor)(batch.next_obs)
-        next_actions = sample_many(policy, self.target_candidates, target_key)
+        next_actions = draws(policy.sample, self.target_candidates, key=target_key)
         value = target_value(state.target_critics, batch.next_obs, next_actions, minimum_weight=self.minimum_weight)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
         mask = jnp.ones((self.ensemble_size, 1)) if self.mask_probability is None else batch.extras["mask"].T
@@ -220,18 +220,13 @@ class BEAR(AbstractAlgorithm[BEARState]):
             improvement, state.actor, state.actor_opt, adam(self.actor_learning_rate),
             critics, weight, data, warm, obs, actor_key, name="actor_",
         )  # fmt: skip
-        multiplier, _ = self.multiplier.update(state.multiplier, actor_metrics["divergence_mean"] - self.threshold)
+        multiplier, _ = self.multiplier.update(state.multiplier, actor_metrics["divergence_mean"])
         state = BEARState(
             vae=vae, actor=actor, critics=critics, target_actor=polyak(state.target_actor, actor, self.tau),
             target_critics=polyak(state.target_critics, critics, self.tau), multiplier=multiplier,
             vae_opt=vae_opt, actor_opt=actor_opt, critic_opt=critic_opt, step=state.step + 1,
         )  # fmt: skip
         return state, {**vae_metrics, **critic_metrics, **actor_metrics, "multiplier": weight}
-
-
-def sample_many(policy: TanhNormal, count: int, key: Array) -> Float[Array, "K N d"]:
-    """`count` actions of the policy for each state."""
-    return jax.vmap(policy.sample)(jax.random.split(key, count))
 
 
 LATER = BEAR(

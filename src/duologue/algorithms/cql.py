@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 from duologue.algorithms import sac
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import SAC, Actor, Critics, SACState, sample_in_half_ranges
+from duologue.critics import repeated
+from duologue.distributions import draws
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
-from duologue.generative import repeated
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate
 from duologue.returns import first_row
@@ -35,21 +36,20 @@ class CQLState(eqx.Module):
 
 def proposals(
     actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
-) -> tuple[Float[Array, "K N d"], Float[Array, "K N"]]:
+) -> tuple[Float[Array, "n N d"], Float[Array, "n N"]]:
     """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges:
     what log ∫ exp Q(s, a) da is estimated from."""
-    keys = [jax.random.split(key, count) for key in jax.random.split(key, 3)]
     now, after = actor(obs), actor(next_obs)
 
     def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:
-        centre, half_range = now.centre_and_half_range()
         unit = jax.random.uniform(key, now.loc.shape, minval=-1.0)
-        n, d = now.loc.shape
-        return centre + half_range * unit, jnp.full(n, -d * jnp.log(2.0))
+        N, d = now.loc.shape
+        return now.bounds.centre + now.bounds.half_range * unit, jnp.full(N, -d * jnp.log(2.0))
 
     policies = uniform, partial(sample_in_half_ranges, now), partial(sample_in_half_ranges, after)
-    draws = [jax.vmap(policy)(of_policy) for policy, of_policy in zip(policies, keys, strict=True)]
-    actions, log_probs = zip(*draws, strict=True)
+    keys = jax.random.split(key, len(policies))
+    drawn = [draws(policy, count, key=key) for policy, key in zip(policies, keys, strict=True)]
+    actions, log_probs = zip(*drawn, strict=True)
     return jnp.concatenate(actions), jnp.concatenate(log_probs)
 
 
@@ -57,8 +57,8 @@ def conservative_gap(
     critics: Critics,
     obs: Obs,
     action: Float[Array, "N d"],
-    proposed: Float[Array, "K N d"],
-    log_prob: Float[Array, "K N"],
+    proposed: Float[Array, "n N d"],
+    log_prob: Float[Array, "n N"],
 ) -> Float[Array, " E"]:
     """E[log ∫ exp Qᵢ(s, a) da − Qᵢ(s, a_data)] for each critic, the integral as the mean of exp(Qᵢ)/density over the
     proposals (appendix F)."""
@@ -69,7 +69,7 @@ def conservative_gap(
 
 def critic_loss(
     critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"],
-    *, proposed: Float[Array, "K N d"], log_prob: Float[Array, "K N"], weight: Float[Array, ""],
+    *, proposed: Float[Array, "n N d"], log_prob: Float[Array, "n N"], weight: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
     """Σᵢ α E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4)."""
     loss, metrics = sac.critic_loss(critics, obs, action, target)
@@ -88,11 +88,9 @@ class CQL(AbstractAlgorithm[CQLState]):
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
     conservatism: Dual | Fixed = Fixed(5.0)
-    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap at `threshold`. The authors'
-    code has no ½ in its errors, so its weight is twice ours: this default is 10 there."""
-    threshold: float = 6.6
-    """τ, where a `Dual` weight holds the gap log ∫ exp Q − Q(data). The authors' code leaves out −log(3 · `proposals`):
-    its 10 is 6.6 here."""
+    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
+    threshold τ. The authors' code has no ½ in its errors, so its weight is twice ours: this default is 10 there. It
+    leaves −log(3 · `proposals`) out of the gap: its threshold of 10 is 6.6 here."""
     proposals: PositiveInt = 10
     """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
     alpha: Learned | Fixed = Learned(learning_rate=1e-4)
@@ -160,5 +158,5 @@ class CQL(AbstractAlgorithm[CQLState]):
         learned, metrics = SAC.update(
             self, state.sac, batch, key=key, critic_loss=conservative_loss, backup_entropy=self.backup_entropy  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
-        conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"] - self.threshold)
+        conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"])
         return CQLState(sac=learned, conservatism=conservatism), {**metrics, "conservatism": weight}

@@ -6,7 +6,7 @@ deterministic actor, a slow copy of each. It is TD3 without its three changes. T
 """
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.td3 import TD3, TD3State, actor_loss
@@ -74,9 +74,11 @@ class DDPG(AbstractAlgorithm[TD3State]):
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """One step of the critic, the actor and the targets, in this order, on sequences `[n, N]`."""
         obs, action = first_row(batch)
+        # y = r + γ(1 − term) Q̄(s', μ̄(s')).
+        next_value = state.target_critics(batch.next_obs, state.target_actor(batch.next_obs))[0]
         critic, critic_opt, critic_metrics = gradient_step(
             td_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
-            obs, action, self._target(state, batch), name="critic_",
+            obs, action, n_step_target(batch, next_value, self.discount), name="critic_",
         )  # fmt: skip
         actor, actor_opt, actor_metrics = gradient_step(
             actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate), critic, obs, action, name="actor_"
@@ -87,8 +89,3 @@ class DDPG(AbstractAlgorithm[TD3State]):
             actor_opt=actor_opt, critic_opt=critic_opt,
         )  # fmt: skip
         return state, {**critic_metrics, **actor_metrics}
-
-    def _target(self, state: TD3State, batch: Transition) -> Float[Array, " N"]:
-        """y = r + γ Q̄(s', μ̄(s'))."""
-        next_value = state.target_critics(batch.next_obs, state.target_actor(batch.next_obs))[0]
-        return n_step_target(batch, next_value, self.discount)

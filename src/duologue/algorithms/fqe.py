@@ -6,11 +6,11 @@ Paine et al. (2020), arXiv:2007.09055. It is a wrapper: the policy is another al
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.critics import value_of
+from duologue.distributions import Bounds
 from duologue.fields import Fraction, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
@@ -25,8 +25,8 @@ class FQEState(eqx.Module):
     """The state of the algorithm whose policy is evaluated."""
     critics: PyTree
     target_critics: PyTree
-    bounds: tuple[Float[Array, " d"], Float[Array, " d"]] | None
-    """Low and high of real actions: nothing that is learned."""
+    bounds: Bounds | None
+    """Of real actions: nothing that is learned."""
     opt_state: PyTree
 
 
@@ -69,7 +69,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         carry = self.algorithm.initial_carry(jax.tree.leaves(obs)[0].shape[0])
         action, _, _ = self.algorithm.act(state.policy, carry, obs, key=key, explore=False)
         if state.bounds is not None:
-            action = jnp.clip(action, *(jnp.broadcast_to(bound, action.shape) for bound in state.bounds))
+            action = state.bounds.clip(action)
         return action, {}, None
 
     def q(self, state: FQEState, obs: Obs, action: Array) -> Array:
@@ -81,7 +81,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         return self.q(state, obs, action)[0]
 
     def update(self, state: FQEState, batch: Transition, *, key: Array) -> tuple[FQEState, Metrics]:
-        """One step of the critic on transitions `[N]`: y = r + γ Q̄(s', π(s'))."""
+        """One step of the critic on transitions `[N]`: y = r + γ(1 − term) Q̄(s', π(s'))."""
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
         value = value_of(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.distributions import Normal
+from duologue.distributions import Bounds, Normal
 from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
@@ -48,35 +48,30 @@ class IQLState(eqx.Module):
     value: Value
     critics: Critics
     target_critics: Critics
-    bounds: tuple[Float[Array, " d"], Float[Array, " d"]]
-    """Low and high of the actions: nothing that is learned."""
+    bounds: Bounds
+    """Of the actions: nothing that is learned."""
     actor_opt: PyTree
     value_opt: PyTree
     critic_opt: PyTree
 
-    @property
-    def half_range(self) -> Float[Array, " d"]:
-        low, high = self.bounds
-        return 0.5 * (high - low)
 
-
-def expectile(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
+def expectile_loss(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
     """L₂^τ(u) = |τ − 1(u < 0)| u² (eq. 4): its minimum over a constant is the expectile, the mean where τ = ½, near the
     maximum where τ is near 1."""
     return jnp.where(difference < 0, 1 - expectile, expectile) * difference**2
 
 
-def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], tau: float) -> tuple[Float[Array, ""], Metrics]:
+def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], expectile: float) -> tuple[Float[Array, ""], Metrics]:
     """L_V = E[L₂^τ(minᵢ Q̄ᵢ(s, a) − V(s))] (eq. 5), over the data's actions."""
     v = value(obs)
-    loss = jnp.mean(expectile(q - v, tau))
-    return loss, {"value_loss": loss, **described("v", v)}
+    loss = jnp.mean(expectile_loss(q - v, expectile))
+    return loss, {"value_loss": loss, **described("value", v)}
 
 
 def actor_loss(
     actor: Actor, half_range: Float[Array, " d"], obs: Obs, action: Float[Array, "N d"], weight: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
-    """L_π = −E[w log π(a|s)],   w = min(exp(β (Q̄(s, a) − V(s))), w_max) (eq. 7)."""
+    """L_π = −E[w log π(a|s)],   w = min(exp(β (minᵢ Q̄ᵢ(s, a) − V(s))), w_max) (eq. 7)."""
     log_prob = actor(obs, half_range).log_prob(action)
     loss = -jnp.mean(weight * log_prob)
     return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
@@ -98,7 +93,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     """τ of the expectile."""
     inverse_temperature: NonNegative = 3.0
     """β, how strongly cloning favours actions of larger advantage."""
-    largest_weight: Positive = 100.0
+    max_weight: Positive = 100.0
     """w_max, the upper clip of the weights."""
     discount: Fraction = 0.99
     """γ."""
@@ -127,12 +122,12 @@ class IQL(AbstractAlgorithm[IQLState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
         actor_key, value_key, critics_key = jax.random.split(key, 3)
-        low, high = bounds(bounded_box(spec.action))
-        actor = Actor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(low))
+        box = bounds(bounded_box(spec.action))
+        actor = Actor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(box.low))
         value = self.networks.state_value(spec, key=value_key)
         critics = self.networks.critics(spec, 2, key=critics_key)
         return IQLState(
-            actor=actor, value=value, critics=critics, target_critics=target_of(critics), bounds=(low, high),
+            actor=actor, value=value, critics=critics, target_critics=target_of(critics), bounds=box,
             actor_opt=opt_init(adam(self.actor_learning_rate), actor),
             value_opt=opt_init(adam(self.value_learning_rate), value),
             critic_opt=opt_init(adam(self.critic_learning_rate), critics),
@@ -141,14 +136,12 @@ class IQL(AbstractAlgorithm[IQLState]):
     def act(
         self, state: IQLState, carry: None, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.actor(obs, state.half_range)
+        policy = state.actor(obs, state.bounds.half_range)
         action = policy.sample(key) if explore else policy.mode()
-        # Inside the box, as in recorded data: the critics learn from this action.
-        low, high = (jnp.broadcast_to(bound, action.shape) for bound in state.bounds)
-        return jnp.clip(action, low, high), {}, carry
+        return state.bounds.clip(action), {}, carry  # as in recorded data: the critics learn from this action
 
     def log_prob(self, state: IQLState, obs: Obs, action: Array) -> Array:
-        return state.actor(obs, state.half_range).log_prob(action)
+        return state.actor(obs, state.bounds.half_range).log_prob(action)
 
     def q(self, state: IQLState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
@@ -166,12 +159,12 @@ class IQL(AbstractAlgorithm[IQLState]):
             value_loss, state.value, state.value_opt, adam(self.value_learning_rate), obs, q, self.expectile,
             name="value_",
         )  # fmt: skip
-        weight = jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.largest_weight)
+        weight = jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.max_weight)
         actor, actor_opt, actor_metrics = gradient_step(
             actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
-            state.half_range, obs, action, weight, name="actor_",
+            state.bounds.half_range, obs, action, weight, name="actor_",
         )  # fmt: skip
-        # y = r + γ V(s') (eq. 6), where others have a Q of some action.
+        # y = r + γ(1 − term) V(s') (eq. 6), where others have a Q of some action.
         target = td_target(batch.reward, batch.terminated, value(batch.next_obs), self.discount)
         critics, critic_opt, critic_metrics = gradient_step(
             td_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate), obs, action, target,

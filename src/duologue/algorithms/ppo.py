@@ -24,8 +24,8 @@ from duologue.optim import (
     Adam,
     LearningRate,
     RMSProp,
-    clipped,
     every_step,
+    flat,
     gradient_step,
     minibatches,
     opt_init,
@@ -126,7 +126,7 @@ def loss(
     # E[r − 1 − log r] ≥ 0, an estimate of KL(π_old ‖ π) from the actions taken (Schulman's blog, 2020).
     approx_kl = jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
     return total, {
-        "policy_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value),
+        "actor_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value),
         "approx_kl": approx_kl, **metrics,
     }  # fmt: skip
 
@@ -189,8 +189,7 @@ class PPO(AbstractAlgorithm[PPOState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        # Flat: one vector of moments instead of one for each layer, for small networks are bound by overhead.
-        return optax.flatten(clipped(self.optimizer.build(self.learning_rate), self.max_gradient_norm))
+        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> PPOState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -221,7 +220,7 @@ class PPO(AbstractAlgorithm[PPOState]):
             value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
         )  # fmt: skip
 
-        def step(now: tuple[AbstractActorCritic, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+        def step(now: tuple[AbstractActorCritic, PyTree], rows: Int[Array, " size"]) -> tuple[PyTree, Metrics]:
             networks, opt_state = now
             sample = jax.tree.map(lambda x: x[rows], samples)
             if self.normalize_advantage:

@@ -20,8 +20,11 @@ from duologue.metrics import described
 from duologue.networks import AbstractNetworks, Networks
 from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.returns import first_row, n_step_target
-from duologue.temperature import Fixed, Learned
+from duologue.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Transition
+
+FRACTION = 0.98
+"""Of the largest entropy, what the paper's policy is held at."""
 
 
 def soft_value(q: Float[Array, "E ..."], policy: Categorical, alpha: Float[Array, ""]) -> Array:
@@ -50,9 +53,9 @@ class SACDiscrete(AbstractAlgorithm[SACState]):
     """η of the critics."""
     alpha: Learned | Fixed = Learned()
     """α, weight of the entropy: `Learned` or `Fixed`."""
-    target_entropy_fraction: Fraction = 0.98
+    target_entropy_fraction: Fraction | None = None
     """H̄, the entropy that a learned α holds the policy at, as a fraction of the largest, log |A|, with |A| the number
-    of actions that a mask allows."""
+    of actions that a mask allows; None for 0.98."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
@@ -76,6 +79,9 @@ class SACDiscrete(AbstractAlgorithm[SACState]):
     """B, environments that step together."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builds actor and critics: `Networks`, or an object of your own."""
+
+    def __check_init__(self):
+        check_target(self.alpha, "SACDiscrete.target_entropy_fraction", self.target_entropy_fraction)
 
     @property
     def experience(self) -> Experience:
@@ -112,7 +118,8 @@ class SACDiscrete(AbstractAlgorithm[SACState]):
         actor, actor_opt, actor_metrics = gradient_step(
             actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate), q, alpha, obs, name="actor_"
         )
-        target_entropy = self.target_entropy_fraction * largest_entropy(obs, q.shape[-1])
+        fraction = FRACTION if self.target_entropy_fraction is None else self.target_entropy_fraction
+        target_entropy = fraction * largest_entropy(obs, q.shape[-1])
         temperature, alpha_metrics = self.alpha.update(
             state.temperature, target_entropy - actor_metrics["entropy_mean"]
         )

@@ -128,8 +128,8 @@ class SACX(AbstractAlgorithm[SACXState]):
     """α, weight of the entropy in each actor's loss; `Learned` learns one for each task. Critics are of the rewards
     alone, as the paper's."""
     target_entropy: float | None = None
-    """H̄ that a learned α keeps each policy's entropy at; None for −|A|, minus the number of action dimensions, and for
-    half the largest, ½ log |A| of what a mask allows, of discrete actions."""
+    """H̄ that a learned α keeps each policy's entropy at; None for minus the number of action dimensions, and of
+    discrete actions for half the logarithm of the number that a mask allows."""
     discount: Fraction = 0.99
     """γ, of all tasks and of the scheduler."""
     learning: Retrace | DiscountedRewards | PolicyGradient = Retrace()
@@ -285,8 +285,9 @@ class SACX(AbstractAlgorithm[SACXState]):
         """All of it from target networks, as the policies whose values are learned are theirs; but the ratio that
         weighs a score function is that of the policy that is moved."""
         moved = state.actor if isinstance(self.learning, PolicyGradient) else state.target_actor
-        policy, none = moved(batch.obs), jnp.zeros(state.acted.shape[0])
-        next_value, _ = soft_value(state.target_actor(batch.next_obs), state.target_critic, none, batch.next_obs, key)
+        policy, no_entropy = moved(batch.obs), jnp.zeros(state.acted.shape[0])
+        next_policy = state.target_actor(batch.next_obs)
+        next_value, _ = soft_value(next_policy, state.target_critic, no_entropy, batch.next_obs, key)
         log_ratio = log_prob(policy, batch.extras["raw_action"]) - batch.extras["log_prob"][None]
         return Facts(
             reward=jnp.moveaxis(batch.reward, -1, 0),

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
+from duologue.distributions import Bounds
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.heads import bounded_box, bounds
 from duologue.losses import td_loss
@@ -34,19 +35,28 @@ class TD3State(eqx.Module):
     critics: Critics
     target_actor: Actor
     target_critics: Critics
-    bounds: tuple[Float[Array, " d"], Float[Array, " d"]]
-    """Low and high of the actions: nothing that is learned."""
+    bounds: Bounds
+    """Of the actions: nothing that is learned."""
     actor_opt: PyTree
     critic_opt: PyTree
 
 
 def noisy(
-    action: Float[Array, "*batch d"], bounds: tuple[Array, Array], key: Array, *, noise: float, clip: float = jnp.inf
+    action: Float[Array, "*batch d"], bounds: Bounds, key: Array, *, noise: float, clip: float = jnp.inf
 ) -> Float[Array, "*batch d"]:
     """a + h clip(ε, −c, c), ε ~ N(0, σ²), back inside the box; σ and c are in half-ranges h."""
-    low, high = (jnp.broadcast_to(bound, action.shape) for bound in bounds)
+    box = bounds.like(action)
     epsilon = jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)
-    return jnp.clip(action + 0.5 * (high - low) * epsilon, low, high)
+    return box.clip(action + box.half_range * epsilon)
+
+
+def smoothed_target(
+    state: TD3State, batch: Transition, key: Array, *, noise: float, clip: float, discount: float
+) -> Float[Array, " N"]:
+    """y = r + γ(1 − term) minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + h clip(ε, −c, c), clipped to the box."""
+    action = noisy(state.target_actor(batch.next_obs), state.bounds, key, noise=noise, clip=clip)
+    next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
+    return n_step_target(batch, next_value, discount)
 
 
 def actor_loss(actor: Actor, critics: Critics, obs: Obs, action: Array) -> tuple[Float[Array, ""], Metrics]:
@@ -129,10 +139,12 @@ class TD3(AbstractAlgorithm[TD3State]):
         def critic_step(now: tuple[Critics, PyTree], row: tuple[Transition, Array]) -> tuple[tuple, Metrics]:
             (critics, opt_state), (rows, key) = now, row
             obs, action = first_row(rows)
+            target = smoothed_target(
+                state, rows, key, noise=self.target_noise, clip=self.target_noise_clip, discount=self.discount
+            )
             critics, opt_state, metrics = gradient_step(
-                td_loss, critics, opt_state, adam(self.critic_learning_rate),
-                obs, action, smoothed_target(self, state, rows, key), name="critic_",
-            )  # fmt: skip
+                td_loss, critics, opt_state, adam(self.critic_learning_rate), obs, action, target, name="critic_"
+            )
             return (critics, opt_state), metrics
 
         keys = jax.random.split(key, self.policy_delay)
@@ -152,11 +164,3 @@ class TD3(AbstractAlgorithm[TD3State]):
 def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
     """Adam, whose rate follows the count of the critics' steps, D for one of the actor's."""
     return adam(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
-
-
-def smoothed_target(algorithm: Any, state: TD3State, batch: Transition, key: Array) -> Float[Array, " N"]:
-    """y = r + γ minᵢ Q̄ᵢ(s', ã),   ã = μ̄(s') + clip(ε, −c, c), clipped to the box."""
-    noise, clip = algorithm.target_noise, algorithm.target_noise_clip
-    action = noisy(state.target_actor(batch.next_obs), state.bounds, key, noise=noise, clip=clip)
-    next_value = jnp.min(state.target_critics(batch.next_obs, action), axis=0)
-    return n_step_target(batch, next_value, algorithm.discount)

@@ -81,10 +81,9 @@ class TD3BC(AbstractAlgorithm[TD3State]):
     def experience(self) -> Experience:
         return replayed(self, batches_per_update=self.policy_delay)
 
-    init, act, q = TD3.init, TD3.act, TD3.q  # what TD3 does, this does
+    init, act, q = TD3.init, TD3.act, TD3.q
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
-        low, high = state.bounds
-        cloning = partial(actor_loss, alpha=self.alpha, half_range=0.5 * (high - low))
+        cloning = partial(actor_loss, alpha=self.alpha, half_range=state.bounds.half_range)
         return TD3.update(self, state, batch, key=key, actor_loss=cloning)  # pyright: ignore[reportArgumentType]

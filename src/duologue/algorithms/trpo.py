@@ -18,7 +18,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, Inside, Positive, PositiveInt
 from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
-from duologue.optim import Adam, LearningRate, RMSProp, every_step, gradient_step, minibatches, shuffled
+from duologue.optim import Adam, LearningRate, RMSProp, every_step, flat, gradient_step, minibatches, shuffled
 from duologue.returns import learned_reward
 from duologue.statistics import explained_variance, normalized
 from duologue.trust_region import line_search, natural_step
@@ -42,7 +42,7 @@ def mean_kl(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]
 
 
 def critic_loss(
-    critic: PyTree, networks: SeparateActorCritic, obs: Obs, target: Float[Array, " M"]
+    critic: PyTree, networks: SeparateActorCritic, obs: Obs, target: Float[Array, " size"]
 ) -> tuple[Array, Metrics]:
     """L_V = E[(G − V(s))²] in the critic's parameters alone."""
     loss = value_loss(eqx.tree_at(critic_of, networks, critic).value(obs), target)
@@ -60,11 +60,11 @@ class TRPO(AbstractAlgorithm[TRPOState]):
     damping: Positive = 0.1
     """Added to the Fisher matrix's diagonal."""
     conjugate_gradient_steps: PositiveInt = 15
-    """Of the natural gradient's search."""
+    """Iterations of conjugate gradient."""
     line_search_steps: PositiveInt = 10
-    """Lengths that are tried."""
+    """Step lengths βʲ that are tried, j = 0, 1, …"""
     line_search_shrink: Inside = 0.8
-    """What each is to the one before."""
+    """β, the ratio of a length to the one before."""
     learning_rate: LearningRate = 1e-3
     """η of the critic, a number or a `Linear` schedule."""
     discount: Fraction = 0.99
@@ -99,7 +99,7 @@ class TRPO(AbstractAlgorithm[TRPOState]):
 
     @property
     def _critic_optimizer(self) -> optax.GradientTransformation:
-        return optax.flatten(self.optimizer.build(self.learning_rate))
+        return flat(self.optimizer, self.learning_rate)
 
     def init(self, spec: EnvSpec, *, key: Array) -> TRPOState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -135,7 +135,7 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         networks, actor_metrics = self._actor_step(networks, samples)
         rows = shuffled(samples.value.size, self.minibatch_size, self.epochs, key=key)
 
-        def step(now: tuple[PyTree, PyTree], rows: Int[Array, " M"]) -> tuple[PyTree, Metrics]:
+        def step(now: tuple[PyTree, PyTree], rows: Int[Array, " size"]) -> tuple[PyTree, Metrics]:
             critic, opt_state = now
             obs, target = jax.tree.map(lambda x: x[rows], (samples.obs, samples.target))
             critic, opt_state, metrics = gradient_step(

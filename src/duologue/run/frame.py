@@ -21,7 +21,7 @@ LABELS = {
     "rollout/ep_len_mean": "episode length",
     "rollout/success_rate": "success rate",
     **{f"train/{name}": name.replace("_", " ") for name in (
-        "entropy", "policy_loss", "value_loss", "actor_loss", "critic_loss", "cloning_loss", "alpha", "approx_kl",
+        "entropy", "value_loss", "actor_loss", "critic_loss", "cloning_loss", "alpha", "approx_kl",
     )},
     "train/explained_variance": "explained var.",
 }  # fmt: skip
