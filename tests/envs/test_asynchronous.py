@@ -1,6 +1,7 @@
 """Environments in processes: the same bits, and no way to take a late answer for another."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -11,7 +12,13 @@ import pytest
 
 from duologue.envs import make
 from duologue.envs.asynchronous import AsyncGymnasiumEnvs
+from duologue.envs.base import seed_of
 from duologue.errors import ConfigError, EnvError
+
+
+def seed_in(i):
+    """The end of what is said of a failure in environment `i` of a run with seed 0."""
+    return f"reset seed {seed_of(0, 'train', i, 0)}"
 
 
 def test_processes_step_the_same_episodes_bit_for_bit():
@@ -35,10 +42,13 @@ def test_processes_step_the_same_episodes_bit_for_bit():
         # A killed worker is noticed at once, and the pool is not used again.
         os.kill(theirs._pool.processes[1].pid, signal.SIGKILL)
         began = time.perf_counter()
-        with pytest.raises(EnvError, match="CartPole-v1 failed"):
+        died = r"^environment 1 lost its process, exit code -9 \(at step \d+ of its episode \d+, reset seed \d+\)\. "
+        with pytest.raises(EnvError, match=f"{died}.*num_envs"):
             for action in actions:
                 theirs.step(action)
         assert time.perf_counter() - began < 5
+        with pytest.raises(EnvError, match="ClosedEnvironmentError"):  # and not that all its processes were lost
+            theirs.step(actions[0])
         assert not any(process.is_alive() for process in theirs._pool.processes)
     finally:
         theirs.close()
@@ -81,12 +91,47 @@ def test_a_late_answer_ends_the_pool():
                 time.sleep(20)
             return np.zeros(1, np.float32), 0.0, False, False, {}
 
-    envs = AsyncGymnasiumEnvs(Slow, 1, seed=0, timeout=0.5)
+    envs = AsyncGymnasiumEnvs(Slow, 3, seed=0, timeout=0.5)
     envs.reset()
-    envs.step(np.zeros(1, np.int32))
-    with pytest.raises(EnvError, match=r"no answer in 0\.5 s"):
-        envs.step(np.ones(1, np.int32))
+    envs.step(np.zeros(3, np.int32))
+    late = [f"environment {i} gave no answer in 0.5 s (at step 2 of its episode 0, {seed_in(i)})" for i in (0, 2)]
+    with pytest.raises(EnvError, match=f"^{re.escape('; '.join(late))}.*, 3, seed=…, timeout=2.5") as raised:
+        envs.step(np.array([1, 0, 1], np.int32))
+    assert "lost" not in str(raised.value)
     assert not any(process.is_alive() for process in envs._pool.processes)
+    assert make(envs, 3) is envs  # what the message says can be passed on
+
+
+class Faulty(gym.Env):
+    """Told 1 it raises, told 2 it gives what is not in its space."""
+
+    observation_space, action_space = gym.spaces.Discrete(3), gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        if action == 1:
+            raise ValueError("not one")
+        return 7 if action == 2 else 0, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(("action", "said"), [(1, "raised ValueError: not one"), (2, "gave the observation")])
+def test_a_failure_is_told_as_in_one_process(action, said):
+    told = []
+    for asynchronous in (False, True):
+        envs = make(Faulty, 2, seed=0, asynchronous=asynchronous)
+        envs.reset()
+        envs.step(np.zeros(2, np.int32))
+        with pytest.raises(EnvError) as raised:
+            envs.step(np.array([0, action], np.int32))
+        told.append(str(raised.value))
+        envs.close()
+    assert told[0].startswith(f"environment 1 {said}")
+    assert told[0].endswith(f"(at step 2 of its episode 0, {seed_in(1)})")
+    first, *trace = told[1].splitlines()
+    assert first == told[0]
+    assert bool(trace) == (action == 1) and (not trace or trace[-1] == "ValueError: not one")
 
 
 def early(length):

@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 import gymnasium as gym
@@ -122,17 +122,42 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         obs = empty(self.spec.observation, self.num_envs)
         for i in range(self.num_envs):
             one = {name: part[i] for name, part in seen.items()} if isinstance(seen, dict) else seen[i]
-            self._write(obs, i, one)
+            try:
+                self._write(obs, i, one)
+            except EnvError as error:
+                self.close()
+                raise self._journal.failure(i, error) from error
         return obs
 
     def _ask(self, what: Callable[[], Any]) -> Any:
+        """What the pool answers. After an `EnvError` it is done with: a late answer would be taken for the next one."""
         try:
             return what()
+        except _Raised as error:
+            self.close()
+            raise self._journal.failure(error.index, error, f"\n{error.trace}") from error
         except Exception as error:
-            self.close()  # a late answer would be taken for the next one: this pool is done with
             late = isinstance(error, TimeoutError | multiprocessing.TimeoutError)
-            said = f"no answer in {self._timeout:g} s" if late else f"{type(error).__name__}: {error}"
-            raise EnvError(f"One of the {self.num_envs} processes of {self.spec.id} failed. {said}") from error
+            absent = {} if self._pool.closed else self._pool.absent(late=late)
+            self.close()
+            raise self._unanswered(absent, error) from error
+
+    def _unanswered(self, absent: dict[int, int | None], error: Exception) -> EnvError:
+        """Which environments gave no answer, after `_Pool.absent`, and what to do about it."""
+        if not absent:
+            return EnvError(f"The processes of {self.spec.id} failed. {type(error).__name__}: {error}")
+        said = {
+            i: f"gave no answer in {self._timeout:g} s" if code is None else f"lost its process, exit code {code}"
+            for i, code in absent.items()
+        }
+        failures = [str(self._journal.failure(i, EnvError(each))) for i, each in said.items()]
+        longer = (
+            f" If a step may take that long, pass environments that wait longer: env=AsyncGymnasiumEnvs(…, "
+            f"{self.num_envs}, seed=…, timeout={5 * self._timeout:g}), of duologue.envs.asynchronous."
+        )
+        fewer = " Its simulator crashed, or it was killed: where memory ran out, take fewer environments, num_envs."
+        remedies = longer * (None in absent.values()) + fewer * any(code is not None for code in absent.values())
+        return EnvError(f"{'; '.join(failures)}.{remedies}")
 
 
 def succeeded(info: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -140,6 +165,14 @@ def succeeded(info: dict[str, Any]) -> dict[str, np.ndarray]:
     if "is_success" not in info:
         return {}
     return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
+
+
+class _Raised(EnvError):
+    """What an environment raised in its process."""
+
+    def __init__(self, index: int, said: str, trace: str):
+        super().__init__(said)
+        self.index, self.trace = index, trace
 
 
 class _Pool(gym.vector.AsyncVectorEnv):
@@ -161,7 +194,19 @@ class _Pool(gym.vector.AsyncVectorEnv):
         if all(successes):
             return
         index, kind, value, trace = self.error_queue.get(timeout=5)
-        raise EnvError(f"Environment {index} raised {kind.__name__}: {value}\n{trace}")
+        raise _Raised(index, f"raised {kind.__name__}: {value}", trace)
+
+    def absent(self, *, late: bool) -> dict[int, int | None]:
+        """The environments whose process has ended, with its exit code; and where an answer is `late` those that owe
+        one, with `None`."""
+        if not late:  # a process closes its pipe a little before it is known to have ended
+            connection.wait([process.sentinel for process in self.processes], timeout=1.0)
+        every = zip(self.processes, self.parent_pipes, strict=True)
+        return {
+            i: process.exitcode
+            for i, (process, pipe) in enumerate(every)
+            if not process.is_alive() or (late and not pipe.poll())
+        }
 
 
 def _end(pool: weakref.ref[_Pool]) -> None:
