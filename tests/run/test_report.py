@@ -193,8 +193,9 @@ def test_other_rewards_are_another_group_and_steps_on_data_are_of_gradients(tmp_
     (paths[1] / "config.json").write_text(json.dumps(told | {"dataset": "data.npz"}))
     labels = [figure(each).axes[0].get_xlabel() for each in (paths[1:], paths, paths[:1])]
     assert labels == ["gradient steps", "steps", "environment steps"]
-    (paths[1] / "config.json").write_text(json.dumps(told | {"dataset": "data.npz", "offline_fraction": 0.5}))
-    assert figure(paths).axes[0].get_xlabel() == "environment steps"
+    for share in (0.5, 0.0):  # gone on with in an environment, also with nothing more from the data
+        (paths[1] / "config.json").write_text(json.dumps(told | {"dataset": "data.npz", "offline_fraction": share}))
+        assert figure(paths).axes[0].get_xlabel() == "environment steps"
 
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path):

@@ -110,7 +110,7 @@ def unit(groups: Sequence[Group]) -> str:
 
     def of_data(group: Group) -> bool:
         said = dict(group.settings)
-        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None", "0.0")
+        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None")
 
     units = {"gradient steps" if of_data(group) else "environment steps" for group in groups}
     return units.pop() if len(units) == 1 else "steps"
