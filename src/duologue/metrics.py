@@ -19,13 +19,16 @@ class Rule(NamedTuple):
     start: float
     join: Callable[[Array, Array], Array]
     """Two values, in JAX."""
-    over: Callable[..., Any]
-    """Those along `axis`."""
+    over: Callable[[Any], Any]
+    """Those along the first axis, in NumPy or JAX."""
 
 
-SUM = Rule(0.0, jnp.add, np.sum)
+SUM = Rule(0.0, jnp.add, lambda x: x.sum(0))
 """Divided by the number of updates in the end."""
-EXTREMA = {"min": Rule(np.inf, jnp.minimum, np.min), "max": Rule(-np.inf, jnp.maximum, np.max)}
+EXTREMA = {
+    "min": Rule(np.inf, jnp.minimum, lambda x: x.min(0)),
+    "max": Rule(-np.inf, jnp.maximum, lambda x: x.max(0)),
+}
 
 
 def rule(name: str) -> Rule:
@@ -42,8 +45,7 @@ def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
 
 def over_steps(metrics: Metrics) -> Metrics:
     """One update's metrics from those of its steps, `[D]` each."""
-    of = {"min": jnp.min, "max": jnp.max}
-    return {name: of.get(name.rpartition("_")[2], jnp.mean)(x) for name, x in metrics.items()}
+    return {name: rule(name).over(x) / (len(x) if rule(name) is SUM else 1) for name, x in metrics.items()}
 
 
 def before(shapes: Mapping[str, Any]) -> Metrics:

@@ -121,7 +121,7 @@ class Player:
         if not rows:
             return np.zeros((), np.int64), {}
         updates, *columns = np.moveaxis(np.stack(rows), -1, 0)
-        told = {name: rule(name).over(x, axis=0) for name, x in zip(self._names, columns, strict=True)}
+        told = {name: rule(name).over(x) for name, x in zip(self._names, columns, strict=True)}
         return updates.sum(axis=0).astype(np.int64), told
 
 
