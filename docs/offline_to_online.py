@@ -14,8 +14,9 @@ from typing import Any
 import matplotlib
 
 import duologue as dl
+from duologue.metrics import EVALUATION
 from duologue.run import checkpoint, log
-from duologue.run.report import COLOURS, EVALUATION, Curve, summary
+from duologue.run.report import COLOURS, Curve, summary
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

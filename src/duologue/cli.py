@@ -23,6 +23,7 @@ from rich.text import Text
 from duologue import grid
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
+from duologue.metrics import RETURN
 from duologue.options import ALGORITHMS as ALGORITHMS
 from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch
 from duologue.parsing import parse_train
@@ -31,7 +32,6 @@ from duologue.run.collect import collect_random
 from duologue.run.log import read
 from duologue.run.offline import read_data
 from duologue.run.plan import Plan, read_plan
-from duologue.run.report import TRAINING as RETURN
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train

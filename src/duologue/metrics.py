@@ -12,6 +12,9 @@ from jaxtyping import Array, Float
 
 from duologue.types import Metrics
 
+RETURN, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
+"""A row's mean return of the episodes that ended in training, and of those that were played to test."""
+
 
 class Rule(NamedTuple):
     """How values become one."""

@@ -232,8 +232,8 @@ MUTANTS = (
     ),
     Mutant(
         "a row's return is the first task's", "loops/state.py",
-        '"rollout/ep_rew_mean": returns[..., -1]',
-        '"rollout/ep_rew_mean": returns[..., 0]',
+        "RETURN: returns[..., -1]",
+        "RETURN: returns[..., 0]",
         ("run/test_intentions.py::test_rows_have_a_value_for_each_task",),
     ),
     Mutant(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.errors import EnvError, diverged
-from duologue.metrics import before, told
+from duologue.metrics import RETURN, before, told
 from duologue.types import Obs, PyTree, Transition
 
 
@@ -99,8 +99,8 @@ class Totals(eqx.Module):
         returns = np.asarray(self.returns) if tasks else np.asarray(self.returns)[..., None]
         of_tasks = {name: returns[..., i] / episodes + none for i, name in enumerate(tasks)}
         return {
-            "rollout/ep_rew_mean": returns[..., -1] / episodes + none,
-            **{f"rollout/ep_rew_mean/{name}": mean for name, mean in of_tasks.items()},
+            RETURN: returns[..., -1] / episodes + none,
+            **{f"{RETURN}/{name}": mean for name, mean in of_tasks.items()},
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),

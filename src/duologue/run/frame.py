@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-RETURN, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
+from duologue.metrics import EVALUATION, RETURN
+
 LABELS = {
     RETURN: "return",
     EVALUATION: "evaluation",

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+from duologue.metrics import EVALUATION, RETURN
 from duologue.run import files, log
 from duologue.statistics import bootstrap_interval
 
-TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind people tell apart too."""
 STYLES = ("-", "--", ":", "-.")
@@ -73,7 +73,7 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         from matplotlib.ticker import FuncFormatter, MaxNLocator
     except ImportError as error:
         raise MissingExtraError("plots", "drawing learning curves") from error
-    groups = grouped(paths, [key] if key else [EVALUATION, TRAINING])
+    groups = grouped(paths, [key] if key else [EVALUATION, RETURN])
     title_of_all, labels = names(list(groups))
     thin = len(groups) <= 3  # whether the thin lines too are named one by one
     entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
@@ -235,7 +235,7 @@ def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool
 
 
 def _word(metric: str) -> str:
-    words = {EVALUATION: "evaluation", TRAINING: "training"}
+    words = {EVALUATION: "evaluation", RETURN: "training"}
     return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
 
 

@@ -20,6 +20,7 @@ from duologue.loops.evaluate import Interrupted
 from duologue.loops.offline import Recorded, Updates
 from duologue.loops.replay import memory
 from duologue.loops.state import LoopState, Totals
+from duologue.metrics import EVALUATION
 from duologue.replay import ring as rings
 from duologue.replay.dataset import DataSet, ring
 from duologue.run import checkpoint, files
@@ -191,7 +192,7 @@ class Session:
         """The step of the last evaluation: one that was interrupted is made up for."""
         path = self.path / "metrics.jsonl"
         known = read_rows(path) if self.plan.evaluate_every is not None and path.exists() else []
-        return max((row["step"] for row in known if "eval/mean_reward" in row), default=0)
+        return max((row["step"] for row in known if EVALUATION in row), default=0)
 
     def _best(self) -> float:
         """The best score so far, −∞ before the first."""
@@ -266,7 +267,7 @@ def evaluation_row(score: Evaluation) -> dict[str, np.ndarray | np.float64]:
     """What an evaluation adds to a row."""
     returns, lengths = np.asarray(score.returns, np.float64), np.asarray(score.lengths, np.float64)
     return {
-        "eval/mean_reward": returns.mean(-1),
+        EVALUATION: returns.mean(-1),
         "eval/std_reward": returns.std(-1),
         "eval/mean_ep_length": lengths.mean(-1),
     }
