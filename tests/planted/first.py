@@ -332,10 +332,6 @@ MUTANTS = [
     Mutant("acting reuses its key (host)", "loops/player.py", 'key = jax.random.fold_in(keys["act"], t)',
            'key = keys["act"]', SAME),
     Mutant(
-        "every seed is the first (host)", "loops/host.py", "jnp.stack([run_key(seed) for seed in seeds])",
-        "jnp.stack([run_key(seeds[0]) for seed in seeds])", (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
-    ),
-    Mutant(
         "the environments of every seed begin alike", "envs/__init__.py", "seed=seed + i", "seed=seed",
         (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
     ),
@@ -349,8 +345,9 @@ MUTANTS = [
         (f"{LOOPS}::test_a_fault_in_a_compiled_loop_stops_it",),
     ),
     Mutant(
-        "every seed is the first", "loops/compiled.py", "[run_key(seed) for seed in seeds]",
-        "[run_key(seeds[0]) for seed in seeds]", (f"{LOOPS}::test_agent_i_of_many_is_the_single_run[a2c]",),
+        "every seed is the first", "loops/seeds.py", "[run_key(seed) for seed in seeds]",
+        "[run_key(seeds[0]) for seed in seeds]",
+        (f"{LOOPS}::test_agent_i_of_many_is_the_single_run[a2c]", f"{LOOPS}::{SEEDS_ON_HOST}[sac]"),
     ),
     Mutant(
         "the rollout begins after its first step", "loops/compiled.py",

@@ -16,7 +16,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.chunks import Chunks
 from duologue.loops.replay import Outcome, empty_ring, exploring, learn
-from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
+from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import (
     Episodes,
     LoopState,
@@ -25,7 +25,6 @@ from duologue.loops.state import (
     key_for,
     purpose_key,
     raise_fault,
-    run_key,
     track,
 )  # fmt: skip
 from duologue.metrics import joined
@@ -35,12 +34,7 @@ from duologue.types import PyTree, Transition
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step; with several seeds every leaf leads with their axis."""
-    begin, keys = _begin(algorithm, envs), [run_key(seed) for seed in seeds]
-    if len(keys) == 1:
-        return jax.jit(begin)(keys[0])
-    # One after the other: `vmap` batches the QR of orthogonal weights, and two batched QRs at a time may wait for each
-    # other for ever in the CPU's thread pool (jaxlib 0.10.2).
-    return jax.jit(lambda keys: jax.lax.map(begin, keys))(jnp.stack(keys))
+    return begun(_begin(algorithm, envs), seeds)
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:

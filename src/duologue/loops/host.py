@@ -6,7 +6,6 @@ A host array that was handed to a dispatched call is never written again: the CP
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs
 from duologue.loops.player import Player
 from duologue.loops.replay import empty_ring
-from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
+from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed
 from duologue.loops.state import (
     Episodes,
     LoopState,
@@ -28,7 +27,6 @@ from duologue.loops.state import (
     of_rewards,
     raise_fault,
     restarted,
-    run_key,
 )  # fmt: skip
 from duologue.replay import ring as rings
 from duologue.replay.ring import Ring
@@ -38,8 +36,8 @@ from duologue.types import Obs, PyTree, Step, Transition
 def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step, with the environments reset; with several seeds every leaf leads with their
     axis, and `envs` are `SeedEnvs`."""
-    obs, key = envs.reset(), _key(seeds)
-    learner, carry, episodes, ring = jax.jit(_begin(algorithm, envs, obs, seeds))(key)
+    obs = envs.reset()
+    learner, carry, episodes, ring, key = begun(_begin(algorithm, envs, obs, seeds), seeds)
     return LoopState(
         learner, carry, envs.snapshot(), obs, jax.device_get(episodes), ring, key, np.zeros(key.shape, np.int32)
     )
@@ -48,29 +46,24 @@ def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int])
 def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
     """What `start` returns, with `jax.ShapeDtypeStruct` for what is JAX's, and without a ring in memory. What rebuilds
     the environments grows with their episodes: `...` stands for any array there."""
-    obs, key = envs.reset(), _key(seeds)
-    learner, carry, episodes, ring = jax.eval_shape(_begin(algorithm, envs, obs, seeds), key)
+    obs = envs.reset()
+    learner, carry, episodes, ring, key = jax.eval_shape(lambda: begun(_begin(algorithm, envs, obs, seeds), seeds))
     episodes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), episodes)
     return LoopState(
         learner, carry, dict.fromkeys(envs.snapshot(), ...), obs, episodes, ring, key, np.zeros(key.shape, np.int32)
     )
 
 
-def _key(seeds: Sequence[int]) -> Array:
-    return run_key(seeds[0]) if len(seeds) == 1 else jnp.stack([run_key(seed) for seed in seeds])
-
-
 def _begin(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Sequence[int]) -> Callable:
-    """From keys to what JAX holds at the beginning: learner, carry, running episodes and ring."""
+    """From a key to what JAX holds at the beginning: learner, carry, running episodes, ring, and the key."""
     obs = one_seed(obs, None if len(seeds) == 1 else len(seeds))
 
-    def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree]:
+    def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree, Array]:
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
         episodes = Episodes.begin(envs.num_envs, envs.spec.tasks)
-        return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec)
+        return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec), key
 
-    # One seed after the other, and not by `vmap`: see `compiled.start`.
-    return begin if len(seeds) == 1 else partial(jax.lax.map, begin)
+    return begin
 
 
 def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:

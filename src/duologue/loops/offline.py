@@ -18,7 +18,7 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
 from duologue.loops.chunks import Chunks
 from duologue.loops.replay import batch
-from duologue.loops.seeds import count_of, one_seed, over_seeds, placed, sharding
+from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import LoopState, key_for, purpose_key, run_key
 from duologue.metrics import before, joined, told
 from duologue.replay import dataset
@@ -117,7 +117,6 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
 def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:
     """The state before the first update; with several seeds every leaf leads with their axis. An algorithm that takes
     note of transitions has seen each row once, in order."""
-    keys = [run_key(seed) for seed in seeds]
 
     def begin(key: Array) -> LoopState:
         learner = algorithm.init(source.spec, key=key_for(key, "init"))
@@ -128,15 +127,13 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
     def see(both: tuple[PyTree, PyTree], rows: Transition) -> tuple[PyTree, PyTree]:
         return jax.lax.scan(lambda both, row: (algorithm.observe(*both, row), None), both, rows)[0]
 
-    # One seed after the other, and not by `vmap`: see `compiled.start`.
-    several = len(keys) > 1
-    state = jax.jit(lambda keys: jax.lax.map(begin, keys))(jnp.stack(keys)) if several else jax.jit(begin)(keys[0])
+    state, several = begun(begin, seeds), len(seeds) > 1
     if type(algorithm).observe is AbstractAlgorithm.observe:
         return state
     program = jax.jit(jax.vmap(see, (0, None)) if several else see)
     carry = algorithm.initial_carry(1)
     if several:
-        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), carry)
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(seeds), *x.shape)), carry)
     both = state.algorithm, carry
     for rows in source.blocks():
         both = program(both, rows)

@@ -1,15 +1,31 @@
 """Several seeds in one program: `vmap` over their axis, which is spread over as many devices as divide it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
 
+from duologue.loops.state import run_key
 from duologue.types import PyTree
 
 SEEDS = "seeds"
+
+
+def begun(begin: Callable[[Key[Array, ""]], PyTree], seeds: Sequence[int]) -> PyTree:
+    """What `begin` makes of the key of a run, in one program; of several seeds every leaf leads with their axis.
+
+    One seed after the other, and not by `vmap`: that batches the QR of orthogonal weights, and two batched QRs at a
+    time may wait for each other for ever in the CPU's thread pool (jaxlib 0.10.2).
+    """
+    keys = [run_key(seed) for seed in seeds]
+    if len(keys) == 1:
+        return jax.jit(begin)(keys[0])
+    return jax.jit(partial(jax.lax.map, begin))(jnp.stack(keys))
 
 
 def over_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | None]) -> Callable:
