@@ -4,6 +4,7 @@ so that a score is the rate of success in percent."""
 from typing import Any
 
 from cells import Task
+from off_policy import DISCRETE_LANDER
 
 import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
@@ -12,10 +13,6 @@ OURS = "ours, chosen on seed 100"
 ALONE = "as sac-discrete-lunarlander, and as SAC in four steps an update, both 128 wide, on the sparse reward alone"
 WIDE = dl.Networks(hidden_sizes=(128, 128), activation="relu", init="lecun")
 LANDER: dict[str, Any] = {"discount": 0.995}
-DISCRETE = dl.SACDiscrete(
-    alpha=dl.temperature.Fixed(1.0), n_step=5, start_steps=1000, learning_starts=1000,
-    actor_learning_rate=1e-3, critic_learning_rate=1e-3, networks=WIDE,
-)  # fmt: skip
 CAR: dict[str, Any] = {"alpha": dl.temperature.Fixed(0.2)}
 SAC = dl.SAC(rollout_length=4, networks=WIDE, start_steps=1000, learning_starts=1000)
 
@@ -26,7 +23,7 @@ LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm, 
             "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=5.0)),
             "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
         },
-        DISCRETE, "the ceiling",
+        DISCRETE_LANDER, "the ceiling",
     ),
     "mountaincar": (
         "MountainCarContinuous-v0", "mountain-car", 300_000,
