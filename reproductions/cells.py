@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,8 @@ import numpy as np
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.envs.tasks import READY as TASKS
-from duologue.run import config, files
+from duologue.metrics import RETURN
+from duologue.run import checkpoint, config, files
 from duologue.run import rows as json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -221,25 +221,21 @@ def scored(task: Task, run: dl.Run | dl.Runs) -> np.ndarray:
     returns: list[float] = []
     for row in reversed(json_rows.read_rows(run.path / "metrics.jsonl")):
         if len(returns) < task.scored_in_training and row.get("rollout/episodes"):
-            returns += [row["rollout/ep_rew_mean"]] * int(row["rollout/episodes"])
+            returns += [row[RETURN]] * int(row["rollout/episodes"])
     return np.asarray(returns)
 
 
 def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run | dl.Runs, int]:
     """The trained agents, and the step that a run already in `folder` had reached. Agents on data are not tested on
-    the way: their final weights score."""
-    try:
-        found = dl.load(folder)
-    except dl.CheckpointError:
-        # Nothing there, or a run that was killed before its first checkpoint.
-        if folder.exists():
-            with files.RunLock(folder):
-                shutil.rmtree(folder)
+    the way: their final weights score. Raises `CheckpointError` for a run that cannot be gone on with: it is left as it
+    is."""
+    if not checkpoint.has_any(folder):  # nothing there, or a run that was killed before its first checkpoint
         task = cell.task
         options = {"steps": task.steps, "seed": cell.seed, "seeds": cell.count, "run_dir": folder}
         data = {} if dataset is None else {"dataset": dataset, "evaluate_every": task.steps, "evaluate_episodes": 1}
         processes = {"asynchronous": True} if task.asynchronous else {}
         return dl.train(task.algorithm, task.env, tasks=task.tasks, **options, **data, **processes), 0
+    found = dl.load(folder)
     return (found if found.step >= cell.task.steps else found.resume()), found.step
 
 

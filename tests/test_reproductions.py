@@ -95,21 +95,24 @@ def test_a_target_or_a_source_does_not_change_the_cell(task):
 
 
 def test_train_begins_goes_on_and_leaves_alone(cells, task, monkeypatch, tmp_path):
-    """The three states of a run folder: nothing good in it, half done, done."""
+    """The four states of a run folder: nothing to go on from, what cannot be loaded, half done, done."""
     calls, folder = [], tmp_path / "seed-0"
     done = SimpleNamespace(step=80, resume=pytest.fail)
     half = SimpleNamespace(step=40, resume=lambda: calls.append("resume") or done)
     monkeypatch.setattr(dl, "train", lambda *_, **options: calls.append(options) or done)
 
     def load(path):
-        raise dl.CheckpointError("nothing good")
+        raise dl.CheckpointError("saved by another configuration")
 
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     monkeypatch.setattr(dl, "load", load)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 0)
     assert calls == [{"tasks": None, "steps": 80, "seed": 3, "seeds": 1, "run_dir": folder}]
-    assert not folder.exists()  # `train` refuses a folder that holds a configuration
+    (folder / "checkpoints" / "latest" / "step-000000000040").mkdir(parents=True)
+    with pytest.raises(dl.CheckpointError, match="another configuration"):
+        cells.train(cells.Cell(task, 3), folder)
+    assert calls[1:] == [] and (folder / "checkpoints" / "latest" / "step-000000000040").exists()
     monkeypatch.setattr(dl, "load", lambda path: half)
     assert cells.train(cells.Cell(task, 3), folder) == (done, 40)
     assert calls[1:] == ["resume"]
