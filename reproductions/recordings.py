@@ -1,29 +1,68 @@
 """The data sets of offline cells: half from one policy, half from another, made once below `runs/data`."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import off_policy
+from cells import Cell, Task, train
 
 import duologue as dl
 from duologue.replay.dataset import DataSet
-from duologue.run.collect import described, write
+from duologue.run import checkpoint
+from duologue.run.collect import columns_of, described, write
 
 ROWS = 50_000
 """Of each half."""
 
 
+class Recipe(NamedTuple):
+    """Uniformly random actions, and behind them what does better."""
+
+    env: str
+    cell: str
+    """Whose agent of seed 0 does better, as it is at its end."""
+    rows: int = ROWS
+    """Of each half."""
+    file: str | None = None
+    """What takes its place in a folder that is given: a peer's recorded expert."""
+
+
+EXPERT = "HalfCheetah-v5-expert-100k.npz"
+RECIPES = {
+    "halfcheetah-random-expert": Recipe("HalfCheetah-v5", "sac-halfcheetah", file=EXPERT),
+    "halfcheetah-random-expert-30": Recipe("HalfCheetah-v5", "sac-halfcheetah", ROWS * 3 // 10, EXPERT),
+    "halfcheetah-random-expert-10": Recipe("HalfCheetah-v5", "sac-halfcheetah", ROWS // 10, EXPERT),
+    # After 100 k steps SAC is far from its best there.
+    "hopper-random-medium": Recipe("Hopper-v5", "sac-hopper"),
+}
+
+
 def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
-    """Where the data set of this name lies. It is made first where it is not there: its better half out of the files of
-    `given`, or where there are none by the agent of a finished cell below `runs`."""
-    path = folder / f"{name}.npz"
+    """Where the data set of this name lies. It is made first where it is not there: its better half out of the file of
+    the folder `given`, or by the agent of a cell below `runs`, which is trained to its end.
+
+    Raises `ConfigError` where `given` lacks the file, and where the data set that is there was made of something else.
+    """
+    path, recipe = folder / f"{name}.npz", RECIPES[name]
+    file = given / recipe.file if given and recipe.file else None
+    if path.exists() and file is None:
+        return path
+    better = of_cell(recipe.cell, folder, runs) if file is None else of_file(file)
+    columns = mixed(random(recipe.env, folder), better, recipe.rows)
     if not path.exists():
-        env, better, rows = RECIPES[name]
-        recorded = better(given, folder, runs)
-        write(path, mixed(random(env, folder), recorded, rows), described(env, recorded.spec.action, halves=name))
+        write(path, columns, described(recipe.env, better.spec.action, halves=name))
+    elif not holds(path, columns):
+        raise dl.ConfigError(
+            f"--data {given}: {path} is there already, and was made of something else. Delete it, or leave --data out."
+        )
     return path
+
+
+def holds(path: Path, columns: dict[str, np.ndarray]) -> bool:
+    """Whether a file has these columns."""
+    with np.load(path) as file:
+        return all(np.array_equal(file[name], column) for name, column in columns.items())
 
 
 def random(env: str, folder: Path) -> DataSet:
@@ -32,48 +71,39 @@ def random(env: str, folder: Path) -> DataSet:
     return dl.read_data(path if path.exists() else dl.collect_random(env, ROWS, path))
 
 
-def expert(given: Path | None, folder: Path, runs: Path) -> DataSet:
-    """HalfCheetah: a peer's recorded expert, or what our own SAC does at the end of its cell."""
-    path = None if given is None else given / "HalfCheetah-v5-expert-100k.npz"
-    return dl.read_data(path) if path is not None and path.exists() else of_cell("sac-halfcheetah", folder, runs)
-
-
-def medium(given: Path | None, folder: Path, runs: Path) -> DataSet:
-    """Hopper: what our own SAC does after 100 k steps, which is far from its best."""
-    return of_cell("sac-hopper", folder, runs)
+def of_file(path: Path) -> DataSet:
+    """What others recorded."""
+    if not path.exists():
+        raise dl.ConfigError(
+            f"--data {path.parent}: there is no {path.name}. Give the folder that holds it, or leave --data out: "
+            "then our own agent records the data."
+        )
+    return dl.read_data(path)
 
 
 def of_cell(name: str, folder: Path, runs: Path) -> DataSet:
-    """What the agent of seed 0 of a cell does, with its exploration; the cell is learned first where it was not."""
-    task = next(task for task in off_policy.TASKS if task.name == name)
+    """What the agent of seed 0 of a cell does, with its exploration; the cell is learned first as far as it was not."""
     path = folder / f"{name}.npz"
     if not path.exists():
-        run = runs / f"{task.name}-{task.digest}" / "seed-0"
-        trained = run if (run / "config.json").exists() else None
-        agent = dl.load(trained) if trained else dl.train(task.algorithm, task.env, steps=task.steps, run_dir=run)
-        assert isinstance(agent, dl.Run)
+        cell = furthest(next(task for task in off_policy.TASKS if task.name == name), runs)
+        trained, _ = train(cell, cell.folder(runs))
+        agent = trained[0] if cell.count > 1 else trained
         agent.collect(ROWS, path)
     return dl.read_data(path)
 
 
+def furthest(task: Task, runs: Path) -> Cell:
+    """Of the cells with seed 0, alone or first of several in one program, the one that has learned longest."""
+    cells = [Cell(task, 0, count) for count in range(1, len(task.seeds) + 1)]
+    begun = [cell for cell in cells if checkpoint.has_any(cell.folder(runs))]
+    return max(begun, key=lambda cell: dl.load(cell.folder(runs)).step, default=cells[0])
+
+
 def mixed(worse: DataSet, better: DataSet, count: int = ROWS) -> dict[str, np.ndarray]:
     """The columns of both, `count` rows of each, one after the other. Where the first breaks off, its last row is
-    marked as such."""
-    first, second = (jax.tree.map(lambda x: x[:count], data.rows) for data in (worse, better))
-    rows = jax.tree.map(lambda *x: np.concatenate(x), first, second)
-    timeouts = rows.truncated.copy()
-    seams = [count - 1, len(timeouts) - 1]
-    timeouts[seams] |= ~rows.terminated[seams]
-    return {
-        "observations": rows.obs, "actions": rows.action, "rewards": rows.reward, "terminals": rows.terminated,
-        "timeouts": timeouts, "next_observations": rows.next_obs,
-    }  # fmt: skip
-
-
-RECIPES: dict[str, tuple[str, Callable[[Path | None, Path, Path], DataSet], int]] = {
-    "halfcheetah-random-expert": ("HalfCheetah-v5", expert, ROWS),
-    "halfcheetah-random-expert-30": ("HalfCheetah-v5", expert, ROWS * 3 // 10),
-    "halfcheetah-random-expert-10": ("HalfCheetah-v5", expert, ROWS // 10),
-    "hopper-random-medium": ("Hopper-v5", medium, ROWS),
-}
-"""Environment, the better half, and rows of each."""
+    marked as such, and so is the last of all."""
+    first, second = ({name: x[:count] for name, x in columns_of(data).items()} for data in (worse, better))
+    columns = {name: np.concatenate([first[name], second[name]]) for name in first}
+    seams = [len(first["rewards"]) - 1, -1]
+    columns["timeouts"][seams] |= ~columns["terminals"][seams]
+    return columns

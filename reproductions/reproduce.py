@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train the seeds of a task side by side in one program, as a GPU likes it, and begin anew what was begun "
         "one by one",
     )
-    parser.add_argument("--data", type=Path, help="a folder with recorded data; by default our own agents record them")
+    parser.add_argument(
+        "--data", type=Path, help=f"a folder with {recordings.EXPERT}; by default our own agents record all data"
+    )
     parser.add_argument("--list", action="store_true", help="say which cells are finished, and stop")
     parser.add_argument("--table", action="store_true", help="write RESULTS.md from what is finished, and stop")
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent.parent / "reproductions"
 def modules(monkeypatch):
     """`cells`, `table`, `reproduce` and the lists, which are scripts and import each other by these names."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("cells", "table", "reproduce", "a2c", "off_policy")
+    names = ("cells", "table", "reproduce", "a2c", "off_policy", "recordings")
     loaded = [__import__(name) for name in names]
     yield loaded
     for name in names:
@@ -33,6 +33,11 @@ def cells(modules):
 @pytest.fixture
 def table(modules):
     return modules[1]
+
+
+@pytest.fixture
+def recordings(modules):
+    return modules[5]
 
 
 @pytest.fixture
@@ -267,3 +272,79 @@ def test_a_peer_is_told_what_we_were_told(cells, task, tmp_path, monkeypatch):
     assert told == [{**orders, "settings": {"learning_starts": 3}}]
     (line,) = cells.read(out)
     assert line["mean"] == 2.0 and line["command"] == "c --peer --only tiny --seeds 2"
+
+
+def half(count, *, ends=(), broken=(), shift=0.0):
+    """Columns of `count` rows, some of which end their episode by time limit, or are followed by something else; every
+    fourth is terminal."""
+    obs = np.arange(count, dtype=np.float32)[:, None] + 100 * shift
+    apart = np.isin(np.arange(count), [*ends, *broken])[:, None]
+    return {
+        "observations": obs, "actions": np.linspace(-1, 1, count, dtype=np.float32)[:, None],
+        "rewards": obs[:, 0] / 3, "terminals": np.arange(count) % 4 == 3, "timeouts": np.isin(np.arange(count), ends),
+        "next_observations": np.where(apart, np.float32(0.5), obs + 1),
+    }  # fmt: skip
+
+
+def test_two_halves_are_mixed_byte_for_byte(recordings):
+    """Their first rows, with a time limit where a half stops in the midst of an episode, at a terminal row none."""
+    worse, better = half(9, ends=[5]), half(12, ends=[1], shift=1.0)
+    for count, seams in ((7, [6, 13]), (8, [])):
+        columns = recordings.mixed(dl.from_columns(worse), dl.from_columns(better), count)
+        wanted = {name: np.concatenate([worse[name][:count], better[name][:count]]) for name in worse}
+        wanted["timeouts"][seams] = True
+        assert list(columns) == list(wanted)
+        for name, column in columns.items():
+            assert column.dtype == wanted[name].dtype
+            np.testing.assert_array_equal(column, wanted[name])
+    data = dl.from_columns(recordings.mixed(dl.from_columns(worse), dl.from_columns(half(4)), 7))
+    assert np.flatnonzero(data.rows.truncated).tolist() == [5, 6]  # a half that is shorter than asked
+
+
+def test_where_a_recording_breaks_off_no_time_limit_is_mixed_in(recordings):
+    broken = dl.from_columns(half(12, ends=[5], broken=[1]))
+    columns = recordings.mixed(broken, broken, 10)
+    assert np.flatnonzero(columns["timeouts"]).tolist() == [5, 9, 15, 19]
+    assert dl.from_columns(columns).cut == (1, 11)
+
+
+def test_the_folder_that_was_named_is_the_one_that_is_read(recordings, tmp_path, monkeypatch):
+    name, given, folder = "halfcheetah-random-expert", tmp_path / "given", tmp_path / "data"
+    ours, theirs = dl.from_columns(half(9)), dl.from_columns(half(9, shift=1.0))
+    monkeypatch.setattr(recordings, "random", lambda *_: ours)
+    monkeypatch.setattr(recordings, "of_cell", lambda *_: ours)
+    made = lambda name, given: recordings.made(name, folder, given=given, runs=tmp_path)  # noqa: E731
+    with pytest.raises(dl.ConfigError, match=r"there is no HalfCheetah-v5-expert-100k\.npz.*leave --data out"):
+        made(name, given)
+    made("hopper-random-medium", given)  # of which no folder holds a half
+    path = made(name, None)
+    recordings.write(given / recordings.EXPERT, recordings.columns_of(theirs), {"env": "x"})
+    with pytest.raises(dl.ConfigError, match="is there already, and was made of something else"):
+        made(name, given)
+    path.unlink()
+    assert made(name, given) == made(name, given) == made(name, None) == path
+    assert dl.read_data(path).rows.obs.max() == 108
+
+
+@pytest.mark.parametrize("begun", [{}, {1: 20}, {1: 20, 3: 100}, {5: 40}])
+def test_data_are_recorded_by_agents_that_have_learned_to_the_end(recordings, cells, tmp_path, monkeypatch, begun):
+    """A cell that was begun, alone or with others in one program, is gone on with; of two, the one that is further."""
+    task = next(task for task in recordings.off_policy.TASKS if task.name == "sac-hopper")
+    steps = {recordings.Cell(task, 0, count).folder(tmp_path): step for count, step in begun.items()}
+    alone = recordings.Cell(task, 0).folder(tmp_path)
+    alone.mkdir(parents=True)
+    (alone / "config.json").write_text("{}")  # which is there before the first step
+    for path, step in steps.items():
+        (path / "checkpoints" / "latest" / f"step-{step:012d}").mkdir(parents=True)
+    trained = []
+
+    def train(cell, folder):
+        trained.append(cell.count)
+        assert folder == cell.folder(tmp_path)
+        agent = SimpleNamespace(collect=lambda rows, path: recordings.write(path, half(9), {"env": "x"}))
+        return ([agent, None] if cell.count > 1 else agent), 0
+
+    monkeypatch.setattr(dl, "load", lambda path: SimpleNamespace(step=steps[path]))
+    monkeypatch.setattr(recordings, "train", train)
+    assert len(recordings.of_cell("sac-hopper", tmp_path / "data", tmp_path)) == 9
+    assert trained == [max(begun, key=begun.get, default=1)]
