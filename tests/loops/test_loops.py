@@ -12,10 +12,10 @@ import duologue as dl
 from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
-from duologue.loops import compiled, host
+from duologue.loops import compiled, evaluate, host
 from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation
 from duologue.loops.lean import lean, leaves_read
-from duologue.loops.state import key_for, run_key
+from duologue.loops.state import key_for, restarted, run_key
 
 SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
 BOTH = pytest.mark.parametrize("algorithm", [SMALL, dl.Normalized(SMALL)], ids=["a2c", "normalized"])
@@ -456,6 +456,30 @@ def test_every_test_episode_is_assigned_beforehand(key):
     returns, lengths = host_evaluation(SMALL, episodes=7)(state, on_host, key)
     # Episodes 0, 3, 6 by environment 0 (1 step), 1 and 4 by environment 1, 2 and 5 by environment 2.
     assert lengths.tolist() == [1, 2, 3, 1, 2, 3, 1] and returns.tolist() == lengths.tolist()
+
+
+def test_an_evaluation_on_the_host_begins_episodes_anew_inside_its_program(key, monkeypatch):
+    """What acting remembers counts the steps of an episode; outside of the program it cost an operation a step."""
+
+    class Counting(dl.A2C):
+        def initial_carry(self, num_envs):
+            return jnp.zeros(num_envs, jnp.int32)
+
+        def act(self, state, carry, obs, *, key, explore):
+            return carry, {}, carry + 1
+
+    traced, played, steps = [], [], []
+    monkeypatch.setattr(evaluate, "restarted", lambda *args: (traced.append(args), restarted(*args))[1])
+    envs = GymnasiumEnvs("CartPole-v1", 2, seed=0)
+    step = envs.step
+    envs.step = lambda action: (played.append(action), steps.append(step(action % 2)), steps[-1])[2]
+    algorithm = Counting(networks=SMALL.networks)
+    host_evaluation(algorithm, episodes=4)(algorithm.init(envs.spec, key=key), envs, key)
+    expected = [np.zeros(2, int)]
+    for each in steps[:-1]:
+        expected.append(np.where(each.terminated | each.truncated, 0, expected[-1] + 1))
+    np.testing.assert_array_equal(np.stack(played), np.stack(expected))
+    assert len(steps) > 10 and len(traced) <= 2
 
 
 def test_evaluation_leaves_training_alone():

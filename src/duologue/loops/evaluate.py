@@ -32,7 +32,8 @@ def host_evaluation(
     Environment i plays the episodes i, i + B, i + 2B, … Raises `Interrupted` once `interrupted()` is true.
     """
 
-    def act(state: PyTree, carry: PyTree, obs: PyTree, key: Array, t: Array) -> tuple[Array, PyTree]:
+    def act(state: PyTree, carry: PyTree, obs: PyTree, ended: Array, key: Array, t: Array) -> tuple[Array, PyTree]:
+        carry = restarted(carry, algorithm.initial_carry(len(ended)), ended)
         action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
         return action, carry
 
@@ -40,9 +41,9 @@ def host_evaluation(
 
     def play(state: PyTree, envs: AbstractHostEnvs, key: Array) -> Scores:
         obs, count = envs.reset(), envs.num_envs
-        carry = initial = algorithm.initial_carry(count)
+        carry, ended = algorithm.initial_carry(count), np.zeros(count, bool)
         if not programs:  # the first state shows what is read of it
-            view, call = lean(act, state, carry, obs, key, np.int32(0))
+            view, call = lean(act, state, carry, obs, ended, key, np.int32(0))
             programs.append((view, jax.jit(call)))
         view, call = programs[0]
         seen = view(state)
@@ -53,13 +54,12 @@ def host_evaluation(
         while left:
             if interrupted():
                 raise Interrupted
-            action, carry = call(seen, carry, obs, key, np.int32(t))
+            action, carry = call(seen, carry, obs, ended, key, np.int32(t))
             step = envs.step(np.asarray(action))
-            obs, t = step.obs, t + 1
-            carry = restarted(carry, initial, step.terminated | step.truncated)
+            obs, ended, t = step.obs, step.terminated | step.truncated, t + 1
             running_return += step.reward
             running_length += 1
-            for i in np.flatnonzero(step.terminated | step.truncated):
+            for i in np.flatnonzero(ended):
                 episode = i + played[i] * count
                 if episode < episodes:
                     returns[episode], lengths[episode] = running_return[i], running_length[i]
