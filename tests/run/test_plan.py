@@ -109,6 +109,20 @@ def test_a_plan_is_read_back_from_its_file():
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("save_every", 0), ("seeds", 0), ("num_envs", 0), ("evaluate_every", 0), ("learned", -1), ("window", 0)],
+)
+def test_a_file_with_a_number_that_cannot_be_is_refused_by_name(field, value):
+    with pytest.raises(dl.ConfigError, match=rf"{field} = {value}: must be an integer in \["):
+        config.from_dict(config.to_dict(plan()) | {field: value}, extra=(Plan,))
+
+
+def test_a_file_with_a_share_that_cannot_be_is_refused_by_name():
+    with pytest.raises(dl.ConfigError, match=r"offline_fraction = 1\.5: must be a number in \[0, 1\)"):
+        config.from_dict(config.to_dict(plan()) | {"offline_fraction": 1.5}, extra=(Plan,))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"steps": 0}, r"steps = 0: must be an integer in \[1, "),

@@ -337,21 +337,37 @@ def test_a_run_without_its_rows_goes_on(tmp_path):
     assert [row["step"] for row in rows(tmp_path / "run")] == [6 * ITERATION]
 
 
-@pytest.mark.parametrize("fails", ["folder", "space", "steps"])
-def test_environments_are_closed_where_nothing_can_begin(tmp_path, monkeypatch, fails):
+@pytest.mark.parametrize("fails", ["folder", "space", "steps", "listeners", "schedule", "other", "second"])
+def test_environments_are_closed_where_nothing_can_begin(tmp_path, monkeypatch, fails, unchecked):
     made, closed = [], []
     init, close = GymnasiumEnvs.__init__, GymnasiumEnvs.close
     monkeypatch.setattr(GymnasiumEnvs, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
     monkeypatch.setattr(GymnasiumEnvs, "close", lambda self: (closed.append(self), close(self))[1])
-    path = tmp_path / "run"
-    if fails == "steps":
-        train("CartPole-v1", path, iterations=2, every=2)
-        begin = lambda: resume(path, iterations=1)  # noqa: E731
+    path, good = tmp_path / "run", GymnasiumEnvs.__init__
+    if fails in ("steps", "listeners", "other", "second"):
+        run = train("CartPole-v1", path, iterations=2, every=2, seeds=2 if fails == "second" else 1)
+        begin = {
+            "steps": lambda: resume(path, iterations=1),
+            "listeners": lambda: resume(path, iterations=4, callbacks="none"),
+            "other": lambda: run.evaluate(episodes=1, env="Acrobot-v1"),
+            "second": lambda: run.evaluate(episodes=1),
+        }[fails]
+    elif fails == "schedule":
+        algorithm = dl.SAC(actor_learning_rate=dl.Linear(1e-3), networks=TINY.networks)
+        begin = lambda: dl.train(algorithm, "Pendulum-v1", steps=5, run_dir=path)  # noqa: E731
     elif fails == "folder":
         (path / "checkpoints" / "latest" / "step-000000000001").mkdir(parents=True)
         begin = lambda: train("CartPole-v1", path, iterations=2)  # noqa: E731
     else:
         begin = lambda: train("Pendulum-v1", path, iterations=2, algorithm=dl.ACER())  # noqa: E731
+    if fails == "second":
+
+        def once(self, *a, **k):
+            if k["seed"] == 1:
+                raise dl.ConfigError("There is room for one.")
+            good(self, *a, **k)
+
+        monkeypatch.setattr(GymnasiumEnvs, "__init__", once)
     with pytest.raises(dl.ConfigError):
         begin()
     assert made and set(map(id, made)) == set(map(id, closed))

@@ -1,7 +1,7 @@
 """The score of an agent: how it is found, what it is, and how sure it is."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import jax
@@ -14,7 +14,7 @@ from duologue.envs.tasks import untasked
 from duologue.errors import EnvError
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.state import key_for, run_key
-from duologue.run.plan import EnvSource, Plan, check_arguments
+from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, close
 from duologue.statistics import bootstrap_interval, iqm
 from duologue.types import PyTree
 
@@ -92,17 +92,20 @@ def evaluator(
     adapter = untasked(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
-    made = [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seeds[0])]
-    if isinstance(made[0], AbstractJaxEnvs):
-        yield _in_one_program(plan, made[0], keys, episodes=episodes, explore=explore, interrupted=interrupted)
-        return
-    made += [plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed) for seed in seeds[1:]]
-    envs = [each for each in made if isinstance(each, AbstractHostEnvs)]
-    try:
-        yield _one_after_the_other(plan, envs, keys, episodes=episodes, explore=explore, interrupted=interrupted)
-    finally:
-        for each in [] if isinstance(adapter, AbstractHostEnvs) else envs:
-            each.close()
+    with ExitStack() as opened:
+
+        def made(seed: int) -> Envs:
+            envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed)
+            opened.callback(close, envs, source)
+            return envs
+
+        how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
+        first = made(seeds[0])
+        if isinstance(first, AbstractJaxEnvs):
+            yield _in_one_program(plan, first, keys, **how)
+        else:
+            envs = [each for each in (first, *map(made, seeds[1:])) if isinstance(each, AbstractHostEnvs)]
+            yield _one_after_the_other(plan, envs, keys, **how)
 
 
 def _in_one_program(

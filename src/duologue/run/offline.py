@@ -18,8 +18,8 @@ from duologue.replay.dataset import Both, DataSet, fit, from_columns, read
 from duologue.replay.ring import Ring
 from duologue.run import checkpoint
 from duologue.run.adjusted import with_horizon
-from duologue.run.plan import EnvSource, Plan, check_arguments, describe, read_plan
-from duologue.run.planning import CHECKPOINTS, check_algorithm, close, intervals
+from duologue.run.plan import EnvSource, Plan, check_arguments, close, describe, read_plan
+from duologue.run.planning import CHECKPOINTS, check_algorithm, check_data, intervals
 from duologue.types import EnvSpec
 
 DataSource = str | Path | DataSet
@@ -120,12 +120,13 @@ def make_offline_plan(
     if env is not None:
         data = fit(data, spec_of(plan, env))
         plan = replace(plan, spec=data.spec)
-    opened = recorded(plan.algorithm, data, window=window, seed=seed)
+    rows = recorded(plan.algorithm, data, window=window, seed=seed)
+    check_data(rows)
     try:  # spaces that the algorithm cannot serve, before anything is made
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
     except ConfigError as error:
         raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
-    return plan, opened
+    return plan, rows
 
 
 def spec_of(plan: Plan, env: EnvSource) -> EnvSpec:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from duologue.envs.gymnasium import name_of
 from duologue.envs.spaces import depths
 from duologue.envs.tasks import READY, Tasked, index, untasked
 from duologue.errors import CheckpointError, ConfigError
-from duologue.fields import Range, mismatch
+from duologue.fields import Decay, Range, mismatch
 from duologue.replay.dataset import Both
 from duologue.run import config, files
 from duologue.run.adjusted import with_field
@@ -23,6 +24,8 @@ from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = Source
+MOST = 2**31 - 1
+"""Of steps, seeds and every other count of a run."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,19 @@ class Plan:
     both: Both = "timeout"
     window: int | None = None
     """Rows of the data on the device at a time; `None` for all."""
-    offline_fraction: float | None = None
+    offline_fraction: Decay | None = None
     """Of each batch of a run in environments, the share that comes from the data."""
     tasks: str | None = None
     """The ready set of tasks that the rewards are of; in angle brackets, one of the user's."""
     learned: int = 0
     """Gradient steps that were made on the data before: what a fine-tuned agent's schedules have counted already."""
+
+    def __post_init__(self):
+        numbers = (
+            "steps", "seed", "seeds", "num_envs", "max_episode_steps", "evaluate_every", "evaluate_episodes",
+            "save_every", "log_every", "window", "learned",
+        )  # fmt: skip
+        check_arguments(**{name: getattr(self, name) for name in numbers})
 
     @property
     def offline(self) -> bool:
@@ -79,12 +89,14 @@ class Plan:
     def envs(
         self, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
     ) -> Envs:
-        """Environments for one purpose. `source` is needed where the run was not made from an id."""
+        """Environments for one purpose. `source` is needed where the run was not made from an id. Raises `ConfigError`,
+        with nothing left open."""
         self.check_source(source)
         envs = self.made(source, purpose=purpose, num_envs=num_envs, seed=seed)
-        self.check_spec(envs.spec)
-        if purpose == "train" and isinstance(envs, AbstractHostEnvs):
-            envs.spec = self.stacking(envs.spec)
+        with closed_on_failure(envs, source):
+            self.check_spec(envs.spec)
+            if purpose == "train" and isinstance(envs, AbstractHostEnvs):
+                envs.spec = self.stacking(envs.spec)
         return envs
 
     def source(self, source: EnvSource | None) -> EnvSource:
@@ -182,18 +194,34 @@ def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     return env
 
 
+def close(envs: Any, source: EnvSource | None) -> None:
+    """Close environments, or data, but for an adapter, which is the user's to close."""
+    if not isinstance(untasked(source), AbstractHostEnvs):
+        envs.close()
+
+
+@contextmanager
+def closed_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
+    """`close` them where what is inside raises."""
+    try:
+        yield
+    except BaseException:
+        close(envs, source)
+        raise
+
+
 def in_words(nbytes: int) -> str:
     return f"{nbytes / 2**30:,.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:,.1f} MiB"
 
 
 def check_arguments(**arguments: Any) -> None:
     """Ranges of `train`'s own arguments. Raises `ConfigError` for the first that does not fit."""
-    lowest = {"seed": 0, **dict.fromkeys(("steps", "seeds", "num_envs", "evaluate_episodes"), 1)}
+    lowest = {"seed": 0, "learned": 0, **dict.fromkeys(("steps", "seeds", "num_envs", "evaluate_episodes"), 1)}
     optional = {"evaluate_every", "save_every", "log_every", "max_episode_steps", "num_envs", "window"}
     for name, value in arguments.items():
         if value is None and name in optional:
             continue
-        low = Range(lowest.get(name, 1), 2**31 - 1)
+        low = Range(lowest.get(name, 1), MOST)
         if mismatch(value, Annotated[int, low]):
             raise ConfigError(f"{name} = {value!r}: must be an integer {low}.")
 

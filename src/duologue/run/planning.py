@@ -10,10 +10,13 @@ from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs import AbstractHostEnvs, make_seeds
 from duologue.envs.tasks import Tasked, Tasks, is_ready, ready, untasked
 from duologue.errors import ConfigError
+from duologue.fields import Decay, mismatch
+from duologue.loops.offline import Recorded
 from duologue.loops.replay import memory
 from duologue.loops.state import run_key
+from duologue.replay.dataset import DataSet
 from duologue.run.adjusted import gradient_steps, with_field, with_horizon
-from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, describe, in_words, rewarded
+from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, closed_on_failure, describe, in_words, rewarded
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 TaskSource = str | Tasks
@@ -57,30 +60,27 @@ def make_plan(
         seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
     )  # fmt: skip
     rollout = num_envs * experience.rollout_length
-    save_every, log_every = intervals(
-        steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
-    )
-    plan = Plan(
-        algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
-        env=describe(env),
-        spec=envs.spec,
-        steps=steps,
-        seed=seed,
-        seeds=seeds,
-        num_envs=num_envs,
-        asynchronous=asynchronous,
-        max_episode_steps=max_episode_steps,
-        evaluate_every=evaluate_every,
-        evaluate_episodes=evaluate_episodes,
-        save_every=save_every,
-        log_every=log_every,
-        tasks=described_tasks(env),
-    )
-    try:
+    with closed_on_failure(envs, env):
+        save_every, log_every = intervals(
+            steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
+        )
+        plan = Plan(
+            algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
+            env=describe(env),
+            spec=envs.spec,
+            steps=steps,
+            seed=seed,
+            seeds=seeds,
+            num_envs=num_envs,
+            asynchronous=asynchronous,
+            max_episode_steps=max_episode_steps,
+            evaluate_every=evaluate_every,
+            evaluate_episodes=evaluate_episodes,
+            save_every=save_every,
+            log_every=log_every,
+            tasks=described_tasks(env),
+        )
         check_spaces(plan)
-    except BaseException:
-        close(envs, env)
-        raise
     return plan, envs
 
 
@@ -103,6 +103,45 @@ def check_spaces(plan: Plan) -> None:
         raise ConfigError(
             f"replay_capacity = {replay.capacity:,}: the replay would take {in_words(needed)}, and there are "
             f"{in_words(there)}. Give less than {replay.capacity * there // needed:,}, or fewer seeds."
+        )
+
+
+def check_data(rows: Recorded) -> None:
+    """Raise `ConfigError` for data of which more would lie on the device than it can hold: all, or two windows, while
+    one takes the place of another."""
+    data, there = rows.data, device_memory()
+    needed = data.nbytes if rows.window is None else 2 * data.nbytes * rows.window // len(data)
+    if needed > there:
+        what = "all rows" if rows.window is None else "two windows, the old and the new,"
+        raise ConfigError(
+            f"window = {rows.window}: {what} of {data.source} would take {in_words(needed)} of the device, and there "
+            f"are {in_words(there)}. Give at most {len(data) * there // (2 * data.nbytes):,}."
+        )
+
+
+def check_beside(plan: Plan, data: DataSet) -> None:
+    """Raise `ConfigError` for recorded data that do not fit on the device beside the replay of a run in
+    environments."""
+    kept, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), device_memory()
+    if data.nbytes + kept > there:
+        raise ConfigError(
+            f"offline_fraction = {plan.offline_fraction:g}: all rows of {data.source} lie on the device, also of a run "
+            f"with a window, and take {in_words(data.nbytes)} beside the {in_words(kept)} of the replay; there are "
+            f"{in_words(there)}. Give 0, or train on fewer rows or with a smaller replay_capacity."
+        )
+
+
+def check_share(share: float, algorithm: AnyAlgorithm) -> None:
+    """Raise `ConfigError` for an `offline_fraction` that is no share of the algorithm's batches, or that would leave
+    out the data or the environment."""
+    if problem := mismatch(share, Decay):
+        raise ConfigError(f"offline_fraction = {share!r}: must be {problem}.")
+    replay = algorithm.experience.replay
+    if replay is not None and share and (rows := round(share * (size := replay.batch_size))) in (0, size):
+        remedy = f"Give 0, or from {1 / size:.2g} to {1 - 1 / size:.2g}." if size > 1 else "Give 0."
+        raise ConfigError(
+            f"offline_fraction = {share:g}: of batch_size = {size:,} that is {rows:,} rows, so "
+            f"{'the environment' if rows else 'the data'} would be left out. {remedy}"
         )
 
 
@@ -150,9 +189,3 @@ def device_memory() -> int:
         if CONTROL_GROUP.is_file() and (limit := CONTROL_GROUP.read_text().strip()).isdigit():
             allowed = min(allowed, int(limit))
     return allowed
-
-
-def close(envs: Any, source: EnvSource | None) -> None:
-    """Close environments, or data, but for an adapter, which is the user's to close."""
-    if not isinstance(untasked(source), AbstractHostEnvs):
-        envs.close()

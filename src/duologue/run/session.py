@@ -100,7 +100,8 @@ class Session:
         for note in [*self._memory(), *self._repaired(), *plan.algorithm.notes(plan.spec)]:
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
-        beside = {} if self.recorded is None else {"recorded": ring(self.recorded), "share": plan.offline_fraction}
+        share = plan.offline_fraction  # of 0, no row is taken to the device
+        beside = {"recorded": ring(self.recorded), "share": share} if self.recorded is not None and share else {}
         chunks = self.loop.run(
             plan.algorithm, self.envs, state,
             steps=plan.steps, interval=plan.log_every, interrupted=interruption, **beside,

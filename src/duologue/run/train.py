@@ -22,8 +22,8 @@ from duologue.run import checkpoint, config, files, rows
 from duologue.run.adjusted import extended, gradient_steps, horizon, rollouts
 from duologue.run.log import Logger
 from duologue.run.offline import Both, DataSource, data_of, make_offline_plan, recorded
-from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, read_plan
-from duologue.run.planning import TaskSource, close, make_plan
+from duologue.run.plan import Envs, EnvSource, Plan, check_arguments, close, read_plan
+from duologue.run.planning import TaskSource, check_beside, check_share, make_plan
 from duologue.run.run import Run, Runs, agents_of
 from duologue.run.session import Callback, Session
 
@@ -191,9 +191,8 @@ def resume(
         data = None if plan.dataset is None else rows_of(data_of(plan, dataset))
         envs = data if plan.offline and data else plan.envs(env, purpose="train")
         beside = None if plan.offline or data is None else data.data
-        session = Session(path, plan, envs, env, callbacks, loggers, console, beside)
         try:
-            return gone_on(session)
+            return gone_on(Session(path, plan, envs, env, callbacks, loggers, console, beside))
         finally:
             close(envs, env)
 
@@ -223,28 +222,14 @@ def finetune(
     loggers: Sequence[Logger] = (), max_episode_steps: int | None = None, console: Console | None = None,
 ) -> Run:  # fmt: skip
     """What `Run.finetune` does."""
-    if not 0 <= offline_fraction < 1:
-        raise ConfigError(f"offline_fraction = {offline_fraction!r}: must be in [0, 1).")
+    check_share(offline_fraction, run.plan.algorithm)
     plan, envs = make_plan(
         run.plan.algorithm, env, steps=steps, seed=run.seed if seed is None else seed, seeds=1, num_envs=num_envs,
         asynchronous=asynchronous, evaluate_every=evaluate_every, evaluate_episodes=evaluate_episodes,
         save_every=save_every, log_every=log_every, max_episode_steps=max_episode_steps,
     )  # fmt: skip
-    before, made = run.plan, run.step // run.plan.per_rollout
-    learned = run.step if before.offline else before.learned + gradient_steps(before.algorithm, made)
-    plan = replace(
-        plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
-        dataset=run.plan.dataset, digest=data.digest, both=run.plan.both, offline_fraction=offline_fraction,
-        learned=learned,
-    )  # fmt: skip
-    source, ended = None if isinstance(env, str) else env, horizon(plan.algorithm)
-    notes = [f"a Linear schedule goes on where it was on the data, and ends after {ended:,} updates"] if ended else []
-
-    def start() -> LoopState:
-        state = session.loop.start(plan.algorithm, envs, session.seeds)
-        return replace(state, algorithm=jax.tree.map(jnp.copy, run.state))  # a copy: the loop donates it
-
     try:
+        plan = continued(run, plan, data, offline_fraction)
         if not run.plan.env and not plan.same_spaces(run.plan.spec):
             raise ConfigError(
                 f"The agent's action space was read off the data, {run.plan.spec.action}, and {plan.env} has "
@@ -252,12 +237,34 @@ def finetune(
             )
         run.plan.check_spec(plan.spec)
         data = recorded(plan.algorithm, fit(data, plan.spec)).data
+        if offline_fraction:
+            check_beside(plan, data)
+        source, ended = None if isinstance(env, str) else env, horizon(plan.algorithm)
+        notes = (
+            [f"a Linear schedule goes on where it was on the data, and ends after {ended:,} updates"] if ended else []
+        )
         session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console, data)
+
+        def start() -> LoopState:
+            state = session.loop.start(plan.algorithm, envs, session.seeds)
+            return replace(state, algorithm=jax.tree.map(jnp.copy, run.state))  # a copy: the loop donates it
+
         again = begun(session, start, notes=notes)
     finally:
         close(envs, env)
     assert isinstance(again, Run)
     return again
+
+
+def continued(run: Run, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:
+    """The plan of going on online with what `run` has learned: schedules reach over both parts."""
+    before, made = run.plan, run.step // run.plan.per_rollout
+    learned = run.step if before.offline else before.learned + gradient_steps(before.algorithm, made)
+    return replace(
+        plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
+        dataset=before.dataset, digest=data.digest, both=before.both, offline_fraction=offline_fraction,
+        learned=learned,
+    )  # fmt: skip
 
 
 def ended_schedules(plan: Plan) -> list[str]:
