@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import itertools
 import re
+import signal
 from typing import ClassVar
 
 import equinox as eqx
@@ -16,11 +18,14 @@ from rich.console import Console
 import duologue as dl
 from duologue import cli
 from duologue.envs import make
-from duologue.loops.replay import mixed
+from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.loops.replay import memory, mixed
 from duologue.replay import dataset
 from duologue.replay.card import card
 from duologue.replay.columns import actions
-from duologue.run.collect import disturbed, record, uniform
+from duologue.run import planning, session
+from duologue.run import run as of_runs
+from duologue.run.collect import disturbed, transitions, uniform
 from duologue.run.offline import in_order
 from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Replay
 
@@ -107,6 +112,69 @@ def test_a_replay_of_counted_actions_is_read_as_the_environment_counts_them(tmp_
         run.collect(5, tmp_path / "x.npz", noise=-1.0)
 
 
+class Failing(Shifted):
+    """Its twelfth step raises."""
+
+    def step(self, action):
+        if len(self.given) == 11:
+            raise RuntimeError("out of order")
+        return super().step(action)
+
+
+class Asked(Shifted):
+    """At its twelfth step a signal asks to stop."""
+
+    number = signal.SIGINT
+
+    def step(self, action):
+        if len(self.given) == 11:
+            signal.raise_signal(self.number)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+def test_what_was_recorded_is_kept_whatever_ends_it(tmp_path, monkeypatch, number):
+    Shifted.given.clear()
+    monkeypatch.setattr(Asked, "number", number)
+    said, out = io.StringIO(), tmp_path / "some.npz"
+    raised = {None: dl.EnvError, signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}[number]
+    first = dl.collect_random(Shifted, 3, tmp_path / "first.npz", console=QUIET)
+    Shifted.given.clear()
+    with pytest.raises(raised) as ended:
+        dl.collect_random(
+            Asked if number else Failing, 40, out, after=first, console=Console(file=said, width=1000)
+        )  # fmt: skip
+    assert number != signal.SIGTERM or ended.value.code == 143
+    rows = 12 if number else 11
+    data = dl.read_data(out)
+    assert len(data) == 3 + rows and data.cut == (2, 2 + rows)
+    np.testing.assert_array_equal(data.rows.action[3:] + 5, Shifted.given)
+    assert f"stopped: {rows} of 40 rows were recorded, and are in {out}" in said.getvalue()
+
+
+def test_recording_says_how_far_it_is(tmp_path):
+    said = io.StringIO()
+    dl.collect_random(Shifted, 250, tmp_path / "some.npz", console=Console(file=said, width=1000))
+    text = said.getvalue()
+    assert text.startswith("recording | uniform | <") and "Shifted> | seed 0" in text
+    assert (
+        "step 100/250" in text
+        and "step 250/250" in text
+        and re.search(r"return (3[5-9]|4[0-2])", text)
+        and "stopped" not in text
+    )
+
+
+def test_recording_leaves_a_users_adapter_open(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(GymnasiumEnvs, "close", lambda self: closed.append(self))
+    own = make(Shifted, 1, seed=0)
+    dl.collect_random(own, 5, tmp_path / "own.npz", console=QUIET)
+    assert not closed
+    dl.collect_random(Shifted, 5, tmp_path / "other.npz", console=QUIET)
+    assert len(closed) == 1
+
+
 @pytest.mark.parametrize("suffix", ["npz", "hdf5"])
 def test_a_mixture_is_recorded_behind_other_data(tmp_path, suffix):
     """Both as they were, and at the seam the record breaks off."""
@@ -153,7 +221,8 @@ def test_noise_is_in_half_ranges_or_a_share_of_random_actions():
 def test_what_is_recorded_is_what_the_environment_did(noise):
     """Actions of a policy without bounds, clipped to the box; a file that says its box is clipped to it too."""
     envs = make("Pendulum-v1", 1, seed=0)
-    wild = record(envs, lambda obs, t, began: np.float32([[7.0 * (-1) ** t]]), 6, noise=noise, seed=0)["actions"]
+    seen = transitions(envs, lambda obs, t, began: np.float32([[7.0 * (-1) ** t]]), noise=noise, seed=0)
+    wild = np.concatenate([action for _, action, *_ in itertools.islice(seen, 6)])
     assert np.abs(wild).max() == 2 and (noise > 0 or wild.ravel().tolist() == [2, -2] * 3)
     notes = []
     clipped, space = actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
@@ -185,8 +254,46 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
     assert int(offline.state.critic_opt[0].count) == 10  # a copy went on
     assert run.resume(steps=24, console=QUIET).step == 24
     for wrong in (-0.1, 1.0):
-        with pytest.raises(dl.ConfigError, match=r"offline_fraction = .*: must be in \[0, 1\)"):
+        with pytest.raises(dl.ConfigError, match=r"offline_fraction = .*: must be a number in \[0, 1\)"):
             offline.finetune("Pendulum-v1", steps=4, offline_fraction=wrong)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.06, "0.06: of batch_size = 8 that is 0 rows, so the data would be left out. Give 0, or from 0.12 to 0.88."),
+        (0.95, "0.95: of batch_size = 8 that is 8 rows, so the environment would be left out. Give 0, or from 0.12"),
+        ("half", "'half': must be a finite number in [0, 1)"),
+        (None, "None: must be a finite number in [0, 1)"),
+    ],
+)
+def test_a_share_that_is_none_of_a_batch_is_refused(recorded, tmp_path, share, words, unchecked):
+    offline = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "offline", console=QUIET)
+    with pytest.raises(dl.ConfigError, match=re.escape(f"offline_fraction = {words}")):
+        offline.finetune("Pendulum-v1", steps=4, offline_fraction=share, console=QUIET)
+
+
+def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path, monkeypatch):
+    """A row of Pendulum has 2 · 12 bytes of observations, 4 of action, 4 of reward and 2 flags."""
+    room = lambda nbytes: monkeypatch.setattr(planning, "device_memory", lambda: nbytes)  # noqa: E731
+    train = lambda name, **how: dl.train(  # noqa: E731
+        dl.BC(**ALGORITHM, replay_capacity=50), dataset=recorded, steps=1, run_dir=tmp_path / name, console=QUIET, **how
+    )
+    room(40 * 34 - 1)
+    with pytest.raises(dl.ConfigError, match=r"window = None: all rows of .* 0\.0 MiB .* 0\.0 MiB\. Give at most 19\."):
+        train("all")
+    with pytest.raises(dl.ConfigError, match=r"window = 20: two windows, the old and the new, of .*Give at most 19\."):
+        train("window", window=20)
+    assert not (tmp_path / "window").exists()
+    run = train("less", window=19)
+    kept = memory(run.plan.algorithm, run.plan.spec, 1, 1)
+    room(40 * 34 + kept - 1)
+    how = {"steps": 10, "dataset": recorded, "console": QUIET}
+    with pytest.raises(dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* also of a run with a window"):
+        run.finetune("Pendulum-v1", run_dir=tmp_path / "on", **how)
+    assert not (tmp_path / "on").exists()
+    monkeypatch.setattr(session, "ring", None)
+    run.finetune("Pendulum-v1", run_dir=tmp_path / "without", offline_fraction=0.0, **how)  # takes no row there
 
 
 def test_cql_goes_on_online(recorded, tmp_path):
@@ -288,6 +395,58 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
     assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
 
 
+def test_a_fit_that_diverges_is_no_worth(recorded, tmp_path):
+    run = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "run", console=QUIET)
+    data = dl.read_data(recorded)
+    data = dataclasses.replace(data, rows=data.rows._replace(reward=np.full(40, 1e30, np.float32)))
+    with pytest.raises(dl.DuologueError, match="diverged: in 3 updates the fitted Q, or its loss, was not finite"):
+        run.fitted_q(data, steps=3)
+
+
+@pytest.fixture
+def twice(tmp_path):
+    """A file whose time limit, its fourth row, is marked terminal too."""
+    ends = np.arange(12) == 3
+    columns = {"observations": np.arange(24.0).reshape(12, 2), "actions": np.arange(12) % 2, "rewards": np.ones(12)}
+    np.savez(tmp_path / "twice.npz", **columns, next_observations=columns["observations"] + 2, terminals=ends,
+             timeouts=ends)  # fmt: skip
+    return tmp_path / "twice.npz"
+
+
+def test_both_is_said_where_it_decides(twice, learned, tmp_path, monkeypatch, unchecked):
+    settled = "both = 'terminal': the flags of these data are settled"
+    train = lambda data, both: dl.train(  # noqa: E731
+        dl.BCQDiscrete(**ALGORITHM), dataset=data, both=both, steps=2, run_dir=tmp_path / "run", console=QUIET
+    )
+    with pytest.raises(dl.ConfigError, match="both = 'nonsense': must be one of 'timeout', 'terminal'"):
+        train(dl.read_data(twice), "nonsense")
+    for data in (dl.read_data(twice), learned.path, str(learned.path)):
+        with pytest.raises(dl.ConfigError, match=settled):
+            train(data, "terminal")
+    assert not (tmp_path / "run").exists()
+    run = train(twice, "terminal")
+    asked = []
+    monkeypatch.setattr(of_runs, "fitted_q", lambda plan, state, data, **how: asked.append(data.rows.terminated[3]))
+    run.fitted_q(twice)  # as the run had them
+    run.fitted_q(twice, both="timeout")
+    run.fitted_q(dl.read_data(twice))
+    assert asked == [True, False, False]
+    own = dl.read_data(twice, both="terminal")
+    assert run.resume(steps=3, dataset=own, console=QUIET).step == 3  # they are what the run began with
+    with pytest.raises(dl.ConfigError, match=settled):
+        run.fitted_q(own, both="terminal")
+
+
+def test_fields_that_say_nothing_on_data_are_named(recorded, tmp_path):
+    for fields, names in (({"updates": 3, "start_steps": 7}, "start_steps, updates"), ({}, None)):
+        said = io.StringIO()
+        algorithm = dl.Normalized(dl.SAC(**ALGORITHM, **fields))
+        path = tmp_path / str(len(fields))
+        dl.train(algorithm, dataset=recorded, steps=1, run_dir=path, console=Console(file=said, width=1000))
+        note = f"no say on data, only in environments: {names}\n"
+        assert note in said.getvalue() if names else "no say" not in said.getvalue()
+
+
 def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     """Not behind a cut, and not where a replay that has gone round sets in."""
     first = dl.collect_random(Shifted, 10, tmp_path / "first.npz")
@@ -344,7 +503,7 @@ def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
         ["data", "random.npz"],
         ["train", "bcq-discrete", "CartPole-v1", "--dataset", "random.npz", "--steps", "20", "--run-dir", "run",
          "--final-episodes", "2", "--evaluate-episodes", "1", *small],
-        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5"],
+        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5", "--both", "terminal"],
         ["resume", "run", "--steps", "24"],
         ["collect", "run", "--steps", "10", "-o", "more.npz", "--test"],
     ):  # fmt: skip

@@ -1,12 +1,14 @@
 """Recording data: what a policy does in an environment, in the columns that data sets are read from."""
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from duologue.envs import AbstractHostEnvs, AbstractJaxEnvs, make
 from duologue.envs.spaces import recounted
@@ -15,8 +17,11 @@ from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import files
+from duologue.run.console import Screen, screen
+from duologue.run.frame import RETURN
 from duologue.run.offline import DataSource, read_data
-from duologue.run.plan import Envs, EnvSource, check_arguments, describe
+from duologue.run.plan import Envs, EnvSource, check_arguments, close, describe
+from duologue.run.signals import Interruption
 from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Obs, Space, Step, has_mask, inside
 
 Act = Callable[[Obs, int, bool], np.ndarray]
@@ -46,54 +51,109 @@ class Hosted:
         return jax.device_get(seen)
 
 
+class Rows:
+    """Room for `steps` transitions, and those that are there so far."""
+
+    def __init__(self, steps: int):
+        self.steps, self.count = steps, 0
+        self._columns: Any = None
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        """One more, of arrays `[1, …]`, whose kinds are those of the first."""
+        if self._columns is None:
+            self._columns = jax.tree.map(lambda x: np.empty((self.steps, *x.shape[1:]), x.dtype), row)
+        jax.tree.map(lambda column, x: np.copyto(column[self.count : self.count + 1], x), self._columns, row)
+        self.count += 1
+
+    def so_far(self) -> tuple[Any, ...]:
+        """Columns `[count, …]`."""
+        return jax.tree.map(lambda column: column[: self.count], self._columns)
+
+
 def collected(
     made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
-    *, env: str, noise: float, seed: int, policy: str, after: DataSource | None = None,
+    *, source: EnvSource, noise: float, seed: int, policy: str, after: DataSource | None, console: Console | None,
 ) -> Path:  # fmt: skip
-    """Record what `act` does, or where it is `None` uniformly random actions, to `out`, behind the rows of `after`.
-    Raises `ConfigError`, before anything is made where it can."""
+    """Record what `act` does, or where it is `None` uniformly random actions, to `out`, behind the rows of `after`, in
+    the environment that is `made` from `source`.
+
+    What there is of it is written also where the environment raises, or a signal asks to stop; then it is raised again.
+    Raises `ConfigError`, before anything is made where it can, and `EnvError`.
+    """
     check_arguments(steps=steps, seed=seed)
     if problem := mismatch(noise, NonNegative):
         raise ConfigError(f"noise = {noise!r}: must be {problem}.")
-    path, earlier = check_out(out), None if after is None else read_data(after)
+    path, earlier, env = check_out(out), None if after is None else read_data(after), describe(source)
     envs = made()
     try:
         about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
         first: dict[str, np.ndarray] = {}
         if earlier is not None:
             first, about = columns_of(fit(earlier, envs.spec)), about | {"after": earlier.source}
-        act = uniform(envs.spec.action, seed) if act is None else act
-        columns = record(envs, act, steps, noise=noise, seed=seed)
-        write(path, {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}, about)
+        act, rows = uniform(envs.spec.action, seed) if act is None else act, Rows(steps)
+        shown = screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
+        with Interruption() as interruption, shown:
+            try:
+                record(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
+            finally:
+                if rows.count:
+                    write(path, behind(first, flat(envs.spec, rows.so_far())), about)
+                if 0 < rows.count < steps:
+                    shown.note(f"stopped: {rows.count:,} of {steps:,} rows were recorded, and are in {path}")
     finally:
-        envs.close()
+        close(envs, source)
+    interruption.raise_again()
     return path
 
 
 def collect_random(
-    env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None
-) -> Path:
+    env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None,
+    console: Console | None = None,
+) -> Path:  # fmt: skip
     """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind those of the data
-    `after`. Raises `ConfigError`."""
+    `after`; `console` is where progress is shown, by default the terminal. Raises `ConfigError`; `EnvError` where the
+    environment fails, and `KeyboardInterrupt` after Ctrl-C, with the rows so far written."""
     made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
-    return collected(made, None, steps, out, env=describe(env), noise=0.0, seed=seed, policy="uniform", after=after)
+    how = {"noise": 0.0, "seed": seed, "policy": "uniform", "after": after, "console": console}
+    return collected(made, None, steps, out, source=env, **how)
 
 
-def record(envs: Envs, act: Act, steps: int, *, noise: float, seed: int) -> dict[str, np.ndarray]:
-    """`steps` transitions of one environment under D4RL's names, flat, actions in the environment's own units."""
-    generator, hosted, rows = np.random.default_rng(seed), Hosted(envs, seed), []
+def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
+    """What one environment goes through, without end: rows in the order of `flat`, of arrays `[1, …]`."""
+    generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
-    for t in range(steps):
+    for t in itertools.count():
         action = inside(space, disturbed(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
-        rows.append((obs, action, reward, seen.terminated, seen.truncated, seen.next_obs))
+        yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
-    return flat(envs.spec, [jax.tree.map(lambda *x: np.concatenate(x), *column) for column in zip(*rows, strict=True)])
+
+
+def record(
+    rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool] = lambda: False
+) -> None:
+    """Fill `rows` with what is `seen`, telling how far it is; fewer once `interrupted()`."""
+    total, last = 0.0, float("nan")
+    for row in seen:
+        rows.add(row)
+        _, _, reward, terminated, truncated, _ = row
+        total += float(reward[0])
+        if terminated[0] or truncated[0]:
+            total, last = 0.0, total
+        if (ends := rows.count == rows.steps or interrupted()) or rows.count % 100 == 0:
+            shown.update(rows.count, {RETURN: last})
+        if ends:
+            return
+
+
+def behind(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`columns` with those of their names in `first` in front."""
+    return {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}
 
 
 def columns_of(data: DataSet) -> dict[str, np.ndarray]:
-    """Those of `record`, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
+    """Those of a recording, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
     rows = data.rows
     timeouts = rows.truncated & ~np.isin(np.arange(len(data)), data.cut)
     return flat(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])

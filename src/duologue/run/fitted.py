@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.fqe import FQE
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, diverged
 from duologue.loops import offline
 from duologue.replay.dataset import DataSet, fit
 from duologue.run.plan import Plan, check_arguments
@@ -40,7 +40,8 @@ class FittedQ:
 
 
 def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int = 0) -> FittedQ:
-    """Fit Q of the test policy that `state` holds to the data, in `steps` updates, and ask it. Raises `ConfigError`."""
+    """Fit Q of the test policy that `state` holds to the data, in `steps` updates, and ask it. Raises `ConfigError`,
+    and `DuologueError` where the fit diverges."""
     check_arguments(steps=steps, seed=seed)
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
     data = fit(data, plan.spec)
@@ -50,7 +51,9 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     begun = offline.start(algorithm, source, [seed])
     # A copy: the loop donates what it is given.
     begun = replace(begun, algorithm=replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state)))
-    *_, (_, fitted, _) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
+    *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
     obs = jax.tree.map(lambda x: x[data.begins], data.rows.obs)
-    values = jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs)
-    return FittedQ(np.asarray(values, np.float64), float(algorithm.discount))
+    values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
+    if not all(np.isfinite(x).all() for x in (values, *updates.summary().values())):
+        raise diverged(f"in {steps:,} updates the fitted Q, or its loss, was not finite")
+    return FittedQ(values, float(algorithm.discount))

@@ -10,6 +10,7 @@ import numpy as np
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import empty, recounted
 from duologue.errors import CheckpointError, ConfigError
+from duologue.fields import mismatch
 from duologue.loops.offline import Recorded, recorded
 from duologue.loops.replay import empty_ring
 from duologue.loops.state import run_key
@@ -27,7 +28,20 @@ DataSource = str | Path | DataSet
 
 
 def read_data(source: DataSource, *, both: Both = "timeout") -> DataSet:
-    """The data behind a name: read once more, or out of the replay of a run folder."""
+    """The data behind a name: read once more, or out of the replay of a run folder. Raises `ConfigError`, also where
+    `both` would decide nothing."""
+    if problem := mismatch(both, Both):
+        raise ConfigError(f"both = {both!r}: must be {problem}.")
+    if both != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
+        raise ConfigError(
+            f"both = {both!r}: the flags of these data are settled. Give it to read_data, with the file they come "
+            "from, or leave it out."
+        )
+    return opened(source, both)
+
+
+def opened(source: DataSource, both: Both) -> DataSet:
+    """The data behind a name; `both` decides where flags are not settled yet. Raises `ConfigError`."""
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, str | Path):
@@ -35,7 +49,11 @@ def read_data(source: DataSource, *, both: Both = "timeout") -> DataSet:
             f"dataset: must be a file, a folder or a Minari id; got {type(source).__name__}. Arrays become data by "
             "duologue.from_columns."
         )
-    return replay_of(Path(source)) if (Path(source) / "config.json").is_file() else read(source, both=both)
+    return replay_of(Path(source)) if is_folder_of_run(source) else read(source, both=both)
+
+
+def is_folder_of_run(source: DataSource) -> bool:
+    return isinstance(source, str | Path) and (Path(source) / "config.json").is_file()
 
 
 def replay_of(path: Path) -> DataSet:
@@ -142,7 +160,7 @@ def data_of(plan: Plan, source: DataSource | None) -> DataSet:
         raise ConfigError("This run learned from no recorded data, so there are none to go on with.")
     if source is None and plan.dataset.startswith("<"):
         raise ConfigError("The data of this run were a Python object. Pass them again: dataset=...")
-    data = read_data(source or plan.dataset, both=plan.both)
+    data = opened(source or plan.dataset, plan.both)
     if data.digest != plan.digest:
         raise CheckpointError(
             f"{data.source} is not what this run was begun with: its rows have changed. Give the data of then, "

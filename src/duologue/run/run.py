@@ -16,8 +16,8 @@ from duologue.run.asked import Asked
 from duologue.run.collect import collected
 from duologue.run.evaluation import Evaluation, evaluator
 from duologue.run.fitted import FittedQ, fitted_q
-from duologue.run.offline import Both, DataSource, data_of, read_data
-from duologue.run.plan import EnvSource, Plan, describe, read_plan, with_task
+from duologue.run.offline import Both, DataSource, data_of, opened, read_data
+from duologue.run.plan import EnvSource, Plan, read_plan, with_task
 from duologue.run.watch import Watched, frames, watch
 from duologue.types import Obs, PyTree
 
@@ -107,19 +107,21 @@ class Run:
 
     def collect(
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
-        seed: int = 0, after: DataSource | None = None,
+        seed: int = 0, after: DataSource | None = None, console: Console | None = None,
     ) -> Path:  # fmt: skip
         """Record `steps` transitions of this policy in an environment of its own, to `out` (`.npz` or `.hdf5`), behind
         those of the data `after`, if any.
 
         It acts as in training, or with `explore=False` as in tests; `noise` is added to that, in half-ranges of a Box,
-        and of discrete actions it is the share that is uniformly random. Raises `ConfigError`.
+        and of discrete actions it is the share that is uniformly random. `console` is where progress is shown, by
+        default the terminal. Raises `ConfigError`; `EnvError` where the environment fails, and `KeyboardInterrupt`
+        after Ctrl-C, with the rows so far written.
         """
         source = self.env if env is None else env
         act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
         made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
-        env = self.plan.env if source is None else describe(source)
-        return collected(made, act, steps, out, env=env, noise=noise, seed=seed, policy=self.plan.name, after=after)
+        how = {"noise": noise, "seed": seed, "policy": self.plan.name, "after": after, "console": console}
+        return collected(made, act, steps, out, source=self.plan.env if source is None else source, **how)
 
     def watch(
         self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
@@ -150,9 +152,12 @@ class Run:
         agent = replace(self, plan=played(self.plan, task, explore))
         return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
 
-    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both = "timeout") -> FittedQ:
-        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment."""
-        return fitted_q(self.plan, self.state, read_data(dataset, both=both), steps=steps, seed=seed)
+    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both | None = None) -> FittedQ:
+        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `both`
+        is what a row with both flags is, by default what it was to the run. Raises `ConfigError`, and `DuologueError`
+        where the fit diverges."""
+        data = opened(dataset, self.plan.both) if both is None else read_data(dataset, both=both)
+        return fitted_q(self.plan, self.state, data, steps=steps, seed=seed)
 
     def finetune(
         self, env: EnvSource | None = None, *, steps: int, offline_fraction: float = 0.5,
