@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 
-from duologue.algorithms.base import AnyAlgorithm
+from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
 from duologue.loops.replay import enough
 from duologue.optim import Linear
+
+ONLINE = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
+"""Fields that say how an algorithm learns in environments."""
 
 
 def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
@@ -21,6 +24,13 @@ def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
         inner = algorithm.algorithm  # pyright: ignore[reportAttributeAccessIssue]
         return dataclasses.replace(algorithm, algorithm=with_field(inner, **value))
     return algorithm
+
+
+def idle_on_data(algorithm: AnyAlgorithm) -> list[str]:
+    """Of these fields, those with another value than the class gives them."""
+    inner = unwrapped(algorithm)
+    fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE]
+    return [field.name for field in fields if getattr(inner, field.name) != field.default]
 
 
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:

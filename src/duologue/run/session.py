@@ -24,6 +24,7 @@ from duologue.metrics import EVALUATION
 from duologue.replay import ring as rings
 from duologue.replay.dataset import DataSet, ring
 from duologue.run import checkpoint, files
+from duologue.run.adjusted import idle_on_data
 from duologue.run.console import Screen, screen
 from duologue.run.evaluation import Evaluate, Evaluation, evaluator
 from duologue.run.log import JsonLines, Logger, TensorBoard
@@ -97,7 +98,7 @@ class Session:
         saved, evaluated = Every(plan.save_every, start), Every(plan.evaluate_every, self._evaluated())
         best = self._best()
         step, stop, began = start, False, time.perf_counter()
-        for note in [*self._memory(), *self._repaired(), *plan.algorithm.notes(plan.spec)]:
+        for note in [*self._memory(), *self._repaired(), *self._idle(), *plan.algorithm.notes(plan.spec)]:
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         share = plan.offline_fraction  # of 0, no row is taken to the device
@@ -156,6 +157,11 @@ class Session:
         """What reading the data assumed, dropped or changed."""
         data = self.envs.data if isinstance(self.envs, Recorded) else self.recorded
         return [] if data is None else [f"data: {note}" for note in data.notes]
+
+    def _idle(self) -> list[str]:
+        """Fields that somebody set, and that do nothing here."""
+        fields = idle_on_data(self.plan.algorithm) if self.plan.offline else []
+        return [f"no say on data, only in environments: {', '.join(fields)}"] if fields else []
 
     def load(self, path: Path) -> LoopState:
         """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""
