@@ -31,7 +31,7 @@ from duologue.replay.card import card
 from duologue.run.collect import collect_random
 from duologue.run.log import read
 from duologue.run.offline import read_data
-from duologue.run.plan import Plan, read_plan
+from duologue.run.plan import MOST, Plan, read_plan
 from duologue.run.report import learning_curve
 from duologue.run.run import Run, Runs, load
 from duologue.run.train import ended_schedules, resume, train
@@ -127,8 +127,9 @@ def finish(agent: Run | Runs, episodes: int) -> int:
     """Evaluate, draw the curve, and say where everything is and what to do next."""
     console, path = Console(highlight=False, soft_wrap=True), agent.path
     show(agent, episodes, console)
-    more = f"resume {quoted(path)} --steps {2 * agent.step}"
-    if ended_schedules(dataclasses.replace(agent.plan, steps=2 * agent.step)):  # it would learn nothing more
+    further = min(2 * agent.step, MOST)
+    more = f"resume {quoted(path)} --steps {further}"
+    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # it would learn nothing more
         more = f"evaluate {quoted(path)} --episodes 1000"
     console.print(f"[bold]next[/]    duologue {more}")
     return 0
@@ -171,26 +172,27 @@ def run_evaluate(command: Evaluate) -> int:
     prepare_jax(plan.algorithm, plan.seeds)
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
-    if command.dataset is None and command.fit_steps != Evaluate.fit_steps:
-        raise ConfigError(
-            f"fit_steps = {command.fit_steps}: belongs to recorded data, and there are none. Leave it out."
-        )
-    if command.dataset is not None and command.episodes != Evaluate.episodes:
-        raise ConfigError(f"episodes = {command.episodes}: nothing is played on recorded data. Leave it out.")
-    if command.dataset is not None and command.task is not None:
-        raise ConfigError(f"task = {command.task!r}: recorded data hold one reward, the main task's. Leave it out.")
-    if command.dataset is not None and (command.explore or command.env):
-        name = "explore" if command.explore else "env"
-        raise ConfigError(f"{name}: nothing is played on recorded data, and the test policy is valued. Leave it out.")
     if command.dataset is not None:
+        played = ("episodes", "explore", "env")
+        leave_out(command, played, "nothing is played on recorded data, and the test policy is valued")
+        leave_out(command, ("task",), "recorded data hold one reward, the main task's")
         for one in [agent] if isinstance(agent, Run) else agent:
-            console.print(f"[bold green]value[/]   {one.fitted_q(command.dataset, steps=command.fit_steps)}")
+            value = one.fitted_q(command.dataset, steps=command.fit_steps, both=command.both)
+            console.print(f"[bold green]value[/]   {value}")
         return 0
+    leave_out(command, ("fit_steps", "both"), "belongs to recorded data, and there are none")
     how = {"explore": command.explore, "task": command.task, "env": command.env}
     score = agent.evaluate(episodes=command.episodes, **how)
     console.print(f"[bold green]score[/]   {score}")
     console.print(f"[bold]next[/]    duologue plot {quoted(command.run)} -o curve.png")
     return 0
+
+
+def leave_out(command: Evaluate | Collect, options: Sequence[str], why: str) -> None:
+    """Raises `ConfigError` for the first of these options that was given, which would do nothing."""
+    for name in options:
+        if (value := getattr(command, name)) != getattr(type(command), name):
+            raise ConfigError(f"{name} = {value!r}: {why}. Leave it out.")
 
 
 def run_watch(command: Watch) -> int:
@@ -233,8 +235,7 @@ def run_collect(command: Collect) -> int:
         if command.env is None:
             raise ConfigError("Random in which environment? --env ENV, such as HalfCheetah-v5.")
         of_policies = ("noise", "test", "checkpoint", "agent")
-        if ignored := [name for name in of_policies if getattr(command, name) != getattr(Collect, name)]:
-            raise ConfigError(f"{ignored[0]}: belongs to the policy of a run, and actions are random. Leave it out.")
+        leave_out(command, of_policies, "belongs to the policy of a run, and actions are random")
         out = collect_random(command.env, command.steps, command.out, seed=command.seed, after=command.after)
     else:
         plan = read_plan(Path(command.run))

@@ -115,6 +115,8 @@ class Evaluate:
     """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
     fit_steps: int = 20_000
     """Updates of that evaluation."""
+    both: Literal["timeout", "terminal"] | None = None
+    """What a row of these data is with both flags set; None for what it was to the run."""
 
 
 @dataclass(frozen=True)
