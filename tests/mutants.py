@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from planted import first, found, intentions, offline, recorded, stacked, trust
+from planted import first, found, intentions, kept, offline, recorded, stacked, trust
 from planted.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,9 @@ TIMEOUT = 240
 """Seconds; a mutant that hangs its tests is dead too."""
 
 
-MUTANTS = [mutant for part in (first, trust, recorded, offline, intentions, stacked, found) for mutant in part.MUTANTS]
+MUTANTS = [
+    mutant for part in (first, trust, recorded, offline, intentions, stacked, found, kept) for mutant in part.MUTANTS
+]
 
 
 def copied(into: Path) -> Path:
