@@ -15,10 +15,10 @@ from duologue.envs.spaces import recounted
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
 from duologue.fields import NonNegative, mismatch
 from duologue.loops.state import key_for, run_key
+from duologue.metrics import RETURN
 from duologue.replay.dataset import DataSet, fit
 from duologue.run import files
 from duologue.run.console import Screen, screen
-from duologue.run.frame import RETURN
 from duologue.run.offline import DataSource, read_data
 from duologue.run.plan import Envs, EnvSource, check_arguments, close, describe
 from duologue.run.signals import Interruption
