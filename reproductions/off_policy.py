@@ -10,8 +10,6 @@ ZOO = "RL Baselines3 Zoo, hyperparams"
 BENCHMARK = "one run, RL Baselines3 Zoo, benchmark.md"
 SIMBA = "mean of 10 runs on -v4, SimbaV2's raw data"
 START = {"start_steps": 10_000, "learning_starts": 10_000}
-# Learned with a last policy layer that began at a hundredth of what is the default now.
-FORMER = {**START, "networks": dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")}
 NETWORKS = {"policy_kwargs": {"net_arch": [256, 256]}}
 SBX_SAC = Peer("SAC", {"learning_starts": 10_000, **NETWORKS})
 # SBX's TD3 moves its targets at every step of the critics; the paper, Stable-Baselines3 and ours at every second one.
@@ -77,17 +75,12 @@ TASKS = (
     ),
     Task(
         "sac-v1-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.SACv1(**FORMER),
+        dl.SACv1(**START),
         source="as sac-halfcheetah, for comparison with it",
     ),
     Task(
         "sac-own-std-halfcheetah", "HalfCheetah-v5", 100_000,
-        dl.SAC(
-            networks=dl.Networks(
-                hidden_sizes=(256, 256), activation="relu", init="lecun", state_dependent_std=False
-            ),
-            **START,
-        ),
+        dl.SAC(networks=replace(dl.SAC().networks, state_dependent_std=False), **START),
         source="as sac-halfcheetah, for comparison with it: Spinning Up's exercise",
     ),
     Task("sac-discrete-cartpole", "CartPole-v1", 50_000, DISCRETE, source=OURS, target=475),
