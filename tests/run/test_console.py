@@ -53,7 +53,7 @@ def test_plain_lines_hold_the_numbers_and_no_escapes(encoding: str):
     assert "\x1b" not in text and "\r" not in text
     assert title == "A2C | CartPole-v1 | seeds 0...4"
     assert first.isascii() and first.startswith("step 500,000/2,000,000 (25%)  ")
-    assert "return 21.5  episode length 21.5  policy loss -0.25" in first and "steps/s" in first and "left -" in first
+    assert "return 21.5  episode length 21.5  actor loss -0.25" in first and "steps/s" in first and "left -" in first
     assert note == ("saved under runs/?t?" if encoding == "ascii" else "saved under runs/été")
     # The second update came within a second of the first: held back, and printed when the run stops.
     assert "1,000,000" in last and "return 400" in last
