@@ -176,7 +176,7 @@ class Normal(AbstractDistribution):
 
 
 class Bounds(NamedTuple):
-    """Low and high of a bounded box, `[d]` each."""
+    """Low and high of a bounded box, `[d]` each, or `[*batch, d]` of `like`."""
 
     low: Float[Array, "*batch d"]
     high: Float[Array, "*batch d"]

@@ -134,7 +134,7 @@ class TanhHead(eqx.Module):
 
 
 def bounds(space: Box) -> Bounds:
-    """Those of a bounded box."""
+    """Those of a bounded box, `[d]` each."""
     return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
 
 

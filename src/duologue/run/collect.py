@@ -130,9 +130,7 @@ def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tu
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
 
 
-def record(
-    rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool] = lambda: False
-) -> None:
+def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]) -> None:
     """Fill `rows` with what is `seen`, telling how far it is; fewer once `interrupted()`."""
     total, last = 0.0, float("nan")
     for row in seen:
