@@ -8,9 +8,10 @@ import off_policy
 from cells import Cell, Task, train
 
 import duologue as dl
+from duologue.envs import make
 from duologue.replay.dataset import DataSet
 from duologue.run import checkpoint
-from duologue.run.collect import columns_of, described, write
+from duologue.run.collect import collected, columns_of, described, write
 
 ROWS = 50_000
 """Of each half."""
@@ -26,21 +27,26 @@ class Recipe(NamedTuple):
     """Of each half."""
     file: str | None = None
     """What takes its place in a folder that is given: a peer's recorded expert."""
+    actions: str | None = None
+    """What it did, kept beside this file. Networks round otherwise on another machine, simulators do not: played again,
+    these actions make the same rows anywhere, and nothing need be learned for them."""
 
 
 EXPERT = "HalfCheetah-v5-expert-100k.npz"
+ACTIONS = Path(__file__).resolve().parent / "actions"
 RECIPES = {
     "halfcheetah-random-expert": Recipe("HalfCheetah-v5", "sac-halfcheetah", file=EXPERT),
     "halfcheetah-random-expert-30": Recipe("HalfCheetah-v5", "sac-halfcheetah", ROWS * 3 // 10, EXPERT),
     "halfcheetah-random-expert-10": Recipe("HalfCheetah-v5", "sac-halfcheetah", ROWS // 10, EXPERT),
     # After 100 k steps SAC is far from its best there.
-    "hopper-random-medium": Recipe("Hopper-v5", "sac-hopper"),
+    "hopper-random-medium": Recipe("Hopper-v5", "sac-hopper", actions="hopper-medium-actions.npz"),
 }
 
 
 def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
     """Where the data set of this name lies. It is made first where it is not there: its better half out of the file of
-    the folder `given`, or by the agent of a cell below `runs`, which is trained to its end.
+    the folder `given`, of the actions that are kept, or by the agent of a cell below `runs`, which is trained to its
+    end.
 
     Raises `ConfigError` where `given` lacks the file, and where the data set that is there was made of something else.
     """
@@ -48,7 +54,12 @@ def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
     file = given / recipe.file if given and recipe.file else None
     if path.exists() and file is None:
         return path
-    better = of_cell(recipe.cell, folder, runs) if file is None else of_file(file)
+    if file is not None:
+        better = of_file(file)
+    elif recipe.actions is not None:
+        better = played(recipe.env, ACTIONS / recipe.actions, folder)
+    else:
+        better = of_cell(recipe.cell, folder, runs)
     columns = mixed(random(recipe.env, folder), better, recipe.rows)
     if not path.exists():
         write(path, columns, described(recipe.env, better.spec.action, halves=name))
@@ -78,6 +89,19 @@ def of_file(path: Path) -> DataSet:
             f"--data {path.parent}: there is no {path.name}. Give the folder that holds it, or leave --data out: "
             "then our own agent records the data."
         )
+    return dl.read_data(path)
+
+
+def played(env: str, actions: Path, folder: Path) -> DataSet:
+    """What comes of actions that were recorded here with seed 0 by `collect`, its default."""
+    path = folder / actions.name.replace("-actions", "")
+    if not path.exists():
+        with np.load(actions) as file:
+            taken = file["actions"]
+        collected(
+            lambda: make(env, 1, seed=0, purpose="collect"), lambda obs, t, began: taken[t][None], len(taken), path,
+            source=env, noise=0.0, seed=0, policy=actions.stem, after=None, console=None,
+        )  # fmt: skip
     return dl.read_data(path)
 
 

@@ -30,28 +30,29 @@ could have shown.
 
 def results(done: dict[str, tuple[Sequence[Task], Sequence[Row]]], peers: Sequence[Row], *, command: str) -> str:
     """The page. Only lines with the settings of today count; the others stay in the files."""
-    found = [(task, scores_of(task.name, task.digest, rows)) for tasks, rows in done.values() for task in tasks]
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *(line(task, scores) for task, scores in found)]
+    found = [(task, known(task.name, task.digest, rows)) for tasks, rows in done.values() for task in tasks]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(line(task, scores_of(rows)) for task, rows in found)]
     parts = ["# Learning results", HEAD, f"`{command}`\n", markdown(lines)]
-    if beside := [row for task, scores in found if (row := against_peer(task, scores, peers))]:
+    if beside := [row for task, rows in found if (row := against_peer(task, rows, peers))]:
         lines = [BESIDE, ("---",) * len(BESIDE), *beside]
         parts += ["## Beside others", ABOUT_PEERS, f"`{command} --peer`\n", markdown(lines)]
-    of_task = {task.name: rows for tasks, rows in done.values() for task in tasks}
-    return "\n".join(parts + [section(task, scores, of_task[task.name], command) for task, scores in found])
+    return "\n".join(parts + [section(task, rows, command) for task, rows in found])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def against_peer(task: Task, scores: dict[int, float], peers: Sequence[Row]) -> tuple[str, ...] | None:
-    """Ours beside the peer's; `None` where one of them has not learned the task yet."""
+def against_peer(task: Task, rows: Sequence[Row], peers: Sequence[Row]) -> tuple[str, ...] | None:
+    """Ours beside the peer's; `None` where one of them has not learned the task yet, or has from other data."""
     if task.peer is None:
         return None
-    theirs = scores_of(*PeerCell(task, 0).key[:2], peers)
+    data = {row.get("data_digest") for row in rows}
+    beside = [row for row in known(*PeerCell(task, 0).key[:2], peers) if row.get("data_digest") in data]
+    scores, theirs = scores_of(rows), scores_of(beside)
     if not scores or not theirs:
         return None
-    mine, others = (np.asarray(list(known.values())) for known in (scores, theirs))
+    mine, others = (np.asarray(list(of_seed.values())) for of_seed in (scores, theirs))
     seeds = f"{len(mine)} seeds against {len(others)}"
     if min(len(mine), len(others)) < 2:
         return f"{task.name} ({seeds})", score(others), f"{iqm(mine) - iqm(others):,.1f}", "no interval", "–"
@@ -71,24 +72,24 @@ def difference_interval(ours: np.ndarray, theirs: np.ndarray, samples: int = 200
     return float(low), float(high)
 
 
-def scores_of(name: str, digest: str, rows: Sequence[Row]) -> dict[int, float]:
+def known(name: str, digest: str, rows: Sequence[Row]) -> list[Row]:
+    """Those of a task with these settings, by their seeds."""
+    return sorted((row for row in rows if (row["name"], row["digest"]) == (name, digest)), key=lambda row: row["seed"])
+
+
+def scores_of(rows: Sequence[Row]) -> dict[int, float]:
     """The score of each seed that is not for tuning."""
-    known = [row for row in rows if (row["name"], row["digest"]) == (name, digest)]
-    return {
-        row["seed"]: row["mean"]
-        for row in sorted(known, key=lambda row: row["seed"])
-        if row["seed"] < FIRST_TUNING_SEED
-    }
+    return {row["seed"]: row["mean"] for row in rows if row["seed"] < FIRST_TUNING_SEED}
 
 
 def line(task: Task, scores: dict[int, float]) -> tuple[str, ...]:
     values = np.asarray(list(scores.values()))
-    known = [score(values), f"{values.mean():,.1f}"] if len(values) else ["–", "–"]
+    figures = [score(values), f"{values.mean():,.1f}"] if len(values) else ["–", "–"]
     reached = (
         "" if task.target is None or not len(values) else ", reached" if iqm(values) >= task.target else ", missed"
     )
     target = "none: reported" if task.target is None else f"≥ {task.target:g}{reached}"
-    return f"{task.name} ({task.env})", f"{task.steps:,}", str(len(values)), *known, target, task.published
+    return f"{task.name} ({task.env})", f"{task.steps:,}", str(len(values)), *figures, target, task.published
 
 
 def score(values: np.ndarray) -> str:
@@ -99,11 +100,10 @@ def score(values: np.ndarray) -> str:
     return f"{iqm(values):,.1f} [{low:,.1f}, {high:,.1f}]"
 
 
-def section(task: Task, scores: dict[int, float], rows: Sequence[Row], command: str) -> str:
+def section(task: Task, rows: Sequence[Row], command: str) -> str:
+    scores = scores_of(rows)
     seeds = ", ".join(f"{seed}: {value:,.1f}" for seed, value in scores.items()) or "none yet"
-    devices = sorted(
-        {row.get("device", "cpu") for row in rows if (row["name"], row["digest"]) == (task.name, task.digest)}
-    )
+    devices = sorted({row.get("device", "cpu") for row in rows})
     seeds += f", on {' and '.join(devices)}" if scores and devices != ["cpu"] else ""
     return (
         f"## {task.name}\n\n`{command} --only {task.name}`\n\n"

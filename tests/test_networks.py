@@ -269,6 +269,28 @@ def test_seeds_are_an_axis_of_vmap():
     assert values.shape == (2, 3) and not np.allclose(values[0], values[1])
 
 
+@pytest.mark.parametrize("observation", [VECTOR, Box((12, 12, 3), "uint8")])
+@pytest.mark.parametrize(("builds", "axis", "width", "encoder"), [
+    (lambda spec: Networks().critics(spec, 2, key=KEY), 1, 2, lambda critics: critics.members.encoder),
+    (lambda spec: Networks().perturbation(spec, key=KEY), 0, 2, lambda xi: xi.encoder),
+    (lambda spec: Networks().vae(spec, key=KEY).raw, 0, 4, lambda raw: raw.__self__.generator_encoder),
+])  # fmt: skip
+def test_several_actions_of_a_state_are_each_as_alone_and_the_state_is_encoded_once(
+    observation, builds, axis, width, encoder, monkeypatch
+):
+    function = builds(spec(BOUNDED, observation))
+    obs = jax.random.randint(KEY, (5, *observation.shape), 0, 255).astype(observation.dtype)
+    several = jax.random.uniform(KEY, (3, 5, width))
+    encoded, reads = [], type(encoder(function)).__call__
+    monkeypatch.setattr(
+        type(encoder(function)), "__call__", lambda self, x: encoded.append(x.shape[0]) or reads(self, x)
+    )
+    each = function(obs, several)
+    assert set(encoded) == {5}
+    alone = jnp.stack([function(obs, one) for one in several], axis)
+    np.testing.assert_allclose(each, alone, rtol=1e-4, atol=1e-6)
+
+
 def test_a_shared_trunk_is_refused_where_networks_stand_apart():
     for build in ("policy", "squashed_actor", "deterministic_actor", "state_value", "vae", "perturbation"):
         with pytest.raises(ConfigError, match="shared_trunk = True: must be False"):

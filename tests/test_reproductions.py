@@ -253,7 +253,17 @@ def test_the_peer_stands_beside(cells, table, task):
     assert "| 4.0 [" in verdict(9.0, 10.0, 11.0) and "| not told apart |" in verdict(13.0, 14.0, 15.0)
     assert "| below |" in verdict(30.0, 31.0, 32.0) and "| above |" in verdict(1.0, 2.0, 3.0)
     assert "no interval" in verdict(9.0)
-    assert "Beside SBX" not in table.results({"tiny": ([task], ours)}, [], command="c")
+    assert "## Beside others" not in table.results({"tiny": ([task], ours)}, [], command="c")
+
+
+def test_only_what_learned_from_the_same_data_stands_beside(cells, table, task):
+    task = peered(cells, task)
+    ours = [row(task, seed, 10.0) | {"data_digest": "a"} for seed in range(3)]
+    name, digest, _ = cells.PeerCell(task, 0).key
+    theirs = {"name": name, "digest": digest, "seed": 0, "mean": 9.0}
+    for data, beside in (("a", True), ("b", False)):
+        page = table.results({"tiny": ([task], ours)}, [theirs | {"data_digest": data}], command="c")
+        assert ("## Beside others" in page) == beside
 
 
 def test_a_peer_is_told_what_we_were_told(cells, task, tmp_path, monkeypatch):
@@ -313,6 +323,7 @@ def test_the_folder_that_was_named_is_the_one_that_is_read(recordings, tmp_path,
     ours, theirs = dl.from_columns(half(9)), dl.from_columns(half(9, shift=1.0))
     monkeypatch.setattr(recordings, "random", lambda *_: ours)
     monkeypatch.setattr(recordings, "of_cell", lambda *_: ours)
+    monkeypatch.setattr(recordings, "played", lambda *_: ours)
     made = lambda name, given: recordings.made(name, folder, given=given, runs=tmp_path)  # noqa: E731
     with pytest.raises(dl.ConfigError, match=r"there is no HalfCheetah-v5-expert-100k\.npz.*leave --data out"):
         made(name, given)
@@ -324,6 +335,17 @@ def test_the_folder_that_was_named_is_the_one_that_is_read(recordings, tmp_path,
     path.unlink()
     assert made(name, given) == made(name, given) == made(name, None) == path
     assert dl.read_data(path).rows.obs.max() == 108
+
+
+def test_actions_played_again_make_the_same_rows(recordings, tmp_path):
+    recorded = dl.read_data(dl.collect_random("Hopper-v5", 60, tmp_path / "first.npz"))
+    np.savez(tmp_path / "some-actions.npz", actions=recorded.rows.action)
+    again = recordings.played("Hopper-v5", tmp_path / "some-actions.npz", tmp_path)
+    assert again.rows.terminated.any() and again.digest == recorded.digest
+    for recipe in recordings.RECIPES.values():
+        if recipe.actions is not None:
+            with np.load(recordings.ACTIONS / recipe.actions) as kept:
+                assert len(kept["actions"]) == recipe.rows and kept["actions"].dtype == np.float32
 
 
 @pytest.mark.parametrize("begun", [{}, {1: 20}, {1: 20, 3: 100}, {5: 40}])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.distributions import AbstractDistribution, Categorical
-from duologue.encoders import MLP, AbstractEncoder, Dense, Trunk
+from duologue.encoders import MLP, AbstractEncoder, Dense, Trunk, beside
 from duologue.heads import AbstractHead, SquashedNormalHead, TanhHead, to_unit
 from duologue.types import Box, Obs
 
@@ -98,11 +98,11 @@ class Policy(eqx.Module):
 
 
 class Perturbation(eqx.Module):
-    """ξ(s, a) in [−1, 1], a correction of each action."""
+    """ξ(s, a) in [−1, 1], a correction of each action, of which a state may have several."""
 
     encoder: AbstractEncoder
     mlp: MLP
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return jnp.tanh(self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1)))
+        return jnp.tanh(self.mlp(beside(self.encoder(obs), to_unit(self.space, action))))

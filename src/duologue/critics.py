@@ -9,20 +9,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.distributions import taken
-from duologue.encoders import MLP, AbstractEncoder
+from duologue.encoders import MLP, AbstractEncoder, beside
 from duologue.heads import to_unit
 from duologue.types import Box, Obs, PyTree
 
 
 class ActionValue(eqx.Module):
-    """Q(s, a) of real actions, which it reads in half-ranges of their box."""
+    """Q(s, a) of real actions, which it reads in half-ranges of their box; of one for each state, or of several,
+    `[n, *batch, d]`, for which each state is encoded once."""
 
     encoder: AbstractEncoder
     mlp: MLP
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        return self.mlp(jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1))[..., 0]
+        return self.mlp(beside(self.encoder(obs), to_unit(self.space, action)))[..., 0]
 
 
 class ActionValues(eqx.Module):
@@ -44,11 +45,6 @@ def value_of(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Ar
     """Qᵢ(s, a), of real and of discrete actions."""
     real = jnp.issubdtype(action.dtype, jnp.floating)
     return critics(obs, action) if real else of_action(critics(obs), action)
-
-
-def repeated(obs: Obs, count: int) -> PyTree:
-    """The same observations `count` times behind a new first axis, for as many actions of each state."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), obs)
 
 
 class StateValue(eqx.Module):

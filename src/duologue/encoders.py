@@ -103,7 +103,14 @@ class MLP(eqx.Module):
         self.output = Dense(sizes[-2], sizes[-1], scale=output_scale, init=init, key=output_key)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        return self.output(self.trunk(x))
+        rows = x.reshape(-1, x.shape[-1])  # over two axes XLA copies what each gradient of a matrix sums
+        y = self.output(self.trunk(rows))
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def beside(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
+    """Both in one vector; the features of a state, `[*batch, f]`, with each of several x, `[n, *batch, d]`."""
+    return jnp.concatenate([jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1])), x], axis=-1)
 
 
 class Conv(eqx.Module):

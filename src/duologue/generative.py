@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.critics import repeated
 from duologue.distributions import Normal
-from duologue.encoders import MLP, AbstractEncoder
+from duologue.encoders import MLP, AbstractEncoder, beside
 from duologue.heads import from_unit, to_unit
 from duologue.types import Box, Metrics, Obs
 
@@ -34,13 +33,13 @@ class VAE(eqx.Module):
 
     def posterior(self, obs: Obs, action: Float[Array, "*batch d"]) -> Normal:
         """q(z|s, a)."""
-        inputs = jnp.concatenate([self.inference_encoder(obs), to_unit(self.space, action)], axis=-1)
+        inputs = beside(self.inference_encoder(obs), to_unit(self.space, action))
         loc, log_std = jnp.split(self.inference(inputs), 2, axis=-1)
         return Normal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)))
 
     def raw(self, obs: Obs, z: Float[Array, "*batch l"]) -> Float[Array, "*batch d"]:
-        """u(s, z), the generated action before tanh."""
-        return self.generator(jnp.concatenate([self.generator_encoder(obs), z], axis=-1))
+        """u(s, z), the generated action before tanh; of several z for each state, `[n, *batch, l]`, as many."""
+        return self.generator(beside(self.generator_encoder(obs), z))
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """a = c + h tanh(u)."""
@@ -50,7 +49,7 @@ class VAE(eqx.Module):
         """`count` draws of u for each state, z ~ N(0, I) clipped to ± 0.5."""
         batch = jax.eval_shape(self.generator_encoder, obs).shape[:-1]
         z = jax.random.normal(key, (count, *batch, self.latent))
-        return self.raw(repeated(obs, count), jnp.clip(z, -LATENT_CLIP, LATENT_CLIP))
+        return self.raw(obs, jnp.clip(z, -LATENT_CLIP, LATENT_CLIP))
 
     def sample(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "n *batch d"]:
         """`count` actions for each state that resemble those of the data."""

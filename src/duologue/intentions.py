@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.critics import Ensemble
-from duologue.encoders import AbstractEncoder, Trunk
+from duologue.encoders import AbstractEncoder, Trunk, beside
 from duologue.heads import CategoricalHead, SquashedNormalHead, to_unit
 from duologue.types import Box, Obs
 
@@ -53,12 +53,9 @@ class TaskValue(eqx.Module):
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, " K *batch"]:
-        features = jnp.concatenate([self.encoder(obs), to_unit(self.space, action)], axis=-1)
-        return self.tasks(self.trunk(features))[..., 0]
+        return self.tasks(self.trunk(beside(self.encoder(obs), to_unit(self.space, action))))[..., 0]
 
     def each(self, obs: Obs, action: Float[Array, "K *batch d"]) -> Float[Array, " K *batch"]:
         """Qᵢ(s, aᵢ): each task's value of an action of its own."""
-        unit = to_unit(self.space, action)
-        seen = self.encoder(obs)
-        features = jnp.concatenate([jnp.broadcast_to(seen, (*unit.shape[:-1], seen.shape[-1])), unit], axis=-1)
+        features = beside(self.encoder(obs), to_unit(self.space, action))
         return jax.vmap(lambda task, x: task(x))(self.tasks.members, self.trunk(features))[..., 0]

@@ -72,7 +72,8 @@ class AbstractNetworks(Configurable):
         raise self._lacks("normal_actor")
 
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Callable[..., Array]:
-        """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions."""
+        """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions. BCQ, BEAR and CQL ask for
+        several actions of each state, `[n, *batch, d]`: then `[E, n, *batch]`."""
         raise self._lacks("critics")
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
@@ -84,7 +85,8 @@ class AbstractNetworks(Configurable):
         raise self._lacks("vae")
 
     def perturbation(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs, Array], Array]:
-        """ξ(s, a) in [−1, 1], of actions in a bounded box."""
+        """ξ(s, a) in [−1, 1], of actions in a bounded box, of which there may be several for each state, `[n, *batch,
+        d]`."""
         raise self._lacks("perturbation")
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:

@@ -163,7 +163,8 @@ def a_policy(obs):
 
 def known_q(obs, action):
     z = (action[..., 0] - 2.5) / 2.5
-    return jnp.stack([2 * jnp.sin(3 * z) + obs[..., 0], z**2 * obs[..., 1] - z])
+    offset, slope = jnp.moveaxis(jnp.broadcast_to(obs, (*z.shape, 2)), -1, 0)
+    return jnp.stack([2 * jnp.sin(3 * z) + offset, z**2 * slope - z])
 
 
 def test_the_gap_is_the_integral_by_quadrature(key):

@@ -579,8 +579,8 @@ MUTANTS = [
     ),
     Mutant(
         'the critic reads the action as it is', 'critics.py',
-        'to_unit(self.space, action)], axis',
-        'action], axis',
+        'to_unit(self.space, action))',
+        'action)',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
     ),
     Mutant(

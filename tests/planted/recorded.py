@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "BEAR takes the min over critics before the mean over actions", "algorithms/bear.py",
         "jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))",
-        "jnp.mean(OF_ENSEMBLE[ensemble](critics(repeated(obs, len(asked)), asked), axis=0))", BEAR,
+        "jnp.mean(OF_ENSEMBLE[ensemble](critics(obs, actions[:q_samples]), axis=0))", BEAR,
     ),
     Mutant(
         "BEAR's warm start never ends", "algorithms/bear.py",
@@ -143,13 +143,13 @@ MUTANTS = (
     # What BCQ and BEAR share, and BCQ.
     Mutant(
         "the best candidate is by the smaller critic", "algorithms/bcq.py",
-        "jnp.argmax(critics(repeated(obs, actions.shape[0]), actions)[0], axis=0)",
-        "jnp.argmax(jnp.min(critics(repeated(obs, actions.shape[0]), actions), axis=0), axis=0)", BEST,
+        "jnp.argmax(critics(obs, actions)[0], axis=0)",
+        "jnp.argmax(jnp.min(critics(obs, actions), axis=0), axis=0)", BEST,
     ),
     Mutant(
         "the best action of each critic comes before their mixture", "algorithms/bcq.py",
-        "jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)",
-        "clipped_double_q(jnp.max(critics(repeated(obs, actions.shape[0]), actions), axis=1), minimum_weight)",
+        "jnp.max(clipped_double_q(critics(obs, actions), minimum_weight), axis=0)",
+        "clipped_double_q(jnp.max(critics(obs, actions), axis=1), minimum_weight)",
         BEAR + BCQ,
     ),
     Mutant(

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.critics import repeated
 from duologue.distributions import Bounds
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.generative import VAE, vae_loss
@@ -60,12 +59,12 @@ def proposed(
     *, count: int, limit: float, key: Array,
 ) -> Float[Array, "n N d"]:  # fmt: skip
     """`count` actions of the VAE for each state, perturbed: those that the constrained policy may take."""
-    return perturbed(perturbation, repeated(obs, count), vae.sample(obs, count, key=key), bounds, limit=limit)
+    return perturbed(perturbation, obs, vae.sample(obs, count, key=key), bounds, limit=limit)
 
 
 def best_of(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> Float[Array, "N d"]:
     """argmaxₖ Q₁(s, aₖ), state by state."""
-    best = jnp.argmax(critics(repeated(obs, actions.shape[0]), actions)[0], axis=0)
+    best = jnp.argmax(critics(obs, actions)[0], axis=0)
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
 
 
@@ -73,7 +72,7 @@ def target_value(
     critics: Critics, obs: Obs, actions: Float[Array, "n N d"], *, minimum_weight: float
 ) -> Float[Array, " N"]:
     """maxₖ [λ minᵢ Q̄ᵢ(s, aₖ) + (1 − λ) maxᵢ Q̄ᵢ(s, aₖ)]: over the critics first, then over the actions."""
-    return jnp.max(clipped_double_q(critics(repeated(obs, actions.shape[0]), actions), minimum_weight), axis=0)
+    return jnp.max(clipped_double_q(critics(obs, actions), minimum_weight), axis=0)
 
 
 def actor_loss(

@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.algorithms.bcq import Critics, best_of, target_value
-from duologue.critics import repeated
 from duologue.distributions import TanhNormal, draws
 from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError
@@ -73,8 +72,7 @@ def actor_loss(
     raw = draws(policy.base.sample, len(data), key=key)
     divergence = distance(data, policy.base, raw)
     actions = jax.vmap(policy.squash)(raw)
-    asked = actions[:q_samples]
-    q = jnp.mean(critics(repeated(obs, len(asked)), asked), axis=1)
+    q = jnp.mean(critics(obs, actions[:q_samples]), axis=1)
     spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
     value = jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))
     improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)

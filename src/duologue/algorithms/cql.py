@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 from duologue.algorithms import sac
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import SAC, Actor, Critics, SACState, sample_in_half_ranges
-from duologue.critics import repeated
 from duologue.distributions import draws
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
@@ -62,7 +61,7 @@ def conservative_gap(
 ) -> Float[Array, " E"]:
     """E[log ∫ exp Qᵢ(s, a) da − Qᵢ(s, a_data)] for each critic, the integral as the mean of exp(Qᵢ)/density over the
     proposals (appendix F)."""
-    q = critics(repeated(obs, len(proposed)), proposed)
+    q = critics(obs, proposed)
     integral = jax.nn.logsumexp(q - log_prob[None], axis=1) - jnp.log(float(len(proposed)))
     return jnp.mean(integral - critics(obs, action), axis=-1)
 
