@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(names)}")
 
+    again = COMMAND if options.data is None else f"{COMMAND} --data FOLDER"
+
     def data(name: str) -> Path:
         return recordings.made(name, ROOT / "runs" / "data", given=options.data, runs=RUNS)
 
@@ -79,15 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for cell in cells:
                     print(f"{'to do   ' if cell in left else 'finished'}  {cell.task.name}, seed {cell.seed}")
             elif not options.table and options.peer:
-                run_peer_cells(theirs, out=PEERS, command=COMMAND, data=data)
+                run_peer_cells(theirs, out=PEERS, command=again, data=data)
             elif not options.table and ours:
                 prepare_jax(ours[0].task.algorithm)
-                run_cells(ours, out=out, runs=RUNS, command=COMMAND, data=data, in_one=options.in_one)
+                run_cells(ours, out=out, runs=RUNS, command=again, data=data, in_one=options.in_one)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped; what is finished stays, the rest goes on with: {COMMAND}", file=sys.stderr)
+        print(f"stopped; what is finished stays, the rest goes on with: {again}", file=sys.stderr)
         return 130
     finally:
         if not options.list:

@@ -117,8 +117,8 @@ class Networks(AbstractNetworks):
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
-    """Actor and critic share encoder and hidden layers, each with a linear output of its own (A2C, PPO, ACER,
-    BCQDiscrete); refused by those whose actor and critics are always apart."""
+    """Actor and critic share encoder and hidden layers, each with a linear output of its own: A2C, PPO, ACER and
+    discrete BCQ; refused by those whose actor and critics are always apart."""
     state_dependent_std: bool | None = None
     """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
     does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
