@@ -1,5 +1,6 @@
 """The data sets of offline cells: half from one policy, half from another, made once below `runs/data`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,8 @@ class Recipe(NamedTuple):
     file: str | None = None
     """What takes its place in a folder that is given: a peer's recorded expert."""
     actions: str | None = None
-    """What it did, kept beside this file. Networks round otherwise on another machine, simulators do not: played again,
-    these actions make the same rows anywhere, and nothing need be learned for them."""
+    """What it did, kept beside this file. Networks round otherwise on another machine, where MuJoCo has been seen not
+    to: played again, these actions make the same rows, and nothing need be learned for them."""
 
 
 EXPERT = "HalfCheetah-v5-expert-100k.npz"
@@ -48,7 +49,8 @@ def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
     the folder `given`, of the actions that are kept, or by the agent of a cell below `runs`, which is trained to its
     end.
 
-    Raises `ConfigError` where `given` lacks the file, and where the data set that is there was made of something else.
+    Raises `ConfigError` where `given` lacks the file, where the data set that is there was made of something else, and
+    where recording a half was interrupted.
     """
     path, recipe = folder / f"{name}.npz", RECIPES[name]
     file = given / recipe.file if given and recipe.file else None
@@ -78,8 +80,18 @@ def holds(path: Path, columns: dict[str, np.ndarray]) -> bool:
 
 def random(env: str, folder: Path) -> DataSet:
     """What uniformly random actions do."""
-    path = folder / f"{env}-random.npz"
-    return dl.read_data(path if path.exists() else dl.collect_random(env, ROWS, path))
+    return whole(folder / f"{env}-random.npz", ROWS, lambda path: dl.collect_random(env, ROWS, path))
+
+
+def whole(path: Path, rows: int, record: Callable[[Path], object]) -> DataSet:
+    """What is at `path`, recorded first where nothing is. Raises `ConfigError` where it has fewer rows: interrupted,
+    `collect` keeps what there is, and half a half is another data set."""
+    if not path.exists():
+        record(path)
+    data = dl.read_data(path)
+    if len(data) < rows:
+        raise dl.ConfigError(f"{path} has {len(data):,} of {rows:,} rows: recording it was interrupted. Delete it.")
+    return data
 
 
 def of_file(path: Path) -> DataSet:
@@ -94,26 +106,26 @@ def of_file(path: Path) -> DataSet:
 
 def played(env: str, actions: Path, folder: Path) -> DataSet:
     """What comes of actions that were recorded here with seed 0 by `collect`, its default."""
-    path = folder / actions.name.replace("-actions", "")
-    if not path.exists():
-        with np.load(actions) as file:
-            taken = file["actions"]
-        collected(
-            lambda: make(env, 1, seed=0, purpose="collect"), lambda obs, t, began: taken[t][None], len(taken), path,
-            source=env, noise=0.0, seed=0, policy=actions.stem, after=None, console=None,
-        )  # fmt: skip
-    return dl.read_data(path)
+    with np.load(actions) as file:
+        taken = file["actions"]
+    made, act = lambda: make(env, 1, seed=0, purpose="collect"), lambda obs, t, began: taken[t][None]
+    how = {"noise": 0.0, "seed": 0, "policy": actions.stem, "after": None, "console": None}
+    return whole(
+        folder / actions.name.replace("-actions", ""), len(taken),
+        lambda path: collected(made, act, len(taken), path, source=env, **how),
+    )  # fmt: skip
 
 
 def of_cell(name: str, folder: Path, runs: Path) -> DataSet:
     """What the agent of seed 0 of a cell does, with its exploration; the cell is learned first as far as it was not."""
-    path = folder / f"{name}.npz"
-    if not path.exists():
+
+    def record(path: Path) -> None:
         cell = furthest(next(task for task in off_policy.TASKS if task.name == name), runs)
         trained, _ = train(cell, cell.folder(runs))
         agent = trained[0] if cell.count > 1 else trained
         agent.collect(ROWS, path)
-    return dl.read_data(path)
+
+    return whole(folder / f"{name}.npz", ROWS, record)
 
 
 def furthest(task: Task, runs: Path) -> Cell:

@@ -348,6 +348,13 @@ def test_actions_played_again_make_the_same_rows(recordings, tmp_path):
                 assert len(kept["actions"]) == recipe.rows and kept["actions"].dtype == np.float32
 
 
+def test_a_half_whose_recording_was_interrupted_is_no_half(recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "ROWS", 9)
+    recordings.write(tmp_path / "x-random.npz", half(8), {"env": "x"})
+    with pytest.raises(dl.ConfigError, match=r"x-random\.npz has 8 of 9 rows.*interrupted. Delete it"):
+        recordings.random("x", tmp_path)
+
+
 @pytest.mark.parametrize("begun", [{}, {1: 20}, {1: 20, 3: 100}, {5: 40}])
 def test_data_are_recorded_by_agents_that_have_learned_to_the_end(recordings, cells, tmp_path, monkeypatch, begun):
     """A cell that was begun, alone or with others in one program, is gone on with; of two, the one that is further."""
@@ -368,5 +375,6 @@ def test_data_are_recorded_by_agents_that_have_learned_to_the_end(recordings, ce
 
     monkeypatch.setattr(dl, "load", lambda path: SimpleNamespace(step=steps[path]))
     monkeypatch.setattr(recordings, "train", train)
+    monkeypatch.setattr(recordings, "ROWS", 9)
     assert len(recordings.of_cell("sac-hopper", tmp_path / "data", tmp_path)) == 9
     assert trained == [max(begun, key=begun.get, default=1)]
