@@ -19,7 +19,7 @@ import recorded
 from rich.console import Console
 
 import duologue as dl
-from duologue.encoders import Conv
+from duologue.layers import Conv
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
 SPEC = EnvSpec("CartPole", Box((4,)), Discrete(2))

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 import duologue as dl
-from duologue.encoders import AbstractEncoder, Dense, encoder
+from duologue.encoders import AbstractEncoder, encoder
 from duologue.fields import PositiveInt
 from duologue.heads import AbstractHead, policy_head
+from duologue.layers import Dense
 from duologue.networks import AbstractActorCritic, AbstractNetworks
 
 

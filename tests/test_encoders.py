@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from duologue.encoders import CNN, MLP, Dense, Trunk, encoder, image_shape, initial_weight, nature_cnn, small_cnn
+from duologue.encoders import CNN, encoder, image_shape, nature_cnn, small_cnn
 from duologue.errors import ConfigError
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete
 
@@ -62,74 +62,6 @@ def cnn_by_hand(network, image):
     for layer in network.convolutions:
         x = np.maximum(convolve(x, np.asarray(layer.weight), np.asarray(layer.bias), layer.stride), 0)
     return np.maximum(x.reshape(-1) @ np.asarray(network.dense.weight) + np.asarray(network.dense.bias), 0)
-
-
-def with_random_biases(module):
-    """Biases start at zero; here they must matter."""
-    leaves, tree = jax.tree.flatten(module)
-    keys = jax.random.split(KEY, len(leaves))
-    return tree.unflatten(
-        [jax.random.normal(k, x.shape) if x.ndim == 1 else x for k, x in zip(keys, leaves, strict=True)]
-    )
-
-
-# Layers
-
-
-@pytest.mark.parametrize("shape", [(8, 5), (5, 8), (3, 3, 4, 16)])
-def test_orthogonal_weights_are_orthogonal_times_their_scale(shape):
-    weight = np.asarray(initial_weight("orthogonal", shape, scale=0.7, key=KEY)).reshape(-1, shape[-1])
-    gram = weight.T @ weight if weight.shape[0] >= weight.shape[1] else weight @ weight.T
-    np.testing.assert_allclose(gram, 0.49 * np.eye(len(gram)), atol=1e-5)
-
-
-def test_lecun_weights_have_variance_one_over_inputs():
-    dense = np.asarray(initial_weight("lecun", (400, 200), scale=1.0, key=KEY))
-    convolution = np.asarray(initial_weight("lecun", (3, 3, 20, 200), scale=2.0, key=KEY))
-    np.testing.assert_allclose([dense.var() * 400, convolution.var() * 180], [1, 4], rtol=0.03)
-    assert abs(dense).max() < 2.3 / 20  # truncated at two standard deviations, rescaled
-
-
-def test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale():
-    for init, gain in (("orthogonal", np.sqrt(2)), ("lecun", 1.0)):
-        mlp = MLP((20, 16, 12, 4), activation=jnp.tanh, output_scale=0.01, init=init, key=KEY)
-        layers = [*mlp.trunk.layers, mlp.output]
-        assert [layer.weight.shape for layer in layers] == [(20, 16), (16, 12), (12, 4)]
-        assert all((layer.bias == 0).all() for layer in layers)
-        if init == "orthogonal":
-            for layer, scale in zip(layers, (gain, gain, 0.01), strict=True):
-                np.testing.assert_allclose(
-                    layer.weight.T @ layer.weight, scale**2 * np.eye(layer.weight.shape[1]), atol=1e-5 * scale**2
-                )
-        else:
-            assert layers[0].weight.std() * np.sqrt(20) == pytest.approx(1, rel=0.1)
-            assert layers[2].weight.std() * np.sqrt(12) == pytest.approx(0.01, rel=0.3)
-        assert len({float(layer.weight[0, 0]) for layer in layers}) == 3
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_mlp_equals_its_numpy_forward_pass(batch):
-    mlp = with_random_biases(MLP((5, 8, 6, 3), activation=jnp.tanh, init="lecun", key=KEY))
-    x = expected = np.random.default_rng(0).normal(size=(*batch, 5)).astype(np.float32)
-    for layer in mlp.trunk.layers:
-        expected = np.tanh(expected @ np.asarray(layer.weight) + np.asarray(layer.bias))
-    expected = expected @ np.asarray(mlp.output.weight) + np.asarray(mlp.output.bias)
-    np.testing.assert_allclose(mlp(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_layers_hold_arrays_only_and_depend_on_their_key():
-    mlp = MLP((2, 3, 1), activation=jax.nn.relu, init="orthogonal", key=KEY)
-    assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(mlp))
-    np.testing.assert_allclose(jax.jit(lambda m, x: m(x))(mlp, jnp.ones(2)), mlp(jnp.ones(2)), rtol=1e-6)
-    assert (
-        Dense(2, 2, scale=1.0, init="lecun", key=jax.random.key(1)).weight[0, 0]
-        != (Dense(2, 2, scale=1.0, init="lecun", key=KEY).weight[0, 0])
-    )
-    trunk = Trunk((7,), activation=jnp.tanh, init="lecun", key=KEY)
-    np.testing.assert_array_equal(trunk(jnp.arange(7.0)), jnp.arange(7.0))
-
-
-# Encoders
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
@@ -207,12 +139,12 @@ def test_channels_are_the_smaller_of_the_outer_axes_and_last_in_a_tie():
 def test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes():
     image = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
     layers = ((3, 3, 2), (4, 2, 1))
-    last = with_random_biases(CNN((9, 7, 2), layers, 5, init="orthogonal", key=KEY))
+    last = CNN((9, 7, 2), layers, 5, init="pytorch", key=KEY)
     expected = cnn_by_hand(last, image / 255)
     assert (expected > 0).any()
     np.testing.assert_allclose(last(jnp.asarray(image)), expected, rtol=1e-4, atol=1e-5)
 
-    first = with_random_biases(CNN((2, 9, 7), layers, 5, init="orthogonal", key=KEY))
+    first = CNN((2, 9, 7), layers, 5, init="pytorch", key=KEY)
     np.testing.assert_allclose(first(jnp.asarray(np.moveaxis(image, -1, 0))), expected, rtol=1e-4, atol=1e-5)
 
     floats = image.astype(np.float32) / 100

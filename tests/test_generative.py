@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, mlp, noise
 
-from duologue.encoders import MLP, encoder
+from duologue.encoders import encoder
 from duologue.generative import VAE, vae_loss
+from duologue.layers import MLP
 from duologue.types import Box, EnvSpec
 
 LATENT = 2 * D

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.distributions import AbstractDistribution, Categorical
-from duologue.encoders import MLP, AbstractEncoder, Dense, Trunk, beside
+from duologue.encoders import AbstractEncoder
 from duologue.heads import AbstractHead, SquashedNormalHead, TanhHead, to_unit
+from duologue.layers import MLP, Dense, Trunk, beside
 from duologue.types import Box, Obs
 
 

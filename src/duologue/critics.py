@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.distributions import taken
-from duologue.encoders import MLP, AbstractEncoder, beside
+from duologue.encoders import AbstractEncoder
 from duologue.heads import to_unit
+from duologue.layers import MLP, beside
 from duologue.types import Box, Obs, PyTree
 
 

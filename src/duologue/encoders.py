@@ -1,4 +1,4 @@
-"""From observations to features: the layers, and the encoder that each observation space asks for.
+"""From observations to features: the encoder that each observation space asks for.
 
 Modules hold arrays only as leaves (shapes and functions are static), so they pass through `jit`, `scan` and `vmap`
 unfiltered. They act on any leading axes `*batch`.
@@ -6,9 +6,6 @@ unfiltered. They act on any leading axes `*batch`.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from itertools import pairwise, zip_longest
-from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,138 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from duologue.errors import ConfigError
+from duologue.layers import HIDDEN_SCALE, Conv, Dense, Init
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Obs, Space
-
-Init: TypeAlias = Literal["orthogonal", "lecun"]
-INITIALIZERS = {"orthogonal": jax.nn.initializers.orthogonal(), "lecun": jax.nn.initializers.lecun_normal()}
-HIDDEN_SCALE = {"orthogonal": math.sqrt(2), "lecun": 1.0}
-"""What a layer followed by a nonlinearity is scaled by; sqrt(2) as in OpenAI baselines."""
-
-
-def initial_weight(init: Init, shape: tuple[int, ...], *, scale: float, key: Array) -> Float[Array, "..."]:
-    """`scale` times an orthogonal matrix or LeCun *normal* values (truncated, variance 1 / inputs); outputs last."""
-    return scale * INITIALIZERS[init](key, shape, jnp.float32)
-
-
-class Dense(eqx.Module):
-    """y = x W + b, with W `[in, out]`. The bias starts at zero."""
-
-    weight: Float[Array, "in out"]
-    bias: Float[Array, " out"]
-
-    def __init__(self, inputs: int, outputs: int, *, scale: float, init: Init, key: Array):
-        self.weight = initial_weight(init, (inputs, outputs), scale=scale, key=key)
-        self.bias = jnp.zeros(outputs, jnp.float32)
-
-    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        y = x @ self.weight
-        return y + jnp.broadcast_to(self.bias, y.shape)
-
-
-class LayerNorm(eqx.Module):
-    """(x − mean)/√(variance + ε) over the last axis, then a scale and an offset of each unit (Ba et al., 2016)."""
-
-    scale: Float[Array, " units"]
-    offset: Float[Array, " units"]
-
-    def __init__(self, units: int):
-        self.scale, self.offset = jnp.ones(units, jnp.float32), jnp.zeros(units, jnp.float32)
-
-    def __call__(self, x: Float[Array, "*batch units"]) -> Float[Array, "*batch units"]:
-        y = jax.nn.standardize(x, axis=-1, epsilon=1e-5)
-        return y * jnp.broadcast_to(self.scale, y.shape) + jnp.broadcast_to(self.offset, y.shape)
-
-
-class Trunk(eqx.Module):
-    """Dense layers, each followed by `activation`, and by a layer normalisation before it where that is asked for.
-    `sizes` are the input's and the layers'; one alone: the identity."""
-
-    layers: tuple[Dense, ...]
-    norms: tuple[LayerNorm, ...]
-    activation: Callable = eqx.field(static=True)
-
-    def __init__(
-        self, sizes: tuple[int, ...], *, activation: Callable, layer_norm: bool = False, init: Init, key: Array
-    ):
-        keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(
-            Dense(*size, scale=HIDDEN_SCALE[init], init=init, key=k)
-            for size, k in zip(pairwise(sizes), keys, strict=True)
-        )
-        self.norms = tuple(map(LayerNorm, sizes[1:])) if layer_norm else ()
-        self.activation = activation
-
-    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        for layer, norm in zip_longest(self.layers, self.norms):
-            x = layer(x)
-            x = self.activation(x if norm is None else norm(x))
-        return x
-
-
-class MLP(eqx.Module):
-    """A trunk and a linear layer, whose first weights are scaled by `output_scale`.
-
-    `sizes` are the input's, the hidden layers' and the output's: at least two.
-    """
-
-    trunk: Trunk
-    output: Dense
-
-    def __init__(
-        self, sizes: tuple[int, ...], *, activation: Callable, layer_norm: bool = False, output_scale: float = 1.0,
-        init: Init, key: Array,
-    ):  # fmt: skip
-        trunk_key, output_key = jax.random.split(key)
-        self.trunk = Trunk(sizes[:-1], activation=activation, layer_norm=layer_norm, init=init, key=trunk_key)
-        self.output = Dense(sizes[-2], sizes[-1], scale=output_scale, init=init, key=output_key)
-
-    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        rows = x.reshape(-1, x.shape[-1])  # over two axes XLA copies what each gradient of a matrix sums
-        y = self.output(self.trunk(rows))
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-def beside(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
-    """Both in one vector; the features of a state, `[*batch, f]`, with each of several x, `[n, *batch, d]`."""
-    return jnp.concatenate([jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1])), x], axis=-1)
-
-
-class Conv(eqx.Module):
-    """A square convolution without padding, as one product over patches. The bias starts at zero.
-
-    XLA's convolution on a CPU needs 10 to 20 times as long for its gradient where it stands inside a loop, as all
-    learning here does (docs/design.md).
-    """
-
-    weight: Float[Array, "kernel kernel in out"]
-    bias: Float[Array, " out"]
-    stride: int = eqx.field(static=True)
-
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, init: Init, key: Array):
-        self.weight = initial_weight(init, (kernel, kernel, inputs, outputs), scale=HIDDEN_SCALE[init], key=key)
-        self.bias = jnp.zeros(outputs, jnp.float32)
-        self.stride = stride
-
-    def __call__(self, x: Float[Array, "N H W in"]) -> Float[Array, "N H2 W2 out"]:
-        kernel, _, inputs, outputs = self.weight.shape
-        blocks = -(-kernel // self.stride)  # that a patch is wide, each of stride × stride; zeros fill the last
-        fill = blocks * self.stride - kernel
-        weight = jnp.pad(self.weight, ((0, fill), (0, fill), (0, 0), (0, 0)))
-        weight = weight.reshape(blocks, self.stride, blocks, self.stride, inputs, outputs)
-        y = patches(x, kernel, self.stride, blocks) @ weight.transpose(0, 2, 1, 3, 4, 5).reshape(-1, outputs)
-        return y + jnp.broadcast_to(self.bias, y.shape)
-
-
-def patches(x: Float[Array, "N H W in"], kernel: int, stride: int, blocks: int) -> Float[Array, "N H2 W2 patch"]:
-    """What each output of a convolution sees: `blocks` × `blocks` blocks of `stride` × `stride` pixels."""
-    count, height, width, channels = x.shape
-    rows, columns = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-    tall, wide = rows + blocks - 1, columns + blocks - 1
-    x = jnp.pad(x, ((0, 0), (0, max(0, tall * stride - height)), (0, max(0, wide * stride - width)), (0, 0)))
-    x = x[:, : tall * stride, : wide * stride].reshape(count, tall, stride, wide, stride, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(count, tall, wide, stride * stride * channels)
-    shifted = [x[:, i : i + rows, j : j + columns] for i in range(blocks) for j in range(blocks)]
-    return jnp.concatenate(shifted, axis=-1)
 
 
 class AbstractEncoder(eqx.Module):

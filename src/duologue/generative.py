@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.distributions import Normal
-from duologue.encoders import MLP, AbstractEncoder, beside
+from duologue.encoders import AbstractEncoder
 from duologue.heads import from_unit, to_unit
+from duologue.layers import MLP, beside
 from duologue.types import Box, Metrics, Obs
 
 LOG_STD = (-4.0, 15.0)

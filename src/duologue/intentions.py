@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from duologue.critics import Ensemble
-from duologue.encoders import AbstractEncoder, Trunk, beside
+from duologue.encoders import AbstractEncoder
 from duologue.heads import CategoricalHead, SquashedNormalHead, to_unit
+from duologue.layers import Trunk, beside
 from duologue.types import Box, Obs
 
 

@@ -16,7 +16,7 @@ from duologue.actors import ActorQ as ActorQ
 from duologue.actors import Perturbation, Policy, SeparateActorCritic, SharedActorCritic
 from duologue.critics import ActionValue, ActionValues, Ensemble, StateValue
 from duologue.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
-from duologue.encoders import MLP, AbstractEncoder, Dense, Init, Trunk, encoder
+from duologue.encoders import AbstractEncoder, encoder
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, PositiveInt
 from duologue.generative import VAE
@@ -30,6 +30,7 @@ from duologue.heads import (
     policy_head,
 )  # fmt: skip
 from duologue.intentions import Intentions, TaskValue, TaskValues
+from duologue.layers import MLP, Dense, Init, Trunk
 from duologue.types import Box, Discrete, EnvSpec, Obs
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
@@ -113,7 +114,8 @@ class Networks(AbstractNetworks):
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
-    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal; biases are 0."""
+    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or weights and biases as PyTorch's
+    layers begin, uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False

@@ -32,7 +32,7 @@ from algorithms.by_hand import (
 from scipy.special import logsumexp
 
 import duologue as dl
-from duologue.algorithms import cql
+from duologue.algorithms import cql, sac
 from duologue.distributions import TanhNormal
 from duologue.temperature import Dual, Fixed, Learned
 
@@ -49,7 +49,7 @@ def started(algorithm, key):
 
 
 ALGORITHM = dl.CQL(
-    alpha=Fixed(ALPHA), conservatism=Fixed(WEIGHT), proposals=COUNT, backup_entropy=True, **OPTIONS
+    alpha=Fixed(ALPHA), conservatism=Fixed(WEIGHT), proposals=COUNT, backup="soft", **OPTIONS
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def updated():
 
 def test_where_its_term_weighs_nothing_it_is_sac(key):
     """Same fields and keys, over three updates; both in one program, which rounds alike what they share."""
-    options = dict(conservatism=Fixed(0.0), alpha=Learned(), proposals=2, backup_entropy=True, **OPTIONS)
+    options = dict(conservatism=Fixed(0.0), alpha=Learned(), proposals=2, backup="soft", **OPTIONS)
     ours, sac = dl.CQL(**options), dl.SAC(**OPTIONS)
 
     @jax.jit
@@ -99,7 +99,7 @@ def test_run_step_by_step_it_is_sac_to_the_last_bit(key):
     """No program, and so none that XLA could have rounded in its own way."""
     networks = dl.Networks(hidden_sizes=(4,))
     options = dict(OPTIONS, networks=networks)
-    ours = dl.CQL(conservatism=Fixed(0.0), alpha=Learned(), proposals=1, backup_entropy=True, **options)
+    ours = dl.CQL(conservatism=Fixed(0.0), alpha=Learned(), proposals=1, backup="soft", **options)
     state, batch = started(ours, key), a_batch()
     with jax.disable_jit():
         after, _ = ours.update(state, batch, key=key)
@@ -218,17 +218,31 @@ def test_gradients_are_those_of_the_papers_losses(updated, key):
     assert metrics["conservatism"] == np.float32(WEIGHT)
 
 
-@pytest.mark.parametrize("backup_entropy", [False, True])
-def test_targets_hold_the_entropy_only_where_they_are_asked_to(backup_entropy, key):
+@pytest.mark.parametrize("backup", ["sampled", "mean", "soft"])
+def test_targets_hold_the_entropy_only_where_they_are_asked_to(backup, key):
     """The critics' gradient does not know α, or does; the actor's always does."""
-    options = dict(proposals=2, backup_entropy=backup_entropy, **OPTIONS)
+    options = dict(proposals=2, backup=backup, **OPTIONS)
     little, much = (dl.CQL(alpha=Fixed(alpha), **options) for alpha in (0.1, 2.0))
     state = started(little, key)
     both = jax.jit(lambda *args: [each.update(*args, key=key)[0].sac for each in (little, much)])
     one, other = both(state, a_batch())
     same = [bool((a == b).all()) for a, b in zip(*map(gradients, (one.critic_opt, other.critic_opt)), strict=True)]
-    assert all(same) if not backup_entropy else not any(same)
+    assert all(same) if backup != "soft" else not any(same)
     assert not all((a == b).all() for a, b in zip(*map(gradients, (one.actor_opt, other.actor_opt)), strict=True))
+
+
+def test_each_backup_is_the_smaller_value_of_its_own_action(key):
+    """Of critics that know each state's action by heart: −|a − mean|, and 1 less."""
+    state = started(ALGORITHM, key).sac
+    obs = a_batch().next_obs
+    policy = state.actor(obs)
+    drawn, log_prob = sac.sample_in_half_ranges(policy, key)
+    far = lambda _, action: jnp.stack([-jnp.abs(action - policy.mode()).sum(-1) - i for i in (0.0, 1.0)])  # noqa: E731
+    of = {name: value(state.actor, far, jnp.float32(ALPHA), obs, key) for name, value in cql.BACKUPS.items()}
+    away = -jnp.abs(drawn - policy.mode()).sum(-1) - 1.0
+    np.testing.assert_allclose(of["mean"], -1.0)
+    np.testing.assert_allclose(of["sampled"], away, rtol=1e-6)
+    np.testing.assert_allclose(of["soft"], away - ALPHA * log_prob, rtol=1e-6)
 
 
 def test_proposals_are_of_the_first_row_and_have_a_key_of_their_own(updated, key):

@@ -7,7 +7,7 @@ GRADIENT = ("algorithms/test_a2c.py::test_the_gradient_that_update_applies_is_th
 A2C, NORMALIZED = ("algorithms/test_a2c.py",), ("algorithms/test_normalized.py",)
 DISTRIBUTIONS = ("test_distributions.py",)
 ENCODERS = (
-    "test_encoders.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
+    "test_layers.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
     "test_encoders.py::test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes",
 )
 NETWORKS = (
@@ -176,7 +176,12 @@ MUTANTS = [
         " + jnp.log(self.bounds.half_range)", "", DISTRIBUTIONS,
     ),
     # Networks.
-    Mutant("hidden layers have gain 1", "encoders.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
+    Mutant("hidden layers have gain 1", "layers.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
+    Mutant(
+        "PyTorch's first biases are those of its weights' first inputs", "layers.py",
+        "jax.random.fold_in(key, 1)", "key",
+        ("test_layers.py::test_pytorch_weights_and_biases_are_uniform_within_one_over_root_inputs",),
+    ),
     Mutant("bytes are not divided by 255", "encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
     Mutant(
         "the first policy is not near uniform", "networks.py",
@@ -423,14 +428,14 @@ MUTANTS = [
     ),
     Mutant(
         "SAC's entropy is left out of the target", 'algorithms/sac.py',
-        'alpha if backup_entropy else jnp.zeros(())',
-        'jnp.zeros(())',
+        'soft_value(target_critics(next_obs, action), log_prob, alpha)',
+        'soft_value(target_critics(next_obs, action), log_prob, jnp.zeros(()))',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
         'SAC bootstraps from the online critics', 'algorithms/sac.py',
-        'next_q = state.target_critics(',
-        'next_q = state.critics(',
+        'next_value(state.actor, state.target_critics, alpha',
+        'next_value(state.actor, state.critics, alpha',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(

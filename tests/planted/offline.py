@@ -58,9 +58,15 @@ MUTANTS = (
         OF_CQL,
     ),
     Mutant(
-        "CQL backs the entropy up unasked", "algorithms/sac.py",
-        "alpha if backup_entropy else jnp.zeros(())", "alpha",
+        "CQL backs the entropy up unasked", CQL,
+        "jnp.zeros_like(alpha)", "alpha",
         of("cql", "targets_hold_the_entropy_only_where_they_are_asked_to"),
+    ),
+    Mutant(
+        "CQL's mean backup believes the better of its critics", CQL,
+        "jnp.min(target_critics(next_obs, actor(next_obs).mode()), axis=0)",
+        "jnp.max(target_critics(next_obs, actor(next_obs).mode()), axis=0)",
+        of("cql", "each_backup_is_the_smaller_value_of_its_own_action"),
     ),
     Mutant(
         "CQL's dual weight falls where the gap is too wide", CQL,

@@ -6,6 +6,7 @@ sampling; targets are without entropy, as in the authors' code.
 """
 
 from functools import partial
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms import sac
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.sac import SAC, Actor, Critics, SACState, sample_in_half_ranges
+from duologue.algorithms.sac import SAC, Actor, Critics, NextValue, SACState, sample_in_half_ranges
 from duologue.distributions import draws
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks import AbstractNetworks, Networks
@@ -25,12 +26,30 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 APART = 2**31
 """What is folded into the key of an update for the proposals: no split of SAC's own makes the same, so that weight 0,
-with `backup_entropy`, is SAC."""
+with the "soft" backup, is SAC."""
 
 
 class CQLState(eqx.Module):
     sac: SACState
     conservatism: PyTree
+
+
+def next_sampled_value(
+    actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
+) -> Float[Array, "*batch"]:
+    """minᵢ Q̄ᵢ(s', ã') with ã' ~ π(·|s'), as the authors' code: SAC's without the entropy."""
+    return sac.next_soft_value(actor, target_critics, jnp.zeros_like(alpha), next_obs, key)
+
+
+def next_mean_value(
+    actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
+) -> Float[Array, "*batch"]:
+    """minᵢ Q̄ᵢ(s', a') at the policy's mean action, as d3rlpy."""
+    return jnp.min(target_critics(next_obs, actor(next_obs).mode()), axis=0)
+
+
+Backup: TypeAlias = Literal["sampled", "mean", "soft"]
+BACKUPS: dict[Backup, NextValue] = {"sampled": next_sampled_value, "mean": next_mean_value, "soft": sac.next_soft_value}
 
 
 def proposals(
@@ -96,8 +115,9 @@ class CQL(AbstractAlgorithm[CQLState]):
     """Weight of the entropy, as SAC's."""
     target_entropy: float | None = None
     """H̄ that a learned `alpha` keeps the policy's entropy at; None for −|A|."""
-    backup_entropy: bool = False
-    """Whether targets hold SAC's −α log π(ã'|s'): not in the authors' code, by default."""
+    backup: Backup = "sampled"
+    """What targets take for V(s'): "sampled", Q of an action of the policy, as the authors' code; "mean", Q of its mean
+    action, as d3rlpy; "soft", SAC's, with the entropy."""
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
@@ -119,7 +139,7 @@ class CQL(AbstractAlgorithm[CQLState]):
     """Updates after each rollout."""
     num_envs: PositiveInt = 1
     """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="pytorch")
     """Builds actor and critics: `Networks`, or an object of your own."""
 
     def __check_init__(self):
@@ -155,7 +175,7 @@ class CQL(AbstractAlgorithm[CQLState]):
         weight = self.conservatism.weight(state.conservatism)
         conservative_loss = partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
         learned, metrics = SAC.update(
-            self, state.sac, batch, key=key, critic_loss=conservative_loss, backup_entropy=self.backup_entropy  # pyright: ignore[reportArgumentType]
+            self, state.sac, batch, key=key, critic_loss=conservative_loss, next_value=BACKUPS[self.backup]  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
         conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"])
         return CQLState(sac=learned, conservatism=conservatism), {**metrics, "conservatism": weight}

@@ -26,6 +26,7 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
 Critics: TypeAlias = Callable[..., Array]
 CriticLoss: TypeAlias = Callable[[Critics, Obs, Array, Array], tuple[Array, Metrics]]
+NextValue: TypeAlias = Callable[[Actor, Critics, Array, Obs, Array], Array]
 
 
 class SACState(eqx.Module):
@@ -48,6 +49,14 @@ def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, 
 def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
     """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smaller of the critics."""
     return jnp.min(q, axis=0) - alpha * log_prob
+
+
+def next_soft_value(
+    actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
+) -> Float[Array, "*batch"]:
+    """V̄(s') of the target critics, with ã' ~ π(·|s')."""
+    action, log_prob = sample_in_half_ranges(actor(next_obs), key)
+    return soft_value(target_critics(next_obs, action), log_prob, alpha)
 
 
 def critic_loss(
@@ -139,17 +148,15 @@ class SAC(AbstractAlgorithm[SACState]):
 
     def update(
         self, state: SACState, batch: Transition, *, key: Array, critic_loss: CriticLoss = critic_loss,
-        backup_entropy: bool = True,
+        next_value: NextValue = next_soft_value,
     ) -> tuple[SACState, Metrics]:  # fmt: skip
         """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. CQL has another
-        `critic_loss`, and may leave the entropy out of the target."""
+        `critic_loss`, and other values at s'."""
         target_key, actor_key = jax.random.split(key)
         alpha = self.alpha.weight(state.temperature)
 
-        next_action, next_log_prob = sample_in_half_ranges(state.actor(batch.next_obs), target_key)
-        next_q = state.target_critics(batch.next_obs, next_action)
-        next_value = soft_value(next_q, next_log_prob, alpha if backup_entropy else jnp.zeros(()))
-        target = n_step_target(batch, next_value, self.discount)
+        after = next_value(state.actor, state.target_critics, alpha, batch.next_obs, target_key)
+        target = n_step_target(batch, after, self.discount)
 
         obs, action = first_row(batch)
         critics, critic_opt, critic_metrics = gradient_step(
