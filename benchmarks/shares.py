@@ -29,7 +29,8 @@ HEAD = """\
 The update alone: sampling, gradients and optimisers in one compiled loop, without logging and checkpoints. Noise in the
 sizes of HalfCheetah-v5, 100,000 rows. Medians over rounds, with the smallest and the largest; the cases take turns. The
 limit is the sum, over the matrix products of an update, of the best of 20 timings of that one alone, same shapes, same
-process. An update of TD3+BC is one of its critics.
+process. An update of TD3+BC is one of its critics. IQL's two rows are of the same program: as far apart as they are, so
+much is the machine's noise.
 
 | | updates/s | limit | share |
 | --- | --- | --- | --- |
