@@ -1,4 +1,4 @@
-"""The update alone of what learns from recorded data: `python benchmarks/shares.py [--rounds 6]`.
+"""The update alone of what learns from recorded data: `python benchmarks/shares.py [--rounds 5]`.
 
 Updates a second, as many in a call as about half a second takes, beside the limit that `products.py` times in the same
 process; at d3rlpy's sizes and at our own. The cases take turns.
@@ -39,7 +39,7 @@ much is the machine's noise.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     data = dl.from_columns(recorded.columns())
     sizes = [(f"{name}, {of}", name, own) for own, of in ((False, "d3rlpy's sizes"), (True, "own")) for name in UPDATES]

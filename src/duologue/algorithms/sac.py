@@ -54,7 +54,7 @@ def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: F
 def next_soft_value(
     actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
 ) -> Float[Array, "*batch"]:
-    """V̄(s') of the target critics, with ã' ~ π(·|s')."""
+    """V̄(s') of the target critics, with ã' ~ π(·|s') (eq. 3)."""
     action, log_prob = sample_in_half_ranges(actor(next_obs), key)
     return soft_value(target_critics(next_obs, action), log_prob, alpha)
 
