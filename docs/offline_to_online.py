@@ -23,6 +23,8 @@ import matplotlib.pyplot as plt
 
 OUT = Path(__file__).parent / "figures" / "offline-to-online.png"
 ENV, STEPS, EVERY, SEEDS = "HalfCheetah-v5", 50_000, 5_000, (0, 1, 2)
+IQL = dl.IQL(networks=dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun"))
+"""As the figure was made: IQL's default networks of that day."""
 
 
 def finished(folder: Path, begin: Callable[..., Any]) -> dl.Run:
@@ -43,7 +45,7 @@ def curve(run: dl.Run, began: int = 0) -> Curve:
 def main(data: Path, folder: Path) -> None:
     offline, online, alone = [], [], []
     for seed in SEEDS:
-        learn = partial(dl.train, dl.IQL(), ENV, seed=seed)
+        learn = partial(dl.train, IQL, ENV, seed=seed)
         first = finished(folder / f"offline-{seed}", partial(learn, dataset=data))
         then = finished(folder / f"online-{seed}", first.finetune)
         fresh = finished(folder / f"alone-{seed}", learn)

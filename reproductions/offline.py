@@ -3,7 +3,7 @@
 d3rlpy gets the same file, as many updates and, as far as it has them, our settings: CQL's weight is fixed, TD3+BC sees
 normalised observations, BEAR has no entropy bonus (its multiplier still learns at the actor's rate, 1e-4, ours at
 1e-3), CQL's targets have the mean action at s', ours a sampled one; and all its networks begin as PyTorch's, of ours
-only IQL's, the others as LeCun's.
+only IQL's.
 """
 
 from typing import Any
@@ -14,7 +14,6 @@ import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
 
 WIDE = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-TORCH = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
 SIZES = "d3rlpy's sizes and rates"
 WARM: dict[str, Any] = {"warm_start": 5_000}
 BEAR: dict[str, Any] = {
@@ -38,9 +37,7 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
         f"{SIZES}, a weight of 5 against errors without the factor ½",
         Peer("CQL", {"alpha_learning_rate": 0.0}, library="d3rlpy"),
     ),
-    "iql": (
-        dl.IQL(networks=TORCH), 50_000, "defaults, and d3rlpy's initial weights", Peer("IQL", {}, library="d3rlpy")
-    ),
+    "iql": (dl.IQL(), 50_000, "defaults", Peer("IQL", {}, library="d3rlpy")),
     "td3-bc": (
         dl.Normalized(dl.TD3BC(), reward=False), 50_000, "the paper's: normalised observations",
         Peer("TD3PlusBC", {"observation_scaler": "standard"}, library="d3rlpy"),

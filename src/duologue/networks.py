@@ -129,7 +129,7 @@ class Networks(AbstractNetworks):
     before tanh. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
     policy_scale: NonNegative = 0.01
     """Scale of the first weights of the last policy layer. Small, the first policy is near uniform, or near the middle
-    of the box (OpenAI baselines); 1 is as all other layers, which SAC, SACv1, TD3 and DDPG have."""
+    of the box (OpenAI baselines); 1 is as all other layers, which SAC, SACv1, TD3, DDPG and IQL have."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)

@@ -113,7 +113,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     """Updates after each rollout."""
     num_envs: PositiveInt = 1
     """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
     """Builds actor, value and critics: `Networks`, or an object of your own."""
 
     @property
