@@ -141,6 +141,13 @@ def test_the_interval_is_a_function_of_its_seed():
     assert bootstrap_interval(np.array([4.0])) == (4.0, 4.0)
 
 
+def test_resamples_of_many_scores_are_drawn_in_blocks():
+    """3,000 scores, 2,000 times: more at once than memory should be asked for, and the same draws."""
+    scores = np.random.default_rng(0).normal(size=3000)
+    picks = np.random.default_rng(0).integers(3000, size=(2000, 3000))
+    assert bootstrap_interval(scores, statistic=np.mean) == tuple(np.quantile(scores[picks].mean(1), [0.025, 0.975]))
+
+
 def test_columns_are_resampled_each_on_its_own():
     """Pooled, tasks at 0 and 1000 would be drawn in unequal numbers; by whole rows, x and −x would always cancel."""
     apart = np.stack([SCORES / 100, 1000 + SCORES / 100], 1)

@@ -94,7 +94,7 @@ class Trunk(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """A trunk and a linear layer, whose first weights are scaled by `output_scale`.
+    """A trunk and a linear layer, whose first weights, and biases where they are not 0, are scaled by `output_scale`.
 
     `sizes` are the input's, the hidden layers' and the output's: at least two.
     """

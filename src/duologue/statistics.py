@@ -91,7 +91,11 @@ def bootstrap_interval(
     scores = np.asarray(scores, np.float64)
     generator = np.random.default_rng(seed)
     columns = scores.reshape(len(scores), -1)
-    picks = generator.integers(len(columns), size=(samples, *columns.shape))
-    resampled = np.take_along_axis(columns[None], picks, axis=1).reshape(samples, -1)
-    low, high = np.quantile(statistic(resampled, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    block = max(1, min(samples, 2**22 // max(1, columns.size)))  # resamples at a time, for memory
+    found = []
+    for first in range(0, samples, block):
+        picks = generator.integers(len(columns), size=(min(block, samples - first), *columns.shape))
+        resampled = np.take_along_axis(columns[None], picks, axis=1).reshape(len(picks), -1)
+        found.append(statistic(resampled, axis=1))
+    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -238,7 +238,7 @@ MUTANTS = [
     Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * (own * share)", "", STATISTICS),
     Mutant(
         "the bootstrap resamples whole rows", "statistics.py",
-        "size=(samples, *columns.shape)", "size=(samples, len(columns), 1)", STATISTICS,
+        "samples - first), *columns.shape)", "samples - first), len(columns), 1)", STATISTICS,
     ),
     Mutant("the interquartile mean is the mean", "statistics.py", "len(ordered) // 4", "0", STATISTICS),
     # Environments.

@@ -260,8 +260,12 @@ MUTANTS = [
     ),
     Mutant(
         "fitted Q values a policy that was never trained", "run/fitted.py",
-        "replace(begun, algorithm=replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state)))", "begun",
+        "replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))", "begun.algorithm",
         of("run/test_recorded.py", "fitted_q_evaluation_finds_what_a_policy_is_worth"),
+    ),
+    Mutant(
+        "fitted Q draws the batches of the training", "run/fitted.py", ', key=purpose_key(begun.key, "fit")', "",
+        of("run/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
     ),
     Mutant(
         "fitted Q has no slow copy", "algorithms/fqe.py", "value_of(state.target_critics",

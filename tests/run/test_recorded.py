@@ -19,6 +19,7 @@ import duologue as dl
 from duologue import cli
 from duologue.envs import make
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.loops import offline
 from duologue.loops.replay import memory, mixed
 from duologue.replay import dataset
 from duologue.replay.card import card
@@ -393,6 +394,21 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
         assert abs(value.mean - worth) < 0.4
     assert len(value.values) == 43 and value.discount == 0.5
     assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
+
+
+def test_a_fit_draws_no_batch_of_the_training(recorded, tmp_path, monkeypatch):
+    """Seed 0 of both, the same data and batch size: the keys are apart."""
+    seen, follow = [], offline.run
+
+    def noting(algorithm, source, state, **options):
+        seen.append(jax.random.key_data(state.key).tolist())
+        return follow(algorithm, source, state, **options)
+
+    monkeypatch.setattr(offline, "run", noting)
+    run = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "run", console=QUIET)
+    run.fitted_q(recorded, steps=1)
+    trained, fitted = seen
+    assert trained != fitted
 
 
 def test_a_fit_that_diverges_is_no_worth(recorded, tmp_path):

@@ -233,5 +233,5 @@ LATER = BEAR(
     networks=Networks(hidden_sizes=(256, 256), activation="relu", init="lecun"),
 )  # fmt: skip
 """The authors' later settings (their code of the D4RL benchmark), which they recommend; `MMD(kernel="gaussian")` for
-HalfCheetah. Two differences remain: there the VAE steps first and all other losses are computed before any of their
-steps, and log σ is clipped to [−5, 2]."""
+HalfCheetah. In the update two differences remain: there the VAE steps first and all other losses are computed before
+any of their steps, and log σ is clipped to [−5, 2]."""

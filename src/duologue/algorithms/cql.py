@@ -38,7 +38,7 @@ def next_sampled_value(
     actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
 ) -> Float[Array, "*batch"]:
     """minᵢ Q̄ᵢ(s', ã') with ã' ~ π(·|s'), as the authors' code: SAC's without the entropy."""
-    return sac.next_soft_value(actor, target_critics, jnp.zeros_like(alpha), next_obs, key)
+    return jnp.min(target_critics(next_obs, actor(next_obs).sample(key)), axis=0)
 
 
 def next_mean_value(
@@ -56,7 +56,7 @@ def proposals(
     actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
 ) -> tuple[Float[Array, "n N d"], Float[Array, "n N"]]:
     """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges:
-    what log ∫ exp Q(s, a) da is estimated from."""
+    what log ∫ exp Q(s, a) da is estimated from. Those of π(·|s') are of the authors' code, not of the paper."""
     now, after = actor(obs), actor(next_obs)
 
     def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:
@@ -89,7 +89,7 @@ def critic_loss(
     critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"],
     *, proposed: Float[Array, "n N d"], log_prob: Float[Array, "n N"], weight: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """Σᵢ α E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4)."""
+    """α_c Σᵢ E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4), whose α is another."""
     loss, metrics = sac.critic_loss(critics, obs, action, target)
     gap = conservative_gap(critics, obs, action, proposed, log_prob)
     return loss + weight * jnp.sum(gap), {**metrics, "conservative_gap": jnp.mean(gap)}
@@ -106,9 +106,9 @@ class CQL(AbstractAlgorithm[CQLState]):
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
     conservatism: Dual | Fixed = Fixed(5.0)
-    """α, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
-    threshold τ. The authors' code has no ½ in its errors, so its weight is twice ours: this default is 10 there. It
-    leaves −log(3 · `proposals`) out of the gap: its threshold of 10 is 6.6 here."""
+    """α_c, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
+    threshold. The authors' code has no ½ in its errors, so its weight is twice ours: this default is 10 there. It
+    leaves −log(3 · `proposals`) out of the gap: with 10 proposals the paper's threshold of 10 is 6.6 here."""
     proposals: PositiveInt = 10
     """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
     alpha: Learned | Fixed = Learned(learning_rate=1e-4)
@@ -123,8 +123,8 @@ class CQL(AbstractAlgorithm[CQLState]):
     tau: Fraction = 0.005
     """τ, how far the target critics follow at each update."""
     n_step: PositiveInt = 1
-    """n, rewards summed before a target bootstraps. Above 1 the entropies between them are left out, and nothing
-    corrects for actions that the policy would not take now."""
+    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
+    now."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000
@@ -167,7 +167,8 @@ class CQL(AbstractAlgorithm[CQLState]):
         return state.sac.critics(obs, action)
 
     def update(self, state: CQLState, batch: Transition, *, key: Array) -> tuple[CQLState, Metrics]:
-        """One step of critics, actor, temperature and conservatism on sequences `[n, N]`."""
+        """One step of critics, actor, temperature and conservatism on sequences `[n, N]`: SAC's, with the loss above
+        and V(s') of `backup` in its target y."""
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
         proposals_key = jax.random.fold_in(key, APART)

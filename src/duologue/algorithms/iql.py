@@ -98,7 +98,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     discount: Fraction = 0.99
     """γ."""
     tau: Fraction = 0.005
-    """τ, how far the target critics follow at each update."""
+    """How far the target critics follow at each update, the paper's α."""
     batch_size: PositiveInt = 256
     """N, transitions of an update."""
     replay_capacity: PositiveInt = 1_000_000

@@ -23,7 +23,8 @@ def actor_loss(
     actor: Actor, critics: Critics, obs: Obs, action: Float[Array, "N d"],
     *, alpha: float, half_range: Float[Array, " d"],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """J = −λ E[Q₁(s, μ(s))] + E[mean ((μ(s) − a)/h)²],   λ = α / E|Q₁(s, μ(s))|, a constant (eq. 5)."""
+    """J = −λ E[Q₁(s, μ(s))] + E[mean ((μ(s) − a)/h)²],   λ = α / E|Q₁(s, μ(s))|, a constant (eq. 5, where λ has
+    the data's Q(s, a); this is the authors' code)."""
     chosen = actor(obs)
     q = critics(obs, chosen)[0]
     # Without the stop-gradient the actor could lower its loss by the scale of Q.

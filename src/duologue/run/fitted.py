@@ -9,6 +9,7 @@ import numpy as np
 from duologue.algorithms.fqe import FQE
 from duologue.errors import ConfigError, diverged
 from duologue.loops import offline
+from duologue.loops.state import purpose_key
 from duologue.replay.dataset import DataSet, fit
 from duologue.run.plan import Plan, check_arguments
 from duologue.statistics import bootstrap_interval
@@ -50,7 +51,9 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     source = offline.recorded(algorithm, data)
     begun = offline.start(algorithm, source, [seed])
     # A copy: the loop donates what it is given.
-    begun = replace(begun, algorithm=replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state)))
+    learner = replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))
+    # A key of its own: else the fit would draw the very batches that the policy of this seed was trained on.
+    begun = replace(begun, algorithm=learner, key=purpose_key(begun.key, "fit"))
     *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
     obs = jax.tree.map(lambda x: x[data.begins], data.rows.obs)
     values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
