@@ -3,7 +3,7 @@
 d3rlpy gets the same file, as many updates and, as far as it has them, our settings: CQL's weight is fixed, TD3+BC sees
 normalised observations, BEAR has no entropy bonus (its multiplier still learns at the actor's rate, 1e-4, ours at
 1e-3), CQL's targets have the mean action at s', ours a sampled one; and all its networks begin as PyTorch's, of ours
-those of IQL, TD3 and SAC, the others as LeCun's with the actor's last layer at a hundredth.
+only IQL's, the others as LeCun's with the actor's last layer at a hundredth.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
 
 WIDE = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-TORCH = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
 SIZES = "d3rlpy's sizes and rates"
+LECUN = f"{SIZES}, LeCun's weights, the actor's last layer at a hundredth"
 WARM: dict[str, Any] = {"warm_start": 5_000}
 BEAR: dict[str, Any] = {
     "actor_learning_rate": 1e-4, "critic_learning_rate": 3e-4, "vae_learning_rate": 3e-4, "samples": 4, "q_samples": 1,
@@ -45,10 +45,10 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     ),
     "bc": (dl.BC(), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
     "td3": (
-        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=TORCH), 50_000, SIZES,
+        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=WIDE), 50_000, LECUN,
         Peer("TD3", {}, library="d3rlpy"),
     ),
-    "sac": (dl.SAC(networks=TORCH), 50_000, SIZES, Peer("SAC", {}, library="d3rlpy")),
+    "sac": (dl.SAC(networks=WIDE), 50_000, LECUN, Peer("SAC", {}, library="d3rlpy")),
 }  # fmt: skip
 DATA = {"halfcheetah": ("HalfCheetah-v5", "halfcheetah-random-expert"), "hopper": ("Hopper-v5", "hopper-random-medium")}
 
@@ -74,8 +74,8 @@ TASKS = (
     ),
     *(
         Task(
-            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(networks=TORCH),
-            source=f"as offline-sac-halfcheetah, from {share} % of the data",
+            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(networks=WIDE),
+            source=f"{LECUN}, from {share} % of the data",
             data=f"halfcheetah-random-expert-{share}", seeds=(0, 1, 2),
         )
         for share in SHARES

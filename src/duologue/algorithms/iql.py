@@ -56,7 +56,7 @@ class IQLState(eqx.Module):
 
 
 def expectile_loss(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
-    """L₂^τ(u) = |τ − 1(u < 0)| u² (eq. 4): its minimum over a constant is the expectile, the mean where τ = ½, near the
+    """L₂^τ(u) = |τ − 1(u < 0)| u² (§4.1): its minimum over a constant is the expectile, the mean where τ = ½, near the
     maximum where τ is near 1."""
     return jnp.where(difference < 0, 1 - expectile, expectile) * difference**2
 
