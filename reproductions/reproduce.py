@@ -7,7 +7,6 @@ from pathlib import Path
 
 import a2c
 import acer
-import jax
 import off_policy
 import offline
 import on_policy
@@ -85,8 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 run_peer_cells(theirs, out=PEERS, command=again, data=data)
             elif not options.table and ours:
                 prepare_jax(ours[0].task.algorithm)
-                # Else a GPU multiplies in TF32, and cells of two machines are no one list.
-                jax.config.update("jax_default_matmul_precision", "highest")
                 run_cells(ours, out=out, runs=RUNS, command=again, data=data, in_one=options.in_one)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)

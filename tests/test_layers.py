@@ -55,6 +55,22 @@ def test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale():
         assert len({float(layer.weight[0, 0]) for layer in layers}) == 3
 
 
+@pytest.mark.parametrize(("layer", "shape"), [
+    (MLP((5, 4, 3), activation=jnp.tanh, init="lecun", key=KEY), (7, 5)),
+    (Conv(2, 3, kernel=3, stride=2, init="lecun", key=KEY), (7, 9, 9, 2)),
+])  # fmt: skip
+def test_products_and_their_gradients_are_in_full_precision_unless_told_otherwise(layer, shape):
+    def products():
+        loss = jax.value_and_grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1))
+        text = jax.jit(loss).lower(layer, jnp.ones(shape)).as_text()
+        return text.count("stablehlo.dot_general"), text.count("precision = [HIGHEST, HIGHEST]")
+
+    count, full = products()
+    assert count == full >= 3
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert products() == (count, 0)
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 def test_mlp_equals_its_numpy_forward_pass(batch):
     mlp = MLP((5, 8, 6, 3), activation=jnp.tanh, init="pytorch", key=KEY)

@@ -38,6 +38,13 @@ def initial_bias(init: Init, shape: tuple[int, ...], *, scale: float, key: Array
     return jax.random.uniform(jax.random.fold_in(key, 1), shape[-1:], minval=-bound, maxval=bound)
 
 
+def product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
+    """x W, gradients too, in all bits of float32, where a GPU's default is TF32 with ten behind the point. Whoever sets
+    `jax_default_matmul_precision` is obeyed."""
+    chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return jnp.matmul(x, weight, precision="highest" if chosen is None else None)
+
+
 class Dense(eqx.Module):
     """y = x W + b, with W `[in, out]`."""
 
@@ -49,7 +56,7 @@ class Dense(eqx.Module):
         self.bias = initial_bias(init, self.weight.shape, scale=scale, key=key)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        y = x @ self.weight
+        y = product(x, self.weight)
         return y + jnp.broadcast_to(self.bias, y.shape)
 
 
@@ -143,7 +150,8 @@ class Conv(eqx.Module):
         fill = blocks * self.stride - kernel
         weight = jnp.pad(self.weight, ((0, fill), (0, fill), (0, 0), (0, 0)))
         weight = weight.reshape(blocks, self.stride, blocks, self.stride, inputs, outputs)
-        y = patches(x, kernel, self.stride, blocks) @ weight.transpose(0, 2, 1, 3, 4, 5).reshape(-1, outputs)
+        weight = weight.transpose(0, 2, 1, 3, 4, 5).reshape(-1, outputs)
+        y = product(patches(x, kernel, self.stride, blocks), weight)
         return y + jnp.broadcast_to(self.bias, y.shape)
 
 

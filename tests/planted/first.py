@@ -178,6 +178,10 @@ MUTANTS = [
     # Networks.
     Mutant("hidden layers have gain 1", "layers.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
     Mutant(
+        "a GPU rounds what is multiplied", "layers.py", '"highest" if chosen is None', "None if chosen is None",
+        ("test_layers.py::test_products_and_their_gradients_are_in_full_precision_unless_told_otherwise",),
+    ),
+    Mutant(
         "PyTorch's first biases are those of its weights' first inputs", "layers.py",
         "jax.random.fold_in(key, 1)", "key",
         ("test_layers.py::test_pytorch_weights_and_biases_are_uniform_within_one_over_root_inputs",),

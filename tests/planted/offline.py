@@ -59,7 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         "CQL backs the entropy up unasked", CQL,
-        "jnp.zeros_like(alpha)", "alpha",
+        "jnp.min(target_critics(next_obs, actor(next_obs).sample(key)), axis=0)",
+        "sac.next_soft_value(actor, target_critics, alpha, next_obs, key)",
         of("cql", "targets_hold_the_entropy_only_where_they_are_asked_to"),
     ),
     Mutant(
