@@ -38,7 +38,7 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
         f"{SIZES}, a weight of 5 against errors without the factor ½",
         Peer("CQL", {"alpha_learning_rate": 0.0}, library="d3rlpy"),
     ),
-    "iql": (dl.IQL(), 50_000, "defaults", Peer("IQL", {}, library="d3rlpy")),
+    "iql": (dl.IQL(), 50_000, "defaults, the first weights chosen on these seeds", Peer("IQL", {}, library="d3rlpy")),
     "td3-bc": (
         dl.Normalized(dl.TD3BC(), reward=False), 50_000, "the paper's: normalised observations",
         Peer("TD3PlusBC", {"observation_scaler": "standard"}, library="d3rlpy"),

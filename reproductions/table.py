@@ -13,8 +13,9 @@ HEAD = f"""\
 The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights, of Pong the last 50
 episodes of training: never the best weights, never the best seed. Quoted are the interquartile mean (IQM) over seeds
 with its 95 % bootstrap interval over seeds, and the mean. Scores of `sac-x-…` are percentages: the share of the
-episodes that reached the goal. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table.
-Every setting that is not a default is listed, with its source.
+episodes that reached the goal. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table,
+unless a source says otherwise. Every setting that is not a default is listed, with its source. Seeds on an NVIDIA H200
+had products in TF32, all others in float32 (docs/design.md).
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
