@@ -91,7 +91,7 @@ def bootstrap_interval(
     scores = np.asarray(scores, np.float64)
     generator = np.random.default_rng(seed)
     columns = scores.reshape(len(scores), -1)
-    block = max(1, min(samples, 2**22 // max(1, columns.size)))  # resamples at a time, for memory
+    block = max(1, 2**22 // columns.size)  # resamples at a time, for memory
     found = []
     for first in range(0, samples, block):
         picks = generator.integers(len(columns), size=(min(block, samples - first), *columns.shape))
