@@ -107,6 +107,16 @@ def test_help_shows_every_option_with_its_docstring_and_default(duologue, cls, p
         assert re.search(pattern, text), (flag, doc, shown)
 
 
+def test_help_breaks_its_lines_for_the_terminal_not_where_the_source_does(duologue, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    doc = next(doc for name, _, doc in documented(cli.COMMANDS["watch"]) if name == "out")
+    _, out, _ = duologue("watch", "--help")
+    assert "videos/step-N.mp4 in\n" in doc and "videos/step-N.mp4 in the run folder." in out
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = duologue("train", "cql", "--help")
+    assert "not take now. (default: 1)" in out
+
+
 def test_help_of_the_other_optimiser(duologue):
     code, out, _ = duologue("train", "a2c", "CartPole-v1", "algorithm.optimizer:adam", "--help")
     text = plain(out)

@@ -26,7 +26,7 @@ from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraEr
 from duologue.metrics import RETURN
 from duologue.options import ALGORITHMS as ALGORITHMS
 from duologue.options import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch
-from duologue.parsing import parse_train
+from duologue.parsing import parse_train, registry
 from duologue.replay.card import card
 from duologue.run.collect import collect_random
 from duologue.run.log import read
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"duologue has no command {name!r}. {nearest(name, COMMANDS)}")
     if name == "train":
         return run_train(rest)
-    command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}")
+    command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}", registry=registry)
     runners: dict[type, Any] = {
         Evaluate: run_evaluate, Watch: run_watch, Resume: run_resume, Collect: run_collect, Data: run_data,
         Plot: run_plot, List: run_list,

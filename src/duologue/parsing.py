@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
             f"linear:{value.start}:{value.end}" if isinstance(value, Linear) else str(value)
         ],
     )
+
+
+@registry.struct_rule
+def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+    """What tyro's own rules make of a class, its fields' help without the line breaks of the source: tyro keeps those
+    before an indented line."""
+    if in_one_paragraph in info.markers:  # asked for by itself
+        return None
+    spec = registry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, in_one_paragraph)))
+    if not isinstance(spec, tyro.constructors.StructConstructorSpec):
+        return None
+
+    def unbroken(field: tyro.constructors.StructFieldSpec) -> tyro.constructors.StructFieldSpec:
+        def text() -> str | None:
+            said = field.helptext() if callable(field.helptext) else field.helptext
+            return said and re.sub(r"(?<!\n)\n(?!\n) *", " ", said)
+
+        return dataclasses.replace(field, helptext=text)
+
+    return dataclasses.replace(spec, fields=tuple(map(unbroken, spec.fields)))
 
 
 def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> tuple[dict[str, config.Setting], Train]:
