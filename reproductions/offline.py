@@ -3,7 +3,7 @@
 d3rlpy gets the same file, as many updates and, as far as it has them, our settings: CQL's weight is fixed, TD3+BC sees
 normalised observations, BEAR has no entropy bonus (its multiplier still learns at the actor's rate, 1e-4, ours at
 1e-3), CQL's targets have the mean action at s', ours a sampled one; and all its networks begin as PyTorch's, of ours
-only IQL's, the others as LeCun's with the actor's last layer at a hundredth.
+those of IQL, SAC and TD3, the others as LeCun's with the actor's last layer at a hundredth.
 """
 
 from typing import Any
@@ -14,8 +14,9 @@ import duologue as dl
 from duologue.algorithms.base import AnyAlgorithm
 
 WIDE = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-SIZES = "d3rlpy's sizes and rates"
-LECUN = f"{SIZES}, LeCun's weights, the actor's last layer at a hundredth"
+TORCH = dl.Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
+STARTS = "d3rlpy's sizes, rates and first weights"
+LECUN = "d3rlpy's sizes and rates, LeCun's weights, the actor's last layer at a hundredth"
 WARM: dict[str, Any] = {"warm_start": 5_000}
 BEAR: dict[str, Any] = {
     "actor_learning_rate": 1e-4, "critic_learning_rate": 3e-4, "vae_learning_rate": 3e-4, "samples": 4, "q_samples": 1,
@@ -24,18 +25,18 @@ BEAR: dict[str, Any] = {
 
 LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     "bear": (
-        dl.BEAR(**BEAR, distance=dl.MMD(kernel="laplacian")), 30_000, f"{SIZES}, and a warm start of 5 k updates",
+        dl.BEAR(**BEAR, distance=dl.MMD(kernel="laplacian")), 30_000, f"{LECUN}, and a warm start of 5 k updates",
         Peer(
             "BEAR", {"warmup_steps": 5_000, "temp_learning_rate": 0.0, "initial_temperature": 1e-20}, library="d3rlpy"
         ),
     ),
     "bcq": (
-        dl.BCQ(networks=WIDE, vae_networks=WIDE), 30_000, f"{SIZES}, but for 10 candidates in a target",
+        dl.BCQ(networks=WIDE, vae_networks=WIDE), 30_000, f"{LECUN}, but for 10 candidates in a target",
         Peer("BCQ", {}, library="d3rlpy"),
     ),
     "cql": (
         dl.CQL(networks=WIDE, conservatism=dl.temperature.Fixed(2.5)), 30_000,
-        f"{SIZES}, a weight of 5 against errors without the factor ½",
+        f"{LECUN}, a weight of 5 against errors without the factor ½",
         Peer("CQL", {"alpha_learning_rate": 0.0}, library="d3rlpy"),
     ),
     "iql": (dl.IQL(), 50_000, "defaults, the first weights chosen on these seeds", Peer("IQL", {}, library="d3rlpy")),
@@ -45,10 +46,10 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
     ),
     "bc": (dl.BC(), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
     "td3": (
-        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=WIDE), 50_000, LECUN,
+        dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=TORCH), 50_000, STARTS,
         Peer("TD3", {}, library="d3rlpy"),
     ),
-    "sac": (dl.SAC(networks=WIDE), 50_000, LECUN, Peer("SAC", {}, library="d3rlpy")),
+    "sac": (dl.SAC(networks=TORCH), 50_000, STARTS, Peer("SAC", {}, library="d3rlpy")),
 }  # fmt: skip
 DATA = {"halfcheetah": ("HalfCheetah-v5", "halfcheetah-random-expert"), "hopper": ("Hopper-v5", "hopper-random-medium")}
 
@@ -74,8 +75,8 @@ TASKS = (
     ),
     *(
         Task(
-            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(networks=WIDE),
-            source=f"{LECUN}, from {share} % of the data",
+            f"offline-sac-halfcheetah-{share}", "HalfCheetah-v5", 50_000, dl.SAC(networks=TORCH),
+            source=f"{STARTS}, from {share} % of the data",
             data=f"halfcheetah-random-expert-{share}", seeds=(0, 1, 2),
         )
         for share in SHARES
