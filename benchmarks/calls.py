@@ -19,7 +19,7 @@ import recorded
 from rich.console import Console
 
 import duologue as dl
-from duologue.layers import Conv
+from duologue.networks.layers import Conv
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
 SPEC = EnvSpec("CartPole", Box((4,)), Discrete(2))
@@ -51,7 +51,7 @@ def update(algorithm: Any) -> float:
 def intentions(tasks: int) -> float:
     """Seconds of an update of SAC-X for so many tasks on LunarLander's shapes, on sequences of noise."""
     spec = EnvSpec("LunarLander", Box((8,)), Discrete(4), tasks=tuple(f"task_{i}" for i in range(tasks)))
-    algorithm = dl.SACX(scheduler=dl.schedulers.Uniform())
+    algorithm = dl.SACX(scheduler=dl.task_schedulers.Uniform())
     shape = (algorithm.sequence_length, algorithm.batch_size)
     obs, after = jax.random.normal(KEY, (2, *shape, 8))
     action, flags = jax.random.randint(KEY, shape, 0, 4), jnp.zeros(shape, bool)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from duologue import AbstractAlgorithm, DataSet
+from duologue.data.ring import Ring
 from duologue.loops import offline
-from duologue.loops.replay import batch
-from duologue.replay.ring import Ring
+from duologue.loops.learning import batch
 from duologue.types import Metrics, PyTree
 
 TINY = 1e-6

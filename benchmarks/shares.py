@@ -17,7 +17,7 @@ from report import HERE, circumstances
 
 import duologue as dl
 from duologue.loops import offline
-from duologue.loops.replay import batch
+from duologue.loops.learning import batch
 
 UPDATES = {"bear": 20, "bcq": 8, "cql": 6, "iql": 80, "td3-bc": 80}
 """In a call."""

@@ -1,6 +1,6 @@
 """SAC's update alone, on HalfCheetah's sizes: `python benchmarks/updates.py [--rounds 12]`.
 
-Updates a second through `loops/replay.learn`, with K updates a call and with rings of ten thousand and a million rows,
+Updates a second through `loops/learning.learn`, with K updates a call with rings of ten thousand and a million rows,
 beside the limit that `products.py` times in the same process; and with options of XLA, each in a process of its own.
 The cases take turns.
 """
@@ -24,8 +24,8 @@ from report import HERE, circumstances
 from speed import PEERS
 
 import duologue as dl
-from duologue.loops import replay
-from duologue.replay import ring as rings
+from duologue.data import ring as rings
+from duologue.loops import learning, replay_ring
 from duologue.types import Box, EnvSpec, Transition
 
 OBS, ACTION = 17, 6
@@ -140,7 +140,7 @@ def timer(k: int, rows: int) -> Callable[[], float]:
     """A function that makes some calls of `k` updates each and returns updates a second."""
     algorithm = dl.SAC(rollout_length=k, updates=k, replay_capacity=rows // k * k)
     learner = jax.jit(lambda key: algorithm.init(SPEC, key=key))(jax.random.key(0))
-    ring = replay.empty_ring(algorithm, learner, None, np.zeros((1, OBS), np.float32), SPEC)
+    ring = replay_ring.empty_ring(algorithm, learner, None, np.zeros((1, OBS), np.float32), SPEC)
     generator = np.random.default_rng(0)
     assert ring is not None
     # Full, and everywhere different: sampling reaches all of its memory.
@@ -151,7 +151,7 @@ def timer(k: int, rows: int) -> Callable[[], float]:
     @partial(jax.jit, donate_argnums=(0, 1))
     def learn(learner, ring, rollout, t):
         key = jax.random.fold_in(jax.random.key(0), t)
-        return replay.learn(algorithm, learner, ring, rollout, key=key, steps=t)
+        return learning.learn(algorithm, learner, ring, rollout, key=key, steps=t)
 
     def run(calls: int = max(1, CALLS // k)) -> float:
         began = time.perf_counter()

@@ -17,10 +17,10 @@ import diagrams
 from rich.console import Console
 
 import duologue as dl
-from duologue import cli
-from duologue.run import log
-from duologue.run.frame import Progress, render
-from duologue.run.plan import Plan, read_plan
+from duologue.cli import main as cli
+from duologue.runs.display import loggers as log
+from duologue.runs.display.picture import Progress, render
+from duologue.runs.plan import Plan, read_plan
 
 FIGURES = Path(__file__).parent / "figures"
 WIDTH, SHARE = 100, 0.8

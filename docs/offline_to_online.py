@@ -14,9 +14,10 @@ from typing import Any
 import matplotlib
 
 import duologue as dl
-from duologue.metrics import EVALUATION
-from duologue.run import checkpoint, log
-from duologue.run.report import COLOURS, Curve, summary
+from duologue.ops.metrics import EVALUATION
+from duologue.runs.display import loggers as log
+from duologue.runs.display.curves import COLOURS, Curve, summary
+from duologue.storage import checkpoint
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

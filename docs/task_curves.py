@@ -10,9 +10,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from duologue.run import log
-from duologue.run.plan import read_plan
-from duologue.run.report import COLOURS, summary
+from duologue.runs.display import loggers as log
+from duologue.runs.display.curves import COLOURS, summary
+from duologue.runs.plan import read_plan
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

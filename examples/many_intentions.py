@@ -28,7 +28,7 @@ TASKS = dl.tasks.Tasks(fast, high, flag)  # the main task is the last
 
 def main(steps: int) -> None:
     # Returns of the main task lie between 0 and 100. Where two choices differ by 20, odds are exp(20/10), 7 to 1.
-    agent = dl.SACX(scheduler=dl.schedulers.QTable(temperature=10.0))
+    agent = dl.SACX(scheduler=dl.task_schedulers.QTable(temperature=10.0))
     run = dl.train(agent, "MountainCarContinuous-v0", tasks=TASKS, steps=steps, max_episode_steps=400)
     for name in TASKS.names:
         score = run.evaluate(episodes=5, task=name)

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegativeInt, Positive, PositiveInt
-from duologue.losses import td_loss
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import first_row, n_step_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.losses import td_loss
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 import duologue as dl
-from duologue.encoders import AbstractEncoder, encoder
 from duologue.fields import PositiveInt
-from duologue.heads import AbstractHead, policy_head
-from duologue.layers import Dense
-from duologue.networks import AbstractActorCritic, AbstractNetworks
+from duologue.networks.builder import AbstractActorCritic, AbstractNetworks
+from duologue.networks.encoders import AbstractEncoder, encoder
+from duologue.networks.heads import AbstractHead, policy_head
+from duologue.networks.layers import Dense
 
 
 class Residual(eqx.Module):

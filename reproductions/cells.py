@@ -23,9 +23,10 @@ import numpy as np
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.envs.tasks import READY as TASKS
-from duologue.metrics import RETURN
-from duologue.run import checkpoint, config, files
-from duologue.run import rows as json_rows
+from duologue.ops.metrics import RETURN
+from duologue.runs import config
+from duologue.storage import checkpoint, files
+from duologue.storage import jsonl as json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_PYTHON = Path(os.environ.get("DUOLOGUE_PEERS", ROOT / ".peers" / "bin" / "python"))

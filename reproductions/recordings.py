@@ -9,10 +9,11 @@ import off_policy
 from cells import Cell, Task, train
 
 import duologue as dl
-from duologue.envs import make
-from duologue.replay.dataset import DataSet
-from duologue.run import checkpoint
-from duologue.run.collect import collected, columns_of, described, write
+from duologue.data.dataset import DataSet
+from duologue.data.writing import columns_of, described, write
+from duologue.envs.make import make
+from duologue.runs.collect import collected
+from duologue.storage import checkpoint
 
 ROWS = 50_000
 """Of each half."""

@@ -16,7 +16,7 @@ from cells import ROOT, Cell, PeerCell, read, run_cells, run_peer_cells, unfinis
 from table import results
 
 import duologue as dl
-from duologue.cli import prepare_jax
+from duologue.cli.main import prepare_jax
 
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, TABLE = HERE / "results", ROOT / "runs" / "reproductions", HERE / "RESULTS.md"

@@ -20,16 +20,16 @@ LEARNERS: dict[str, tuple[str, str, int, dict[str, AnyAlgorithm], AnyAlgorithm, 
     "lunarlander": (
         "LunarLander-v3", "lunar-lander", 300_000,
         {
-            "sac-q": dl.SACX(**LANDER, scheduler=dl.schedulers.QTable(temperature=5.0)),
-            "sac-u": dl.SACX(**LANDER, scheduler=dl.schedulers.Uniform()),
+            "sac-q": dl.SACX(**LANDER, scheduler=dl.task_schedulers.QTable(temperature=5.0)),
+            "sac-u": dl.SACX(**LANDER, scheduler=dl.task_schedulers.Uniform()),
         },
         DISCRETE_LANDER, "the ceiling",
     ),
     "mountaincar": (
         "MountainCarContinuous-v0", "mountain-car", 300_000,
         {
-            "sac-q": dl.SACX(**CAR, scheduler=dl.schedulers.QTable(temperature=2.0)),
-            "sac-u": dl.SACX(**CAR, scheduler=dl.schedulers.Uniform()),
+            "sac-q": dl.SACX(**CAR, scheduler=dl.task_schedulers.QTable(temperature=2.0)),
+            "sac-u": dl.SACX(**CAR, scheduler=dl.task_schedulers.Uniform()),
         },
         SAC, "which charges for every action, and so is no ceiling",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from cells import EPISODES, FIRST_TUNING_SEED, PeerCell, Row, Task
 
-from duologue.statistics import bootstrap_interval, iqm
+from duologue.ops.statistics import bootstrap_interval, iqm
 
 HEAD = f"""\
 The score of a seed is the mean return of {EPISODES} greedy episodes with its final weights, of Pong the last 50

@@ -1,9 +1,9 @@
-"""Record the bits that runs compute, to compare two versions of the library: `python tests/bits.py OUT.json [WORD ...]`.
+"""Record the bits that runs compute, to compare two versions: `python tests/bits.py OUT.json [WORD ...]`.
 
 For every algorithm and every loop that serves it: one seed, three seeds in one program, and a run that is interrupted
-and resumed, of some 200 steps each. A line holds a hash of the arrays of the last checkpoint (without their names, which
-may change), of the rows of metrics (without the clock) and of the answers of the trained policy. Bits depend on
-the machine and the number of its threads, so both versions run on one machine. Words select cases by their names.
+and resumed, of some 200 steps each. A case has a hash of the arrays of the last checkpoint (without their names), of
+the rows of metrics (without the clock), and of the actions and values of the trained agent. Bits depend on the machine
+and the number of its threads, so compare two versions on one machine. Words select cases by their names.
 `python tests/bits.py --compare BEFORE.json AFTER.json` prints what differs.
 
 The script uses the public names of the package alone.
@@ -60,9 +60,7 @@ CASES = {
     "td3": (dl.TD3(**REPLAY), [*BOX, "data"]),
     "ddpg": (dl.DDPG(**REPLAY), [*BOX, "data"]),
     "sac-x": (SACX, CAR),
-    "sac-q": (dl.SACX(networks=NETWORKS, scheduler=dl.task_schedulers.QTable()), CAR[:1])
-    if hasattr(dl, "task_schedulers")
-    else (dl.SACX(networks=NETWORKS, scheduler=dl.schedulers.QTable()), CAR[:1]),
+    "sac-q": (dl.SACX(networks=NETWORKS, scheduler=dl.task_schedulers.QTable()), CAR[:1]),
     "normalized-sac-x": (dl.Normalized(SACX, reward=False), CAR[:1]),
     "bc": (dl.BC(**DATA), ["data", "discrete data"]),
     "bcq": (dl.BCQ(**DATA, vae_networks=NETWORKS, candidates=3, target_candidates=3), ["data"]),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from duologue import cli
+from duologue.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -165,7 +165,7 @@ VALID = {
     "entropy_coefficient": lambda v: is_number(v, 0),
     "max_gradient_norm": lambda v: v is None or is_number(v, 0, above=True),
     "optimizer": lambda v: isinstance(v, dl.RMSProp | dl.Adam),
-    "networks": lambda v: isinstance(v, dl.networks.AbstractNetworks),
+    "networks": lambda v: isinstance(v, dl.AbstractNetworks),
     "reward_scale": lambda v: is_number(v, 0, above=True),
     "reward_clip": lambda v: v is None or is_number(v, 0, above=True),
     "test_policy": lambda v: isinstance(v, str) and v in ("greedy", "sampled"),

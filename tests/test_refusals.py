@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 import duologue as dl
-from duologue import cli
-from duologue.run.train import planned
+from duologue.cli import main as cli
+from duologue.runs.train import planned
 
 
 def masked(length):

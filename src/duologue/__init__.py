@@ -2,9 +2,6 @@
 
 from importlib.metadata import version
 
-from duologue import networks as networks
-from duologue import schedulers as schedulers
-from duologue import temperature as temperature
 from duologue.algorithms.a2c import A2C as A2C
 from duologue.algorithms.acer import ACER as ACER
 from duologue.algorithms.acer_continuous import ACERContinuous as ACERContinuous
@@ -25,37 +22,39 @@ from duologue.algorithms.ppo import KLPenalty as KLPenalty
 from duologue.algorithms.sac import SAC as SAC
 from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1 as SACv1
-from duologue.algorithms.sac_x import SACX as SACX
-from duologue.algorithms.sac_x_learning import DiscountedRewards as DiscountedRewards
-from duologue.algorithms.sac_x_learning import PolicyGradient as PolicyGradient
-from duologue.algorithms.sac_x_learning import Retrace as Retrace
+from duologue.algorithms.sac_x import task_schedulers as task_schedulers
+from duologue.algorithms.sac_x.sac_x import SACX as SACX
+from duologue.algorithms.sac_x.targets import DiscountedRewards as DiscountedRewards
+from duologue.algorithms.sac_x.targets import PolicyGradient as PolicyGradient
+from duologue.algorithms.sac_x.targets import Retrace as Retrace
 from duologue.algorithms.td3 import TD3 as TD3
 from duologue.algorithms.td3_bc import TD3BC as TD3BC
 from duologue.algorithms.trpo import TRPO as TRPO
-from duologue.divergences import KL as KL
-from duologue.divergences import MMD as MMD
+from duologue.data.dataset import DataSet as DataSet
+from duologue.data.dataset import from_columns as from_columns
 from duologue.envs import tasks as tasks
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError
 from duologue.errors import EnvError as EnvError
 from duologue.errors import MissingExtraError as MissingExtraError
-from duologue.networks import AbstractNetworks as AbstractNetworks
-from duologue.networks import Networks as Networks
-from duologue.optim import Adam as Adam
-from duologue.optim import Linear as Linear
-from duologue.optim import RMSProp as RMSProp
-from duologue.replay.dataset import DataSet as DataSet
-from duologue.replay.dataset import from_columns as from_columns
-from duologue.run.collect import collect_random as collect_random
-from duologue.run.evaluation import Evaluation as Evaluation
-from duologue.run.offline import read_data as read_data
-from duologue.run.report import learning_curve as learning_curve
-from duologue.run.run import Run as Run
-from duologue.run.run import Runs as Runs
-from duologue.run.run import load as load
-from duologue.run.train import resume as resume
-from duologue.run.train import train as train
+from duologue.networks.builder import AbstractNetworks as AbstractNetworks
+from duologue.networks.builder import Networks as Networks
+from duologue.ops import temperature as temperature
+from duologue.ops.divergences import KL as KL
+from duologue.ops.divergences import MMD as MMD
+from duologue.ops.optim import Adam as Adam
+from duologue.ops.optim import Linear as Linear
+from duologue.ops.optim import RMSProp as RMSProp
+from duologue.runs.collect import collect_random as collect_random
+from duologue.runs.data_sources import read_data as read_data
+from duologue.runs.display.curves import learning_curve as learning_curve
+from duologue.runs.evaluation import Evaluation as Evaluation
+from duologue.runs.run import Run as Run
+from duologue.runs.run import Runs as Runs
+from duologue.runs.run import load as load
+from duologue.runs.train import resume as resume
+from duologue.runs.train import train as train
 from duologue.types import Transition as Transition
 
 __version__ = version("duologue")

@@ -175,3 +175,13 @@ class EnvSpec:
     reward_threshold: float | None = None
     tasks: tuple[str, ...] = ()
     """What the rewards `[*, K]` are of, the main task last; without any, rewards have no such axis."""
+
+
+def with_start(space: Space, x: Any) -> Any:
+    """`x` in the environment's own numbers: discrete values, 0 … n − 1 inside, count from `start` (NumPy)."""
+    match space:
+        case Discrete(start=start):
+            return x + np.asarray(start, x.dtype)
+        case Dict(spaces=parts):
+            return {name: with_start(part, x[name]) for name, part in parts.items()}
+    return x

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from duologue.networks import Networks
+from duologue.networks.builder import Networks
 from duologue.types import Box, EnvSpec, Transition
 
 N, L, D = 7, 2, 2

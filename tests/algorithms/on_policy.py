@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from algorithms.by_hand import begun, perturbed
 
-from duologue.networks import Networks
+from duologue.networks.builder import Networks
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete, Transition
 
 T, B = 6, 4

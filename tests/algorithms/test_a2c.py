@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from duologue.algorithms.a2c import A2C, loss
-from duologue.networks import Networks
-from duologue.optim import Adam, Linear
-from duologue.returns import gae, over_envs
-from duologue.statistics import explained_variance
+from duologue.networks.builder import Networks
+from duologue.ops.optim import Adam, Linear
+from duologue.ops.returns import gae, over_envs
+from duologue.ops.statistics import explained_variance
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
 STATES, ACTIONS, T, B = 3, 2, 5, 4

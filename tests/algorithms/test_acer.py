@@ -30,9 +30,9 @@ from scipy.special import softmax
 
 import duologue as dl
 from duologue.algorithms.acer import kl_gradient, objective, ratios
-from duologue.distributions import Categorical
-from duologue.loops import replay
-from duologue.loops.state import purpose_key
+from duologue.loops import learning, replay_ring
+from duologue.loops.keys import purpose_key
+from duologue.ops.distributions import Categorical
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Transition
 
 T, B, A, D = 6, 5, 4, 2
@@ -358,10 +358,10 @@ def test_replayed_updates_are_as_many_as_a_poisson_law_draws():
     def counts(steps, ratio=4.0):
         algorithm = Counting(rollout_length=2, num_envs=3, batch_size=5, replay_capacity=12, learning_starts=100,
                              replay_ratio=ratio)  # fmt: skip
-        ring = replay.empty_ring(algorithm, jnp.int32(0), None, news.obs[0], SPEC)
+        ring = replay_ring.empty_ring(algorithm, jnp.int32(0), None, news.obs[0], SPEC)
 
         def one(key):
-            outcome = replay.learn(algorithm, jnp.int32(0), ring, news, key=key, steps=jnp.int32(steps))
+            outcome = learning.learn(algorithm, jnp.int32(0), ring, news, key=key, steps=jnp.int32(steps))
             return outcome.learner, outcome.updates, outcome.metrics["one"].astype(jnp.int32)
 
         made, said, summed = map(np.asarray, jax.jit(jax.vmap(one))(keys))
@@ -382,9 +382,9 @@ def test_to_learn_again_is_the_same_update_on_what_was_stored(algorithm, spec):
     """A ring of one rollout of one environment gives that back, extras and all: n updates are n of the rollout."""
     again = replace(algorithm, num_envs=1, batch_size=1, replay_capacity=T, learning_starts=0)
     state, news = started(again, spec, jax.random.key(0)), a_batch(spec, size=1)
-    ring = replay.empty_ring(again, state, None, news.obs[0], spec)
+    ring = replay_ring.empty_ring(again, state, None, news.obs[0], spec)
     key, steps = jax.random.key(2), jnp.int32(T)
-    outcome = jax.jit(lambda: replay.learn(again, state, ring, news, key=key, steps=steps))()
+    outcome = jax.jit(lambda: learning.learn(again, state, ring, news, key=key, steps=steps))()
     updates = int(outcome.updates)
     assert updates >= 4 and int(outcome.learner.opt_state[0].count) == updates
     assert_same(outcome.ring.data, news)
@@ -399,10 +399,10 @@ def test_sequences_hold_ends_unfinished_episodes_and_the_behaviour_of_their_time
     """Two rollouts in the ring: every start is drawn, so that any row comes first and last."""
     algorithm = replace(ACER, batch_size=2000, replay_capacity=2 * T * B)
     state, rollouts = started(algorithm, SPEC, key), [a_batch(SPEC, seed=i) for i in range(2)]
-    ring = replay.empty_ring(algorithm, state, None, rollouts[0].obs[0], SPEC)
+    ring = replay_ring.empty_ring(algorithm, state, None, rollouts[0].obs[0], SPEC)
     for rollout in rollouts:
-        ring = replay.rings.add(ring, rollout)
-    seen = replay.batch(ring, algorithm.experience.replay, key)
+        ring = learning.rings.add(ring, rollout)
+    seen = learning.batch(ring, algorithm.experience.replay, key)
     assert seen.reward.shape == (T, 2000) and seen.extras["probs"].shape == (T, 2000, A)
     stored = jax.tree.map(lambda *x: np.concatenate(x), *rollouts)
     where = {float(r): (t, b) for (t, b), r in np.ndenumerate(stored.reward)}
@@ -566,5 +566,5 @@ def test_a_replay_that_holds_no_sequence_is_refused():
     """Before anything is made; one transition more will do."""
     for algorithm, spec in ((ACER, SPEC), (CONTINUOUS, BOX)):
         with pytest.raises(dl.ConfigError, match=rf"replay_capacity = {T * B - 1}: must be at least {T * B} here"):
-            replay.memory(replace(algorithm, replay_capacity=T * B - 1), spec, B, 1)
-        assert replay.memory(replace(algorithm, replay_capacity=T * B), spec, B, 1) > 0
+            replay_ring.memory(replace(algorithm, replay_capacity=T * B - 1), spec, B, 1)
+        assert replay_ring.memory(replace(algorithm, replay_capacity=T * B), spec, B, 1) > 0

@@ -25,12 +25,12 @@ from algorithms.by_hand import (
     noise,
     q,
 )  # fmt: skip
+from networks.test_vae import LATENT, far, loss_by_hand, proposed
 from scipy.special import log_softmax, softmax
-from test_generative import LATENT, far, loss_by_hand, proposed
 
 import duologue as dl
 from duologue.algorithms.bcq_discrete import loss
-from duologue.heads import bounds
+from duologue.networks.heads import bounds
 from duologue.types import Box, Dict, Discrete, EnvSpec
 
 PHI, K, RATE = 0.3, 5, 0.01

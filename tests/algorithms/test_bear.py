@@ -24,12 +24,12 @@ from algorithms.by_hand import (
     noise,
     q,
 )  # fmt: skip
-from test_generative import LATENT, far, generated, loss_by_hand
+from networks.test_vae import LATENT, far, generated, loss_by_hand
 
 import duologue as dl
 from duologue.algorithms.bear import LATER
 from duologue.errors import ConfigError
-from duologue.temperature import Dual, Fixed
+from duologue.ops.temperature import Dual, Fixed
 
 SETTINGS = dict(
     networks=SMALL, vae_networks=SMALL, discount=0.9, tau=0.3, samples=4, target_candidates=5, minimum_weight=0.7,

@@ -32,7 +32,7 @@ from scipy.special import log_softmax
 
 import duologue as dl
 from duologue.algorithms import kl_control, td3_bc
-from duologue.distributions import TanhNormal
+from duologue.ops.distributions import TanhNormal
 from duologue.types import Box, Discrete, EnvSpec, MultiDiscrete
 
 DELAYED = dict(

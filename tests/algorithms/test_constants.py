@@ -7,7 +7,7 @@ import pytest
 from algorithms.by_hand import SMALL, SPEC, a_batch, begun, float64
 
 import duologue as dl
-from duologue.run.adjusted import rates
+from duologue.runs.horizon import rates
 from duologue.types import Discrete, EnvSpec
 
 RATES = {"actor": 0.01, "critics": 0.02, "value": 0.03}

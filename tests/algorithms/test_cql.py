@@ -33,8 +33,8 @@ from scipy.special import logsumexp
 
 import duologue as dl
 from duologue.algorithms import cql, sac
-from duologue.distributions import TanhNormal
-from duologue.temperature import Dual, Fixed, Learned
+from duologue.ops.distributions import TanhNormal
+from duologue.ops.temperature import Dual, Fixed, Learned
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)
 COUNT, ALPHA, WEIGHT = 3, 0.3, 1.7

@@ -7,7 +7,7 @@ import pytest
 
 import duologue as dl
 from duologue.loops import offline
-from duologue.temperature import Fixed
+from duologue.ops.temperature import Fixed
 
 SEEDS, ROWS, UPDATES, DISCOUNT = 10, 4000, 2000, 0.8
 RIGHT, LEFT, GAP, ENDLESS = range(4)

@@ -29,9 +29,9 @@ import duologue as dl
 from duologue.algorithms.normalized import NormalizedState
 from duologue.algorithms.ppo import clipped_value_loss
 from duologue.errors import ConfigError
-from duologue.optim import minibatches, shuffled
-from duologue.run.adjusted import gradient_steps
-from duologue.run.planning import make_plan
+from duologue.ops.optim import minibatches, shuffled
+from duologue.runs.checks import make_plan
+from duologue.runs.horizon import gradient_steps
 
 N = T * B
 SIZE = dict(networks=SMALL, rollout_length=T, num_envs=B)

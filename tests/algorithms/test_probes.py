@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import duologue as dl
-from duologue.distributions import Categorical
 from duologue.envs.probe import PROBES, ProbeEnvs
 from duologue.loops import compiled
-from duologue.run.adjusted import gradient_steps, with_horizon
-from duologue.temperature import Fixed
+from duologue.ops.distributions import Categorical
+from duologue.ops.temperature import Fixed
+from duologue.runs.horizon import gradient_steps, with_horizon
 from duologue.types import Box
 
 SEEDS, DISCOUNT = 100, 0.8

@@ -29,7 +29,7 @@ from algorithms.by_hand import (
 from scipy.special import logsumexp
 
 import duologue as dl
-from duologue.temperature import Fixed, Learned
+from duologue.ops.temperature import Fixed, Learned
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Transition
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)

@@ -31,12 +31,12 @@ from algorithms.by_hand import (
 
 import duologue as dl
 from duologue.algorithms.td3 import noisy
-from duologue.heads import SquashedNormalHead, TanhHead, bounds, from_unit, to_unit
-from duologue.losses import td_loss
-from duologue.networks import AbstractNetworks
-from duologue.optim import gradient_step
-from duologue.returns import first_row
-from duologue.returns import n_step_target as ours_n_step_target
+from duologue.networks.builder import AbstractNetworks
+from duologue.networks.heads import SquashedNormalHead, TanhHead, bounds, from_unit, to_unit
+from duologue.ops.losses import td_loss
+from duologue.ops.optim import gradient_step
+from duologue.ops.returns import first_row
+from duologue.ops.returns import n_step_target as ours_n_step_target
 from duologue.types import Box, Discrete, EnvSpec, MultiDiscrete
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 import duologue as dl
 from duologue.errors import ConfigError
-from duologue.optim import shuffled
+from duologue.ops.optim import shuffled
 
 SIZE = dict(networks=SMALL, rollout_length=T, num_envs=B, minibatch_size=8, epochs=2, discount=0.9, lambda_=0.8)
 EXACT = dict(SIZE, conjugate_gradient_steps=100)

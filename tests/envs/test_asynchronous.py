@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from duologue.envs import make
 from duologue.envs.asynchronous import AsyncGymnasiumEnvs
 from duologue.envs.base import seed_of
+from duologue.envs.make import make
 from duologue.errors import ConfigError, EnvError
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import duologue as dl
-from duologue.envs import make
 from duologue.envs.atari import LifeLoss, atari
 from duologue.envs.gymnasium import GymnasiumEnvs, stacks_frames
+from duologue.envs.make import make
 from duologue.types import Box, Discrete
 
 ale_py = pytest.importorskip("ale_py")

@@ -6,9 +6,9 @@ import pytest
 from envs.scripted import Noisy, Scripted
 
 import duologue as dl
-from duologue.envs import make
 from duologue.envs.base import seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.make import make
 from duologue.envs.spaces import writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.loops import host

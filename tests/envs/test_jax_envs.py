@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from duologue.envs import make
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.make import make
 from duologue.envs.probe import PROBES, TRUNCATED_AFTER, ProbeEnv
 from duologue.types import Box, Discrete
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from duologue.envs import make
-from duologue.envs.mujoco import warn_once
+from duologue.envs.gymnasium import warn_once
+from duologue.envs.make import make
 
 mujoco = pytest.importorskip("mujoco")
 OLD = '<mujoco><compiler settotalmass="1"/><worldbody><body><geom size="1"/></body></worldbody></mujoco>'

@@ -7,7 +7,7 @@ from gymnasium import wrappers
 
 from duologue.envs.gymnasium import GymnasiumEnvs, stacks_frames
 from duologue.envs.spaces import depths
-from duologue.run import config
+from duologue.runs import config
 from duologue.types import Box, Dict, Discrete, EnvSpec
 
 

@@ -9,13 +9,13 @@ import pytest
 from envs.scripted import Scripted
 
 import duologue as dl
-from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.make import make, make_seeds
 from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import host
 from duologue.loops.state import first_fault
-from duologue.run.planning import make_plan
+from duologue.runs.checks import make_plan
 from duologue.types import Box, Discrete, Transition
 
 
@@ -341,7 +341,7 @@ def test_sets_that_are_none(made, words):
         (SACX, {}, r"tasks: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
         (SACX, {"tasks": "lunar-lander"}, r"task 'touch' cannot be evaluated in CartPole-v1: IndexError: index 6"),
         (
-            dataclasses.replace(SACX, scheduler=dl.schedulers.FixedTask(task=7)), {"tasks": Tasks(steps, paid)},
+            dataclasses.replace(SACX, scheduler=dl.task_schedulers.FixedTask(task=7)), {"tasks": Tasks(steps, paid)},
             r"FixedTask.task = 7: must be in \[-2, 1\], for 2 tasks",
         ),
         (

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from duologue.loops.chunks import CHUNK_SECONDS, Chunks
+from duologue.loops.dispatch import CHUNK_SECONDS, Chunks
 
 
 @pytest.fixture

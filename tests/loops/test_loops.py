@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import duologue as dl
-from duologue.envs import make, make_seeds
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.make import make, make_seeds
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.loops import compiled, evaluate, host
+from duologue.loops.dispatch import lean, leaves_read
 from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation
-from duologue.loops.lean import lean, leaves_read
-from duologue.loops.state import key_for, restarted, run_key
+from duologue.loops.keys import key_for, run_key
+from duologue.loops.state import restarted
 
 SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
 BOTH = pytest.mark.parametrize("algorithm", [SMALL, dl.Normalized(SMALL)], ids=["a2c", "normalized"])

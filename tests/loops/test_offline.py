@@ -12,8 +12,9 @@ from rich.console import Console
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.loops import chunks, offline
-from duologue.replay.dataset import from_columns
+from duologue.data.dataset import from_columns
+from duologue.loops import dispatch as chunks
+from duologue.loops import offline
 from duologue.types import Transition
 
 N = 41

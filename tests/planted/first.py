@@ -2,83 +2,83 @@
 
 from planted.mutant import Mutant
 
-RETURNS, OPTIM, STATISTICS = ("test_returns.py",), ("test_optim.py",), ("test_statistics.py",)
+RETURNS, OPTIM, STATISTICS = ("ops/test_returns.py",), ("ops/test_optim.py",), ("ops/test_statistics.py",)
 GRADIENT = ("algorithms/test_a2c.py::test_the_gradient_that_update_applies_is_the_one_by_hand",)
 A2C, NORMALIZED = ("algorithms/test_a2c.py",), ("algorithms/test_normalized.py",)
-DISTRIBUTIONS = ("test_distributions.py",)
+DISTRIBUTIONS = ("ops/test_distributions.py",)
 ENCODERS = (
-    "test_layers.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
-    "test_encoders.py::test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes",
+    "networks/test_layers.py::test_mlp_scales_hidden_layers_by_the_gain_and_the_last_by_output_scale",
+    "networks/test_encoders.py::test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes",
 )
 NETWORKS = (
-    "test_networks.py::test_initial_weights_start_the_policy_near_uniform_and_the_critic_at_scale_one",
-    "test_networks.py::test_separate_networks_start_apart",
-    "test_networks.py::test_an_action_mask_in_the_observation_masks_the_policy_and_nothing_else",
+    "networks/test_builder.py::test_initial_weights_start_the_policy_near_uniform_and_the_critic_at_scale_one",
+    "networks/test_builder.py::test_separate_networks_start_apart",
+    "networks/test_builder.py::test_an_action_mask_in_the_observation_masks_the_policy_and_nothing_else",
 )
 GYMNASIUM, JAX_ENVS = ("envs/test_gymnasium.py",), ("envs/test_jax_envs.py",)
 OBSERVED_COMPILED = ("algorithms/test_normalized.py::test_the_compiled_loop_observes_every_transition_once",)
 OBSERVED_HOST = ("algorithms/test_normalized.py::test_the_host_loop_observes_every_transition_once",)
 LOOPS = "loops/test_loops.py"
-RING = "replay/test_ring.py"
-ASKED = ("run/test_asked.py",)
-FRAMES = ("replay/test_frames.py::test_what_is_sampled_is_what_was_written",)
+RING = "data/test_ring.py"
+ASKED = ("runs/test_policy.py",)
+FRAMES = ("data/test_frames.py::test_what_is_sampled_is_what_was_written",)
 SEEDS_ON_HOST = "test_agent_i_of_many_is_the_single_run_on_the_host"
 SAME = (f"{LOOPS}::test_both_loops_learn_the_same[a2c]",)
 EVALUATION = (f"{LOOPS}::test_every_test_episode_is_assigned_beforehand",)
 KEYS = (f"{LOOPS}::test_keys_differ_by_purpose_step_and_seed_and_never_by_order",)
-POWER_CUT = ("run/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
+POWER_CUT = ("storage/test_checkpoint.py::test_what_a_power_cut_would_lose_is_never_relied_on",)
 
 SAC, TD3 = "algorithms/test_sac.py", "algorithms/test_td3.py"
 
 MUTANTS = [
     # Returns and advantages.
     Mutant(
-        "termination is ignored", "returns.py",
+        "termination is ignored", "ops/returns.py",
         "reward + discount * jnp.where(terminated, 0.0, next_value)", "reward + discount * next_value", RETURNS,
     ),
     Mutant(
-        "a time limit is taken for a termination", "returns.py",
+        "a time limit is taken for a termination", "ops/returns.py",
         "delta = td_target(reward, terminated, next_value, discount) - value",
         "delta = td_target(reward, terminated | truncated, next_value, discount) - value", RETURNS,
     ),
     Mutant(
-        "GAE runs on across a time limit", "returns.py",
+        "GAE runs on across a time limit", "ops/returns.py",
         "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
         "decay = jnp.where(terminated, 0.0, discount * lambda_)", RETURNS,
     ),
     Mutant(
-        "GAE's mask is one step late", "returns.py",
+        "GAE's mask is one step late", "ops/returns.py",
         "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
         "decay = jnp.where(jnp.roll(terminated | truncated, 1), 0.0, discount * lambda_)", RETURNS,
     ),
     Mutant(
-        "GAE decays by λ alone", "returns.py",
+        "GAE decays by λ alone", "ops/returns.py",
         "decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)",
         "decay = jnp.where(terminated | truncated, 0.0, lambda_)", RETURNS,
     ),
     Mutant(
-        "the λ-return's mask is one step early", "returns.py",
+        "the λ-return's mask is one step early", "ops/returns.py",
         "mix = jnp.where(terminated | truncated, 0.0, lambda_)",
         "mix = jnp.where(jnp.roll(terminated | truncated, -1), 0.0, lambda_)", RETURNS,
     ),
     Mutant(
-        "the λ-return of the last step does not bootstrap", "returns.py",
+        "the λ-return of the last step does not bootstrap", "ops/returns.py",
         "_backward(step, next_value[-1], (reward", "_backward(step, jnp.zeros_like(next_value[-1]), (reward", RETURNS,
     ),
     Mutant(
-        "the n-step return wraps round at the end", "returns.py",
+        "the n-step return wraps round at the end", "ops/returns.py",
         "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated | truncated", RETURNS,
     ),
     Mutant(
-        "the n-step return crosses a time limit", "returns.py",
+        "the n-step return crosses a time limit", "ops/returns.py",
         "cut = (terminated | truncated).at[-1].set(True)", "cut = terminated.at[-1].set(True)", RETURNS,
     ),
     Mutant(
-        "the n-step return takes n + 1 steps", "returns.py",
+        "the n-step return takes n + 1 steps", "ops/returns.py",
         "range(min(n, len(reward)) - 1)", "range(min(n, len(reward)))", RETURNS,
     ),
     Mutant(
-        "a rollout's time and environments are swapped", "returns.py",
+        "a rollout's time and environments are swapped", "ops/returns.py",
         "function(*columns, **shared), 1, 1)", "function(*columns, **shared), 0, 0)", RETURNS,
     ),
     # A2C.
@@ -119,11 +119,11 @@ MUTANTS = [
         "return advantage, advantage + value, value", "return advantage, advantage, value", GRADIENT,
     ),
     Mutant(
-        "rewards are clipped before they are scaled", "returns.py",
+        "rewards are clipped before they are scaled", "ops/returns.py",
         "else jnp.clip(reward, -clip, clip)", "else scale * jnp.clip(reward / scale, -clip, clip)", GRADIENT,
     ),
     Mutant(
-        "rewards are clipped from above alone", "returns.py",
+        "rewards are clipped from above alone", "ops/returns.py",
         "else jnp.clip(reward, -clip, clip)", "else jnp.minimum(reward, clip)", GRADIENT,
     ),
     Mutant(
@@ -137,68 +137,68 @@ MUTANTS = [
     ),
     # Optimisers.
     Mutant(
-        "the gradient's norm is reported after the clip", "optim.py",
+        "the gradient's norm is reported after the clip", "ops/optim.py",
         "optax.tree.norm(gradient)", "optax.tree.norm(updates)", OPTIM,
     ),
-    Mutant("each element is clipped, not the norm", "optim.py", "optax.clip_by_global_norm(", "optax.clip(", OPTIM),
-    Mutant("RMSProp's mean square starts at 0", "optim.py", "initial_scale=1.0", "initial_scale=0.0", OPTIM),
-    Mutant("RMSProp's ε stands outside the root", "optim.py", "eps_in_sqrt=True", "eps_in_sqrt=False", OPTIM),
-    Mutant("Adam's decays are swapped", "optim.py", "b1=self.b1, b2=self.b2", "b1=self.b2, b2=self.b1", OPTIM),
+    Mutant("each element is clipped, not the norm", "ops/optim.py", "optax.clip_by_global_norm(", "optax.clip(", OPTIM),
+    Mutant("RMSProp's mean square starts at 0", "ops/optim.py", "initial_scale=1.0", "initial_scale=0.0", OPTIM),
+    Mutant("RMSProp's ε stands outside the root", "ops/optim.py", "eps_in_sqrt=True", "eps_in_sqrt=False", OPTIM),
+    Mutant("Adam's decays are swapped", "ops/optim.py", "b1=self.b1, b2=self.b2", "b1=self.b2, b2=self.b1", OPTIM),
     Mutant(
-        "a schedule goes on below its end", "optim.py",
+        "a schedule goes on below its end", "ops/optim.py",
         "jnp.clip(step.astype(jnp.float32) / self.updates, 0.0, 1.0)", "step.astype(jnp.float32) / self.updates", OPTIM,
     ),
     # Distributions.
-    Mutant("a masked action keeps some probability", "distributions.py", "MASKED_LOGIT = -1e9", "MASKED_LOGIT = -5.0",
+    Mutant("a masked action keeps some probability", "ops/distributions.py", "MASKED_LOGIT = -1e9", "MASKED_LOGIT = -5.0",
            DISTRIBUTIONS),
-    Mutant("a masked logit of −∞ makes the entropy NaN", "distributions.py", "MASKED_LOGIT = -1e9",
+    Mutant("a masked logit of −∞ makes the entropy NaN", "ops/distributions.py", "MASKED_LOGIT = -1e9",
            "MASKED_LOGIT = -math.inf", DISTRIBUTIONS),
     Mutant(
-        "the KL of categoricals is reversed", "distributions.py",
+        "the KL of categoricals is reversed", "ops/distributions.py",
         "jnp.sum(self.probs * (self.log_probs - other.log_probs), axis=-1)",
         "jnp.sum(other.probs * (other.log_probs - self.log_probs), axis=-1)", DISTRIBUTIONS,
     ),
     Mutant(
-        "the KL of normals divides by its own deviation", "distributions.py",
+        "the KL of normals divides by its own deviation", "ops/distributions.py",
         "z = (self.loc - other.loc) / other.scale", "z = (self.loc - other.loc) / self.scale", DISTRIBUTIONS,
     ),
     Mutant(
-        "the entropy of a normal lacks its ½", "distributions.py",
+        "the entropy of a normal lacks its ½", "ops/distributions.py",
         "0.5 * math.log(2 * math.pi * math.e)", "0.5 * math.log(2 * math.pi)", DISTRIBUTIONS,
     ),
     Mutant(
-        "the log-probability of a squashed action is that of the raw one", "distributions.py",
+        "the log-probability of a squashed action is that of the raw one", "ops/distributions.py",
         "self.base.log_prob(raw) - jnp.sum(slope, axis=-1)",
         "self.base.log_prob(raw)", DISTRIBUTIONS,
     ),
     Mutant(
-        "the log-probability of a squashed action forgets the range (Spinning Up #314)", "distributions.py",
+        "the log-probability of a squashed action forgets the range (Spinning Up #314)", "ops/distributions.py",
         " + jnp.log(self.bounds.half_range)", "", DISTRIBUTIONS,
     ),
     # Networks.
-    Mutant("hidden layers have gain 1", "layers.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
+    Mutant("hidden layers have gain 1", "networks/layers.py", '"orthogonal": math.sqrt(2)', '"orthogonal": 1.0', ENCODERS),
     Mutant(
-        "a GPU rounds what is multiplied", "layers.py", '"highest" if chosen is None', "None if chosen is None",
-        ("test_layers.py::test_products_and_their_gradients_are_in_full_precision_unless_told_otherwise",),
+        "a GPU rounds what is multiplied", "networks/layers.py", '"highest" if chosen is None', "None if chosen is None",
+        ("networks/test_layers.py::test_products_and_their_gradients_are_in_full_precision_unless_told_otherwise",),
     ),
     Mutant(
-        "PyTorch's first biases are those of its weights' first inputs", "layers.py",
+        "PyTorch's first biases are those of its weights' first inputs", "networks/layers.py",
         "jax.random.fold_in(key, 1)", "key",
-        ("test_layers.py::test_pytorch_weights_and_biases_are_uniform_within_one_over_root_inputs",),
+        ("networks/test_layers.py::test_pytorch_weights_and_biases_are_uniform_within_one_over_root_inputs",),
     ),
-    Mutant("bytes are not divided by 255", "encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
+    Mutant("bytes are not divided by 255", "networks/encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
     Mutant(
-        "the first policy is not near uniform", "networks.py",
+        "the first policy is not near uniform", "networks/builder.py",
         "policy_scale: NonNegative = 0.01", "policy_scale: NonNegative = 1.0",
         NETWORKS,
     ),
     Mutant(
-        "the action mask is ignored", "heads.py",
+        "the action mask is ignored", "networks/heads.py",
         "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
         "Categorical(outputs)", NETWORKS,
     ),
     Mutant(
-        "actor and critic start from one key", "networks.py",
+        "actor and critic start from one key", "networks/builder.py",
         "critic=MLP((*sizes, values), key=keys[3], **self._layer)",
         "critic=MLP((*sizes, values), key=keys[2], **self._layer)", NETWORKS,
     ),
@@ -238,13 +238,13 @@ MUTANTS = [
         "next_obs=normalize_obs(obs_moments, batch.next_obs, clip=self.clip)", "next_obs=batch.next_obs", NORMALIZED,
     ),
     # Statistics.
-    Mutant("Welford's share is the other's", "statistics.py", "share = others / jnp", "share = own / jnp", STATISTICS),
-    Mutant("merging forgets the means' distance", "statistics.py", " + delta**2 * (own * share)", "", STATISTICS),
+    Mutant("Welford's share is the other's", "ops/statistics.py", "share = others / jnp", "share = own / jnp", STATISTICS),
+    Mutant("merging forgets the means' distance", "ops/statistics.py", " + delta**2 * (own * share)", "", STATISTICS),
     Mutant(
-        "the bootstrap resamples whole rows", "statistics.py",
+        "the bootstrap resamples whole rows", "ops/statistics.py",
         "samples - first), *columns.shape)", "samples - first), len(columns), 1)", STATISTICS,
     ),
-    Mutant("the interquartile mean is the mean", "statistics.py", "len(ordered) // 4", "0", STATISTICS),
+    Mutant("the interquartile mean is the mean", "ops/statistics.py", "len(ordered) // 4", "0", STATISTICS),
     # Environments.
     Mutant(
         "next_obs is from after the reset (Gymnasium)", "envs/gymnasium.py",
@@ -269,7 +269,7 @@ MUTANTS = [
         "seed_of(self._seed, self._purpose, i, self.episode[i])", "seed_of(self._seed, self._purpose, i, 0)", GYMNASIUM,
     ),
     Mutant(
-        "tests begin where training does", "envs/__init__.py",
+        "tests begin where training does", "envs/make.py",
         "return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose,",
         'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
     ),
@@ -315,37 +315,37 @@ MUTANTS = [
         "the value of SACv1 is its target's", "algorithms/sac_v1.py", "return state.value(obs)\n",
         "return state.target_value(obs)\n", ASKED,
     ),
-    Mutant("a sample is the mean", "run/asked.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
+    Mutant("a sample is the mean", "runs/policy.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
     Mutant(
-        "a cut's image is the next episode's", "replay/frames.py", "jnp.where(flag(number < 0), running, cut)",
+        "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number < 0), running, cut)",
         "running", FRAMES,
     ),
     Mutant(
-        "the newest image's successor is the oldest row", "replay/frames.py", "jnp.where(flag(newest), ",
+        "the newest image's successor is the oldest row", "data/frames.py", "jnp.where(flag(newest), ",
         "jnp.where(flag(newest & False), ", FRAMES,
     ),
     Mutant(
-        "an overwritten cut is read all the same", "replay/frames.py", "jnp.where(flag(lost), own, ",
+        "an overwritten cut is read all the same", "data/frames.py", "jnp.where(flag(lost), own, ",
         "jnp.where(flag(lost & False), own, ", FRAMES,
     ),
     Mutant(
-        "only terminations are cuts", "replay/frames.py", "rollout.terminated | rollout.truncated, images",
+        "only terminations are cuts", "data/frames.py", "rollout.terminated | rollout.truncated, images",
         "rollout.terminated, images", FRAMES,
     ),
     # Loops.
-    Mutant("keys do not depend on the step", "loops/state.py", "purpose_key(key, purpose), step)",
+    Mutant("keys do not depend on the step", "loops/keys.py", "purpose_key(key, purpose), step)",
            "purpose_key(key, purpose), 0)", KEYS),
-    Mutant("keys do not depend on the purpose", "loops/state.py", "zlib.crc32(purpose.encode())", "0", KEYS),
+    Mutant("keys do not depend on the purpose", "loops/keys.py", "zlib.crc32(purpose.encode())", "0", KEYS),
     Mutant("acting reuses its key (compiled)", "loops/compiled.py", 'key = fold(keys["act"], state.step)',
            'key = keys["act"]', SAME),
-    Mutant("acting reuses its key (host)", "loops/player.py", 'key = jax.random.fold_in(keys["act"], t)',
+    Mutant("acting reuses its key (host)", "loops/host_learner.py", 'key = jax.random.fold_in(keys["act"], t)',
            'key = keys["act"]', SAME),
     Mutant(
-        "the environments of every seed begin alike", "envs/__init__.py", "seed=seed + i", "seed=seed",
+        "the environments of every seed begin alike", "envs/make.py", "seed=seed + i", "seed=seed",
         (f"{LOOPS}::{SEEDS_ON_HOST}[sac]",),
     ),
     Mutant(
-        "a saved ring comes back from its end on", "replay/ring.py", "part, (0,) * part.ndim)",
+        "a saved ring comes back from its end on", "data/ring.py", "part, (0,) * part.ndim)",
         "part, tuple(a - b for a, b in zip(whole.shape, part.shape)))",
         (f"{RING}::test_a_ring_is_kept_without_its_empty_rows",),
     ),
@@ -368,13 +368,13 @@ MUTANTS = [
         OBSERVED_COMPILED,
     ),
     Mutant(
-        "the last step of a rollout is not observed (host)", "loops/player.py",
+        "the last step of a rollout is not observed (host)", "loops/host_learner.py",
         "            if self.watches:\n                leaves = watch",
         "            if False:\n                leaves = watch",
         OBSERVED_HOST,
     ),
     Mutant(
-        "the last step of a rollout is observed twice (host)", "loops/player.py",
+        "the last step of a rollout is observed twice (host)", "loops/host_learner.py",
         "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
         OBSERVED_HOST,
     ),
@@ -397,23 +397,23 @@ MUTANTS = [
     ),
     # Checkpoints.
     Mutant(
-        "altered numbers are loaded", "run/checkpoint.py",
+        "altered numbers are loaded", "storage/checkpoint.py",
         'if files.sha256(path / name) != expected["sha256"]:', "if False:",
-        ("run/test_checkpoint.py::test_every_truncation_and_every_flipped_bit_is_detected",),
+        ("storage/test_checkpoint.py::test_every_truncation_and_every_flipped_bit_is_detected",),
     ),
-    Mutant("a file takes its place before it is durable", "run/files.py",
+    Mutant("a file takes its place before it is durable", "storage/files.py",
            "            sync(beside)\n            os.replace(", "            os.replace(", POWER_CUT),
-    Mutant("a checkpoint's place is not durable", "run/files.py",
+    Mutant("a checkpoint's place is not durable", "storage/files.py",
            "os.rename(beside, path)\n            sync(path.parent)\n        except",
            "os.rename(beside, path)\n        except",
            POWER_CUT),
     Mutant(
-        "strided arrays are written as they lie", "run/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",
-        ("run/test_files.py::test_arrays_of_every_layout_come_back_as_they_were",),
+        "strided arrays are written as they lie", "storage/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",
+        ("storage/test_files.py::test_arrays_of_every_layout_come_back_as_they_were",),
     ),
     # Replay: SAC, TD3 and their kin.
     Mutant(
-        'polyak runs backwards', 'optim.py',
+        'polyak runs backwards', 'ops/optim.py',
         '(1 - tau) * old + tau * new',
         'tau * old + (1 - tau) * new',
         (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
@@ -473,13 +473,13 @@ MUTANTS = [
         (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
     ),
     Mutant(
-        'the temperature moves the wrong way', 'temperature.py',
+        'the temperature moves the wrong way', 'ops/temperature.py',
         'loss = -log_alpha *',
         'loss = log_alpha *',
         (f'{SAC}::test_alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it',),
     ),
     Mutant(
-        'the temperature starts at its logarithm', 'temperature.py',
+        'the temperature starts at its logarithm', 'ops/temperature.py',
         'log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))',
         'log_alpha = jnp.asarray(initial, jnp.float32)',
         (f'{SAC}::test_sac_learns_alpha_from_the_log_probabilities_of_the_actors_own_draw',),
@@ -515,7 +515,7 @@ MUTANTS = [
         (f'{SAC}::test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action',),
     ),
     Mutant(
-        'the target entropy is of |A| and not of its logarithm', 'heads.py',
+        'the target entropy is of |A| and not of its logarithm', 'networks/heads.py',
         'jnp.log(jnp.asarray(n, jnp.float32))',
         'jnp.asarray(n, jnp.float32)',
         (f'{SAC}::test_the_discrete_target_entropy_is_a_share_of_the_uniform_policys',),
@@ -581,31 +581,31 @@ MUTANTS = [
         (f'{TD3}::test_ddpg_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
-        'log sigma is not clipped', 'heads.py',
+        'log sigma is not clipped', 'networks/heads.py',
         'jnp.exp(jnp.clip(log_std, *LOG_STD))',
         'jnp.exp(log_std)',
         (f'{TD3}::test_log_sigma_is_clipped_and_all_is_finite_at_extreme_outputs',),
     ),
     Mutant(
-        'the critic reads the action as it is', 'critics.py',
+        'the critic reads the action as it is', 'networks/critics.py',
         'to_unit(self.space, action))',
         'action)',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
     ),
     Mutant(
-        'all members of an ensemble start alike', 'critics.py',
+        'all members of an ensemble start alike', 'networks/critics.py',
         'jax.lax.map(build, jax.random.split(key, members))',
         'jax.vmap(lambda _: build(key))(jax.random.split(key, members))',
         (f'{TD3}::test_members_of_an_ensemble_differ_and_equal_single_modules',),
     ),
     Mutant(
-        'the last row of a sequence is learnt from', 'returns.py',
+        'the last row of a sequence is learnt from', 'ops/returns.py',
         'x[0], (batch.obs, batch.action)',
         'x[-1], (batch.obs, batch.action)',
         (f'{TD3}::test_three_step_targets_against_the_loop',),
     ),
     Mutant(
-        'replayed targets are one-step', 'returns.py',
+        'replayed targets are one-step', 'ops/returns.py',
         'discount=discount, n=len(batch.reward)\n    )[0]',
         'discount=discount, n=1\n    )[0]',
         (f'{TD3}::test_three_step_targets_against_the_loop',),

@@ -4,43 +4,43 @@ from planted.mutant import Mutant
 from planted.recorded import of
 
 DELAYED = of("algorithms/test_td3.py", "the_actors_schedule_counts_the_steps_of_the_critics")
-SCHEDULE = of("run/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
+SCHEDULE = of("runs/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
 INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
-MASKED = of("replay/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
-RECORDED = of("run/test_recorded.py", "noise_is_in_half_ranges_or_a_share_of_random_actions")
-COUNTS = of("algorithms/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
-HEEDED = of("run/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
-ENDLESS = of("run/test_signals.py", "an_evaluation_that_does_not_end_is_interrupted")
-NUMPY = of("run/test_session.py", "a_callback_may_answer_as_numpy_does")
-FAILS = of("run/test_session.py", "an_evaluation_that_fails_loses_nothing_learned")
+MASKED = of("data/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
+RECORDED = of("runs/test_recorded.py", "noise_is_in_half_ranges_or_a_share_of_random_actions")
+COUNTS = of("algorithms/sac_x/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
+HEEDED = of("runs/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
+ENDLESS = of("runs/test_signals.py", "an_evaluation_that_does_not_end_is_interrupted")
+NUMPY = of("runs/test_session.py", "a_callback_may_answer_as_numpy_does")
+FAILS = of("runs/test_session.py", "an_evaluation_that_fails_loses_nothing_learned")
 
 DONE = of("envs/test_tasks.py", "a_task_sees_the_action_that_was_done")
-CLIPPED = of("run/test_recorded.py", "what_is_recorded_is_what_the_environment_did")
+CLIPPED = of("runs/test_recorded.py", "what_is_recorded_is_what_the_environment_did")
 FAULT = of("envs/test_tasks.py", "a_reward_that_is_no_number_is_found_in_every_loop")
 DISCRETE = of("algorithms/test_sac.py", "the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards")
-LENGTH = of("run/test_plan.py", "more_environments_make_fewer_updates")
+LENGTH = of("runs/test_plan.py", "more_environments_make_fewer_updates")
 
 SLOW = of("algorithms/test_fqe.py", "the_target_is_that_of_the_slow_copy")
-SHARED = of("replay/test_ring.py", "a_share_of_what_a_loop_learns_from_is_recorded")
+SHARED = of("data/test_ring.py", "a_share_of_what_a_loop_learns_from_is_recorded")
 TOSSED = of("loops/test_loops.py", "each_step_of_an_evaluation_has_its_own_chance")
 RATES = of("algorithms/test_constants.py", "each_network_moves_at_its_own_rate")
-BEGINS = of("run/test_recorded.py", "a_beginning_is_where_an_episode_is_known_to_begin")
+BEGINS = of("runs/test_recorded.py", "a_beginning_is_where_an_episode_is_known_to_begin")
 
 MUTANTS = [
     Mutant(
-        "the temperature slows down as it falls", "temperature.py",
+        "the temperature slows down as it falls", "ops/temperature.py",
         "log_alpha_step(temperature_loss, state", "log_alpha_step(dual_loss, state",
         of("algorithms/test_sac.py", "alpha_falls_above_the_target_entropy_rises_below_and_stays_at_it"),
     ),
     Mutant(
-        "a multiplier moves as a temperature", "temperature.py",
+        "a multiplier moves as a temperature", "ops/temperature.py",
         "log_alpha_step(dual_loss, state", "log_alpha_step(temperature_loss, state",
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),
     ),
     Mutant(
-        "an interrupted evaluation is forgotten", "run/session.py", "Every(plan.evaluate_every, self._evaluated())",
+        "an interrupted evaluation is forgotten", "runs/session.py", "Every(plan.evaluate_every, self._evaluated())",
         "Every(plan.evaluate_every, start)",
-        of("run/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
+        of("runs/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
     ),
     Mutant(
         "a bad action is the environment's fault", "loops/state.py", "[whole(rollout.action), rewards",
@@ -48,9 +48,9 @@ MUTANTS = [
         of("loops/test_loops.py", "a_policy_that_has_diverged_is_no_fault_of_the_environment"),
     ),
     Mutant(
-        "a best checkpoint is one to go on from", "run/checkpoint.py",
+        "a best checkpoint is one to go on from", "storage/checkpoint.py",
         'bool(_newest_first(run / "checkpoints" / "latest"))', '(run / "checkpoints").exists()',
-        of("run/test_session.py", "a_folder_whose_run_was_killed_before_it_saved_is_free"),
+        of("runs/test_session.py", "a_folder_whose_run_was_killed_before_it_saved_is_free"),
     ),
     Mutant(
         "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "limit_of(theirs)", "limit_of(env)",
@@ -61,13 +61,13 @@ MUTANTS = [
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(
-        "checkpoints wait for rare rows", "run/planning.py", "evaluate_every, save_every)\n    return",
+        "checkpoints wait for rare rows", "runs/checks.py", "evaluate_every, save_every)\n    return",
         "evaluate_every)\n    return",
-        of("run/test_session.py", "a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are"),
+        of("runs/test_session.py", "a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are"),
     ),
     Mutant(
-        "a file's word imports a module", "run/plan.py", "named and module not in sys.modules", "False",
-        of("test_cli.py", "a_module_that_a_file_names_is_not_imported"),
+        "a file's word imports a module", "runs/plan.py", "named and module not in sys.modules", "False",
+        of("cli/test_main.py", "a_module_that_a_file_names_is_not_imported"),
     ),
     Mutant(
         "a task on the host sees what was asked for", "envs/tasks.py", "self._rewards(self._obs, done,",
@@ -78,11 +78,11 @@ MUTANTS = [
         "self._tasks.rewards(obs, action,", DONE,
     ),
     Mutant(
-        "what is recorded was never done", "run/collect.py", "inside(space, disturbed(", "(disturbed(",
+        "what is recorded was never done", "runs/collect.py", "inside(space, disturbed(", "(disturbed(",
         CLIPPED,
     ),
     Mutant(
-        "a file's own bounds are not kept", "replay/columns.py", "within = inside(space, x)", "within = x", CLIPPED,
+        "a file's own bounds are not kept", "data/cleaning.py", "within = inside(space, x)", "within = x", CLIPPED,
     ),
     Mutant(
         "a mask is drawn though the data have one", "loops/offline.py", "{**drawn, **data.rows.extras}",
@@ -114,7 +114,7 @@ MUTANTS = [
         "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
     ),
     Mutant(
-        "a schedule counts updates that learning_starts forbids", "run/adjusted.py",
+        "a schedule counts updates that learning_starts forbids", "runs/horizon.py",
         "max(0, rollouts - idle_rollouts(algorithm))", "rollouts", SCHEDULE,
     ),
     Mutant(
@@ -122,18 +122,18 @@ MUTANTS = [
         INSIDE,
     ),
     Mutant(
-        "first actions forget the mask", "loops/replay.py", "case Discrete() if has_mask(obs):",
+        "first actions forget the mask", "loops/exploration.py", "case Discrete() if has_mask(obs):",
         "case Discrete() if False:", MASKED,
     ),
     Mutant(
-        "masks of components are read from the first", "loops/replay.py", "np.cumsum(nvec)[:-1], axis=-1)",
+        "masks of components are read from the first", "loops/exploration.py", "np.cumsum(nvec)[:-1], axis=-1)",
         "np.arange(1, len(nvec)), axis=-1)", MASKED,
     ),
     Mutant(
-        "recorded noise forgets the mask", "run/collect.py", "if has_mask(obs) else", "if False else", RECORDED,
+        "recorded noise forgets the mask", "runs/collect.py", "if has_mask(obs) else", "if False else", RECORDED,
     ),
     Mutant(
-        "SAC-X's target entropy forgets the mask", "algorithms/sac_x.py", "largest_entropy(batch.obs, n)",
+        "SAC-X's target entropy forgets the mask", "algorithms/sac_x/sac_x.py", "largest_entropy(batch.obs, n)",
         "largest_entropy(None, n)", COUNTS,
     ),
     Mutant(
@@ -154,23 +154,23 @@ MUTANTS = [
         of("loops/test_loops.py", "an_evaluation_in_jax_without_end_is_interrupted"),
     ),
     Mutant(
-        "only False itself stops a run", "run/session.py", "answer is not None and not answer", "answer is False",
+        "only False itself stops a run", "runs/session.py", "answer is not None and not answer", "answer is False",
         NUMPY,
     ),
     Mutant(
-        "a failing evaluation takes what was learned along", "run/session.py",
+        "a failing evaluation takes what was learned along", "runs/session.py",
         "            finally:\n                self._save(state, step)", "            finally:\n                pass",
         FAILS,
     ),
     Mutant(
-        "a fine-tuned schedule ends where the data's part did", "run/adjusted.py",
+        "a fine-tuned schedule ends where the data's part did", "runs/horizon.py",
         "updates=made + more", "updates=made",
-        of("run/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
+        of("runs/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
     ),
     Mutant(
-        "the best checkpoint of a step stays, whatever scores better", "run/session.py",
+        "the best checkpoint of a step stays, whatever scores better", "runs/session.py",
         "                files.discard(worse)", "                pass",
-        of("run/test_session.py", "of_two_evaluations_of_one_step_the_better_is_kept"),
+        of("runs/test_session.py", "of_two_evaluations_of_one_step_the_better_is_kept"),
     ),
     Mutant(
         "all runs see the same windows of the data", "loops/offline.py", "default_rng([self.seed, number])",
@@ -182,8 +182,8 @@ MUTANTS = [
         of("envs/test_asynchronous.py", "an_episode_that_ends_before_its_time_is_lost_and_said"),
     ),
     Mutant(
-        "pixels between 0 and 1 are cut to black", "run/asked.py", "not np.array_equal(cast, array)", "False",
-        of("run/test_asked.py", "integers_take_nothing_but_integers"),
+        "pixels between 0 and 1 are cut to black", "runs/policy.py", "not np.array_equal(cast, array)", "False",
+        of("runs/test_policy.py", "integers_take_nothing_but_integers"),
     ),
     Mutant(
         "a replay is learned from raw at first", "algorithms/normalized.py",
@@ -212,13 +212,13 @@ MUTANTS = [
         of("envs/test_atari.py", "an_episode_follows_from_its_seed_alone"),
     ),
     Mutant(
-        "what is watched is scored under the main task", "run/watch.py",
+        "what is watched is scored under the main task", "runs/watch.py",
         "max_steps, console, plan.played, path)", "max_steps, console, -1, path)",
-        of("run/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
+        of("runs/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
     ),
     Mutant(
-        "a long period is said where it is none", "algorithms/sac_x.py", "period <= limit", "period >= limit",
-        of("algorithms/test_sac_x.py", "a_period_longer_than_every_episode_is_said"),
+        "a long period is said where it is none", "algorithms/sac_x/sac_x.py", "period <= limit", "period >= limit",
+        of("algorithms/sac_x/test_sac_x.py", "a_period_longer_than_every_episode_is_said"),
     ),
     Mutant(
         "SACDiscrete's actor follows the critics of before", "algorithms/sac_discrete.py",
@@ -229,43 +229,43 @@ MUTANTS = [
         "polyak(state.target_critics, critics, self.tau)", "polyak(critics, state.target_critics, self.tau)", DISCRETE,
     ),
     Mutant(
-        "the smallest of an interval is the largest of the smallest", "metrics.py",
+        "the smallest of an interval is the largest of the smallest", "ops/metrics.py",
         "lambda x: x.min(0)", "lambda x: x.max(0)",
-        of("test_metrics.py", "loops_tell_the_extrema_of_the_interval"),
+        of("ops/test_metrics.py", "loops_tell_the_extrema_of_the_interval"),
     ),
     Mutant(
-        "the smallest of a batch is its largest", "metrics.py",
+        "the smallest of a batch is its largest", "ops/metrics.py",
         '("min", jnp.min), ("max", jnp.max),', '("min", jnp.max), ("max", jnp.min),',
-        of("test_metrics.py", "described_is_numpys"),
+        of("ops/test_metrics.py", "described_is_numpys"),
     ),
     Mutant(
-        "the share of the data is the share of the replay", "loops/replay.py",
+        "the share of the data is the share of the replay", "loops/learning.py",
         "old = round(share * replay.batch_size)", "old = round((1 - share) * replay.batch_size)",
-        of("run/test_recorded.py", "that_share_of_each_batch_is_of_the_data"),
+        of("runs/test_recorded.py", "that_share_of_each_batch_is_of_the_data"),
     ),
     Mutant(
-        "time limits flagged twice are deaths", "replay/columns.py",
+        "time limits flagged twice are deaths", "data/cleaning.py",
         "return terminals & ~twice, timeouts", "return terminals, timeouts & ~twice",
-        of("replay/test_dataset.py", "time_limits_that_are_all_terminals_too_are_time_limits"),
+        of("data/test_dataset.py", "time_limits_that_are_all_terminals_too_are_time_limits"),
     ),
     Mutant(
-        "a time limit's successor is the next episode's first observation", "replay/dataset.py",
+        "a time limit's successor is the next episode's first observation", "data/dataset.py",
         "dropped = truncated.copy()", "dropped = np.zeros_like(truncated)",
-        of("replay/test_dataset.py", "without_successors_a_time_limits_row_is_dropped_and_the_row_before_cut"),
+        of("data/test_dataset.py", "without_successors_a_time_limits_row_is_dropped_and_the_row_before_cut"),
     ),
     Mutant(
         "SAC begins with a last policy layer of a hundredth", "algorithms/sac.py",
         'init="lecun", policy_scale=1.0)', 'init="lecun", policy_scale=0.01)',
-        of("test_networks.py", "the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others"),
+        of("networks/test_builder.py", "the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others"),
     ),
     Mutant(
-        "fitted Q values a policy that was never trained", "run/fitted.py",
+        "fitted Q values a policy that was never trained", "runs/fitted_q.py",
         "replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))", "begun.algorithm",
-        of("run/test_recorded.py", "fitted_q_evaluation_finds_what_a_policy_is_worth"),
+        of("runs/test_recorded.py", "fitted_q_evaluation_finds_what_a_policy_is_worth"),
     ),
     Mutant(
-        "fitted Q draws the batches of the training", "run/fitted.py", ', key=purpose_key(begun.key, "fit")', "",
-        of("run/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
+        "fitted Q draws the batches of the training", "runs/fitted_q.py", ', key=purpose_key(begun.key, "fit")', "",
+        of("runs/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
     ),
     Mutant(
         "fitted Q has no slow copy", "algorithms/fqe.py", "value_of(state.target_critics",
@@ -276,10 +276,10 @@ MUTANTS = [
         "polyak(critics, state.target_critics,", SLOW,
     ),
     Mutant(
-        "a cut begins an episode", "replay/dataset.py", "ends[list(self.cut)] = False", "pass", BEGINS,
+        "a cut begins an episode", "data/dataset.py", "ends[list(self.cut)] = False", "pass", BEGINS,
     ),
     Mutant(
-        "a replay that has gone round sets in with an episode", "run/offline.py",
+        "a replay that has gone round sets in with an episode", "runs/data_sources.py",
         "begun=head <= kept.data.reward.shape[int(axis)]", "begun=True", BEGINS,
     ),
     Mutant(
@@ -308,7 +308,7 @@ MUTANTS = [
         'key_for(key, "env")', TOSSED,
     ),
     Mutant(
-        "windows of a run that goes on are those of seed 0", "run/train.py", "window=plan.window, seed=plan.seed)",
+        "windows of a run that goes on are those of seed 0", "runs/train.py", "window=plan.window, seed=plan.seed)",
         "window=plan.window)", of("loops/test_offline.py", "a_run_goes_on_bit_for_bit_from_its_file"),
     ),
     Mutant(
@@ -334,17 +334,17 @@ MUTANTS = [
         of("algorithms/test_cloning.py", "what_explores_samples_and_what_is_tested_does_not"),
     ),
     Mutant(
-        "an action near a bound counts as farther off", "distributions.py", "-1 + 1e-6, 1 - 1e-6",
+        "an action near a bound counts as farther off", "ops/distributions.py", "-1 + 1e-6, 1 - 1e-6",
         "-1 + 1e-3, 1 - 1e-3",
-        of("test_distributions.py", "tanh_normal_knows_the_density_of_an_action_near_a_bound"),
+        of("ops/test_distributions.py", "tanh_normal_knows_the_density_of_an_action_near_a_bound"),
     ),
     Mutant(
-        "a root of less than nothing", "divergences.py", "jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-6)",
-        "jnp.sqrt(squared + 1e-6)", of("test_divergences.py", "an_estimate_below_zero_counts_as_zero"),
+        "a root of less than nothing", "ops/divergences.py", "jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-6)",
+        "jnp.sqrt(squared + 1e-6)", of("ops/test_divergences.py", "an_estimate_below_zero_counts_as_zero"),
     ),
     Mutant(
-        "a break may be a tenth wide", "replay/dataset.py", "TOLERANCE = 1e-5", "TOLERANCE = 1e-1",
-        of("replay/test_dataset.py", "a_successor_may_be_off_by_what_rounding_does_and_no_more"),
+        "a break may be a tenth wide", "data/dataset.py", "TOLERANCE = 1e-5", "TOLERANCE = 1e-1",
+        of("data/test_dataset.py", "a_successor_may_be_off_by_what_rounding_does_and_no_more"),
     ),
     Mutant(
         "β has no bounds", "algorithms/ppo.py", "return jnp.clip(beta, *BETAS)", "return beta",

@@ -1,27 +1,30 @@
 """Bugs in SAC-X, its schedulers and tasks."""
 
 from planted.mutant import Mutant
-from planted.trust import of
 
-SACX, LEARNING = "algorithms/sac_x.py", "algorithms/sac_x_learning.py"
-SCHEDULERS, TASKS = "schedulers.py", "envs/tasks.py"
+SACX, LEARNING = "algorithms/sac_x/sac_x.py", "algorithms/sac_x/targets.py"
+SCHEDULERS, TASKS = "algorithms/sac_x/task_schedulers.py", "envs/tasks.py"
+
+
+def sac_x(*names: str) -> tuple[str, ...]:
+    return tuple(f"algorithms/sac_x/test_sac_x.py::test_{name}" for name in names)
 
 
 def scheduler(*names: str) -> tuple[str, ...]:
-    return tuple(f"test_schedulers.py::test_{name}" for name in names)
+    return tuple(f"algorithms/sac_x/test_task_schedulers.py::test_{name}" for name in names)
 
 
 def tasks(*names: str) -> tuple[str, ...]:
     return tuple(f"envs/test_tasks.py::test_{name}" for name in names)
 
 
-BY_HAND = of("sac_x", "gradients_are_those_of_the_papers_losses[discrete]")
-IN_A_BOX = of("sac_x", "gradients_are_those_of_the_papers_losses[box]")
-RATIOS = of("sac_x", "ratios_are_of_the_stored_behaviour_and_of_the_raw_action[discrete]")
-COPIES = of("sac_x", "targets_are_copies_every_period_and_constant_between")
-SCORE = of("sac_x", "the_policy_gradient_is_the_score_function_of_what_was_earned[discrete]")
-GREEDY = of("sac_x", "tests_play_the_main_task_or_another_and_greedily")
-MOVED = of("sac_x", "one_call_moves_every_head_and_the_trunk_and_nothing_else[discrete]")
+BY_HAND = sac_x("gradients_are_those_of_the_papers_losses[discrete]")
+IN_A_BOX = sac_x("gradients_are_those_of_the_papers_losses[box]")
+RATIOS = sac_x("ratios_are_of_the_stored_behaviour_and_of_the_raw_action[discrete]")
+COPIES = sac_x("targets_are_copies_every_period_and_constant_between")
+SCORE = sac_x("the_policy_gradient_is_the_score_function_of_what_was_earned[discrete]")
+GREEDY = sac_x("tests_play_the_main_task_or_another_and_greedily")
+MOVED = sac_x("one_call_moves_every_head_and_the_trunk_and_nothing_else[discrete]")
 TABLE = scheduler("the_table_is_the_papers_moving_average_of_executed_decisions")
 PERIOD = scheduler("decisions_are_made_at_multiples_of_the_period_only")
 
@@ -66,7 +69,7 @@ MUTANTS = (
         "the ratio is of the squashed action", SACX,
         'log_ratio = log_prob(policy, batch.extras["raw_action"])',
         "log_ratio = policy.in_half_ranges(policy.log_prob(jnp.broadcast_to(batch.action, policy.loc.shape)))",
-        of("sac_x", "ratios_of_saturated_actions"),
+        sac_x("ratios_of_saturated_actions"),
     ),
     Mutant(
         "SAC-X's critics are of the entropy too", SACX,
@@ -114,7 +117,7 @@ MUTANTS = (
         "the scheduler learns what the first task earned", SACX,
         "transition.reward[:, -1], ended",
         "transition.reward[:, 0], ended",
-        of("sac_x", "the_scheduler_learns_the_main_tasks_reward_alone"),
+        sac_x("the_scheduler_learns_the_main_tasks_reward_alone"),
     ),
     Mutant(
         "tests play the first task", SACX,
@@ -126,7 +129,7 @@ MUTANTS = (
         "half the largest entropy of discrete actions is the whole", SACX,
         "0.5 * largest_entropy(batch.obs, n)",
         "largest_entropy(batch.obs, n)",
-        of("sac_x", "alpha_is_learned_for_each_task[discrete]"),
+        sac_x("alpha_is_learned_for_each_task[discrete]"),
     ),
     Mutant(
         "the score function is not weighed by the ratio", LEARNING,
@@ -135,13 +138,13 @@ MUTANTS = (
         SCORE,
     ),
     Mutant(
-        "the heads of all intentions are the first's", "intentions.py",
+        "the heads of all intentions are the first's", "networks/multitask.py",
         "outputs[task, jnp.arange(outputs.shape[1])]",
         "outputs[0 * task, jnp.arange(outputs.shape[1])]",
-        of("sac_x", "what_is_stored_is_of_the_intention_that_acted[discrete]"),
+        sac_x("what_is_stored_is_of_the_intention_that_acted[discrete]"),
     ),
     Mutant(
-        "heads see no gradient", "intentions.py",
+        "heads see no gradient", "networks/multitask.py",
         "return self.tasks(self.trunk(self.encoder(obs)))\n\n\nclass TaskValues",
         "return jax.lax.stop_gradient(self.tasks)(self.trunk(self.encoder(obs)))\n\n\nclass TaskValues",
         MOVED,
@@ -234,12 +237,12 @@ MUTANTS = (
         "a row's return is the first task's", "loops/state.py",
         "RETURN: returns[..., -1]",
         "RETURN: returns[..., 0]",
-        ("run/test_intentions.py::test_rows_have_a_value_for_each_task",),
+        ("runs/test_intentions.py::test_rows_have_a_value_for_each_task",),
     ),
     Mutant(
-        "data hold the first task's reward", "run/collect.py",
+        "data hold the first task's reward", "runs/collect.py",
         "seen.reward[..., -1]",
         "seen.reward[..., 0]",
-        ("run/test_intentions.py::test_data_hold_the_main_tasks_reward",),
+        ("runs/test_intentions.py::test_data_hold_the_main_tasks_reward",),
     ),
 )  # fmt: skip

@@ -3,80 +3,80 @@
 from planted.mutant import Mutant
 from planted.recorded import of
 
-KEPT = of("run/test_recorded.py", "what_was_recorded_is_kept_whatever_ends_it")
-OWN = of("run/test_recorded.py", "recording_leaves_a_users_adapter_open")
-BOTH = of("run/test_recorded.py", "both_is_said_where_it_decides")
-DIVERGES = of("run/test_recorded.py", "a_fit_that_diverges_is_no_worth")
-ROOM = of("run/test_recorded.py", "data_that_the_device_cannot_hold_are_refused_by_name")
-SHARE = of("run/test_recorded.py", "a_share_that_is_none_of_a_batch_is_refused")
-IDLE = of("run/test_recorded.py", "fields_that_say_nothing_on_data_are_named")
-NUMBERS = of("run/test_plan.py", "a_file_with_a_number_that_cannot_be_is_refused_by_name")
-CLOSED = of("run/test_session.py", "environments_are_closed_where_nothing_can_begin")
-IGNORED = of("test_cli.py", "what_would_be_ignored_is_refused")
+KEPT = of("runs/test_recorded.py", "what_was_recorded_is_kept_whatever_ends_it")
+OWN = of("runs/test_recorded.py", "recording_leaves_a_users_adapter_open")
+BOTH = of("runs/test_recorded.py", "both_is_said_where_it_decides")
+DIVERGES = of("runs/test_recorded.py", "a_fit_that_diverges_is_no_worth")
+ROOM = of("runs/test_recorded.py", "data_that_the_device_cannot_hold_are_refused_by_name")
+SHARE = of("runs/test_recorded.py", "a_share_that_is_none_of_a_batch_is_refused")
+IDLE = of("runs/test_recorded.py", "fields_that_say_nothing_on_data_are_named")
+NUMBERS = of("runs/test_plan.py", "a_file_with_a_number_that_cannot_be_is_refused_by_name")
+CLOSED = of("runs/test_session.py", "environments_are_closed_where_nothing_can_begin")
+IGNORED = of("cli/test_main.py", "what_would_be_ignored_is_refused")
 ANEW = of("loops/test_loops.py", "an_evaluation_on_the_host_begins_episodes_anew_inside_its_program")
 
 MUTANTS = [
-    Mutant("a recording that ends early is lost", "run/collect.py", "if rows.count:", "if rows.count == steps:", KEPT),
+    Mutant("a recording that ends early is lost", "runs/collect.py", "if rows.count:", "if rows.count == steps:", KEPT),
     Mutant(
-        "an interrupted recording looks finished", "run/collect.py", "    interruption.raise_again()\n", "", KEPT,
+        "an interrupted recording looks finished", "runs/collect.py", "    interruption.raise_again()\n", "", KEPT,
     ),
-    Mutant("recording closes a user's adapter", "run/collect.py", "close(envs, source)", "envs.close()", OWN),
-    Mutant("settled flags are asked about", "run/offline.py", 'if both != "timeout" and', "if False and", BOTH),
+    Mutant("recording closes a user's adapter", "runs/collect.py", "close(envs, source)", "envs.close()", OWN),
+    Mutant("settled flags are asked about", "runs/data_sources.py", 'if both != "timeout" and', "if False and", BOTH),
     Mutant(
-        "fitted Q forgets what both flags were", "run/run.py", "opened(dataset, self.plan.both)",
+        "fitted Q forgets what both flags were", "runs/run.py", "opened(dataset, self.plan.both)",
         'opened(dataset, "timeout")', BOTH,
     ),
     Mutant(
-        "data of then are refused for their settled flags", "run/offline.py",
+        "data of then are refused for their settled flags", "runs/data_sources.py",
         "opened(source or plan.dataset, plan.both)", "read_data(source or plan.dataset, both=plan.both)", BOTH,
     ),
     Mutant(
-        "a fit that diverged is a worth", "run/fitted.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,
+        "a fit that diverged is a worth", "runs/fitted_q.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,
     ),
     Mutant(
-        "data may be larger than the device", "run/planning.py", "if needed > there:\n        what",
+        "data may be larger than the device", "runs/checks.py", "if needed > there:\n        what",
         "if False:\n        what", ROOM,
     ),
     Mutant(
-        "there is only one window at a time", "run/planning.py", "2 * data.nbytes * rows.window",
+        "there is only one window at a time", "runs/checks.py", "2 * data.nbytes * rows.window",
         "data.nbytes * rows.window", ROOM,
     ),
     Mutant(
-        "data beside a replay take no room", "run/planning.py", "data.nbytes + kept > there", "kept > there", ROOM,
+        "data beside a replay take no room", "runs/checks.py", "data.nbytes + kept > there", "kept > there", ROOM,
     ),
     Mutant(
-        "a share of none takes all rows to the device", "run/session.py", "is not None and share else {}",
+        "a share of none takes all rows to the device", "runs/session.py", "is not None and share else {}",
         "is not None else {}", ROOM,
     ),
-    Mutant("a share may be no row of a batch", "run/planning.py", "in (0, size):", "in ():", SHARE),
+    Mutant("a share may be no row of a batch", "runs/checks.py", "in (0, size):", "in ():", SHARE),
     Mutant(
-        "fields without a say are not named", "run/session.py", "if self.plan.offline else []",
+        "fields without a say are not named", "runs/session.py", "if self.plan.offline else []",
         "if False else []", IDLE,
     ),
     Mutant(
-        "a file's numbers are taken as they stand", "run/plan.py",
+        "a file's numbers are taken as they stand", "runs/plan.py",
         "check_arguments(**{name: getattr(self, name) for name in numbers})", "pass", NUMBERS,
     ),
     Mutant(
-        "environments with which nothing can begin stay open", "run/plan.py",
+        "environments with which nothing can begin stay open", "runs/plan.py",
         "    except BaseException:\n        close(envs, source)", "    except BaseException:\n        pass", CLOSED,
     ),
     Mutant(
-        "environments of a run whose schedule cannot be stay open", "run/planning.py",
+        "environments of a run whose schedule cannot be stay open", "runs/checks.py",
         "with closed_on_failure(envs, env):", "if True:", CLOSED,
     ),
     Mutant(
-        "a run that goes on with wrong callbacks leaves its environments open", "run/train.py",
+        "a run that goes on with wrong callbacks leaves its environments open", "runs/train.py",
         "        try:\n            return gone_on(Session(path, plan, envs, env, callbacks, loggers, console, beside))",
         "        session = Session(path, plan, envs, env, callbacks, loggers, console, beside)\n        try:\n"
         "            return gone_on(session)", CLOSED,
     ),
     Mutant(
-        "environments of an evaluation stay open", "run/evaluation.py", "opened.callback(close, envs, source)", "pass",
+        "environments of an evaluation stay open", "runs/evaluation.py", "opened.callback(close, envs, source)", "pass",
         CLOSED,
     ),
     Mutant(
-        "options that do nothing are taken", "cli.py",
+        "options that do nothing are taken", "cli/main.py",
         "if (value := getattr(command, name)) != getattr(type(command), name):", "if value := None:", IGNORED,
     ),
     Mutant(

@@ -124,7 +124,7 @@ MUTANTS = (
         of("cloning", "td3bc_counts_in_half_ranges"),
     ),
     Mutant(
-        "BC forgets the tail of the batch", "losses.py",
+        "BC forgets the tail of the batch", "ops/losses.py",
         "loss = -jnp.mean(log_prob)",
         "loss = -jnp.mean(log_prob[:-1])",
         of("cloning", "bc_climbs_the_likelihood_of_the_data"),
@@ -172,7 +172,7 @@ MUTANTS = (
         offline("a_window_serves_its_calls_and_then_the_next_one_comes"),
     ),
     Mutant(
-        "a call that the end cut short makes the next ones longer", "loops/chunks.py",
+        "a call that the end cut short makes the next ones longer", "loops/dispatch.py",
         "if count == self.length and time", "if time",
         ("loops/test_chunks.py::test_a_call_that_the_end_cut_short_says_nothing_about_the_length",),
     ),
@@ -189,7 +189,7 @@ MUTANTS = (
         offline("what_takes_note_has_seen_each_row_once"),
     ),
     Mutant(
-        "a run goes on from data that have changed", "run/offline.py",
+        "a run goes on from data that have changed", "runs/data_sources.py",
         "if data.digest != plan.digest:",
         "if False:",
         offline("a_run_goes_on_bit_for_bit_from_its_file"),

@@ -8,18 +8,18 @@ def of(file: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{file}::test_{name}" for name in names)
 
 
-MMD = of("test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
-IDENTICAL = of("test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")
-KL = of("test_divergences.py", "the_kl_term_is_minus_the_mean_log_density_of_the_squashed_data")
-RISES = of("test_divergences.py", "the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it")
-CLAMPS = of("test_divergences.py", "the_multiplier_stops_at_both_clamps_and_comes_back")
-VAE_LOSS = of("test_generative.py", "the_loss_is_the_authors_with_latents_unclipped")
+MMD = of("ops/test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
+IDENTICAL = of("ops/test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")
+KL = of("ops/test_divergences.py", "the_kl_term_is_minus_the_mean_log_density_of_the_squashed_data")
+RISES = of("ops/test_divergences.py", "the_multiplier_rises_above_the_threshold_falls_below_and_stays_at_it")
+CLAMPS = of("ops/test_divergences.py", "the_multiplier_stops_at_both_clamps_and_comes_back")
+VAE_LOSS = of("networks/test_vae.py", "the_loss_is_the_authors_with_latents_unclipped")
 EVIDENCE = of(
-    "test_generative.py", "the_loss_bounds_the_evidence_of_a_linear_model_and_meets_it_at_the_exact_posterior"
+    "networks/test_vae.py", "the_loss_bounds_the_evidence_of_a_linear_model_and_meets_it_at_the_exact_posterior"
 )
-LATENTS = of("test_generative.py", "generated_actions_come_from_clipped_latents_and_from_their_own_state")
-LOG_STD = of("test_generative.py", "log_sigma_is_clipped_from_minus_4_to_15")
-UNITS = of("test_generative.py", "actions_in_other_units_give_the_same_loss_and_stay_in_their_box")
+LATENTS = of("networks/test_vae.py", "generated_actions_come_from_clipped_latents_and_from_their_own_state")
+LOG_STD = of("networks/test_vae.py", "log_sigma_is_clipped_from_minus_4_to_15")
+UNITS = of("networks/test_vae.py", "actions_in_other_units_give_the_same_loss_and_stay_in_their_box")
 BEAR = of("algorithms/test_bear.py", "gradients_are_those_of_the_papers_losses")
 WARM = of("algorithms/test_bear.py", "the_actor_follows_the_constraint_alone_for_as_many_updates_as_asked")
 DUAL = of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples")
@@ -40,51 +40,51 @@ LOGITS = of("algorithms/test_bcq.py", "a_masked_logit_weighs_nothing_in_the_disc
 MUTANTS = (
     # Divergences and the multiplier.
     Mutant(
-        "the Gaussian kernel squares σ", "divergences.py",
+        "the Gaussian kernel squares σ", "ops/divergences.py",
         "jnp.sum(difference**2, axis=-1) / (2 * sigma)", "jnp.sum(difference**2, axis=-1) / (2 * sigma**2)", MMD,
     ),
     Mutant(
-        "MMD subtracts the cross term once", "divergences.py",
+        "MMD subtracts the cross term once", "ops/divergences.py",
         "mean(x, x) + mean(y, y) - 2 * mean(x, y)", "mean(x, x) + mean(y, y) - mean(x, y)", MMD,
     ),
-    Mutant("the root of MMD² is not guarded", "divergences.py", "squared, 0.0) + 1e-6", "squared, 0.0)", IDENTICAL),
+    Mutant("the root of MMD² is not guarded", "ops/divergences.py", "squared, 0.0) + 1e-6", "squared, 0.0)", IDENTICAL),
     Mutant(
-        "the KL term has the density of raw actions", "divergences.py",
+        "the KL term has the density of raw actions", "ops/divergences.py",
         "(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)", "(policy.log_prob)(data)", KL,
     ),
     Mutant(
-        "the multiplier descends on the constraint", "temperature.py",
+        "the multiplier descends on the constraint", "ops/temperature.py",
         "log_alpha_step(dual_loss, state, excess,", "log_alpha_step(dual_loss, state, -excess,",
         RISES,
     ),
     Mutant(
-        "the multiplier has no lowest value", "temperature.py",
+        "the multiplier has no lowest value", "ops/temperature.py",
         "jnp.clip(log_alpha, jnp.log(self.lowest),", "jnp.clip(log_alpha, -100.0,", CLAMPS,
     ),
     Mutant(
-        "the multiplier has no highest value", "temperature.py",
+        "the multiplier has no highest value", "ops/temperature.py",
         "jnp.log(self.highest)), opt_state)", "100.0), opt_state)", CLAMPS,
     ),
     # The VAE.
     Mutant(
-        "the VAE's KL is summed over the latent", "generative.py",
+        "the VAE's KL is summed over the latent", "networks/vae.py",
         "jnp.mean(posterior.kl(standard)) / vae.latent", "jnp.mean(posterior.kl(standard))", EVIDENCE,
     ),
     Mutant(
-        "the VAE's KL is the other way round", "generative.py",
+        "the VAE's KL is the other way round", "networks/vae.py",
         "posterior.kl(standard)", "standard.kl(posterior)", VAE_LOSS,
     ),
     Mutant(
-        "latents of generated actions are not clipped", "generative.py",
+        "latents of generated actions are not clipped", "networks/vae.py",
         "jnp.clip(z, -LATENT_CLIP, LATENT_CLIP)", "z", LATENTS,
     ),
     Mutant(
-        "latents of training are clipped", "generative.py",
+        "latents of training are clipped", "networks/vae.py",
         "posterior.sample(key)", "jnp.clip(posterior.sample(key), -LATENT_CLIP, LATENT_CLIP)", VAE_LOSS,
     ),
-    Mutant("log σ of the latent is clipped as a policy's", "generative.py", "(-4.0, 15.0)", "(-20.0, 2.0)", LOG_STD),
+    Mutant("log σ of the latent is clipped as a policy's", "networks/vae.py", "(-4.0, 15.0)", "(-20.0, 2.0)", LOG_STD),
     Mutant(
-        "the VAE's loss is in units of the environment", "generative.py",
+        "the VAE's loss is in units of the environment", "networks/vae.py",
         "jnp.mean((to_unit(vae.space, action) - generated) ** 2)",
         "jnp.mean((action - from_unit(vae.space, generated)) ** 2)", UNITS,
     ),
@@ -132,7 +132,7 @@ MUTANTS = (
         "jnp.sqrt(jnp.var(q, axis=0) + 1e-6)", "jnp.sqrt(jnp.var(q, axis=0))", EQUAL,
     ),
     Mutant(
-        "the threshold of a multiplier has the wrong sign", "temperature.py",
+        "the threshold of a multiplier has the wrong sign", "ops/temperature.py",
         "measured - self.threshold", "measured + self.threshold", DUAL,
     ),
     Mutant(

@@ -2,7 +2,7 @@
 
 from planted.mutant import Mutant
 
-OFF_POLICY, TRUST = ("test_off_policy_returns.py",), ("test_trust_region.py",)
+OFF_POLICY, TRUST = ("ops/test_off_policy_returns.py",), ("ops/test_trust_region.py",)
 PPO, TRPO, ACER, CONTINUOUS = (f"algorithms/{name}.py" for name in ("ppo", "trpo", "acer", "acer_continuous"))
 
 
@@ -23,49 +23,49 @@ BOX = of("acer", "the_continuous_gradient_is_that_of_the_paper_by_hand")
 
 MUTANTS = [
     Mutant(
-        "Retrace weighs a step by its own trace", "returns.py",
+        "Retrace weighs a step by its own trace", "ops/returns.py",
         "0.0, jnp.roll(trace, -1))",
         "0.0, trace)",
         OFF_POLICY,
     ),
     Mutant(
-        "the trace of Retrace crosses a time limit", "returns.py",
+        "the trace of Retrace crosses a time limit", "ops/returns.py",
         "jnp.where((terminated | truncated).at[-1].set(True), 0.0, jnp.roll(trace",
         "jnp.where(terminated.at[-1].set(True), 0.0, jnp.roll(trace",
         OFF_POLICY,
     ),
     Mutant(
-        "Retrace does not truncate its ratios", "returns.py",
+        "Retrace does not truncate its ratios", "ops/returns.py",
         "trace = lambda_ * jnp.minimum(1.0, ratio)",
         "trace = lambda_ * ratio",
         OFF_POLICY,
     ),
     Mutant(
-        "V-trace cuts its trace off at ρ̄", "returns.py",
+        "V-trace cuts its trace off at ρ̄", "ops/returns.py",
         "lambda_ * jnp.minimum(clip_c, ratio)",
         "lambda_ * jnp.minimum(clip_rho, ratio)",
         OFF_POLICY,
     ),
     Mutant(
-        "the projection also pulls towards the constraint", "trust_region.py",
+        "the projection also pulls towards the constraint", "ops/trust_region.py",
         "excess = jnp.maximum(0.0, jnp.sum(direction * gradient, axis=-1, keepdims=True) - delta)",
         "excess = jnp.sum(direction * gradient, axis=-1, keepdims=True) - delta",
         TRUST,
     ),
     Mutant(
-        "the natural step is half as long in KL", "trust_region.py",
+        "the natural step is half as long in KL", "ops/trust_region.py",
         "jnp.sqrt(2 * delta /",
         "jnp.sqrt(delta /",
         TRUST,
     ),
     Mutant(
-        "F is not damped", "trust_region.py",
+        "F is not damped", "ops/trust_region.py",
         "f + damping * v",
         "f",
         TRUST,
     ),
     Mutant(
-        "a refused step is taken after all", "trust_region.py",
+        "a refused step is taken after all", "ops/trust_region.py",
         "share = jnp.where(j < tries, share, 0.0)",
         "share = share + 0.0",
         TRUST,
@@ -107,13 +107,13 @@ MUTANTS = [
         of("ppo", "the_clipped_value_loss_by_hand"),
     ),
     Mutant(
-        "the refused step is counted", "optim.py",
+        "the refused step is counted", "ops/optim.py",
         '"steps": count - over.astype(jnp.float32)}',
         '"steps": count}',
         of("ppo", "the_last_step_may_be_the_one_that_goes_too_far"),
     ),
     Mutant(
-        "samples are drawn with replacement", "optim.py",
+        "samples are drawn with replacement", "ops/optim.py",
         "jax.random.permutation(key, count)",
         "jax.random.randint(key, (count,), 0, count)",
         of("ppo", "each_epoch_is_a_permutation_of_its_own"),

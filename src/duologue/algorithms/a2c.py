@@ -14,12 +14,12 @@ import optax
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import AbstractDistribution
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
-from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init
-from duologue.returns import gae, learned_reward, over_envs
-from duologue.statistics import explained_variance
+from duologue.networks.builder import AbstractActorCritic, AbstractNetworks, Networks
+from duologue.ops.distributions import AbstractDistribution
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init
+from duologue.ops.returns import gae, learned_reward, over_envs
+from duologue.ops.statistics import explained_variance
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 

@@ -15,14 +15,14 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import taken
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, ActorQ, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
-from duologue.returns import learned_reward, over_envs, retrace
-from duologue.statistics import explained_variance
-from duologue.trust_region import project
+from duologue.networks.builder import AbstractNetworks, ActorQ, Networks
+from duologue.ops.distributions import taken
+from duologue.ops.metrics import described
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import learned_reward, over_envs, retrace
+from duologue.ops.statistics import explained_variance
+from duologue.ops.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
 
 EPSILON = 1e-6

@@ -17,15 +17,15 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms.acer import replayed_rollouts
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.distributions import Normal, draws
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
-from duologue.heads import bounded_box, from_unit, to_unit
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
-from duologue.returns import general_off_policy_returns, learned_reward, over_envs, retrace
-from duologue.statistics import explained_variance
-from duologue.trust_region import project
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, from_unit, to_unit
+from duologue.ops.distributions import Normal, draws
+from duologue.ops.metrics import described
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import general_off_policy_returns, learned_reward, over_envs, retrace
+from duologue.ops.statistics import explained_variance
+from duologue.ops.trust_region import project
 from duologue.types import Box, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Normal]

@@ -10,11 +10,11 @@ import equinox as eqx
 from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.distributions import AbstractDistribution
 from duologue.fields import Fraction, PositiveInt
-from duologue.losses import cloning_loss
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.distributions import AbstractDistribution
+from duologue.ops.losses import cloning_loss
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], AbstractDistribution]

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.distributions import Bounds
 from duologue.fields import Fraction, NonNegative, PositiveInt
-from duologue.generative import VAE, vae_loss
-from duologue.heads import bounded_box, bounds
-from duologue.losses import td_loss
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.vae import VAE, vae_loss
+from duologue.ops.distributions import Bounds
+from duologue.ops.losses import td_loss
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Critics: TypeAlias = Callable[[Obs, Array], Array]

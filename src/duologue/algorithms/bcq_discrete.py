@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.distributions import MASKED_LOGIT, Categorical, taken
 from duologue.fields import Fraction, NonNegative, PositiveInt
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, ActorQ, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
+from duologue.networks.builder import AbstractNetworks, ActorQ, Networks
+from duologue.ops.distributions import MASKED_LOGIT, Categorical, taken
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
 from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition, has_mask
 
 

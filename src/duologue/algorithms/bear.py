@@ -15,16 +15,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.algorithms.bcq import Critics, best_of, target_value
-from duologue.distributions import TanhNormal, draws
-from duologue.divergences import KL, MMD
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
-from duologue.generative import VAE, vae_loss
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
-from duologue.temperature import Dual, Fixed
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.vae import VAE, vae_loss
+from duologue.ops.distributions import TanhNormal, draws
+from duologue.ops.divergences import KL, MMD
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
+from duologue.ops.temperature import Dual, Fixed
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]

@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 from duologue.algorithms import sac
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import SAC, Actor, Critics, NextValue, SACState, sample_in_half_ranges
-from duologue.distributions import draws
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate
-from duologue.returns import first_row
-from duologue.temperature import Dual, Fixed, Learned, check_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.distributions import draws
+from duologue.ops.optim import LearningRate
+from duologue.ops.returns import first_row
+from duologue.ops.temperature import Dual, Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 APART = 2**31

@@ -11,11 +11,11 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.td3 import TD3, TD3State, actor_loss
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
-from duologue.heads import bounded_box, bounds
-from duologue.losses import td_loss
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import first_row, n_step_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, bounds
+from duologue.ops.losses import td_loss
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Transition
 
 

@@ -9,14 +9,13 @@ import jax
 from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.critics import value_of
-from duologue.distributions import Bounds
 from duologue.fields import Fraction, PositiveInt
-from duologue.heads import bounded_box, bounds
-from duologue.losses import td_loss
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, bounds
+from duologue.ops.distributions import Bounds
+from duologue.ops.losses import td_loss, value_of
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
 from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 

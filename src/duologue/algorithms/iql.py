@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.distributions import Bounds, Normal
 from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
-from duologue.heads import bounded_box, bounds
-from duologue.losses import td_loss
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, bounds
+from duologue.ops.distributions import Bounds, Normal
+from duologue.ops.losses import td_loss
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Value: TypeAlias = Callable[[Obs], Array]

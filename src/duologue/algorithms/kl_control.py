@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.algorithms.sac import Actor, Critics, critic_loss, soft_value
-from duologue.distributions import TanhNormal
 from duologue.fields import Fraction, NonNegative, PositiveInt
-from duologue.losses import cloning_loss
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import td_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.distributions import TanhNormal
+from duologue.ops.losses import cloning_loss
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 

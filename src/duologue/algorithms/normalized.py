@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
 from duologue.fields import Positive
-from duologue.statistics import RunningMoments
+from duologue.ops.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
 
 ObsMoments = RunningMoments | dict[str, Any] | None

@@ -19,8 +19,8 @@ from duologue.algorithms.a2c import Samples, samples_of, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction, NonNegative, Positive, PositiveInt
-from duologue.networks import AbstractActorCritic, AbstractNetworks, Networks
-from duologue.optim import (
+from duologue.networks.builder import AbstractActorCritic, AbstractNetworks, Networks
+from duologue.ops.optim import (
     Adam,
     LearningRate,
     RMSProp,
@@ -31,8 +31,8 @@ from duologue.optim import (
     opt_init,
     shuffled,
 )
-from duologue.returns import learned_reward
-from duologue.statistics import explained_variance, normalized
+from duologue.ops.returns import learned_reward
+from duologue.ops.statistics import explained_variance, normalized
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 BETAS = (1e-6, 1e6)

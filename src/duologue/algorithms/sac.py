@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.critics import value_of
-from duologue.distributions import TanhNormal
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import first_row, n_step_target
-from duologue.temperature import Fixed, Learned, check_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.distributions import TanhNormal
+from duologue.ops.losses import value_of
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import first_row, n_step_target
+from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]

@@ -12,15 +12,15 @@ from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import SAC, SACState, critic_loss
-from duologue.critics import of_action
-from duologue.distributions import Categorical
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
-from duologue.heads import largest_entropy
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import first_row, n_step_target
-from duologue.temperature import Fixed, Learned, check_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import largest_entropy
+from duologue.ops.distributions import Categorical
+from duologue.ops.losses import of_action
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import first_row, n_step_target
+from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Transition
 
 FRACTION = 0.98

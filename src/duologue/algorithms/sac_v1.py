@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import Actor, Critics, critic_loss, sample_in_half_ranges, soft_value
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
-from duologue.metrics import described
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
-from duologue.returns import first_row, n_step_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.metrics import described
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Value: TypeAlias = Callable[[Obs], Array]

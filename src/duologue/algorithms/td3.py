@@ -15,14 +15,14 @@ import optax
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.distributions import Bounds
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
-from duologue.heads import bounded_box, bounds
-from duologue.losses import td_loss
-from duologue.metrics import over_steps
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate, adam, gradient_step, opt_init, polyak, slowed, target_of
-from duologue.returns import first_row, n_step_target
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.networks.heads import bounded_box, bounds
+from duologue.ops.distributions import Bounds
+from duologue.ops.losses import td_loss
+from duologue.ops.metrics import over_steps
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, slowed, target_of
+from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], Array]

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.td3 import TD3, Actor, Critics, TD3State
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
-from duologue.networks import AbstractNetworks, Networks
-from duologue.optim import LearningRate
+from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.optim import LearningRate
 from duologue.types import Experience, Metrics, Obs, Transition
 
 

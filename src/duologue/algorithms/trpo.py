@@ -17,11 +17,11 @@ from duologue.algorithms.a2c import Samples, samples_of, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, Inside, Positive, PositiveInt
-from duologue.networks import AbstractNetworks, Networks, SeparateActorCritic
-from duologue.optim import Adam, LearningRate, RMSProp, every_step, flat, gradient_step, minibatches, shuffled
-from duologue.returns import learned_reward
-from duologue.statistics import explained_variance, normalized
-from duologue.trust_region import line_search, natural_step
+from duologue.networks.builder import AbstractNetworks, Networks, SeparateActorCritic
+from duologue.ops.optim import Adam, LearningRate, RMSProp, every_step, flat, gradient_step, minibatches, shuffled
+from duologue.ops.returns import learned_reward
+from duologue.ops.statistics import explained_variance, normalized
+from duologue.ops.trust_region import line_search, natural_step
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 

@@ -3,6 +3,7 @@ are reset with seeds of our choice."""
 
 import difflib
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeGuard
@@ -13,7 +14,6 @@ import numpy as np
 from duologue.envs.atari import begin_new_game, is_atari, preprocessed
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, Rows, replay, success
-from duologue.envs.mujoco import warn_once
 from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, stacked, writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
@@ -236,3 +236,19 @@ def _leaves_observations(env: gym.Env) -> TypeGuard[gym.Wrapper]:
         if isinstance(env, kind):
             return (type(env).step, type(env).reset) == (kind.step, kind.reset)
     return False
+
+
+def warn_once() -> None:
+    """Print each warning of MuJoCo once, where it is loaded. By itself it prints every one, and adds it to a file in
+    the current folder. Does nothing where somebody listens already."""
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None or mujoco.get_mju_user_warning() is not None:
+        return
+    said: set[str] = set()
+
+    def say(warning: str) -> None:
+        if warning not in said:
+            said.add(warning)
+            print(f"MuJoCo: {warning}", file=sys.stderr)
+
+    mujoco.set_mju_user_warning(say)

@@ -41,16 +41,6 @@ def action_space(space: gym.Space) -> Space:
     return integers(space, "action")
 
 
-def recounted(space: Space, x: Any) -> Any:
-    """Integers that count from 0, in NumPy, as the environment counts them; all else as it is."""
-    match space:
-        case Discrete(start=start):
-            return x + np.asarray(start, x.dtype)
-        case Dict(spaces=parts):
-            return {name: recounted(part, x[name]) for name, part in parts.items()}
-    return x
-
-
 def integers(space: gym.Space, role: str) -> Space:
     match space:
         case spaces.Discrete():

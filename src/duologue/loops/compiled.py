@@ -13,22 +13,16 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.data.ring import Ring
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.loops.chunks import Chunks
-from duologue.loops.replay import Outcome, empty_ring, exploring, learn
+from duologue.loops.dispatch import Chunks
+from duologue.loops.exploration import exploring
+from duologue.loops.keys import key_for, purpose_key  # fmt: skip
+from duologue.loops.learning import Outcome, learn
+from duologue.loops.replay_ring import empty_ring
 from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
-from duologue.loops.state import (
-    Episodes,
-    LoopState,
-    Totals,
-    first_fault,
-    key_for,
-    purpose_key,
-    raise_fault,
-    track,
-)  # fmt: skip
-from duologue.metrics import joined
-from duologue.replay.ring import Ring
+from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track  # fmt: skip
+from duologue.ops.metrics import joined
 from duologue.types import PyTree, Transition
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.loops.lean import lean
-from duologue.loops.state import key_for, of_rewards, restarted, rewards_shape
+from duologue.loops.dispatch import lean
+from duologue.loops.keys import key_for
+from duologue.loops.state import of_rewards, restarted, rewards_shape
 from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]

@@ -14,22 +14,22 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.data import ring as rings
+from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
-from duologue.loops.player import Player
-from duologue.loops.replay import empty_ring
+from duologue.loops.host_learner import Player
+from duologue.loops.keys import key_for  # fmt: skip
+from duologue.loops.replay_ring import empty_ring
 from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed
-from duologue.loops.state import (
+from duologue.loops.state import (  # fmt: skip
     Episodes,
     LoopState,
     Totals,
     first_fault,
-    key_for,
     of_rewards,
     raise_fault,
     restarted,
-)  # fmt: skip
-from duologue.replay import ring as rings
-from duologue.replay.ring import Ring
+)
 from duologue.types import Obs, PyTree, Step, Transition
 
 

@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
+from duologue.data import dataset
+from duologue.data.dataset import DataSet
+from duologue.data.ring import Ring
 from duologue.errors import ConfigError
-from duologue.loops.chunks import Chunks
-from duologue.loops.replay import batch
+from duologue.loops.dispatch import Chunks
+from duologue.loops.keys import key_for, purpose_key, run_key
+from duologue.loops.learning import batch
 from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
-from duologue.loops.state import LoopState, key_for, purpose_key, run_key
-from duologue.metrics import before, joined, told
-from duologue.replay import dataset
-from duologue.replay.dataset import DataSet
-from duologue.replay.ring import Ring
+from duologue.loops.state import LoopState
+from duologue.ops.metrics import before, joined, told
 from duologue.types import EnvSpec, PyTree, Replay, Transition
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from duologue.loops.state import run_key
+from duologue.loops.keys import run_key
 from duologue.types import PyTree
 
 SEEDS = "seeds"

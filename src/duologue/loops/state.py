@@ -1,33 +1,16 @@
 """What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
 
-import zlib
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from duologue.errors import EnvError, diverged
-from duologue.metrics import RETURN, before, told
+from duologue.ops.metrics import RETURN, before, told
 from duologue.types import Obs, PyTree, Transition
-
-
-def run_key(seed: int) -> Key[Array, ""]:
-    """The key all others of a run are derived from. The implementation is named, never left to a default."""
-    return jax.random.key(seed, impl="threefry2x32")
-
-
-def purpose_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
-    """The key that all of one purpose are folded from; loops make it once, outside."""
-    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
-
-
-def key_for(key: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The key of one purpose at one step, never of the order of calls: so what is logged or evaluated changes
-    nothing."""
-    return jax.random.fold_in(purpose_key(key, purpose), step)
 
 
 class Episodes(eqx.Module):

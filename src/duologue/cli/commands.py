@@ -1,0 +1,226 @@
+"""What the command line takes: one dataclass a command, read by tyro, and for `train` a YAML file below it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from duologue.algorithms.a2c import A2C
+from duologue.algorithms.acer import ACER
+from duologue.algorithms.acer_continuous import ACERContinuous
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.bc import BC
+from duologue.algorithms.bcq import BCQ
+from duologue.algorithms.bcq_discrete import BCQDiscrete
+from duologue.algorithms.bear import BEAR
+from duologue.algorithms.cql import CQL
+from duologue.algorithms.ddpg import DDPG
+from duologue.algorithms.iql import IQL
+from duologue.algorithms.kl_control import KLControl
+from duologue.algorithms.ppo import PPO
+from duologue.algorithms.sac import SAC
+from duologue.algorithms.sac_discrete import SACDiscrete
+from duologue.algorithms.sac_v1 import SACv1
+from duologue.algorithms.sac_x.sac_x import SACX
+from duologue.algorithms.sac_x.task_schedulers import QTable, Uniform
+from duologue.algorithms.td3 import TD3
+from duologue.algorithms.td3_bc import TD3BC
+from duologue.algorithms.trpo import TRPO
+
+ALGORITHMS: dict[str, Any] = {
+    "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
+    "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
+    "bear": BEAR, "bcq": BCQ, "bcq-discrete": BCQDiscrete, "bc": BC, "td3-bc": TD3BC, "cql": CQL, "iql": IQL,
+    "kl-control": KLControl, "sac-x": SACX,
+    "sac-u": SACX(scheduler=Uniform()), "sac-q": SACX(scheduler=QTable()),
+}  # fmt: skip
+"""By the name that the command line uses: a class, or an object with other defaults than its class."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
+    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours). With --dataset it only
+    evaluates, and may be left out."""
+    algorithm: AbstractAlgorithm
+    """Hyperparameters."""
+    steps: int = 1_000_000
+    """Environment steps of each seed; with --dataset, gradient steps."""
+    dataset: str | None = None
+    """Recorded data to learn from instead: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
+    both: Literal["timeout", "terminal"] = "timeout"
+    """What a row of these data is with both flags set, where every timeout is marked terminal too."""
+    window: int | None = None
+    """Rows of these data on the device at a time; None for all."""
+    tasks: str | None = None
+    """Several rewards, the main task's last: a ready set (lunar-lander, mountain-car). An algorithm of one reward
+    learns the main task alone."""
+    seed: int = 0
+    """Of everything random."""
+    seeds: int = 1
+    """Agents trained in one program, with seeds SEED, SEED + 1, …"""
+    num_envs: int | None = None
+    """Environments of each agent; None for the algorithm's own number."""
+    asynchronous: bool = False
+    """Step each Gymnasium environment in a process of its own; pays for slow simulators only."""
+    normalize_obs: bool = False
+    """Learn from observations of mean 0 and variance 1."""
+    normalize_reward: bool = False
+    """Learn from rewards divided by the standard deviation of their discounted sum."""
+    run_dir: str | None = None
+    """The new folder of this run; None for runs/ALGORITHM/ENV/N."""
+    evaluate_every: int | None = None
+    """Steps between evaluations on separate environments while training; None for none, for ten with --dataset."""
+    evaluate_episodes: int = 10
+    """Episodes of each of these."""
+    final_episodes: int = 100
+    """Episodes of the evaluation at the end; 0 for none."""
+    save_every: int | None = None
+    """Steps between checkpoints; None for ten in a run."""
+    log_every: int | None = None
+    """Steps between rows of metrics; None for 200 in a run. Every checkpoint and evaluation brings a row too."""
+    max_episode_steps: int | None = None
+    """A time limit other than the environment's own."""
+    wandb: str | None = None
+    """Also log to this Weights & Biases project (extra: wandb)."""
+    config: str | None = None
+    """A YAML file with values for these options; options on the command line win."""
+    grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD VALUE [VALUE ...]")] = ()
+    """Train every combination of values, as of algorithm.discount 0.98 0.99, below RUN_DIR. May be repeated."""
+    dry_run: bool = False
+    """Print the merged configuration, each value with where it came from, and stop."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play test episodes with a trained agent, in environments of their own."""
+
+    run: Positional[Path]
+    """A run folder."""
+    episodes: int = 100
+    """Episodes to play, for each seed."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last state, or that of the best evaluation while training."""
+    explore: bool = False
+    """Act as in training, instead of with the test policy."""
+    task: str | None = None
+    """Of several tasks, the one whose intention plays and is scored; None for the main one."""
+    env: str | None = None
+    """An environment of the same spaces; None for the run's own. Required where it was made from data alone."""
+    dataset: str | None = None
+    """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
+    fit_steps: int = 20_000
+    """Updates of that evaluation."""
+    both: Literal["timeout", "terminal"] | None = None
+    """What a row of these data is with both flags set; None for what it was to the run."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Look at a trained agent: in a window, or as a video."""
+
+    run: Positional[Path]
+    """A run folder."""
+    episodes: int = 1
+    """Episodes to play."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """A video, .gif or .mp4 (extra: video), in place of the window. Without a display, None for videos/step-N.mp4 in
+    the run folder."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last state, or that of the best evaluation while training."""
+    task: str | None = None
+    """Of several tasks, the one whose intention plays; None for the main one."""
+    agent: int = 0
+    """Which of a run with several seeds, counted from 0."""
+    explore: bool = False
+    """Act as in training, instead of with the test policy."""
+    env: str | None = None
+    """A Gymnasium environment of the same spaces; None for the run's own. Those written in JAX cannot be watched."""
+    seed: int = 0
+    """Of where episodes start, and of everything random."""
+    fps: float | None = None
+    """Pictures a second of the video; None for the environment's own number, or 30."""
+    max_steps: int | None = None
+    """Steps after which it ends, whatever is going on; None for 10,000 of a video, and no limit in a window."""
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record what a policy does, as data that others can learn from."""
+
+    run: Positional[str]
+    """A run folder, or `random` for uniformly random actions."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The new file: .npz, or .hdf5 (extra: minari)."""
+    steps: int = 100_000
+    """Transitions."""
+    env: str | None = None
+    """Environment id; None for the run's own. Required for `random`."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last state of the run, or that of its best evaluation."""
+    agent: int = 0
+    """Which of a run with several seeds, counted from 0."""
+    test: bool = False
+    """Act with the test policy, instead of as in training."""
+    noise: float = 0.0
+    """Noise on top: σ in half-ranges of a Box, the share of random actions of discrete ones."""
+    after: str | None = None
+    """Data whose rows come first in the new file: a mixture."""
+    seed: int = 0
+    """Of everything random."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Say what recorded data hold, and what had to be repaired or dropped."""
+
+    data: Positional[str]
+    """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
+    both: Literal["timeout", "terminal"] = "timeout"
+    """What a row is with both flags set, where every timeout is marked terminal too."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its newest good checkpoint."""
+
+    run: Positional[Path]
+    """A run folder."""
+    steps: int | None = None
+    """Environment steps to reach, on recorded data gradient steps; None for the number it was started with."""
+    dataset: str | None = None
+    """Where the recorded data of the run lie now, if elsewhere."""
+    env: str | None = None
+    """The environment of the run, where its id names a module: module:Env-v0 is not imported because a file says so."""
+    wandb: str | None = None
+    """Also log to this Weights & Biases project (extra: wandb), which no run folder remembers."""
+    final_episodes: int = 100
+    """Episodes of the evaluation at the end; 0 for none."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw learning curves: runs of one algorithm and environment become a mean with its interval."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
+    """The picture: .png, .svg or .pdf."""
+
+
+@dataclass(frozen=True)
+class List:
+    """List the algorithms, and the runs below a folder."""
+
+    folder: Positional[Path] = Path("runs")
+    """Where to look for runs."""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Train, "evaluate": Evaluate, "watch": Watch, "resume": Resume, "collect": Collect, "data": Data,
+    "plot": Plot, "list": List,
+}  # fmt: skip

@@ -1,0 +1,151 @@
+"""From words on the command line to the command `train`, with a YAML file below them."""
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.cli.commands import ALGORITHMS, Train
+from duologue.errors import ConfigError
+from duologue.fields import synonym
+from duologue.ops.optim import LearningRate, Linear
+from duologue.runs import config
+
+registry = tyro.constructors.ConstructorRegistry()
+
+
+@registry.primitive_rule
+def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """`7e-4`, or `linear:7e-4:0` for a schedule from the first number to the second over the whole run."""
+    if info.type != LearningRate:
+        return None
+
+    def parse(words: list[str]) -> float | Linear:
+        kind, *numbers = words[0].split(":")
+        if kind != "linear":
+            return float(words[0])
+        if len(numbers) not in (1, 2):
+            raise ValueError("a schedule is linear:START or linear:START:END")
+        start, end = map(float, [*numbers, 0][:2])
+        return Linear(start, end)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT|linear:START:END",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, float | Linear),
+        str_from_instance=lambda value: [
+            f"linear:{value.start}:{value.end}" if isinstance(value, Linear) else str(value)
+        ],
+    )
+
+
+@registry.struct_rule
+def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+    """What tyro's own rules make of a class, its fields' help without the line breaks of the source: tyro keeps those
+    before an indented line."""
+    if in_one_paragraph in info.markers:  # asked for by itself
+        return None
+    spec = registry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, in_one_paragraph)))
+    if not isinstance(spec, tyro.constructors.StructConstructorSpec):
+        return None
+
+    def unbroken(field: tyro.constructors.StructFieldSpec) -> tyro.constructors.StructFieldSpec:
+        def text() -> str | None:
+            said = field.helptext() if callable(field.helptext) else field.helptext
+            return said and re.sub(r"(?<!\n)\n(?!\n) *", " ", said)
+
+        return dataclasses.replace(field, helptext=text)
+
+    return dataclasses.replace(spec, fields=tuple(map(unbroken, spec.fields)))
+
+
+def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> tuple[dict[str, config.Setting], Train]:
+    """The merged configuration with where each value came from, and the command it makes, which may still lack the
+    environment only where that comes later."""
+    algorithm = ALGORITHMS[name]
+    algorithm = algorithm() if isinstance(algorithm, type) else algorithm
+    check_words(algorithm, arguments)
+    default = Train(env="", algorithm=algorithm)
+    layers = [("default", config.to_dict(default))]
+    path = config_path(arguments)
+    if path is not None:
+        values = config.read_yaml(Path(path))
+        layers.append((f"config file {path}", values | {"config": path}))
+        default = config.from_dict(config.nested(config.merge(layers)), extra=(Train,))
+        if type(default.algorithm) is not type(algorithm):
+            raise ConfigError(
+                f"config file {path}: its algorithm is {type(default.algorithm).__name__}, and {name} is "
+                f"{type(algorithm).__name__}."
+            )
+    sources, before = config.merge(layers), config.to_dict(default)
+    command = tyro.cli(
+        Train,
+        args=arguments,
+        default=default,
+        prog=f"duologue train {name}",
+        description=Train.__doc__,
+        registry=registry,
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    if not command.env and command.dataset is None and not env_later:
+        raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
+    if command.grid:  # that of the command line was taken before
+        raise ConfigError(f"config file {path}: grid has no place in a file. Give it on the command line, --grid.")
+    after = config.to_dict(command)
+    given = config.merge([("command line", difference(before, after))])
+    return {
+        key: given.get(key) or config.Setting(value, sources[key].source if key in sources else "default")
+        for key, (value, _) in config.merge([("", after)]).items()
+    }, command
+
+
+def check_words(algorithm: AbstractAlgorithm, arguments: list[str]) -> None:
+    """Raise `ConfigError` for what is called otherwise here: tyro's own guess may name another hyperparameter."""
+    fields = {field.name: field for field in dataclasses.fields(algorithm)}
+    for word, after in itertools.zip_longest(arguments, arguments[1:]):
+        option, _, value = word.partition("=")
+        name = option.removeprefix("--algorithm.").replace("-", "_")
+        if not option.startswith("--algorithm."):
+            continue
+        if name not in fields and (ours := synonym(name, fields)):
+            right = ours.rstrip("_").replace("_", "-") + ("_" if ours.endswith("_") else "")
+            raise ConfigError(f"{type(algorithm).__name__} has no {option}. Did you mean --algorithm.{right}?")
+        if name in fields and dataclasses.is_dataclass(fields[name].default):
+            kind = (value or after or "KIND").lower()
+            raise ConfigError(
+                f"{option} is an object and takes no value. Choose its kind with a word of its own, "
+                f"algorithm.{name.replace('_', '-')}:{kind}; its fields follow as {option}.FIELD."
+            )
+
+
+def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
+    """What `after` says that `before` does not; of an object of another type, what is not that type's default."""
+    before = before if isinstance(before, dict) else {}
+    changed = {"type": after["type"]} if before.get("type") != after.get("type") else {}
+    if changed:
+        required = [f for f in dataclasses.fields(config.PUBLIC[after["type"]]) if f.default is dataclasses.MISSING]
+        before = {} if required else config.to_dict(config.PUBLIC[after["type"]]())
+    for name, value in after.items():
+        if isinstance(value, dict):
+            if inner := difference(before.get(name), value):
+                changed[name] = inner
+        elif name != "type" and (name not in before or before[name] != value):
+            changed[name] = value
+    return changed
+
+
+def config_path(arguments: list[str]) -> str | None:
+    """The value of `--config`, which is needed before the rest can be read."""
+    found = [
+        word.partition("=")[2] if "=" in word else after
+        for word, after in itertools.zip_longest(arguments, arguments[1:])
+        if word == "--config" or word.startswith("--config=")
+    ]
+    if len(found) > 1:
+        raise ConfigError(f"config: one file, and here are {', '.join(map(str, found))}.")
+    return found[0] if found else None

@@ -1,0 +1,113 @@
+"""From a command `train` to its run: begun, gone on with, or found finished; then evaluated and drawn. And how JAX is
+set up for it."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.markup import escape
+
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.normalized import Normalized
+from duologue.cli import grid
+from duologue.cli.commands import Train
+from duologue.cli.progress import Standing, standing
+from duologue.errors import ConfigError, DuologueError, MissingExtraError
+from duologue.runs import config
+from duologue.runs.display.curves import learning_curve
+from duologue.runs.display.loggers import Logger, WandB
+from duologue.runs.evaluation import Evaluation
+from duologue.runs.run import Run, Runs, load
+from duologue.runs.train import planned, resume, train
+
+TRAIN_ONLY = {
+    "env", "algorithm", "normalize_obs", "normalize_reward", "final_episodes", "wandb", "config", "grid", "dry_run"
+}  # fmt: skip
+"""Fields of `Train` that are not arguments of `duologue.train` by the same name."""
+
+
+def train_arguments(command: Train) -> dict[str, Any]:
+    """What `duologue.train` is called with, by name, without loggers."""
+    if command.final_episodes < 0:
+        raise ConfigError(f"final_episodes = {command.final_episodes}: must be at least 0, which is for none.")
+    algorithm: AbstractAlgorithm = command.algorithm
+    if command.normalize_obs or command.normalize_reward:
+        algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
+    same = {field.name for field in dataclasses.fields(command)} - TRAIN_ONLY
+    return {"algorithm": algorithm, "env": command.env or None} | {name: getattr(command, name) for name in same}
+
+
+def loggers(wandb: str | None, algorithm: AbstractAlgorithm) -> list[Logger]:
+    """Further places for the metrics of a run: a project of Weights & Biases, or none."""
+    return [] if wandb is None else [WandB(wandb, config.to_dict(algorithm))]
+
+
+def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | None:
+    """Evaluate, draw the curve, and say where everything is."""
+    path, score = agent.path, agent.evaluate(episodes=episodes) if episodes and agent.plan.env else None
+    if score is not None:
+        console.print(f"[bold green]score[/]   {score}")
+    console.print(f"[bold]run[/]     {escape(str(path))}")
+    try:
+        if agent.plan.env:
+            console.print(f"[bold]curve[/]   {escape(str(learning_curve([path], path / 'curve.png')))}")
+    except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
+        console.print(f"curve   {error}", markup=False)
+    return score
+
+
+def standing_of(run: grid.Combination) -> Standing:
+    """Whether a combination has been trained. Raises `ConfigError` for one that cannot be."""
+    plan, envs = planned(**{name: x for name, x in train_arguments(run.command).items() if name != "run_dir"})
+    envs.close()
+    return standing(run.folder, plan)
+
+
+def pursue(run: grid.Combination, console: Console) -> grid.Result:
+    """Train one combination to its end, or skip it, and evaluate it."""
+    asked: dict[str, Any] = {**train_arguments(run.command), "run_dir": run.folder}
+    also = loggers(run.command.wandb, asked["algorithm"])
+    try:
+        match standing_of(run):
+            case "finished":
+                console.print("finished before, skipped")
+                agent = load(run.folder)
+            case "unfinished":
+                agent = resume(run.folder, loggers=also)
+            case "new":
+                agent = train(**asked, loggers=also)
+        return grid.Result(run, show(agent, run.command.final_episodes, console))
+    except (ConfigError, MissingExtraError):
+        raise
+    except DuologueError as error:
+        Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return grid.Result(run, problem=str(error))
+
+
+def prepare_jax(algorithm: AbstractAlgorithm, seeds: int = 1) -> None:
+    """A private cache of compiled programs, and a CPU device for each seed as far as the cores go.
+
+    The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it off. Whoever
+    can write there can run code, so it belongs to the user alone.
+    """
+    # An agent with small networks waits for each update before it acts: another thread to run it on only costs the
+    # hand-over. The updates of replay are long enough to gain from it.
+    jax.config.update("jax_cpu_enable_async_dispatch", algorithm.experience.replay is not None)
+    if seeds > 1:
+        jax.config.update("jax_num_cpu_devices", max(n for n in range(1, (os.cpu_count() or 1) + 1) if seeds % n == 0))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = os.environ.get("DUOLOGUE_CACHE", str(home / "duologue" / "programs"))
+    if not folder:
+        return
+    try:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = Path(folder).stat()
+    except OSError:
+        return
+    if status.st_uid == os.getuid() and not status.st_mode & 0o022:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,185 @@
+"""Images kept once: the successor of a row is the next row's observation, unless an episode was cut there.
+
+A ring stores, in place of a next frame, the number of the cut that the row is (−1 for none). The true successors of
+cuts are kept apart, the newest of them, and so is what follows the newest row. Of a stack of frames all this is said of
+its newest one; those before it stand in the rows before.
+
+Observation t of a stack of depth k is `[k, *frame]`: the frames of rows t − k + 1 … t, oldest first. Where the episode
+is younger than that, its first frame stands in for those before. The flags of the rows say where episodes begin.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from duologue.types import Obs, PyTree, Transition
+
+SHARE = 8
+"""One successor is kept apart for so many transitions. Where episodes are shorter than that on average, those of the
+oldest cuts are lost, and a truncated row among them bootstraps from its own observation."""
+
+
+class Frames(eqx.Module):
+    """What the rows themselves do not tell, for each leaf of the observations that is an image or a stack of them."""
+
+    newest: list[Any]
+    """Successors of the newest row, `[B, *frame]`."""
+    cuts: list[Any]
+    """Successors of cuts, `[M, *frame]`; number c lies in row c % M."""
+    count: Int[Array, "*seeds"]
+    """Cuts so far."""
+    depths: tuple[int, ...] = eqx.field(static=True)
+    """How many frames each leaf of the observations is: 1 where it is an image, 0 where it is none."""
+
+
+def depths_of(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
+    """How many frames each leaf `[B, …]` of `obs` is. An image has three axes of bytes, a stack of images as many or
+    one more; `stacked` has the frames of each leaf, where there are stacks."""
+
+    def depth(x: Any, frames: int) -> int:
+        return frames if x.dtype == jnp.uint8 and (x.ndim == 4 or (x.ndim == 5 and frames > 1)) else 0
+
+    leaves = jax.tree.leaves(obs)
+    return tuple(map(depth, leaves, [1] * len(leaves) if stacked is None else jax.tree.leaves(stacked)))
+
+
+def behind(depths: tuple[int, ...]) -> int:
+    """The rows before its own that an observation reaches back to, at most."""
+    return max((1, *depths)) - 1
+
+
+def init(transition: Transition, capacity: int, stacked: PyTree = None) -> tuple[Transition, Frames | None]:
+    """`transition` `[B]` as a ring stores it, with one frame of each stack and numbers in place of next frames, and
+    nothing kept apart yet."""
+    depths = depths_of(transition.obs, stacked)
+    if not any(depths):
+        return transition, None
+
+    def frame(x: Any, depth: int) -> Any:
+        return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[1 + (depth > 1) :]), x.dtype)
+
+    obs = _each_image(depths, frame, transition.obs)
+    images = _images(depths, obs)
+    envs = images[0].shape[0]
+    slots = max(envs, capacity * envs // SHARE)
+    newest = [jnp.zeros(x.shape, x.dtype) for x in images]
+    cuts = [jnp.zeros((slots, *x.shape[1:]), x.dtype) for x in images]
+    number = jax.ShapeDtypeStruct((envs,), jnp.int32)
+    next_obs = _each_image(depths, lambda x, depth: number, transition.next_obs)
+    return transition._replace(obs=obs, next_obs=next_obs), Frames(newest, cuts, jnp.zeros((), jnp.int32), depths)
+
+
+def add(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]:
+    """The rollout `[T, B]` as a ring stores it, and the successors of its cuts kept."""
+    single = lambda x, depth: x if depth == 1 else latest_frame(x)  # noqa: E731
+    obs, successors = (_each_image(frames.depths, single, x) for x in (rollout.obs, rollout.next_obs))
+    images = _images(frames.depths, successors)
+    numbers, frames = _kept(frames, rollout.terminated | rollout.truncated, images)
+    next_obs = _each_image(frames.depths, lambda x, depth: numbers, successors)
+    frames = dataclasses.replace(frames, newest=[x[-1] for x in images])
+    return rollout._replace(obs=obs, next_obs=next_obs), frames
+
+
+def cut(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
+    """What is `stored` in place of the next observations, and the successors of cuts, when the newest row, number
+    `row` of the ring, becomes a cut in these environments."""
+    numbers, frames = _kept(frames, envs[None], [x[None] for x in frames.newest])
+    put = lambda x, depth: x.at[row].set(jnp.where(envs, numbers[0], x[row]))  # noqa: E731
+    return _each_image(frames.depths, put, stored), frames
+
+
+def _kept(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
+    """The numbers of these cuts, −1 where there is none, and their successors kept, of `[T, B, *frame]` each."""
+    flat = ended.ravel()
+    numbers = frames.count + jnp.cumsum(flat, dtype=jnp.int32) - 1
+    count = frames.count + jnp.sum(flat, dtype=jnp.int32)
+    slots = frames.cuts[0].shape[0]
+    # Out of range, and so not written: what is no cut, and what a later one of the same rollout would overwrite.
+    row = jnp.where(flat & (numbers >= count - slots), numbers % slots, slots)
+    cuts = [
+        kept.at[row].set(x.reshape(-1, *x.shape[2:]), mode="drop")
+        for kept, x in zip(frames.cuts, successors, strict=True)
+    ]
+    numbers = jnp.where(flat, numbers, -1).reshape(ended.shape)
+    return numbers, dataclasses.replace(frames, cuts=cuts, count=count)
+
+
+def observations(frames: Frames, data: Transition, sampled: Obs, row: Int[Array, "L N"], env: Int[Array, "1 N"]) -> Obs:
+    """The observations `[L, N]` of rows of a ring's `data`, counted from the first that was ever written; `sampled` is
+    what is stored of them."""
+    most = behind(frames.depths)
+    if not most:
+        return sampled
+    age = episode_ages(data.terminated, data.truncated, row, env, most)
+
+    def rebuilt(x: Array, depth: int, stored: Array) -> Array:
+        return x if depth == 1 else read_stacks(stored, row, env, age, depth)
+
+    return _each_image(frames.depths, rebuilt, sampled, data.obs)
+
+
+def successors(
+    frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "1 N"], newest: Bool[Array, "L N"]
+) -> Obs:
+    """The next observations `[L, N]` of sampled rows, from what is `stored` in their place, their own observations, and
+    what is stored of those of the rows that follow. `newest` marks the newest row of all."""
+    kept = iter(zip(frames.newest, frames.cuts, strict=True))
+
+    def successor(stored: Array, depth: int, own: Array, after: Array) -> Array:
+        head, cuts = next(kept)
+        flag = lambda x: x.reshape(*x.shape, *(1,) * (own.ndim - x.ndim))  # noqa: E731
+        whole = lambda frame: frame if depth == 1 else push_frame(own, frame)  # noqa: E731
+        slots, number = len(cuts), jnp.broadcast_to(stored, newest.shape)
+        lost = number < frames.count - slots
+        head = head[jnp.broadcast_to(env, newest.shape)]
+        running = jnp.where(flag(newest), whole(head), whole(after))
+        cut = jnp.where(flag(lost), own, whole(cuts[number % slots]))
+        return jnp.where(flag(number < 0), running, cut)
+
+    return _each_image(frames.depths, successor, stored, obs, following)
+
+
+def _images(depths: tuple[int, ...], obs: Obs) -> list[Any]:
+    return [x for x, depth in zip(jax.tree.leaves(obs), depths, strict=True) if depth]
+
+
+def _each_image(depths: tuple[int, ...], function: Callable[..., Any], obs: Obs, *others: Obs) -> Obs:
+    """`obs` with `function(leaf, depth, *leaves of others)` in the place of what is an image."""
+    leaves, tree = jax.tree.flatten(obs)
+    columns = zip(leaves, depths, *map(jax.tree.leaves, others), strict=True)
+    return jax.tree.unflatten(tree, [function(*column) if column[1] else column[0] for column in columns])
+
+
+def latest_frame(x: Array) -> Array:
+    """The newest frames `[T, B, *frame]` of stacks `[T, B, k, *frame]`."""
+    return x[:, :, -1]
+
+
+def push_frame(stack: Array, frame: Array) -> Array:
+    """The stacks `[L, N, k, *frame]` that follow when these frames, `[L, N, *frame]`, come next: the oldest go."""
+    return jnp.concatenate([stack[:, :, 1:], frame[:, :, None]], axis=2)
+
+
+def episode_ages(
+    terminated: Bool[Array, "C B"], truncated: Bool[Array, "C B"], row: Int[Array, "L N"], env: Int[Array, "1 N"],
+    most: int,
+) -> Int[Array, "L N"]:  # fmt: skip
+    """Steps since the episode of each row began, `most` where they are more. Row t, counted from the first that was
+    ever written, lies at t modulo C, and row 0 begins an episode."""
+    before = row[..., None] - jnp.arange(1, most + 1)[None, None]
+    at = before % len(terminated), env[..., None]
+    runs_on = (before >= 0) & ~(terminated[at] | truncated[at])
+    return jnp.sum(jnp.cumprod(runs_on, axis=-1, dtype=jnp.int32), axis=-1)
+
+
+def read_stacks(
+    frames: Array, row: Int[Array, "L N"], env: Int[Array, "1 N"], age: Int[Array, "L N"], depth: int
+) -> Array:
+    """The stacks `[L, N, k, *frame]` of rows of `frames`, `[C, B, *frame]`."""
+    back = jnp.minimum(jnp.arange(depth - 1, -1, -1)[None, None], age[..., None])
+    return frames[(row[..., None] - back) % len(frames), env[..., None]]

@@ -1,0 +1,96 @@
+"""Recorded data as files hold it: `.npz`, HDF5 as D4RL lays it out, and Minari's folders. Columns come out untouched.
+
+A file from elsewhere may be broken or made to harm. Nothing in it is run, nothing outside it is followed, and no array
+is read before its size has been compared with the file's own.
+"""
+
+import math
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from duologue.data.hdf5 import hdf5, minari
+from duologue.data.recording import Recording, about, ignored, known, parsed, reading
+from duologue.errors import ConfigError
+from duologue.types import Space
+
+DEFLATE = 1_100
+"""Deflate expands no byte to more than this."""
+MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
+
+
+def load(source: str | Path) -> Recording:
+    """The recording at a path, or of a Minari id. Raises `ConfigError` for whatever cannot be read as one,
+    `MissingExtraError` for HDF5 without the extra `minari`."""
+    path = Path(source).expanduser()
+    if not path.exists() and MINARI_ID.fullmatch(str(source)):
+        path = _downloaded(str(source))
+    if path.is_dir():
+        return minari(path)
+    if not path.is_file():
+        raise ConfigError(f"no recorded data at {source}: must be a .npz or HDF5 file, a Minari folder or a Minari id.")
+    match path.suffix:
+        case ".npz":
+            return npz(path)
+        case ".hdf5" | ".h5":
+            return hdf5(path)
+    raise ConfigError(f"{path} must be a .npz, .hdf5 or .h5 file, or a Minari folder.")
+
+
+def _downloaded(name: str) -> Path:
+    """Where Minari has put the data set of this id."""
+    root = Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
+    if not (root / name).is_dir():
+        raise ConfigError(f"the data set {name} is not in {root}. Fetch it first: minari download {name}")
+    return root / name
+
+
+def npz(path: Path) -> Recording:
+    """The columns of a `.npz` file; an entry `metadata` may hold JSON about the environment. Raises `ConfigError`."""
+    with reading(path), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        for name, member in zip(names, members, strict=True):
+            if not member.filename.endswith(".npy"):
+                raise ConfigError(f"{path} holds {member.filename!r}, which is no .npy array.")
+            if names.count(name) > 1:
+                raise ConfigError(f"{path} holds {name!r} twice.")
+        if sum(member.compress_size for member in members) > path.stat().st_size:
+            raise ConfigError(f"{path} says that it holds more bytes than it has.")
+        read = {name: member for name, member in zip(names, members, strict=True) if known(name) or name == "metadata"}
+        columns = {name: _member(path, archive, member) for name, member in read.items()}
+    env, action = _metadata(columns.pop("metadata", None), path)
+    return Recording(columns, env, action, ignored(set(names) - read.keys()))
+
+
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array. Its header is read first: NumPy allocates what that says."""
+    where = f"{path}: {member.filename!r}"
+    plausible = member.file_size <= DEFLATE * (member.compress_size + 1)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or not plausible:
+        raise ConfigError(f"{where} is compressed as NumPy never does.")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in header:
+            raise ConfigError(f"{where} has version {version} of the .npy format: must be 1.0 or 2.0.")
+        shape, _, dtype = header[version](file)
+        if dtype.hasobject:
+            raise ConfigError(f"{where} holds Python objects, which are never read. Save plain arrays.")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ConfigError(f"{where} does not hold the {dtype}{list(shape)} that its header says.")
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file)
+        file.read(1)  # only at the end of a member is its checksum compared
+    return array
+
+
+def _metadata(array: np.ndarray | None, path: Path) -> tuple[str | None, Space | None]:
+    if array is None:
+        return None, None
+    if array.shape or array.dtype.kind != "U":
+        raise ConfigError(f"{path}: 'metadata' is {array.dtype}{list(array.shape)}: must be one string of JSON.")
+    return about(parsed(str(array), f"{path}: 'metadata'"), f"{path}: 'metadata'", "env")

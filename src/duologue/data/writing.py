@@ -1,0 +1,90 @@
+"""Writing recorded data: `.npz` or HDF5 files with D4RL's names."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from duologue.data.dataset import DataSet
+from duologue.data.hdf5 import import_h5py
+from duologue.errors import CheckpointError, ConfigError
+from duologue.storage import files
+from duologue.types import Box, Discrete, EnvSpec, Space, with_start
+
+
+def behind(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`columns` with those of their names in `first` in front."""
+    return {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}
+
+
+def columns_of(data: DataSet) -> dict[str, np.ndarray]:
+    """Those of a recording, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
+    rows = data.rows
+    timeouts = rows.truncated & ~np.isin(np.arange(len(data)), data.cut)
+    return flat(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])
+
+
+def flat(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Columns in D4RL's order under its names, `observations/KEY` of Dicts, counted as the environment counts."""
+    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    spaces = {"observations": spec.observation, "actions": spec.action, "next_observations": spec.observation}
+    named = {
+        name: with_start(spaces[name], column) if name in spaces else column
+        for name, column in zip(names, columns, strict=True)
+    }
+    return {
+        name + "".join(f"/{key.key}" for key in where): leaf
+        for name, column in named.items()
+        for where, leaf in jax.tree_util.tree_flatten_with_path(column)[0]
+    }
+
+
+def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """A `.npz`, or with the extra `minari` a `.hdf5`, as `read_data` reads it; written beside, synced, renamed."""
+    files.make_folder(path.parent)
+    if path.suffix == ".npz":
+        with files.replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, metadata=np.asarray(json.dumps(about, allow_nan=False)), **columns)  # pyright: ignore[reportArgumentType]
+    else:
+        h5py = import_h5py(f"writing {path}")
+        with files.replacing(path) as beside, h5py.File(beside, "w") as file:
+            for name, column in columns.items():
+                file.create_dataset(name, data=column)
+            file.attrs.update(
+                {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+            )
+
+
+def check_out(out: str | Path) -> Path:
+    """Where data go. Raises `ConfigError` for a name that would not be read again, that is taken, or that cannot be
+    written."""
+    path = Path(out)
+    if path.suffix not in (".npz", ".hdf5", ".h5"):
+        raise ConfigError(f"out = {str(out)!r}: must end in .npz or .hdf5.")
+    if path.exists():
+        raise ConfigError(f"out = {str(out)!r} is there already. Give another name, or delete it.")
+    if path.suffix != ".npz":
+        import_h5py(f"writing {path}")
+    try:
+        files.make_folder(path.parent)
+        with files.writing(path):
+            files.temporary(path).touch()
+            files.temporary(path).unlink()
+    except CheckpointError as error:
+        raise ConfigError(f"out = {str(out)!r}: {error}") from error
+    return path
+
+
+def described(env: str, space: Space, **more: Any) -> dict[str, Any]:
+    """What a file says of itself."""
+    match space:
+        case Discrete(n, start):
+            action: dict[str, Any] = {"n": n, "start": start}
+        case Box(low=low, high=high):
+            action = {"low": low, "high": high}
+        case _:
+            raise ConfigError(f"actions of {space} cannot be recorded: must be a Box or Discrete.")
+    return {"env": env, "action_space": action, **more}

@@ -1,0 +1,99 @@
+"""Environments behind one step contract, made from an id, a callable, or an adapter of your own."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+
+from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
+from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
+from duologue.envs.many_seeds import SeedEnvs
+from duologue.envs.tasks import Tasked, untasked
+from duologue.errors import ConfigError
+
+COMPILED, PLANNED = ("gymnax", "probe"), ("brax", "playground", "envpool")
+"""Prefixes of ids of environments written in JAX, and of backends that are not built yet."""
+
+
+Source: TypeAlias = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs | Tasked
+"""An id, a callable that returns a Gymnasium environment, an adapter, or either with tasks."""
+
+
+def is_compiled(env: Source) -> bool:
+    """Whether an environment is written in JAX, and so runs in the compiled loop."""
+    env = untasked(env)
+    return env.partition("/")[0] in COMPILED if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
+
+
+def make(
+    env: Source,
+    num_envs: int,
+    *,
+    seed: int = 0,
+    purpose: str = "train",
+    max_episode_steps: int | None = None,
+    asynchronous: bool = False,
+    info: tuple[str, ...] = (),
+) -> AbstractHostEnvs | AbstractJaxEnvs:
+    """`num_envs` environments of an id (`CartPole-v1`, `gymnax/CartPole-v1`), a callable, or an adapter as it is.
+
+    `asynchronous` steps each Gymnasium environment in a process of its own. `info` names the numbers that a step's
+    `info` must hold. Raises `ConfigError` for what there is not.
+    """
+    if isinstance(env, Tasked):
+        options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
+        made = make(env.env, num_envs, asynchronous=asynchronous, info=env.tasks.info, **options)
+        return env.made(made)
+    if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
+        if env.num_envs != num_envs:
+            raise ConfigError(f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}.")
+        if asynchronous or max_episode_steps is not None:
+            raise ConfigError(
+                "asynchronous and max_episode_steps are the adapter's own matter: give them where it is made."
+            )
+        return env
+    prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")
+    if asynchronous and is_compiled(env):
+        raise ConfigError(f"asynchronous: {env} is written in JAX and runs in one program. Leave it out.")
+    if prefix == "gymnax":
+        from duologue.envs.gymnax import GymnaxEnvs
+
+        return GymnaxEnvs(name, num_envs, max_episode_steps=max_episode_steps)
+    if prefix == "probe":
+        from duologue.envs.probe import ProbeEnvs
+
+        if max_episode_steps is not None:
+            raise ConfigError(
+                f"max_episode_steps = {max_episode_steps}: the episodes of a probe are as long as they are."
+            )
+        return ProbeEnvs(name, num_envs)
+    if prefix in PLANNED:
+        raise ConfigError(f"env = {env!r}: the backend {prefix}/ is planned and not built yet.")
+    if not isinstance(env, str) and not callable(env):
+        raise ConfigError(f"env = {env!r}: must be an id, a callable that returns a gymnasium.Env, or an adapter.")
+    if asynchronous:
+        if info:
+            raise ConfigError(f"asynchronous: tasks that read info ({', '.join(info)}) need one process. Leave it out.")
+        from duologue.envs.asynchronous import AsyncGymnasiumEnvs
+
+        return AsyncGymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)
+    from duologue.envs.gymnasium import GymnasiumEnvs
+
+    return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info)
+
+
+def make_seeds(
+    env: Source, num_envs: int, *, seed: int, seeds: int, **options: Any
+) -> AbstractHostEnvs | AbstractJaxEnvs:  # fmt: skip
+    """What `seeds` agents train in: on the host, environments for each of them; written in JAX, the same functions for
+    all."""
+    made = [make(env, num_envs, seed=seed, **options)]
+    if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
+        return made[0]
+    if isinstance(untasked(env), AbstractHostEnvs):
+        raise ConfigError(
+            f"seeds = {seeds}: the adapter that was passed is the environments of one agent. Give an id, or a callable "
+            "that makes one environment."
+        )
+    made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]
+    return SeedEnvs([envs for envs in made if isinstance(envs, AbstractHostEnvs)])

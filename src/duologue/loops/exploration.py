@@ -1,0 +1,53 @@
+"""Uniformly random actions of the first steps (`Replay.start_steps`)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.errors import ConfigError
+from duologue.types import (
+    ACTION_MASK,
+    Box,
+    Discrete,
+    EnvSpec,
+    MultiDiscrete,
+    Obs,
+    Space,
+    has_mask,
+)
+
+
+def exploring(
+    algorithm: AnyAlgorithm, spec: EnvSpec, obs: Obs, action: Array, *, key: Key[Array, ""], steps: Int[Array, ""]
+) -> Array:
+    """`action` `[B]`, or uniformly random ones during the first steps, where the algorithm wants that."""
+    replay = algorithm.experience.replay
+    if replay is None or replay.start_steps == 0:
+        return action
+    return jnp.where(steps < replay.start_steps, uniform(spec.action, obs, action, key), action)
+
+
+def allowed(mask: Array, key: Key[Array, ""]) -> Int[Array, " B"]:
+    """A uniform draw from what each mask, `[B, n]`, allows."""
+    return jnp.argmax(jnp.where(mask > 0, jax.random.uniform(key, mask.shape), -1.0), axis=-1)
+
+
+def uniform(space: Space, obs: Obs, like: Array, key: Key[Array, ""]) -> Array:
+    """Uniformly random actions in the shape and type of `like`, in environment units; of those that a mask allows."""
+    match space:
+        case Discrete() if has_mask(obs):
+            return allowed(obs[ACTION_MASK], key).astype(like.dtype)
+        case MultiDiscrete(nvec) if has_mask(obs):
+            masks, keys = jnp.split(obs[ACTION_MASK], np.cumsum(nvec)[:-1], axis=-1), jax.random.split(key, len(nvec))
+            return jnp.stack(list(map(allowed, masks, keys)), axis=-1).astype(like.dtype)
+        case Discrete(n):
+            return jax.random.randint(key, like.shape, 0, n, like.dtype)
+        case MultiDiscrete(nvec):
+            return jax.random.randint(key, like.shape, 0, jnp.broadcast_to(jnp.asarray(nvec), like.shape), like.dtype)
+        case Box(shape, low=low, high=high) if low is not None and high is not None:
+            low, high = (jnp.asarray(bound, like.dtype).reshape(shape) for bound in (low, high))
+            low, high = jnp.broadcast_to(low, like.shape), jnp.broadcast_to(high, like.shape)
+            return low + (high - low) * jax.random.uniform(key, like.shape, like.dtype)
+    raise ConfigError(f"start_steps: actions of {space} cannot be drawn uniformly; they have no bounds. Set it to 0.")

@@ -1,0 +1,90 @@
+"""The replay ring that an algorithm asks for: its size, its memory, and what it holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.data import frames
+from duologue.data import ring as rings
+from duologue.data.ring import Ring
+from duologue.envs.spaces import depths, empty
+from duologue.errors import ConfigError
+from duologue.loops.exploration import uniform
+from duologue.loops.state import rewards_shape
+from duologue.types import (
+    EnvSpec,
+    Obs,
+    PyTree,
+    Transition,
+)
+
+
+def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, spec: EnvSpec) -> Ring | None:
+    """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
+    if algorithm.experience.replay is None:
+        return None
+    return rings.init(*_ring_of(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
+
+
+def _ring_of(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
+    """What a ring is made from, for transitions like `example`, `[B]`: that, its rows, and the frames of stacks."""
+    stacked = depths(spec.observation)
+    behind = frames.behind(frames.depths_of(example.obs, stacked))
+    return example, rows(algorithm, example.reward.shape[0], behind), stacked
+
+
+def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
+    """Bytes of the rings of all seeds. Raises `ConfigError` for a replay that cannot work."""
+    experience = algorithm.experience
+    replay = experience.replay
+    if replay is None:
+        return 0
+    if replay.start_steps and experience.extras:
+        raise ConfigError(
+            f"start_steps = {replay.start_steps:,}: must be 0 here, for the algorithm learns from what its policy knew "
+            f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
+        )
+    learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
+    carry, obs = algorithm.initial_carry(num_envs), empty(spec.observation, num_envs)
+    example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
+    if replay.start_steps:
+        jax.eval_shape(
+            lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
+        )
+    made = _ring_of(algorithm, example, spec)
+    if replay.batch_size > (most := made[1] * num_envs):
+        raise ConfigError(
+            f"batch_size = {replay.batch_size:,}: must be at most {most:,}, the transitions that a replay_capacity of "
+            f"{replay.capacity:,} keeps here. Give a smaller batch_size, or a larger replay_capacity."
+        )
+    return seeds * rings.nbytes(*made)
+
+
+def transition_shape(
+    algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, tasks: tuple[str, ...] = ()
+) -> Transition:
+    """One step `[B]` as `jax.ShapeDtypeStruct`."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action, extras, _ = jax.eval_shape(
+        lambda *args: algorithm.act(*args[:3], key=args[3], explore=True), learner, carry, obs, key
+    )
+    obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), obs)
+    reward = jax.ShapeDtypeStruct(rewards_shape(action.shape[0], tasks), np.float32)
+    flag = jax.ShapeDtypeStruct(action.shape[:1], np.bool_)
+    return Transition(obs, action, reward, flag, flag, obs, extras)
+
+
+def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
+    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts.
+    `behind` is how many earlier rows a stacked observation needs, which are kept in front of those of a sequence."""
+    length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
+    assert replay is not None
+    whole = replay.capacity // (num_envs * length) * length
+    rollouts = -(-((replay.sequence_length or 1) + behind) // length)
+    if whole < rollouts * length:
+        raise ConfigError(
+            f"replay_capacity = {replay.capacity:,}: must be at least {num_envs * rollouts * length:,} here, one "
+            f"sequence in whole rollouts of each environment. Give more, or fewer environments or shorter rollouts."
+        )
+    return whole

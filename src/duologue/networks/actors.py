@@ -1,0 +1,109 @@
+"""Actors, and actors with critics, as networks of them."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.networks.encoders import AbstractEncoder
+from duologue.networks.heads import AbstractHead, SquashedNormalHead, TanhHead, to_unit
+from duologue.networks.layers import MLP, Dense, Trunk, beside
+from duologue.ops.distributions import AbstractDistribution, Categorical
+from duologue.types import Box, Obs
+
+
+class AbstractActorCritic(eqx.Module):
+    """A policy and a state value, for observations `[*batch, ...]`. Leaves are arrays, all of them trained."""
+
+    @abstractmethod
+    def policy(self, obs: Obs) -> AbstractDistribution:
+        """π(· | obs), over actions in environment units."""
+
+    @abstractmethod
+    def value(self, obs: Obs) -> Float[Array, "*batch"]:
+        """V(obs)."""
+
+    def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
+        """Both; override it where they share work."""
+        return self.policy(obs), self.value(obs)
+
+
+class SeparateActorCritic(AbstractActorCritic):
+    """Two networks without a common parameter."""
+
+    actor_encoder: AbstractEncoder
+    actor: MLP
+    head: AbstractHead
+    critic_encoder: AbstractEncoder
+    critic: MLP
+
+    def policy(self, obs: Obs) -> AbstractDistribution:
+        return self.head(self.actor(self.actor_encoder(obs)), obs)
+
+    def value(self, obs: Obs) -> Float[Array, "*batch"]:
+        return self.critic(self.critic_encoder(obs))[..., 0]
+
+    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
+        """π(· | obs), and all that the critic says."""
+        return self.policy(obs), self.critic(self.critic_encoder(obs))
+
+
+class SharedActorCritic(AbstractActorCritic):
+    """One trunk with two linear layers on it."""
+
+    encoder: AbstractEncoder
+    trunk: Trunk
+    actor: Dense
+    head: AbstractHead
+    critic: Dense
+
+    def policy(self, obs: Obs) -> AbstractDistribution:
+        return self.policy_and_value(obs)[0]
+
+    def value(self, obs: Obs) -> Float[Array, "*batch"]:
+        return self.policy_and_value(obs)[1]
+
+    def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
+        policy, values = self.policy_and_values(obs)
+        return policy, values[..., 0]
+
+    def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
+        """π(· | obs), and all that the critic says."""
+        features = self.trunk(self.encoder(obs))
+        return self.head(self.actor(features), obs), self.critic(features)
+
+
+class ActorQ(eqx.Module):
+    """A policy and Q(s, ·) of discrete actions: an actor and a critic with an output for each action."""
+
+    both: SeparateActorCritic | SharedActorCritic
+
+    def policy(self, obs: Obs) -> Categorical:
+        return self.both.policy(obs)  # pyright: ignore[reportReturnType]
+
+    def policy_and_q(self, obs: Obs) -> tuple[Categorical, Float[Array, "*batch n"]]:
+        return self.both.policy_and_values(obs)  # pyright: ignore[reportReturnType]
+
+
+class Policy(eqx.Module):
+    """An actor: a distribution over actions, or the action itself, as its head has it."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+    head: AbstractHead | SquashedNormalHead | TanhHead
+
+    def __call__(self, obs: Obs) -> Any:
+        return self.head(self.mlp(self.encoder(obs)), obs)
+
+
+class Perturbation(eqx.Module):
+    """ξ(s, a) in [−1, 1], a correction of each action, of which a state may have several."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+    space: Box = eqx.field(static=True)
+
+    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        return jnp.tanh(self.mlp(beside(self.encoder(obs), to_unit(self.space, action))))

@@ -1,0 +1,59 @@
+"""Critics: state values, action values, and ensembles of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from duologue.networks.encoders import AbstractEncoder
+from duologue.networks.heads import to_unit
+from duologue.networks.layers import MLP, beside
+from duologue.types import Box, Obs, PyTree
+
+
+class ActionValue(eqx.Module):
+    """Q(s, a) of real actions, which it reads in half-ranges of their box; of one for each state, or of several,
+    `[n, *batch, d]`, for which each state is encoded once."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+    space: Box = eqx.field(static=True)
+
+    def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        return self.mlp(beside(self.encoder(obs), to_unit(self.space, action)))[..., 0]
+
+
+class ActionValues(eqx.Module):
+    """Q(s, ·) of discrete actions, one output each."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+
+    def __call__(self, obs: Obs) -> Float[Array, "*batch n"]:
+        return self.mlp(self.encoder(obs))
+
+
+class StateValue(eqx.Module):
+    """V(s)."""
+
+    encoder: AbstractEncoder
+    mlp: MLP
+
+    def __call__(self, obs: Obs) -> Float[Array, "*batch"]:
+        return self.mlp(self.encoder(obs))[..., 0]
+
+
+class Ensemble(eqx.Module):
+    """Members of one shape with parameters of their own, in one batched product: leaves lead with E."""
+
+    members: PyTree
+
+    @classmethod
+    def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
+        # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
+        return cls(jax.lax.map(build, jax.random.split(key, members)))
+
+    def __call__(self, *args: Any) -> Float[Array, "E ..."]:
+        return jax.vmap(lambda member: member(*args))(self.members)

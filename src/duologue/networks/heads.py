@@ -1,0 +1,210 @@
+"""Heads: from network outputs to what an actor does, one for each kind of action space.
+
+A head reads `size` outputs and gives a distribution over actions in environment units, or the action itself.
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.errors import ConfigError
+from duologue.ops.distributions import AbstractDistribution, Bounds, Categorical, MultiCategorical, Normal, TanhNormal
+from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
+
+LOG_STD = (-20.0, 2.0)
+"""Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
+
+
+class AbstractHead(eqx.Module):
+    """Turns `size` network outputs into a distribution over actions in environment units."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many outputs of the network it reads."""
+
+    @abstractmethod
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> AbstractDistribution:
+        """The policy; `obs` is there for its action mask."""
+
+
+class CategoricalHead(AbstractHead):
+    """Logits, masked where the observation holds an action mask."""
+
+    n: int = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return self.n
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Categorical:
+        return Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
+
+
+class MultiCategoricalHead(AbstractHead):
+    """Logits of every component side by side, as are their masks where the observation holds them."""
+
+    nvec: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return sum(self.nvec)
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> MultiCategorical:
+        if has_mask(obs):
+            return MultiCategorical.masked(outputs, obs[ACTION_MASK], self.nvec)
+        return MultiCategorical(outputs, self.nvec)
+
+
+class NormalHead(AbstractHead):
+    """μ = c + h · output,  σ = h · exp(log_std), with c and h of `scaled_normal` and one `log_std` for all states."""
+
+    log_std: Float[Array, " d"]
+    space: Box = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return self.space.size
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Normal:
+        return scaled_normal(self.space, outputs, jnp.broadcast_to(self.log_std, outputs.shape))
+
+
+class StateDependentNormalHead(AbstractHead):
+    """As `NormalHead`, with log_std = initial_log_std + the second half of the outputs."""
+
+    initial_log_std: float = eqx.field(static=True)
+    space: Box = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return 2 * self.space.size
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Normal:
+        loc, log_std = jnp.split(outputs, 2, axis=-1)
+        return scaled_normal(self.space, loc, self.initial_log_std + log_std)
+
+
+def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Array, "*batch d"]) -> Normal:
+    """A normal in units of the box: 0 is its centre and ±1 its bounds. An unbounded box is taken as it is."""
+    scale = jnp.exp(log_std)
+    if space.low is None or space.high is None:
+        return Normal(loc, scale)
+    box = bounds(space).like(loc)
+    return Normal(box.centre + box.half_range * loc, box.half_range * scale)
+
+
+class SquashedNormalHead(eqx.Module):
+    """A normal behind tanh: a = c + h tanh(u), u ~ N(loc, σ²), log σ clipped to [−20, 2].
+
+    Loc and log σ are the two halves of the outputs, log σ counted from `initial_log_std`; with a `log_std` of its own,
+    one for all states, all outputs are loc.
+    """
+
+    log_std: Float[Array, " d"] | None
+    initial_log_std: float = eqx.field(static=True)
+    space: Box = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return self.space.size * (2 if self.log_std is None else 1)
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> TanhNormal:
+        if self.log_std is None:
+            loc, log_std = jnp.split(outputs, 2, axis=-1)
+            log_std = self.initial_log_std + log_std
+        else:
+            loc, log_std = outputs, jnp.broadcast_to(self.log_std, outputs.shape)
+        return TanhNormal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)), *bounds(self.space))
+
+
+class TanhHead(eqx.Module):
+    """The action itself, without noise: a = c + h tanh(outputs)."""
+
+    space: Box = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        return self.space.size
+
+    def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Float[Array, "*batch size"]:
+        return from_unit(self.space, jnp.tanh(outputs))
+
+
+def bounds(space: Box) -> Bounds:
+    """Those of a bounded box, `[d]` each."""
+    return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
+
+
+def from_unit(space: Box, unit: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """[−1, 1] to environment units."""
+    box = bounds(space).like(unit)
+    return box.centre + box.half_range * unit
+
+
+def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Environment units to [−1, 1]."""
+    low, high = bounds(space).like(action)
+    return (2 * action - high - low) / (high - low)
+
+
+def check_room(space: Box) -> None:
+    """Raise `ConfigError` for a box one of whose components can have a single value only."""
+    low, high = space.low or (), space.high or ()
+    if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # either may be missing
+        raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
+
+
+def bounded_box(space: Space) -> Box:
+    """`space` as it is; `ConfigError` unless it is a bounded real Box of rank 1."""
+    match space:
+        case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
+            check_room(space)
+            return space
+        case Discrete() | MultiDiscrete():
+            raise ConfigError(
+                f"Action space {space} is not served: this algorithm moves its actions along gradients, so they are a "
+                "bounded real Box of rank 1. For discrete actions: SACDiscrete, ACER, PPO, A2C."
+            )
+    raise ConfigError(
+        f"Action space {space} is not served: actions are of a bounded real Box of rank 1. Give bounds with "
+        "gymnasium.wrappers.RescaleAction or TransformAction."
+    )
+
+
+def discrete(space: Space) -> Discrete:
+    """`space` as it is; `ConfigError` unless it is Discrete."""
+    if not isinstance(space, Discrete):
+        raise ConfigError(
+            f"Action space {space} is not served: this algorithm sums over Discrete actions. For a bounded Box: SAC, "
+            "ACERContinuous, PPO; for all others: A2C, PPO."
+        )
+    return space
+
+
+def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
+    """E[log |A(s)|], of the actions that a mask allows."""
+    if not has_mask(obs):
+        return jnp.log(jnp.asarray(n, jnp.float32))
+    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # a state that ended may allow nothing
+    return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
+
+
+def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: float) -> AbstractHead:
+    """The head of an action space; `ConfigError` unless that is Discrete, MultiDiscrete or a real Box of rank 1."""
+    match space:
+        case Discrete(n):
+            return CategoricalHead(n)
+        case MultiDiscrete(nvec):
+            return MultiCategoricalHead(nvec)
+        case Box((d,), dtype) if dtype.startswith("float"):
+            check_room(space)
+            if state_dependent_std:
+                return StateDependentNormalHead(initial_log_std, space)
+            return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)
+    raise ConfigError(
+        f"Action space {space} is not served: actions are Discrete, MultiDiscrete or a real Box of rank 1. "
+        "Wrap the environment in gymnasium.wrappers.TransformAction to flatten or convert its actions."
+    )

@@ -1,0 +1,140 @@
+"""The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
+
+All are used alike: `init() -> state`, `weight(state)`, `update(state, measured) -> (state, metrics)`. α rises while the
+mean of what is measured, log π(a|s) + H̄, is above 0; a multiplier, while that of a divergence is above its threshold.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from duologue.errors import ConfigError
+from duologue.fields import Configurable, NonNegative, Positive, concrete
+from duologue.ops.optim import LearningRate, Linear, adam, gradient_step, opt_init
+from duologue.types import Metrics, PyTree
+
+
+def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
+    """J(α) = −log α E[excess], of log π(a|s) + H̄, as Stable-Baselines3 and SBX have it.
+
+    Eq. 18 of Haarnoja et al. (2018b) has α in the place of log α. The gradient of that in log α shrinks with α, so an
+    optimiser that divides by past gradients lags behind (docs/sac.md has figures).
+    """
+    loss = -log_alpha * jnp.mean(excess)
+    return loss, {"alpha_loss": loss}
+
+
+def dual_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
+    """J(λ) = −λ E[excess], of a divergence − its threshold, as BEAR's and CQL's code have it."""
+    loss = -jnp.exp(log_alpha) * jnp.mean(excess)
+    return loss, {"alpha_loss": loss}
+
+
+def log_alpha_init(initial: float, learning_rate: float | Linear) -> tuple[Float[Array, ""], Any]:
+    """log α and its optimiser's state."""
+    log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))
+    return log_alpha, opt_init(adam(learning_rate), log_alpha)
+
+
+def log_alpha_step(
+    loss: Callable, state: tuple[Float[Array, ""], Any], excess: Float[Array, "*batch"], learning_rate: float | Linear
+) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+    """One Adam step on log α."""
+    log_alpha, opt_state, metrics = gradient_step(loss, *state, adam(learning_rate), jax.lax.stop_gradient(excess))
+    return (log_alpha, opt_state), {"alpha_loss": metrics["alpha_loss"]}
+
+
+class AbstractTemperature(Configurable):
+    """Where α comes from."""
+
+    @abstractmethod
+    def init(self) -> PyTree:
+        """What is learned; arrays only."""
+
+    @abstractmethod
+    def weight(self, state: PyTree) -> Float[Array, ""]:
+        """α, or λ."""
+
+    @abstractmethod
+    def update(self, state: PyTree, measured: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
+        """One step; no gradient flows into `measured`."""
+
+
+class Learned(AbstractTemperature):
+    """α that keeps the entropy of the policy at its target (Haarnoja et al., 2018b, §5)."""
+
+    initial: Positive = 1.0
+    """α at the beginning."""
+    learning_rate: LearningRate = 3e-4
+    """η of log α."""
+
+    def init(self) -> tuple[Float[Array, ""], Any]:
+        return log_alpha_init(self.initial, self.learning_rate)
+
+    def weight(self, state: tuple[Float[Array, ""], Any]) -> Float[Array, ""]:
+        return jnp.exp(state[0])
+
+    def update(
+        self, state: tuple[Float[Array, ""], Any], measured: Float[Array, "*batch"]
+    ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+        return log_alpha_step(temperature_loss, state, measured, self.learning_rate)
+
+
+class Dual(AbstractTemperature):
+    """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent.
+
+    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)), between two bounds.
+    """
+
+    threshold: float
+    """ε, what the divergence is held at."""
+    initial: Positive = 1.0
+    """λ at the beginning."""
+    learning_rate: LearningRate = 1e-3
+    """η of log λ."""
+    lowest: Positive = math.exp(-5)
+    """The least λ."""
+    highest: Positive = math.exp(10)
+    """The greatest λ."""
+
+    def __check_init__(self):
+        if concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
+            raise ConfigError(
+                f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
+            )
+
+    init, weight = Learned.init, Learned.weight
+
+    def update(
+        self, state: tuple[Float[Array, ""], Any], measured: Float[Array, "*batch"]
+    ) -> tuple[tuple[Float[Array, ""], Any], Metrics]:
+        excess = measured - self.threshold
+        (log_alpha, opt_state), metrics = log_alpha_step(dual_loss, state, excess, self.learning_rate)
+        return (jnp.clip(log_alpha, jnp.log(self.lowest), jnp.log(self.highest)), opt_state), metrics
+
+
+class Fixed(AbstractTemperature):
+    """A constant weight. SAC's α = 1/c says the same as rewards scaled by c."""
+
+    value: NonNegative = 0.2
+    """α, or λ."""
+
+    def init(self) -> tuple[()]:
+        return ()
+
+    def weight(self, state: tuple[()]) -> Float[Array, ""]:
+        return jnp.asarray(self.value, jnp.float32)
+
+    def update(self, state: tuple[()], measured: Float[Array, "*batch"]) -> tuple[tuple[()], Metrics]:
+        return state, {}
+
+
+def check_target(alpha: AbstractTemperature, name: str, target: float | None) -> None:
+    """Raises `ConfigError` for a target that nothing moves towards."""
+    if isinstance(alpha, Fixed) and target is not None:
+        raise ConfigError(f"{name} = {target:g}: must be None beside a Fixed weight, which stays as it is.")

@@ -1,0 +1,174 @@
+"""Recording data: what a policy does in an environment, in the columns that data sets are read from."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from duologue.data.dataset import fit
+from duologue.data.writing import behind, check_out, columns_of, described, flat, write
+from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, make
+from duologue.errors import ConfigError
+from duologue.fields import NonNegative, mismatch
+from duologue.loops.keys import key_for, run_key
+from duologue.ops.metrics import RETURN
+from duologue.runs.data_sources import DataSource, read_data
+from duologue.runs.display.screen import Screen, screen
+from duologue.runs.plan import Envs, EnvSource, check_arguments, close, describe
+from duologue.runs.signals import Interruption
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
+
+Act = Callable[[Obs, int, bool], np.ndarray]
+"""From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
+discrete ones count from 0."""
+
+
+class Hosted:
+    """One environment, stepped from Python; those written in JAX by a jitted call."""
+
+    def __init__(self, envs: Envs, seed: int):
+        self.envs, self.key, self.t = envs, key_for(run_key(seed), "collect"), 0
+        if isinstance(envs, AbstractJaxEnvs):
+            self.program = jax.jit(lambda state, action, key: envs.step(state, action, key=key))
+
+    def reset(self) -> Obs:
+        if isinstance(self.envs, AbstractHostEnvs):
+            return self.envs.reset()
+        self.state, obs = jax.device_get(self.envs.reset(self.key))
+        return obs
+
+    def step(self, action: np.ndarray) -> Step:
+        if isinstance(self.envs, AbstractHostEnvs):
+            return self.envs.step(action)
+        self.t += 1
+        self.state, seen = self.program(self.state, action, jax.random.fold_in(self.key, self.t))
+        return jax.device_get(seen)
+
+
+class Rows:
+    """Room for `steps` transitions, and those that are there so far."""
+
+    def __init__(self, steps: int):
+        self.steps, self.count = steps, 0
+        self._columns: Any = None
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        """One more, of arrays `[1, …]`, whose kinds are those of the first."""
+        if self._columns is None:
+            self._columns = jax.tree.map(lambda x: np.empty((self.steps, *x.shape[1:]), x.dtype), row)
+        jax.tree.map(lambda column, x: np.copyto(column[self.count : self.count + 1], x), self._columns, row)
+        self.count += 1
+
+    def so_far(self) -> tuple[Any, ...]:
+        """Columns `[count, …]`."""
+        return jax.tree.map(lambda column: column[: self.count], self._columns)
+
+
+def collected(
+    made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
+    *, source: EnvSource, noise: float, seed: int, policy: str, after: DataSource | None, console: Console | None,
+) -> Path:  # fmt: skip
+    """Record what `act` does, or where it is `None` uniformly random actions, to `out`, behind the rows of `after`, in
+    the environment that is `made` from `source`.
+
+    What there is of it is written also where the environment raises, or a signal asks to stop; then it is raised again.
+    Raises `ConfigError`, before anything is made where it can, and `EnvError`.
+    """
+    check_arguments(steps=steps, seed=seed)
+    if problem := mismatch(noise, NonNegative):
+        raise ConfigError(f"noise = {noise!r}: must be {problem}.")
+    path, earlier, env = check_out(out), None if after is None else read_data(after), describe(source)
+    envs = made()
+    try:
+        about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
+        first: dict[str, np.ndarray] = {}
+        if earlier is not None:
+            first, about = columns_of(fit(earlier, envs.spec)), about | {"after": earlier.source}
+        act, rows = uniform(envs.spec.action, seed) if act is None else act, Rows(steps)
+        shown = screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
+        with Interruption() as interruption, shown:
+            try:
+                record(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
+            finally:
+                if rows.count:
+                    write(path, behind(first, flat(envs.spec, rows.so_far())), about)
+                if 0 < rows.count < steps:
+                    shown.note(f"stopped: {rows.count:,} of {steps:,} rows were recorded, and are in {path}")
+    finally:
+        close(envs, source)
+    interruption.raise_again()
+    return path
+
+
+def collect_random(
+    env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None,
+    console: Console | None = None,
+) -> Path:  # fmt: skip
+    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind those of the data
+    `after`; `console` is where progress is shown, by default the terminal. Raises `ConfigError`; `EnvError` where the
+    environment fails, and `KeyboardInterrupt` after Ctrl-C, with the rows so far written."""
+    made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
+    how = {"noise": 0.0, "seed": seed, "policy": "uniform", "after": after, "console": console}
+    return collected(made, None, steps, out, source=env, **how)
+
+
+def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
+    """What one environment goes through, without end: rows in the order of `flat`, of arrays `[1, …]`."""
+    generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
+    space, obs, began = envs.spec.action, hosted.reset(), True
+    for t in itertools.count():
+        action = inside(space, disturbed(space, obs, act(obs, t, began), noise, generator))
+        seen = hosted.step(action)
+        reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
+        yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs
+        obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
+
+
+def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]) -> None:
+    """Fill `rows` with what is `seen`, telling how far it is; fewer once `interrupted()`."""
+    total, last = 0.0, float("nan")
+    for row in seen:
+        rows.add(row)
+        _, _, reward, terminated, truncated, _ = row
+        total += float(reward[0])
+        if terminated[0] or truncated[0]:
+            total, last = 0.0, total
+        if (ends := rows.count == rows.steps or interrupted()) or rows.count % 100 == 0:
+            shown.update(rows.count, {RETURN: last})
+        if ends:
+            return
+
+
+def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+    """Box: with normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a uniform one."""
+    match space:
+        case _ if noise == 0:
+            return action
+        case Discrete(n):
+            return drawn(n, obs, generator) if generator.random() < noise else action
+        case Box(low=low, high=high) if low is not None and high is not None:
+            lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
+            moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
+            return moved.astype(np.float32)
+    raise ConfigError(f"noise = {noise:g}: actions of {space} have no scale to disturb them by. Leave it out.")
+
+
+def uniform(space: Space, seed: int) -> Act:
+    """The random policy."""
+    generator = np.random.default_rng([seed, 1])
+    match space:
+        case Discrete(n):
+            return lambda obs, *_: drawn(n, obs, generator)
+        case Box(low=low, high=high) if low is not None and high is not None:
+            return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
+    raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
+
+
+def drawn(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
+    """One of n discrete actions, `[1]`, of those that a mask allows."""
+    allowed = np.flatnonzero(obs[ACTION_MASK][0]) if has_mask(obs) else np.arange(n)
+    return generator.choice(allowed, size=1).astype(np.int32)

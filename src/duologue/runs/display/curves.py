@@ -1,0 +1,259 @@
+"""Learning curves of finished and running runs, ready for a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from duologue.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+from duologue.ops.metrics import EVALUATION, RETURN
+from duologue.storage import files
+from duologue.runs.display import loggers as log
+from duologue.ops.statistics import bootstrap_interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind people tell apart too."""
+STYLES = ("-", "--", ":", "-.")
+"""Of the lines of the first seven groups, the next seven, and so on."""
+FORMATS = ("png", "svg", "pdf")
+LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "both", "window", "offline_fraction")
+"""What changes learning beside the algorithm and the environment."""
+PLACES = 400
+"""Places at most at which curves are averaged over seeds."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""`(steps, values)` of one seed."""
+
+
+class Group(NamedTuple):
+    """What runs that differ by their seed alone have in common."""
+
+    algorithm: str
+    env: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Every hyperparameter by its path, in words."""
+
+
+class Line(NamedTuple):
+    """What is drawn of one metric of one group of runs: the mean over its seeds, and the interval around it."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
+    """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
+
+    Runs of one algorithm with the same settings in one environment are a group, whose seeds may lie in one folder or in
+    several; a seed that is there twice counts once, as the folder has it that came further, or the last of them. Groups
+    are named by the settings that differ. Evaluations are the main line of a group and the return in training a thin
+    one beside it, or the main line where nothing was evaluated. With two seeds or more the main line is their mean, in
+    a band that is its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
+
+    Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
+    is not a run's, `MissingExtraError` without the extra `plots`.
+    """
+    kind = out.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError(f"out = {str(out)!r}: must end in .{', .'.join(FORMATS)}.")
+    drawing = figure(paths, key=key, title=title)
+    files.make_folder(out.parent)
+    with files.replacing(out) as beside:
+        drawing.savefig(beside, format=kind, dpi=160)
+    return out
+
+
+def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None = None) -> Any:
+    """The `matplotlib.figure.Figure` that `learning_curve` writes; pyplot and its global state are not touched."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+    except ImportError as error:
+        raise MissingExtraError("plots", "drawing learning curves") from error
+    groups = grouped(paths, [key] if key else [EVALUATION, RETURN])
+    title_of_all, labels = names(list(groups))
+    thin = len(groups) <= 3  # whether the thin lines too are named one by one
+    entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
+    drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
+    axes = drawing.add_subplot()
+    for i, (label, curves) in enumerate(zip(labels, groups.values(), strict=True)):
+        look = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
+        if not curves:
+            axes.plot([], [], label=f"{label} (nothing to draw yet)".strip(), **look)  # pyright: ignore[reportArgumentType]
+        for metric, seeds in curves.items():
+            line, main = summary(list(seeds.values())), metric == next(iter(curves))
+            name = f"{label} {_word(metric)}".strip() if main or thin else ""
+            _draw(axes, line, look, name, main=main)
+    axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
+    axes.set_xlabel(unit(list(groups)))
+    beside = not thin and any(len(curves) > 1 for curves in groups.values())
+    axes.set_ylabel(_word(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
+    axes.margins(x=0.01)
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#aaaaaa")
+    axes.tick_params(color="#aaaaaa", labelcolor="#444444")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.label.set_color("#444444")
+    drawing.legend(loc="outside lower left", frameon=False, fontsize=9, labelcolor="#222222")
+    return drawing
+
+
+def unit(groups: Sequence[Group]) -> str:
+    """What steps are counted in: on recorded data alone, gradient steps."""
+
+    def of_data(group: Group) -> bool:
+        said = dict(group.settings)
+        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None")
+
+    units = {"gradient steps" if of_data(group) else "environment steps" for group in groups}
+    return units.pop() if len(units) == 1 else "steps"
+
+
+def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
+    """One curve a seed for each of `metrics` that a group has; none, where no episode has ended yet."""
+    groups: dict[Group, dict[str, dict[int, Curve]]] = {}
+    seen: set[str] = set()
+    for path in paths:
+        rows = log.read(path / "metrics.jsonl")
+        seen |= {name for row in rows for name in row if "/" in name}
+        curves = groups.setdefault(identity(path), {})
+        for metric in metrics:
+            found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
+            found = {seed: curve for seed, curve in found.items() if len(curve[0])}
+            if found:
+                known = curves.setdefault(metric, {})
+                further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
+                known.update({seed: curve for seed, curve in found.items() if seed not in further})
+    if not paths:
+        raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
+    if not any(groups.values()):
+        where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
+        why = f" {nearest(metrics[0], seen)}" if unknown else ""
+        raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet.{why}")
+    # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
+    return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
+
+
+def identity(path: Path) -> Group:
+    """What a run is by its config.json; what is not there is called by the folder's name, or nothing."""
+    try:
+        config = files.read_json(path / "config.json")
+    except CheckpointError:
+        return Group(path.name)
+    config = config if isinstance(config, dict) else {}
+    algorithm = config.get("algorithm")
+    settings = {name: value for name, value in _flat(algorithm).items() if name.rpartition(".")[2] != "num_envs"}
+    settings |= {name: str(config.get(name)) for name in LEARNING}
+    return Group(_algorithm(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
+
+
+def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """A title of what all groups share, and a label for each of what they do not."""
+    algorithms, envs = {group.algorithm for group in groups}, {group.env for group in groups}
+    shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
+    title = " on ".join(filter(None, shared))
+
+    paths = {name.removesuffix(".type") for group in groups for name, _ in differing(group, groups)}
+    ends = [path.rpartition(".")[2] for path in paths]
+
+    def called(name: str) -> str:
+        path = name.removesuffix(".type")
+        end = path.rpartition(".")[2]
+        return end if ends.count(end) == 1 else path
+
+    def label(group: Group) -> str:
+        differ = [f"{called(name)}={value}" for name, value in differing(group, groups)]
+        name = group.algorithm if len(algorithms) > 1 else ""
+        env = group.env if len(envs) > 1 else ""
+        return " ".join(filter(None, [name, "on" if name and env else "", env, ", ".join(differ)]))
+
+    return title or "Learning curves", [label(group) for group in groups]
+
+
+def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """The settings that a group does not share with others of its algorithm and environment. Where an object is of
+    another kind, that says it, and its fields are not compared."""
+    mine = dict(group.settings)
+    alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
+
+    def above(name: str) -> list[str]:
+        parts = name.split(".")
+        parents = [".".join(parts[:i]) for i in range(1, len(parts))]
+        return [each for parent in parents for each in (parent, f"{parent}.type") if each != name]
+
+    return [
+        (name, value)
+        for name, value in group.settings
+        if any(
+            other.get(name) != value
+            for other in alike
+            if all(other.get(parent) == mine.get(parent) for parent in above(name))
+        )
+    ]
+
+
+def summary(curves: Sequence[Curve]) -> Line:
+    """Mean and 95 % bootstrap interval of the mean over seeds, at the steps where all of them have data.
+
+    Between its own points a curve is a straight line. Raises `ConfigError` where the curves have no step in common.
+    """
+    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    if first > last:
+        raise ConfigError(
+            f"Seeds of one group have no steps in common: one ends at step {last:,}, another begins at {first:,}. "
+            "Leave out the run that is too short."
+        )
+    steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    if len(steps) > PLACES:
+        steps = np.linspace(first, last, PLACES)
+    values = np.stack([np.interp(steps, *curve) for curve in curves])
+    mean = values.mean(0)
+    if len(curves) == 1:
+        return Line(steps, mean, mean, mean, 1)
+    low, high = np.asarray([bootstrap_interval(column, statistic=np.mean) for column in values.T]).T
+    return Line(steps, mean, low, high, len(curves))
+
+
+def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
+    if not main:
+        label = label and label + (" (mean)" if line.seeds > 1 else "")
+        axes.plot(line.steps, line.mean, **look, linewidth=0.9, alpha=0.45, label=label)
+        return
+    label += f" (mean and 95 % bootstrap interval over {line.seeds} seeds)" if line.seeds > 1 else " (1 seed)"
+    marks = {"marker": "o", "markersize": 3.5} if len(line.steps) <= 40 else {}
+    axes.plot(line.steps, line.mean, **look, linewidth=1.8, zorder=3, label=label, **marks)
+    if line.seeds > 1:
+        axes.fill_between(line.steps, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
+
+
+def _word(metric: str) -> str:
+    words = {EVALUATION: "evaluation", RETURN: "training"}
+    return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
+
+
+def _flat(node: Any, at: str = "") -> dict[str, str]:
+    """The values of nested objects of config.json by their paths; a schedule is one, as the command line has it."""
+    if not isinstance(node, dict):
+        return {at: str(node)}
+    if node.get("type") == "Linear":
+        schedule = f"linear:{node.get('start')}:{node.get('end')}"
+        return {at: schedule, f"{at}.updates": str(node.get("updates"))}
+    parts = [_flat(value, f"{at}.{name}" if at else name) for name, value in node.items()]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _algorithm(node: Any) -> str:
+    """`SAC`, or `Normalized(SAC)` for a wrapper, of an algorithm in config.json."""
+    if not isinstance(node, dict):
+        return ""
+    inner = _algorithm(node.get("algorithm"))
+    return f"{node.get('type', '')}({inner})" if inner else str(node.get("type", ""))

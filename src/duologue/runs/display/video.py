@@ -1,0 +1,140 @@
+"""Pictures to a file that plays: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings (extra: `video`)."""
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from duologue.errors import ConfigError, MissingExtraError
+from duologue.storage import files
+
+Add = Callable[[np.ndarray], None]
+"""Takes the next picture, uint8 `[H, W, 3]`; all of one video have one shape."""
+
+SHORTEST, SLOWEST = 2, 1 / 600
+"""Hundredths of a second that a GIF must show a picture, as viewers slow down what is faster; and the fewest pictures a
+second, as it has 16 bits for a picture's time."""
+
+
+def check_out(out: str | Path) -> Path:
+    """Where a video goes. Raises `ConfigError` for another kind of file, `MissingExtraError` for what it needs."""
+    path = Path(out)
+    match path.suffix.lower():
+        case ".gif":
+            _pillow()
+        case ".mp4":
+            _ffmpeg()
+        case _:
+            raise ConfigError(f"out = {str(out)!r}: must end in .gif or .mp4.")
+    return path
+
+
+@contextmanager
+def video(path: Path, fps: float) -> Iterator[Add]:
+    """A function that adds a picture to the video; it is at `path`, replacing what was there, when this ends well, and
+    nothing is when it does not."""
+    files.make_folder(path.absolute().parent)
+    with files.replacing(path) as beside, (_gif if path.suffix.lower() == ".gif" else _mp4)(beside, fps) as add:
+        yield add
+
+
+@contextmanager
+def _mp4(path: Path, fps: float) -> Iterator[Add]:
+    with tempfile.TemporaryFile() as complaints, ExitStack() as stack:
+        process: subprocess.Popen[bytes] | None = None
+
+        def add(picture: np.ndarray) -> None:
+            nonlocal process
+            picture = even(picture)
+            if process is None:
+                process = stack.enter_context(_encoder(path, picture.shape, fps, complaints))
+            process.stdin.write(picture)  # pyright: ignore[reportOptionalMemberAccess]
+
+        with suppress(BrokenPipeError):  # it has ended, and says why
+            yield add
+            stack.close()
+        if process is None or process.wait() or not path.is_file():
+            complaints.seek(0)
+            raise OSError(complaints.read().decode(errors="replace").strip() or "ffmpeg wrote nothing")
+
+
+@contextmanager
+def _encoder(
+    path: Path, shape: tuple[int, ...], fps: float, complaints: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """ffmpeg, fed with pictures `[H, W, 3]`; waited for when all is well, killed when not.
+
+    In a process group of its own, for Ctrl-C is this process's matter. imageio-ffmpeg's own writer makes that group by
+    a function that runs between fork and exec, which JAX's threads do not allow.
+    """
+    command = [
+        _ffmpeg().get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+        "-s", f"{shape[1]}x{shape[0]}", "-r", f"{fps:.6f}", "-i", "-", "-c:v", "libx264", "-crf", "18",
+        "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", str(path.absolute()),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, process_group=0
+    )
+    try:
+        yield process
+        process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        with suppress(OSError, ValueError):  # a pipe that is broken, or closed where Ctrl-C came between
+            process.communicate()
+
+
+@contextmanager
+def _gif(path: Path, fps: float) -> Iterator[Add]:
+    image, pictures = _pillow(), []
+
+    def add(picture: np.ndarray) -> None:  # each with its own 256 colours, a byte for a pixel
+        pictures.append(image.fromarray(picture).quantize(256, dither=image.Dither.NONE))
+
+    yield add
+    kept, milliseconds = timetable(len(pictures), fps)
+    first, *rest = [pictures[i] for i in kept]
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+
+
+def timetable(count: int, fps: float) -> tuple[list[int], list[int]]:
+    """Which of `count` pictures a GIF shows, and for how many milliseconds each.
+
+    A GIF counts hundredths of a second, and what is shown for less than two of them is slowed down by viewers. So the
+    times are rounded without drifting, and above 50 pictures a second some are left out.
+    """
+    begin = [round(100 * i / max(fps, SLOWEST)) for i in range(count + 1)]
+    kept: list[int] = []
+    for i in range(count):
+        if not kept or begin[i] - begin[kept[-1]] >= SHORTEST:
+            kept.append(i)
+    ends = [*(begin[i] for i in kept[1:]), max(begin[-1], begin[kept[-1]] + SHORTEST)]
+    return kept, [10 * (end - begin[i]) for i, end in zip(kept, ends, strict=True)]
+
+
+def even(picture: np.ndarray) -> np.ndarray:
+    """The picture with an even height and width, as MP4 must have it; the last row or column stands twice."""
+    height, width, _ = picture.shape
+    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("video", "writing GIF files") from error
+    return Image
+
+
+def _ffmpeg() -> Any:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise MissingExtraError("video", "writing MP4 files") from error
+    return imageio_ffmpeg

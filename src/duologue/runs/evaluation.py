@@ -1,0 +1,158 @@
+"""The score of an agent: how it is found, what it is, and how sure it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.tasks import untasked
+from duologue.errors import EnvError
+from duologue.loops.evaluate import compile_evaluation, host_evaluation
+from duologue.loops.keys import key_for, run_key
+from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, close
+from duologue.ops.statistics import bootstrap_interval, iqm
+from duologue.types import PyTree
+
+MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024
+"""Environments that play test episodes side by side: Gymnasium's, and those written in JAX."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of test episodes, `[episodes]`, or `[S, episodes]` for several seeds."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    tasks: dict[str, np.ndarray] = field(default_factory=dict)
+    """Returns under the reward of each task, where there are several."""
+    task: str = ""
+    """Of several, the one that was played and that `returns` are of."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """What is resampled: the return of each episode, or the mean return of each seed."""
+        returns = np.asarray(self.returns, np.float64)
+        return returns if returns.ndim == 1 else returns.mean(1)
+
+    @property
+    def over(self) -> str:
+        """What the interval is over: `"100 episodes"` of one agent, or `"5 seeds"`."""
+        count, unit = len(self.scores), "episode" if self.returns.ndim == 1 else "seed"
+        return f"{count} {unit}{'s' if count != 1 else ''}"
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    @property
+    def iqm(self) -> float:
+        """The interquartile mean of the same scores."""
+        return float(iqm(self.scores))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of the mean; NaN from one score, which has none."""
+        return bootstrap_interval(self.scores, statistic=np.mean) if len(self.scores) > 1 else (np.nan, np.nan)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        sure = f", 95 % interval [{low:,.1f}, {high:,.1f}]" if len(self.scores) > 1 else ""
+        of = f" of {self.task}" if self.task else ""
+        of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
+        return (
+            f"mean return{of} {self.mean:,.1f}{sure} over {self.over}"
+            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
+            f"{of_tasks and f'; under each task: {of_tasks}'}"
+        )
+
+
+Evaluate = Callable[[PyTree], Evaluation]
+"""From the algorithm's state to its score."""
+
+
+@contextmanager
+def evaluator(
+    plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Evaluate]:  # fmt: skip
+    """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
+
+    `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
+    state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
+    user's own. Episodes may never end: it raises `Interrupted` once `interrupted()`.
+    """
+    check_arguments(episodes=episodes)
+    keys = [key_for(run_key(seed), purpose) for seed in seeds]
+    num_envs = min(episodes, MAX_JAX_ENVS if plan.compiled(source) else MAX_HOST_ENVS)
+    adapter = untasked(source)
+    if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
+        num_envs = adapter.num_envs
+    with ExitStack() as opened:
+
+        def made(seed: int) -> Envs:
+            envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed)
+            opened.callback(close, envs, source)
+            return envs
+
+        how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
+        first = made(seeds[0])
+        if isinstance(first, AbstractJaxEnvs):
+            yield _in_one_program(plan, first, keys, **how)
+        else:
+            envs = [each for each in (first, *map(made, seeds[1:])) if isinstance(each, AbstractHostEnvs)]
+            yield _one_after_the_other(plan, envs, keys, **how)
+
+
+def _in_one_program(
+    plan: Plan, envs: AbstractJaxEnvs, keys: list[Array],
+    *, episodes: int, explore: bool, interrupted: Callable[[], bool],
+) -> Evaluate:  # fmt: skip
+    seeds, rounds = len(keys), -(-episodes // envs.num_envs)
+    play = compile_evaluation(
+        plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore, interrupted=interrupted
+    )
+    of_round = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
+
+    def evaluate(state: PyTree) -> Evaluation:
+        played = [play(state, each if seeds > 1 else each[0]) for each in of_round]
+        axis = int(seeds > 1)  # of episodes
+        cut = (slice(None),) * axis + (slice(episodes),)
+        returns, lengths = (np.concatenate(part, axis)[cut] for part in zip(*played, strict=True))
+        return of_tasks(plan, returns, lengths)
+
+    return evaluate
+
+
+def _one_after_the_other(
+    plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array],
+    *, episodes: int, explore: bool, interrupted: Callable[[], bool],
+) -> Evaluate:  # fmt: skip
+    play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore, interrupted=interrupted)
+
+    def evaluate(state: PyTree) -> Evaluation:
+        if len(keys) == 1:
+            return of_tasks(plan, *play(state, envs[0], keys[0]))
+        played = [play(jax.tree.map(lambda x: x[i], state), envs[i], keys[i]) for i in range(len(keys))]  # noqa: B023
+        return of_tasks(plan, *map(np.stack, zip(*played, strict=True)))
+
+    return evaluate
+
+
+def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
+    """The score under the task that was played, of returns `[*seeds, episodes]`, or `[*seeds, episodes, K]` of several
+    tasks. Raises `EnvError` where one is not finite."""
+    tasks = plan.spec.tasks
+    if not np.isfinite(returns).all():
+        raise EnvError(
+            f"A test episode in {plan.spec.id} has a return that is not finite: the environment gave a NaN or infinite "
+            "reward, or the policy has diverged."
+        )
+    if not tasks:
+        return Evaluation(returns, lengths)
+    of_each = {name: returns[..., i] for i, name in enumerate(tasks)}
+    return Evaluation(returns[..., plan.played], lengths, of_each, tasks[plan.played])

@@ -1,0 +1,62 @@
+"""Fitted Q evaluation of a trained policy: its worth by recorded data alone."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from duologue.algorithms.fqe import FQE
+from duologue.errors import ConfigError, diverged
+from duologue.loops import offline
+from duologue.loops.keys import purpose_key
+from duologue.data.dataset import DataSet, fit
+from duologue.runs.plan import Plan, check_arguments
+from duologue.ops.statistics import bootstrap_interval
+from duologue.types import PyTree
+
+
+@dataclass(frozen=True)
+class FittedQ:
+    """Q(s₀, π(s₀)) at the beginnings of the recorded episodes, `[episodes]`: discounted returns."""
+
+    values: np.ndarray
+    discount: float
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of the mean over beginnings; what Q itself gets wrong is not in it."""
+        return bootstrap_interval(self.values, statistic=np.mean)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"discounted return {self.mean:,.2f} by fitted Q evaluation (γ = {self.discount:g}), 95 % interval "
+            f"[{low:,.2f}, {high:,.2f}] over {len(self.values):,} recorded beginnings"
+        )
+
+
+def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int = 0) -> FittedQ:
+    """Fit Q of the test policy that `state` holds to the data, in `steps` updates, and ask it. Raises `ConfigError`,
+    and `DuologueError` where the fit diverges."""
+    check_arguments(steps=steps, seed=seed)
+    algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
+    data = fit(data, plan.spec)
+    if not data.begins.any():
+        raise ConfigError(f"{data.source}: no row is known to begin an episode, so there is none to ask the worth of.")
+    source = offline.recorded(algorithm, data)
+    begun = offline.start(algorithm, source, [seed])
+    # A copy: the loop donates what it is given.
+    learner = replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))
+    # A key of its own: else the fit would draw the very batches that the policy of this seed was trained on.
+    begun = replace(begun, algorithm=learner, key=purpose_key(begun.key, "fit"))
+    *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
+    obs = jax.tree.map(lambda x: x[data.begins], data.rows.obs)
+    values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
+    if not all(np.isfinite(x).all() for x in (values, *updates.summary().values())):
+        raise diverged(f"in {steps:,} updates the fitted Q, or its loss, was not finite")
+    return FittedQ(values, float(algorithm.discount))

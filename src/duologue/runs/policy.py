@@ -1,0 +1,126 @@
+"""What an agent answers outside of training: NumPy in, NumPy out, one observation or a batch, environment units."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.spaces import array_type
+from duologue.errors import ConfigError
+from duologue.loops.keys import key_for
+from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, inside
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An algorithm with what it has learned."""
+
+    algorithm: AnyAlgorithm
+    spec: EnvSpec
+    state: PyTree
+
+    def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
+        """Actions, ready for `env.step`."""
+        batch, single = as_batch(self.spec.observation, obs)
+        action = to_env(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        return action[0] if single else action
+
+    def acting(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
+        """`(obs, t, began) -> actions` `[1, …]` as adapters take them: a policy that remembers, from where an episode
+        `began`."""
+        initial = self.algorithm.initial_carry(1)
+        carry = initial
+
+        @jax.jit
+        def act(state: PyTree, carry: PyTree, obs: Obs, t: Array) -> tuple[Array, PyTree]:
+            action, _, carry = self.algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
+            return action, carry
+
+        def remember(obs: Obs, t: int, began: bool) -> np.ndarray:
+            nonlocal carry
+            action, carry = act(self.state, initial if began else carry, obs, np.int32(t))
+            return np.asarray(action)
+
+        return remember
+
+    def of_actions(self, name: str, obs: Obs, action: Any) -> Any:
+        """`log_prob` or `q` of actions, one for each observation."""
+        batch, single = as_batch(self.spec.observation, obs)
+        answer = np.asarray(_answer(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
+        return answer[..., 0] if single else answer
+
+    def value(self, obs: Obs) -> Any:
+        """V(s)."""
+        batch, single = as_batch(self.spec.observation, obs)
+        answer = np.asarray(_answer(self.algorithm, "v", self.state, batch))
+        return answer[0] if single else answer
+
+    def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
+        count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
+        shape, dtype = array_type(space)
+        actions = exactly(action, dtype, f"An action of {space}")
+        wanted = shape if single else (count, *shape)
+        if actions.shape != wanted:
+            raise ConfigError(f"There must be one action for each observation, of shape {wanted}; got {actions.shape}.")
+        if isinstance(space, Discrete):
+            actions = actions - np.asarray(space.start, dtype)
+            if not ((actions >= 0) & (actions < space.n)).all():
+                raise ConfigError(
+                    f"An action of {space} is one of {space.start} to {space.start + space.n - 1}; got {action!r}."
+                )
+        return actions[None] if single else actions
+
+
+def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
+    """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
+    if isinstance(space, Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
+            raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
+        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
+        return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
+    shape, dtype = array_type(space)
+    try:
+        array = exactly(obs, dtype, "An observation of this run")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"An observation of this run is {dtype}{list(shape)}; got {obs!r}.") from error
+    if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
+        raise ConfigError(
+            f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
+        )
+    single = array.ndim == len(shape)
+    if isinstance(space, Discrete):
+        array = array - space.start
+    return (array[None] if single else array), single
+
+
+def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
+    """`values` in a dtype; `ConfigError` where integers would lose something, as of pixels that were divided by 255."""
+    array = np.asarray(values)
+    with np.errstate(invalid="ignore"):  # of NaN, which then is no integer
+        cast = array.astype(dtype)
+    if np.issubdtype(dtype, np.integer) and not np.array_equal(cast, array):
+        raise ConfigError(
+            f"{what} is {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
+        )
+    return cast
+
+
+def to_env(space: Space, action: np.ndarray) -> np.ndarray:
+    """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
+    return action + space.start if isinstance(space, Discrete) else inside(space, action)
+
+
+@eqx.filter_jit
+def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array, explore: bool) -> Array:
+    carry = algorithm.initial_carry(len(jax.tree.leaves(obs)[0]))
+    return algorithm.act(state, carry, obs, key=key, explore=explore)[0]
+
+
+@eqx.filter_jit
+def _answer(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
+    return getattr(algorithm, name)(state, *arrays)

@@ -1,0 +1,239 @@
+"""A run from outside: load it, evaluate it, act with it, go on with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from duologue.errors import CheckpointError, ConfigError
+from duologue.loops.keys import key_for, run_key
+from duologue.storage import checkpoint
+from duologue.runs.policy import Asked
+from duologue.runs.collect import collected
+from duologue.runs.evaluation import Evaluation, evaluator
+from duologue.runs.fitted_q import FittedQ, fitted_q
+from duologue.runs.data_sources import Both, DataSource, data_of, opened, read_data
+from duologue.runs.plan import EnvSource, Plan, read_plan, with_task
+from duologue.runs.watch import Watched, frames, watch
+from duologue.types import Obs, PyTree
+
+
+def load(
+    path: str | Path,
+    *,
+    which: str = "latest",
+    env: EnvSource | None = None,
+    algorithm: type | Sequence[type] = (),
+) -> "Run | Runs":
+    """The agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
+
+    `env` is needed to evaluate a run whose environment was a Python object, `algorithm` (a class, or several) where the
+    configuration names classes of your own. No environment is made. Raises `CheckpointError` where there is nothing
+    good.
+    """
+    path = Path(path)
+    plan = read_plan(path, algorithm)
+    if which not in ("latest", "best"):
+        raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
+    if which == "best" and not (path / "checkpoints" / "best").is_dir():
+        raise CheckpointError(f"{path} has no best checkpoint: it was trained without evaluate_every.")
+    found, warnings = checkpoint.latest(path / "checkpoints" / which)
+    for warning in warnings:
+        Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
+    keys = [run_key(seed) for seed in range(plan.seed, plan.seed + plan.seeds)]
+    init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
+    like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
+    state = checkpoint.load(found, like, part=".algorithm")
+    return agents_of(path, plan, checkpoint.read_manifest(found).step, state, env)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained agent. Its folder holds everything: configuration, metrics, checkpoints."""
+
+    path: Path
+    plan: Plan
+    seed: int
+    step: int
+    """Environment steps it has learned from."""
+    state: PyTree = field(repr=False)
+    """The algorithm's state."""
+    env: EnvSource | None = None
+    """The Python object its environments come from, where that is not an id."""
+
+    def evaluate(
+        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
+    ) -> Evaluation:
+        """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
+        training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
+        one's."""
+        source, plan = self.env if env is None else env, played(self.plan, task, explore)
+        with evaluator(
+            plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
+        ) as evaluate:
+            return evaluate(self.state)
+
+    def policy(self, obs: Obs, *, step: int = 0, task: str | None = None) -> np.ndarray | np.generic:
+        """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
+
+        The test policy, which for most algorithms is the mean or the likeliest action. Where that samples, `step` says
+        which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
+        `ConfigError` for observations of another shape.
+        """
+        asked = self._of(task)._asked
+        return asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
+
+    def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
+        """Actions as in training, with its noise; `step` says which draw. Of several tasks, a scheduler draws whose."""
+        return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+
+    def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
+        """log π(a|s) of actions in the environment's own units; of several tasks, of the policy of `task`. Raises
+        `ConfigError` for a policy that is no distribution."""
+        return self._of(task)._asked.of_actions("log_prob", obs, action)
+
+    def q(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray:
+        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; of several tasks, of `task`. Raises
+        `ConfigError` where none is learned."""
+        return self._of(task)._asked.of_actions("q", obs, action)
+
+    def v(self, obs: Obs) -> np.ndarray | np.generic:
+        """V(s). Raises `ConfigError` where no state value is learned."""
+        return self._asked.value(obs)
+
+    def collect(
+        self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
+        seed: int = 0, after: DataSource | None = None, console: Console | None = None,
+    ) -> Path:  # fmt: skip
+        """Record `steps` transitions of this policy in an environment of its own, to `out` (`.npz` or `.hdf5`), behind
+        those of the data `after`, if any.
+
+        It acts as in training, or with `explore=False` as in tests; `noise` is added to that, in half-ranges of a Box,
+        and of discrete actions it is the share that is uniformly random. `console` is where progress is shown, by
+        default the terminal. Raises `ConfigError`; `EnvError` where the environment fails, and `KeyboardInterrupt`
+        after Ctrl-C, with the rows so far written.
+        """
+        source = self.env if env is None else env
+        act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
+        made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
+        how = {"noise": noise, "seed": seed, "policy": self.plan.name, "after": after, "console": console}
+        return collected(made, act, steps, out, source=self.plan.env if source is None else source, **how)
+
+    def watch(
+        self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
+        explore: bool = False, task: str | None = None, seed: int = 0, fps: float | None = None,
+        max_steps: int | None = None, console: Console | None = None,
+    ) -> Watched:  # fmt: skip
+        """Play episodes with the test policy or, to `explore`, as in training, to be looked at.
+
+        With a display and without `out` they are shown in the environment's own window; else they become a video at
+        `out`, `.gif` or `.mp4` (extra: `video`), by default `videos/step-N.mp4` in the run's folder, with `fps`
+        pictures a second (`None`: the environment's own). It ends after `max_steps` steps at the latest, a video after
+        10,000 unless told otherwise. Of several tasks, `task` says whose intention plays. `seed` is that of the starts.
+        Raises `ConfigError`.
+        """
+        number, agent = self.seed - self.plan.seed, replace(self, plan=played(self.plan, task, explore))
+        name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
+        return watch(
+            agent._asked, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
+        )  # fmt: skip
+
+    def frames(
+        self, *, episodes: int = 1, env: EnvSource | None = None, explore: bool = False, task: str | None = None,
+        seed: int = 0, max_steps: int = 1_000,
+    ) -> np.ndarray:  # fmt: skip
+        """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
+        source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
+        agent = replace(self, plan=played(self.plan, task, explore))
+        return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
+
+    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both | None = None) -> FittedQ:
+        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `both`
+        is what a row with both flags is, by default what it was to the run. Raises `ConfigError`, and `DuologueError`
+        where the fit diverges."""
+        data = opened(dataset, self.plan.both) if both is None else read_data(dataset, both=both)
+        return fitted_q(self.plan, self.state, data, steps=steps, seed=seed)
+
+    def finetune(
+        self, env: EnvSource | None = None, *, steps: int, offline_fraction: float = 0.5,
+        dataset: DataSource | None = None, **options: Any,
+    ) -> "Run":  # fmt: skip
+        """Go on online with what was learned from data, in a run folder of its own: networks and optimisers go along,
+        and a share `offline_fraction` of each batch still comes from the data. `options` are those of `train` that have
+        to do with environments and the run, but for `seeds` and `tasks`."""
+        source = (self.env or self.plan.env) if env is None else env
+        if not source:
+            raise ConfigError("There is no environment to go on in. Give one, env=...")
+        from duologue.runs.train import finetune# which makes runs
+
+        return finetune(self, source, data_of(self.plan, dataset), offline_fraction, steps=steps, **options)
+
+    def _of(self, task: str | None) -> "Run":
+        """This run, whose tests play the intention of `task`, by default the main one."""
+        return replace(self, plan=played(self.plan, task, False))
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(self.plan.algorithm, self.plan.spec, self.state)
+
+    def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
+        """Go on with this run's folder: `duologue.resume` with its arguments."""
+        from duologue.runs.train import resume# which makes runs
+
+        return resume(self.path, steps=steps, **{"env": self.env, **options})
+
+
+@dataclass(frozen=True)
+class Runs(Sequence[Run]):
+    """Several seeds trained side by side: `runs[i]` is the agent of `seed + i`."""
+
+    path: Path
+    plan: Plan
+    step: int
+    state: PyTree = field(repr=False)
+    """The algorithm's states; every leaf leads with the seeds axis."""
+    env: EnvSource | None = None
+
+    def __len__(self) -> int:
+        return self.plan.seeds
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"run {index} of {len(self)}")
+        one = jax.tree.map(lambda x: x[index], self.state)
+        return Run(self.path, self.plan, self.plan.seed + index % len(self), self.step, one, self.env)
+
+    def evaluate(
+        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
+    ) -> Evaluation:
+        """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
+        source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
+        plan = played(self.plan, task, explore)
+        with evaluator(plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore) as evaluate:
+            return evaluate(self.state)
+
+    resume = Run.resume
+
+
+def played(plan: Plan, task: str | None, explore: bool) -> Plan:
+    """The plan of a run whose tests play the intention of `task`. Raises `ConfigError`, also to explore."""
+    if task is None:
+        return plan
+    if explore:
+        raise ConfigError(
+            f"task = {task!r}: to explore is to act as in training, where the scheduler says whose turn it is."
+        )
+    return with_task(plan, task)
+
+
+def agents_of(path: Path, plan: Plan, step: int, state: PyTree, env: EnvSource | None) -> Run | Runs:
+    if plan.seeds > 1:
+        return Runs(path, plan, step, state, env)
+    return Run(path, plan, plan.seed, step, state, env)

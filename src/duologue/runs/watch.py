@@ -1,0 +1,192 @@
+"""Looking at an agent: its episodes in the environment's own window, in a video, or as an array of pictures."""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+from rich.console import Console
+
+from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.rendering import Camera, in_pictures, in_window
+from duologue.envs.tasks import Tasked
+from duologue.errors import ConfigError, EnvError, MissingExtraError
+from duologue.fields import Range, mismatch
+from duologue.loops.keys import key_for, run_key
+from duologue.runs.display import video
+from duologue.runs.policy import Asked
+from duologue.runs.plan import EnvSource, Plan, check_arguments, describe
+from duologue.types import Step
+
+MAX_STEPS = 10_000
+"""Steps that are recorded, unless `max_steps` says otherwise."""
+
+HEADLESS = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+"""What lets MuJoCo and pygame draw without a display, and without complaints. They read it when they are imported."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen."""
+
+    out: Path | None
+    """The video, `None` after a window."""
+    returns: np.ndarray
+    """Of each episode, `[episodes]`."""
+    lengths: np.ndarray
+    """Steps of each, `[episodes]`."""
+    cut: bool = False
+    """Whether the last one had not ended when `max_steps` were made."""
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def watch(
+    agent: Asked, plan: Plan, source: EnvSource | None, *, out: str | Path | None, default: Path, episodes: int,
+    explore: bool, seed: int, fps: float | None, max_steps: int | None, console: Console,
+) -> Watched:  # fmt: skip
+    """Play `episodes` episodes of `agent` in an environment of `plan`, or of `source`: in a window where there is a
+    display and no `out`, else into a video at `out` or `default`. Raises `ConfigError`, before anything is played where
+    it can.
+    """
+    check(episodes=episodes, seed=seed, max_steps=max_steps)
+    if fps is not None and (problem := mismatch(fps, Annotated[float, Range(0, 1000, above=True)])):
+        raise ConfigError(f"fps = {fps!r}: must be {problem}.")
+    if out is None and has_display():
+        if fps is not None:
+            raise ConfigError(f"fps = {fps!r}: a window keeps its environment's own time. Give it with a file, out.")
+        with on_stage(plan, source, seed=seed) as envs:
+            return seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, console, plan.played)
+    path, camera = video.check_out(default if out is None else out), Camera()
+    with (
+        on_stage(plan, source, camera, seed=seed) as envs,
+        video.video(path, camera.fps if fps is None else fps) as add,
+        recording(console, path) as tell,
+    ):
+
+        def filmed() -> Iterator[Step]:
+            for t, step in enumerate(steps_of(agent, envs, explore=explore, seed=seed), 1):
+                for picture in camera.developed():
+                    add(picture)
+                tell(t)
+                yield step
+
+        return seen(filmed(), episodes, MAX_STEPS if max_steps is None else max_steps, console, plan.played, path)
+
+
+def frames(
+    agent: Asked, plan: Plan, source: EnvSource | None, *, episodes: int = 1, explore: bool = False, seed: int = 0,
+    max_steps: int = 1_000,
+) -> np.ndarray:  # fmt: skip
+    """Pictures of the same episodes, uint8 `[T, H, W, 3]`: of each episode its beginning, and what followed each step.
+
+    At most `max_steps` steps are played.
+    """
+    check(episodes=episodes, seed=seed, max_steps=max_steps)
+    camera = Camera()
+    with on_stage(plan, source, camera, seed=seed) as envs:
+        seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
+    return np.stack(camera.developed())
+
+
+def check(*, max_steps: int | None, **arguments: int) -> None:
+    """Raise `ConfigError` for numbers that cannot be."""
+    check_arguments(**arguments)
+    if max_steps is not None:
+        check_arguments(max_steps=max_steps)
+
+
+@contextmanager
+def on_stage(
+    plan: Plan, source: EnvSource | None, camera: Camera | None = None, *, seed: int
+) -> Iterator[AbstractHostEnvs]:
+    """One environment before `camera`, or without one in a window. Raises `ConfigError` for what cannot be looked at,
+    `MissingExtraError` where it needs a package to draw."""
+    plan.check_source(source)
+    tasked = plan.source(source)
+    what: Any = tasked.env if isinstance(tasked, Tasked) else tasked
+    if plan.compiled(source):
+        raise ConfigError(unseen(what))
+    if isinstance(what, AbstractHostEnvs | AbstractJaxEnvs):
+        raise ConfigError(f"env = {describe(what)}: an adapter shows no pictures. Give an id, or a callable.")
+    options = {"seed": seed, "purpose": "watch", "max_episode_steps": plan.max_episode_steps}
+    options["info"] = tasked.tasks.info if isinstance(tasked, Tasked) else ()
+    envs = in_window(what, **options) if camera is None else in_pictures(what, camera, **options)
+    envs = tasked.made(envs) if isinstance(tasked, Tasked) else envs
+    assert isinstance(envs, AbstractHostEnvs)
+    try:
+        plan.check_spec(envs.spec)
+        yield envs
+    except EnvError as error:
+        if isinstance(error.__cause__, gym.error.DependencyNotInstalled):
+            raise MissingExtraError("video", f"drawing {describe(what)}") from error
+        if type(error.__cause__).__module__.startswith("mujoco") and "MUJOCO_GL" not in os.environ:
+            raise EnvError(f"{error}. Without a display, start Python with MUJOCO_GL=egl.") from error.__cause__
+        raise
+    finally:
+        envs.close()
+
+
+def unseen(what: str | AbstractJaxEnvs) -> str:
+    """Why an environment written in JAX cannot be watched, and what can be in its place."""
+    name = what.partition("/")[2] if isinstance(what, str) else ""
+    instead = name if name in gym.registry else "ID"
+    return (
+        f"{describe(what)} is written in JAX and has no pictures to watch. Watch the agent in a Gymnasium environment "
+        f"of the same spaces: --env {instead}, in Python env={instead!r}."
+    )
+
+
+def steps_of(agent: Asked, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
+    """The steps of one environment, episode after episode, without end. What acting remembers begins anew with each."""
+    act = agent.acting(key=key_for(run_key(seed), "watch"), explore=explore)
+    obs, began = envs.reset(), True
+    for t in itertools.count():
+        step = envs.step(act(obs, t, began))
+        obs, began = step.obs, bool(step.terminated[0] | step.truncated[0])
+        yield step
+
+
+def seen(
+    steps: Iterator[Step], episodes: int, max_steps: int | None, console: Console, task: int = -1,
+    out: Path | None = None,
+) -> Watched:  # fmt: skip
+    """Take `episodes` episodes from `steps`, or `max_steps` steps, and say what each was to `task`."""
+    returns, lengths, total, length, ended = [], [], 0.0, 0, True
+    for step in itertools.islice(steps, max_steps):
+        total, length = total + float(np.ravel(step.reward[0])[task]), length + 1
+        if ended := bool(step.terminated[0] | step.truncated[0]):
+            returns, lengths, total, length = [*returns, total], [*lengths, length], 0.0, 0
+            console.print(told(len(returns), returns[-1], lengths[-1]), highlight=False)
+            if len(returns) == episodes:
+                break
+    if not ended:
+        returns, lengths = [*returns, total], [*lengths, length]
+        console.print(f"{told(len(returns), total, length)}, cut: max_steps = {max_steps:,}", highlight=False)
+    return Watched(out, np.asarray(returns), np.asarray(lengths), cut=not ended)
+
+
+def told(episode: int, total: float, length: int) -> str:
+    return f"[bold]episode {episode}[/]   return {total:,.1f} in {length:,} step{'s' if length != 1 else ''}"
+
+
+def recording(console: Console, path: Path) -> AbstractContextManager[Any]:
+    """A function that says how many steps are recorded, in a line that goes away; in a pipe it says nothing."""
+    if not console.is_terminal:
+        return nullcontext(lambda t: None)
+    return _recording(console, path)
+
+
+@contextmanager
+def _recording(console: Console, path: Path) -> Iterator[Any]:
+    with console.status(f"recording {path.name}") as status:
+        yield lambda t: t % 10 or status.update(f"recording {path.name}: {t:,} steps")

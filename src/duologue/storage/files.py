@@ -1,0 +1,245 @@
+"""Every byte that a run writes goes through here.
+
+A file is written beside its place, made durable, then renamed onto it, and the folder that names it is made durable
+last. So a kill or a power cut at any moment leaves the old file or the new one, never a part of one. POSIX only.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from duologue.errors import CheckpointError
+from duologue.storage.json_text import parse_json, to_json
+
+MAX_JSON_BYTES = 16 * 2**20
+TEMPORARY = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
+DTYPES = re.compile("bool|u?int(8|16|32|64)|b?float16|float32|float64|complex64")
+"""What safetensors both writes and reads back."""
+
+
+def sync(path: Path) -> None:
+    """Return when the content of a file, or the names in a folder, would survive a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def temporary(path: Path) -> Path:
+    """The name beside `path` under which this process prepares it."""
+    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses becomes a `CheckpointError` that says why."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless they are there."""
+    with writing(path):
+        if not path.is_dir():
+            make_folder(path.parent)
+            with suppress(FileExistsError):  # another process was faster; a file of that name is found when it is used
+                os.mkdir(path)
+            sync(path.parent)
+
+
+def made(path: Path) -> bool:
+    """Make this folder; False where something of its name is there already. Raises `CheckpointError`."""
+    make_folder(path.parent)
+    with writing(path):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return False
+        sync(path.parent)
+    return True
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under; on leaving, what was written there takes the place of `path`."""
+    beside = temporary(path)
+    with writing(path):
+        try:
+            yield beside
+            sync(beside)
+            os.replace(beside, path)
+            sync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside)
+            raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; on leaving it becomes `path`, which must not exist, in one rename."""
+    beside = temporary(path)
+    if os.path.lexists(path):  # rename would replace an empty folder
+        raise CheckpointError(f"cannot write {path}: it exists already.")
+    with writing(path):
+        try:
+            _remove(beside)
+            os.mkdir(beside)
+            yield beside
+            for inside in sorted(beside.rglob("*")):
+                sync(inside)
+            sync(beside)
+            os.rename(beside, path)
+            sync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                _remove(beside)
+            raise
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder, which is never seen half gone under its own name."""
+    beside = temporary(path)
+    with writing(path):
+        _remove(beside)
+        os.rename(path, beside)
+        sync(path.parent)
+        _remove(beside)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what dead processes of this machine, or this one earlier, did not finish. Never call it while saving."""
+    with writing(folder):
+        for entry in sorted(folder.iterdir()):
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and match["host"] == socket.gethostname() and not _alive_elsewhere(int(match["pid"])):
+                _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _alive_elsewhere(pid: int) -> bool:
+    """Whether another process has this id. One that began its life with the id of a dead one is this one."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file by `text`, in UTF-8. Raises `CheckpointError` if the disk refuses, the old file untouched."""
+    with replacing(path) as beside:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        try:
+            write_all(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file by `value` in strict JSON. Raises `CheckpointError` for NaN, infinity and what JSON has not."""
+    write_text(path, to_json(value, path, indent=2) + "\n")
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The value of a strict JSON file. Raises `CheckpointError` for a file that is missing, too large, nested deeper
+    than 64, or holds duplicate keys, NaN or infinities."""
+    return parse_json(read_bytes(path, max_bytes=max_bytes), path)
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """A small file whole. Raises `CheckpointError` if it cannot be read or holds more than `max_bytes`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise CheckpointError(f"{path} holds more than {max_bytes:,} bytes: too large to be what it says it is.")
+    return data
+
+
+def write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Replace a safetensors file. Raises `CheckpointError` for a dtype that could not be read back."""
+    # safetensors writes the memory of a strided array as it lies, scrambled, and says nothing.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not DTYPES.fullmatch(array.dtype.name):
+            raise CheckpointError(f"cannot write {path}: {name} has dtype {array.dtype}, which the format has not.")
+    with replacing(path) as beside:
+        save_file(arrays, beside)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file. Raises `CheckpointError` if it is not one; altered numbers it cannot see."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunLock:
+    """A context that holds a folder for this process. Raises `CheckpointError` if another process holds it.
+
+    The kernel releases the lock when its process ends, however it ends: a dead run's lock needs no cleaning.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> "RunLock":
+        with writing(self.folder / "lock"):
+            self._fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = "".join(filter(str.isprintable, os.pread(self._fd, 300, 0).decode(errors="replace")))
+            os.close(self._fd)
+            raise CheckpointError(
+                f"{self.folder} is in use by {holder or 'another process'}. "
+                "Wait for it, stop it, or use another folder."
+            ) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)

@@ -1,0 +1,56 @@
+"""Strict JSON: numbers are finite, and no key stands twice in one object."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from duologue.errors import CheckpointError
+
+MAX_NESTING = 64
+
+
+def loads(text: str, *, finite: bool = True) -> Any:
+    """The value of JSON in which no key stands twice in one object, and numbers are finite. Raises `ValueError`, and
+    `RecursionError` where it is nested too deep."""
+    number = _finite if finite else float
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not np.isfinite(value):  # 1e999 is an infinity too
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def to_json(value: Any, name: Path | str, *, indent: int | None = None) -> str:
+    """Strict JSON in ASCII; `name` is for the error."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot write {name}: {error}") from error
+
+
+def parse_json(data: bytes, name: Path | str) -> Any:
+    """The value of strict JSON in UTF-8; `name` is for the error."""
+    try:
+        value = loads(data.decode())
+    except RecursionError as error:
+        raise CheckpointError(f"{name} is nested deeper than {MAX_NESTING}.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{name} is not strict JSON: {error}") from error
+    level, depth = [value], 0
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        level = [part for x in level for part in (x.values() if isinstance(x, dict) else x)]
+        depth += 1
+        if depth > MAX_NESTING:
+            raise CheckpointError(f"{name} is nested deeper than {MAX_NESTING}.")
+    return value

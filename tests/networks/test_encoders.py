@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from duologue.errors import ConfigError
+from duologue.networks.encoders import CNN, encoder, image_shape, nature_cnn, small_cnn
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete
+
+KEY = jax.random.key(0)
+BATCHES = [(), (3,), (2, 3)]
+SPACES = {
+    "vector": Box((5,), "float64"),
+    "scalar": Box(()),
+    "matrix": Box((2, 3)),
+    "tiny image": Box((2, 2, 3)),
+    "stack": Box((2, 36, 40), "uint8"),
+    "image": Box((40, 36, 3), "uint8"),
+    "minatar": Box((10, 10, 4), "bool"),
+    "discrete": Discrete(4),
+    "multi": MultiDiscrete((2, 3)),
+    "dict": Dict({"b": Box((2,)), "a": Discrete(3), ACTION_MASK: Box((7,), "int8")}),
+}
+SIZES = {"vector": 5, "scalar": 1, "matrix": 6, "tiny image": 12, "stack": 512, "image": 512, "minatar": 128}
+SIZES |= {"discrete": 4, "multi": 5, "dict": 5}
+
+
+def sample(space, batch=(), rng=None):
+    """A random observation of the space, as a NumPy array or a dict of them."""
+    rng = rng or np.random.default_rng(0)
+    match space:
+        case Discrete(n):
+            return rng.integers(n, size=batch, dtype=np.int32)
+        case MultiDiscrete(nvec):
+            return rng.integers(nvec, size=(*batch, len(nvec)), dtype=np.int32)
+        case Dict(spaces):
+            return {name: sample(part, batch, rng) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            values = rng.random((*batch, *shape)) * (256 if dtype == "uint8" else 2)
+            return values.astype("float32" if dtype == "float64" else dtype)
+
+
+def on_device(obs):
+    return jax.tree.map(jnp.asarray, obs)
+
+
+def convolve(x, weight, bias, stride):
+    """Valid convolution of one image `[H, W, C]`, written out."""
+    kernel = weight.shape[0]
+    rows, columns = ((n - kernel) // stride + 1 for n in x.shape[:2])
+    y = np.empty((rows, columns, weight.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = x[i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+            y[i, j] = np.einsum("hwc,hwco->o", patch, weight) + bias
+    return y
+
+
+def cnn_by_hand(network, image):
+    """One image `[H, W, C]` of floats through a CNN, in NumPy."""
+    x = image
+    for layer in network.convolutions:
+        x = np.maximum(convolve(x, np.asarray(layer.weight), np.asarray(layer.bias), layer.stride), 0)
+    return np.maximum(x.reshape(-1) @ np.asarray(network.dense.weight) + np.asarray(network.dense.bias), 0)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_is_encoded_to_its_size_for_any_leading_axes(name, batch):
+    network = encoder(SPACES[name], init="lecun", key=KEY)
+    features = network(on_device(sample(SPACES[name], batch)))
+    assert features.shape == (*batch, SIZES[name]) and features.dtype == jnp.float32
+    assert network.size == SIZES[name]
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(network))
+
+
+@pytest.mark.parametrize("name", ["matrix", "minatar", "dict"])
+def test_a_batch_is_encoded_as_its_elements_are(name):
+    network = jax.jit(encoder(SPACES[name], init="lecun", key=KEY).__call__)
+    obs = on_device(sample(SPACES[name], (2, 3)))
+    one = network(jax.tree.map(lambda x: x[1, 2], obs))
+    np.testing.assert_allclose(network(obs)[1, 2], one, rtol=1e-5, atol=1e-6)
+
+
+def test_one_hots():
+    np.testing.assert_array_equal(
+        encoder(Discrete(3), init="lecun", key=KEY)(jnp.asarray([2, 0])), [[0, 0, 1], [1, 0, 0]]
+    )
+    two = encoder(MultiDiscrete((2, 3)), init="lecun", key=KEY)
+    np.testing.assert_array_equal(two(jnp.asarray([[1, 0], [0, 2]])), [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
+
+
+def test_a_vector_is_passed_on_as_it_is():
+    obs = jnp.asarray([3, 255], jnp.uint8)
+    np.testing.assert_array_equal(encoder(Box((2,), "uint8"), init="lecun", key=KEY)(obs), [3.0, 255.0])
+
+
+def test_dict_parts_are_joined_in_sorted_order_without_the_action_mask():
+    space = Dict(
+        {"z": Box((2,)), "a": Discrete(2), ACTION_MASK: Box((3,)), "m": Dict({"y": Box((1,)), "x": Box((1,))})}
+    )
+    obs = {
+        "m": {"y": jnp.asarray([6.0]), "x": jnp.asarray([5.0])},
+        "z": jnp.asarray([7.0, 8.0]),
+        ACTION_MASK: jnp.full(3, jnp.nan),
+        "a": jnp.int32(1),
+    }
+    np.testing.assert_array_equal(encoder(space, init="lecun", key=KEY)(obs), [0, 1, 5, 6, 7, 8])
+
+
+def test_a_dict_of_a_mask_alone_is_refused():
+    with pytest.raises(ConfigError, match="holds nothing to observe"):
+        encoder(Dict({ACTION_MASK: Box((2,))}), init="lecun", key=KEY)
+
+
+def test_published_architectures():
+    network = encoder(Box((4, 84, 84), "uint8"), init="lecun", key=KEY)
+    shapes = [layer.weight.shape for layer in network.convolutions]
+    assert shapes == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64)]
+    assert [layer.stride for layer in network.convolutions] == [4, 2, 1]
+    assert network.dense.weight.shape == (7 * 7 * 64, 512)
+
+    network = encoder(Box((10, 10, 6), "bool"), init="lecun", key=KEY)
+    assert [layer.weight.shape for layer in network.convolutions] == [(3, 3, 6, 16)]
+    assert network.dense.weight.shape == (8 * 8 * 16, 128)
+
+    assert nature_cnn((36, 36, 1), init="lecun", key=KEY).dense.weight.shape == (64, 512)
+    assert small_cnn((3, 35, 35), init="lecun", key=KEY).dense.weight.shape == (33 * 33 * 16, 128)
+    assert len(encoder(Box((36, 35, 3), "uint8"), init="lecun", key=KEY).convolutions) == 1
+    assert encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
+
+
+def test_channels_are_the_smaller_of_the_outer_axes_and_last_in_a_tie():
+    assert image_shape((4, 84, 90)) == (84, 90, 4)
+    assert image_shape((84, 90, 4)) == (84, 90, 4)
+    assert image_shape((10, 8, 10)) == (10, 8, 10)
+
+
+def test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes():
+    image = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
+    layers = ((3, 3, 2), (4, 2, 1))
+    last = CNN((9, 7, 2), layers, 5, init="pytorch", key=KEY)
+    expected = cnn_by_hand(last, image / 255)
+    assert (expected > 0).any()
+    np.testing.assert_allclose(last(jnp.asarray(image)), expected, rtol=1e-4, atol=1e-5)
+
+    first = CNN((2, 9, 7), layers, 5, init="pytorch", key=KEY)
+    np.testing.assert_allclose(first(jnp.asarray(np.moveaxis(image, -1, 0))), expected, rtol=1e-4, atol=1e-5)
+
+    floats = image.astype(np.float32) / 100
+    np.testing.assert_allclose(last(jnp.asarray(floats)), cnn_by_hand(last, floats), rtol=1e-4, atol=1e-5)
