@@ -149,3 +149,12 @@ def test_every_mutant_still_finds_its_text(mutant):
     assert mutant.old != mutant.new
     for test in mutant.tests:
         assert (ROOT / "tests" / test.split("::")[0]).is_file()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Imports inside functions count too."""
+    left = {name: (imports(name) & FILES.keys()) - {name} for name in FILES}
+    while left:
+        ready = {name for name, known in left.items() if not known & left.keys()}
+        assert ready, f"these import each other: {sorted(left)}"
+        left = {name: known for name, known in left.items() if name not in ready}

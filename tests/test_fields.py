@@ -52,26 +52,26 @@ FITS = [
 REFUSALS = [
     (float, [math.nan, math.inf, -math.inf, HUGE, -HUGE, np.float32(np.nan), *NEVER_NUMBERS], "a finite number"),
     (int, [0.0, 1.0, math.nan, np.float32(1), *NEVER_NUMBERS], "an integer"),
-    (bool, [0, 1, None, "True", np.True_], "a bool"),
+    (bool, [0, 1, None, "True", np.True_], "True or False"),
     (str, [0, None, b"a"], "a str"),
     (Fraction, [-1e-9, 1 + 1e-9, 2, -1], "a number in [0, 1]"),
     (Fraction, [math.nan, HUGE, "1", True], "a finite number in [0, 1]"),
     (Positive, [0, 0.0, -0.0, -1], "a number > 0"),
     (Positive, [math.inf, math.nan, None], "a finite number > 0"),
     (NonNegative, [-1e-300, -1], "a number >= 0"),
-    (PositiveInt, [0, -5, -HUGE], "a number >= 1"),
+    (PositiveInt, [0, -5, -HUGE], "an integer >= 1"),
     (PositiveInt, [1.0, True, "1"], "an integer >= 1"),
     (Annotated[float, Range(0, 1, above=True)], [0, 1.5], "a number in (0, 1]"),
-    (Annotated[int, Range(2, 4)], [1, 5, HUGE], "a number in [2, 4]"),
+    (Annotated[int, Range(2, 4)], [1, 5, HUGE], "an integer in [2, 4]"),
     (Decay, [1, -0.1], "a number in [0, 1)"),
     (Inside, [0, 1.0], "a number in (0, 1)"),
     (Literal["a", "b"], ["c", "", None, 1, np.array(["a", "b"]), ["a"]], "one of 'a', 'b'"),
     (Literal[1, 2], [3, True, 1.0], "one of 1, 2"),
     (tuple[int, ...], [3, [1, 2], None, "12"], "a tuple"),
     (tuple[int, ...], [(1, 2.0), ("1",), (True,)], "a tuple, each an integer"),
-    (tuple[PositiveInt, ...], [(1, 0)], "a tuple, each a number >= 1"),
+    (tuple[PositiveInt, ...], [(1, 0)], "a tuple, each an integer >= 1"),
     (int | None, [1.5, "x"], "an integer or None"),
-    (PositiveInt | None, [0], "a number >= 1 or None"),
+    (PositiveInt | None, [0], "an integer >= 1 or None"),
     (PositiveInt | None, [0.5], "an integer >= 1 or None"),
     (Positive | Inner, [-1.0], "a number > 0 or an Inner"),
     (Inner, [Other(), Inner, None, {"size": 3}], "an Inner"),
@@ -140,7 +140,7 @@ def test_fields_are_frozen_and_nested_objects_are_checked_where_they_are_made(un
     assert outer.inner.size == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         outer.discount = 0.5
-    with pytest.raises(ConfigError, match=r"Inner\.size = 0: must be a number >= 1"):
+    with pytest.raises(ConfigError, match=r"Inner\.size = 0: must be an integer >= 1"):
         Outer(discount=1, inner=Inner(size=0))
 
 

@@ -9,7 +9,6 @@ from rich.console import Console
 
 import duologue as dl
 from duologue.cli import main as cli
-from duologue.runs.train import planned
 
 
 def masked(length):
@@ -39,7 +38,7 @@ class FlatBox(gym.Env):
             r"config: one file, and here are one\.yaml, two\.yaml",
         ),
         ("train a2c CartPole-v1 --config ppo.yaml", r"config file ppo\.yaml: its algorithm is PPO, and a2c is A2C"),
-        ("train a2c CartPole-v1 --final-episodes -1", r"final_episodes = -1: must be at least 0"),
+        ("train a2c CartPole-v1 --final-episodes -1", r"final_episodes = -1: must be an integer >= 0"),
         ("collect random --env CartPole-v1 -o data.npz --noise 0.1", r"noise = 0.1: belongs to the policy of a run"),
         ("collect random --env CartPole-v1 -o data.npz --test", r"test = True: belongs to the policy of a run"),
         ("collect random --env CartPole-v1 -o data.npz --agent 1", r"agent = 1: belongs to the policy of a run"),
@@ -56,18 +55,15 @@ def test_commands(arguments, words, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dataset": "data.npz", "num_envs": 3}, "num_envs: nobody acts"),
-        ({"dataset": "data.npz", "asynchronous": True}, "asynchronous: nobody acts"),
-        ({"both": "terminal"}, "both: belongs to recorded data"),
-        ({"window": 7}, "window: belongs to recorded data"),
+        ({"dataset": "data.npz", "num_envs": 3}, "num_envs = 3: a run on recorded data steps no environment"),
+        ({"dataset": "data.npz", "asynchronous": True}, "asynchronous = True: a run on recorded data steps no env"),
+        ({"timeout_and_terminal": "terminal"}, "timeout_and_terminal = 'terminal': this option is for recorded data"),
+        ({"window": 7}, "window = 7: this option is for recorded data"),
     ],
 )
 def test_what_recorded_data_or_their_absence_make_meaningless(options, words):
-    nothing = {
-        "dataset": None, "tasks": None, "num_envs": None, "asynchronous": False, "both": "timeout", "window": None,
-    }  # fmt: skip
     with pytest.raises(dl.ConfigError, match=words):
-        planned(dl.A2C(), "CartPole-v1", **nothing | options)
+        dl.train(dl.A2C(), "CartPole-v1", steps=100, **options)
 
 
 class Bare(gym.Env):
@@ -106,4 +102,4 @@ def test_a_run_that_will_not_learn_says_so(tmp_path):
     said = io.StringIO()
     algorithm = dl.SACDiscrete(networks=dl.Networks(hidden_sizes=(8,)), learning_starts=100, replay_capacity=100)
     dl.train(algorithm, "CartPole-v1", steps=16, run_dir=tmp_path / "run", console=Console(file=said, width=1000))
-    assert "steps = 16: too few for an update to follow learning_starts" in said.getvalue()
+    assert "steps = 16: learning_starts leaves no step for an update" in said.getvalue()

@@ -1,5 +1,6 @@
 """Hyperparameter fields: types with a range, checked once, at construction."""
 
+import dataclasses
 import math
 import types
 import typing
@@ -29,9 +30,10 @@ class Range:
         return bool(np.all(over) and np.all(value < self.high if self.below else value <= self.high))
 
     def __str__(self) -> str:
+        low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
         if self.high == math.inf:
-            return f"{'>' if self.above else '>='} {self.low:g}"
-        return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+            return f"{'>' if self.above else '>='} {low}"
+        return f"in {'(' if self.above else '['}{low}, {high}{')' if self.below else ']'}"
 
 
 Fraction = Annotated[float, Range(0, 1)]  # [0, 1]
@@ -42,6 +44,10 @@ Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+MOST = 2**31 - 1
+"""Largest number of steps, seeds and every other count of a run: a 32-bit integer on the device."""
+Count = Annotated[int, Range(1, MOST)]
+Seed = Annotated[int, Range(0, MOST)]
 
 # What other libraries call our fields, only to suggest the right name: of several, the first that there is.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
@@ -80,11 +86,21 @@ class Configurable(eqx.Module):
         return super().__new__(cls)
 
     def __check_init__(self):
-        hints = typing.get_type_hints(type(self), include_extras=True)
-        for name in self.__dataclass_fields__:
-            problem = mismatch(getattr(self, name), hints[name])
-            if problem:
-                raise ConfigError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: must be {problem}.")
+        check_fields(self, prefix=f"{type(self).__name__}.")
+
+
+def check_fields(record: Any, *, prefix: str = "") -> None:
+    """Raise `ConfigError` for the first field of a dataclass whose value does not fit its annotation."""
+    hints = typing.get_type_hints(type(record), include_extras=True)
+    for field in dataclasses.fields(record):
+        check(hints[field.name], **{field.name: getattr(record, field.name)}, prefix=prefix)
+
+
+def check(hint: Any, *, prefix: str = "", **values: Any) -> None:
+    """Raise `ConfigError` for the first of the named values that does not fit `hint`: `check(Count, steps=steps)`."""
+    for name, value in values.items():
+        if problem := mismatch(value, hint):
+            raise ConfigError(f"{prefix}{name} = {value!r}: must be {problem}.")
 
 
 def mismatch(value: Any, hint: Any) -> str | None:
@@ -95,7 +111,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
         ranges = [a for a in args[1:] if isinstance(a, Range)]
         if problem:
             return " ".join([problem, *map(str, ranges)])
-        return next((f"a number {r}" for r in ranges if concrete(value) and value not in r), None)
+        kind = "an integer" if args[0] is int else "a number"
+        return next((f"{kind} {r}" for r in ranges if concrete(value) and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
@@ -115,6 +132,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
     if hint is type(None):
         return None if value is None else "None"
+    if hint is bool:
+        return None if isinstance(value, bool) else "True or False"
     if isinstance(hint, type) and hint is not Any:
         return None if isinstance(value, hint) else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
     return None

@@ -24,13 +24,13 @@ from algorithms.on_policy import (
     started,
 )  # fmt: skip
 from oracles import rlax
+from runs.helpers import plan_of
 
 import duologue as dl
 from duologue.algorithms.normalized import NormalizedState
 from duologue.algorithms.ppo import clipped_value_loss
 from duologue.errors import ConfigError
 from duologue.ops.optim import minibatches, shuffled
-from duologue.runs.checks import make_plan
 from duologue.runs.horizon import gradient_steps
 
 N = T * B
@@ -336,10 +336,7 @@ def test_train_refuses_a_minibatch_before_anything_runs(kind, wrap, tmp_path):
 
 
 def planned(algorithm, steps, num_envs=None):
-    return make_plan(
-        algorithm, "probe/both", steps=steps, seed=0, seeds=1, num_envs=num_envs, evaluate_every=None,
-        evaluate_episodes=1, save_every=None, log_every=None, max_episode_steps=None, asynchronous=False,
-    )[0].algorithm  # fmt: skip
+    return plan_of(algorithm, "probe/both", steps=steps, num_envs=num_envs).plan.algorithm
 
 
 def test_a_schedule_is_as_long_as_the_gradient_steps_of_the_run(key):

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from runs.helpers import leaves, quiet, rows, saved
+from runs.helpers import leaves, plan_of, quiet, rows, saved
 
 import duologue as dl
 from duologue.algorithms.sac import SAC
 from duologue.envs.probe import ProbeEnvs
-from duologue.runs import checks as plans
-from duologue.runs.checks import make_plan
+from duologue.runs import checks
 
 SMALL = dict(
     networks=dl.Networks(hidden_sizes=(4,), init="lecun"), batch_size=4, replay_capacity=40, learning_starts=4,
@@ -26,11 +25,7 @@ TINY = SAC(**SMALL)
 
 
 def plan(algorithm, env="probe/action-continuous", **options):
-    arguments = {
-        "steps": 100, "seed": 0, "seeds": 1, "num_envs": None, "evaluate_every": None, "evaluate_episodes": 1,
-        "save_every": None, "log_every": None, "max_episode_steps": None, "asynchronous": False,
-    }  # fmt: skip
-    return make_plan(algorithm, env, **arguments | options)[0]
+    return plan_of(algorithm, env, **{"steps": 100} | options).plan
 
 
 class Unbounded(gym.Env):
@@ -102,34 +97,34 @@ def test_the_nearest_that_works_is_taken():
 def test_a_replay_larger_than_this_machine_names_both_sizes_and_the_way_out(tmp_path, monkeypatch):
     """A transition has 2 · 4 bytes of observations, 4 of action, 4 of reward and 2 flags; a ring a few beside."""
     huge = changed(replay_capacity=10**12)
-    words = r"replay_capacity = 1,000,000,000,000: the replay would take [\d,.]+ GiB, and there are [\d,.]+ GiB"
+    words = r"replay_capacity = 1,000,000,000,000: the replay needs [\d,.]+ GiB, and [\d,.]+ GiB are available"
     with pytest.raises(dl.ConfigError, match=words):
         dl.train(huge, "probe/action-continuous", steps=100, run_dir=tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()
     for room, seeds in ((40 * 18, 1), (3 * 40 * 18, 3)):
-        monkeypatch.setattr(plans, "device_memory", lambda room=room, seeds=seeds: room + 20 * seeds)
+        monkeypatch.setattr(checks, "device_memory", lambda room=room, seeds=seeds: room + 20 * seeds)
         plan(TINY, seeds=seeds)
-        monkeypatch.setattr(plans, "device_memory", lambda room=room: room - 1)
+        monkeypatch.setattr(checks, "device_memory", lambda room=room: room - 1)
         with pytest.raises(dl.ConfigError, match=r"Give less than 3\d, or fewer seeds"):
             plan(TINY, seeds=seeds)
 
 
 def test_the_memory_there_is_what_a_control_group_allows(tmp_path, monkeypatch):
     group = tmp_path / "memory.max"
-    monkeypatch.setattr(plans, "CONTROL_GROUP", group)
-    whole = plans.device_memory()
+    monkeypatch.setattr(checks, "CONTROL_GROUP", group)
+    whole = checks.device_memory()
     for text, there in (("max\n", whole), ("4096\n", 4096), (f"{10**18}\n", whole)):
         group.write_text(text)
-        assert plans.device_memory() == there
+        assert checks.device_memory() == there
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"replay_capacity": 0}, r"SAC\.replay_capacity = 0: must be a number >= 1"),
+        ({"replay_capacity": 0}, r"SAC\.replay_capacity = 0: must be an integer >= 1"),
         ({"replay_capacity": 1e6}, r"SAC\.replay_capacity = 1000000\.0: must be"),
-        ({"batch_size": -1}, r"SAC\.batch_size = -1: must be a number >= 1"),
-        ({"start_steps": -1}, r"SAC\.start_steps = -1: must be a number >= 0"),
+        ({"batch_size": -1}, r"SAC\.batch_size = -1: must be an integer >= 1"),
+        ({"start_steps": -1}, r"SAC\.start_steps = -1: must be an integer >= 0"),
         ({"learning_starts": "1000"}, r"SAC\.learning_starts = '1000': must be"),
         ({"tau": 1.5}, r"SAC\.tau = 1\.5: must be a number in \[0, 1\]"),
         ({"alpha": 0.2}, r"SAC\.alpha = 0\.2: must be"),

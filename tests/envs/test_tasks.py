@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from envs.scripted import Scripted
+from runs.helpers import plan_of
 
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
@@ -15,7 +16,6 @@ from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import host
 from duologue.loops.state import first_fault
-from duologue.runs.checks import make_plan
 from duologue.types import Box, Discrete, Transition
 
 
@@ -247,9 +247,7 @@ SACX = dl.SACX(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, batch_size=2
 
 
 def planned(algorithm, env, tasks=None, **options):
-    none = dict.fromkeys(("num_envs", "evaluate_every", "save_every", "log_every", "max_episode_steps"))
-    given = {"steps": 100, "seed": 0, "seeds": 1, "evaluate_episodes": 1, "asynchronous": False} | none | options
-    return make_plan(algorithm, env, tasks=tasks, **given)
+    return plan_of(algorithm, env, tasks=tasks, **{"steps": 100} | options)[:2]
 
 
 def branches(obs, action, reward, next_obs, terminated, info):

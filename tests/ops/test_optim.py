@@ -106,7 +106,7 @@ def test_linear_ends_at_zero_unless_told_and_needs_its_length():
     assert float(Linear(start=3.0, updates=2)(jnp.asarray(2))) == 0.0
     with pytest.raises(ConfigError, match=r"Linear\.updates is not set"):
         Linear(start=3.0)(jnp.asarray(0))
-    with pytest.raises(ConfigError, match=r"Linear\.updates = 0: must be a number >= 1"):
+    with pytest.raises(ConfigError, match=r"Linear\.updates = 0: must be an integer >= 1"):
         Linear(start=3.0, updates=0)
     with pytest.raises(ConfigError, match=r"Linear\.end = -1\.0: must be a number >= 0"):
         Linear(start=3.0, end=-1.0)

@@ -38,7 +38,7 @@ MUTANTS = [
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),
     ),
     Mutant(
-        "an interrupted evaluation is forgotten", "runs/session.py", "Every(plan.evaluate_every, self._evaluated())",
+        "an interrupted evaluation is forgotten", "runs/session.py", "Every(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)",
         "Every(plan.evaluate_every, start)",
         of("runs/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
     ),
@@ -61,12 +61,12 @@ MUTANTS = [
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(
-        "checkpoints wait for rare rows", "runs/checks.py", "evaluate_every, save_every)\n    return",
-        "evaluate_every)\n    return",
+        "checkpoints wait for rare rows", "runs/planning.py", "evaluate_every, save_every)\n    log_every",
+        "evaluate_every)\n    log_every",
         of("runs/test_session.py", "a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are"),
     ),
     Mutant(
-        "a file's word imports a module", "runs/plan.py", "named and module not in sys.modules", "False",
+        "a file's word imports a module", "runs/environments.py", "named and module not in sys.modules", "False",
         of("cli/test_main.py", "a_module_that_a_file_names_is_not_imported"),
     ),
     Mutant(
@@ -158,8 +158,8 @@ MUTANTS = [
         NUMPY,
     ),
     Mutant(
-        "a failing evaluation takes what was learned along", "runs/session.py",
-        "            finally:\n                self._save(state, step)", "            finally:\n                pass",
+        "a failing evaluation takes what was learned along", "runs/saved_states.py",
+        "            finally:\n                self.save(state, step)", "            finally:\n                pass",
         FAILS,
     ),
     Mutant(
@@ -168,8 +168,8 @@ MUTANTS = [
         of("runs/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
     ),
     Mutant(
-        "the best checkpoint of a step stays, whatever scores better", "runs/session.py",
-        "                files.discard(worse)", "                pass",
+        "the best checkpoint of a step stays, whatever scores better", "runs/saved_states.py",
+        "            files.discard(worse)", "            pass",
         of("runs/test_session.py", "of_two_evaluations_of_one_step_the_better_is_kept"),
     ),
     Mutant(
@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is watched is scored under the main task", "runs/watch.py",
-        "max_steps, console, plan.played, path)", "max_steps, console, -1, path)",
+        "max_steps, console, plan.test_task, path)", "max_steps, console, -1, path)",
         of("runs/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
     ),
     Mutant(
@@ -308,7 +308,7 @@ MUTANTS = [
         'key_for(key, "env")', TOSSED,
     ),
     Mutant(
-        "windows of a run that goes on are those of seed 0", "runs/train.py", "window=plan.window, seed=plan.seed)",
+        "windows of a run that goes on are those of seed 0", "runs/drive.py", "window=plan.window, seed=plan.seed)",
         "window=plan.window)", of("loops/test_offline.py", "a_run_goes_on_bit_for_bit_from_its_file"),
     ),
     Mutant(

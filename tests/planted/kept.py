@@ -21,20 +21,21 @@ MUTANTS = [
         "an interrupted recording looks finished", "runs/collect.py", "    interruption.raise_again()\n", "", KEPT,
     ),
     Mutant("recording closes a user's adapter", "runs/collect.py", "close(envs, source)", "envs.close()", OWN),
-    Mutant("settled flags are asked about", "runs/data_sources.py", 'if both != "timeout" and', "if False and", BOTH),
+    Mutant("settled flags are asked about", "runs/data_sources.py", 'if timeout_and_terminal != "timeout" and', "if False and", BOTH),
     Mutant(
-        "fitted Q forgets what both flags were", "runs/run.py", "opened(dataset, self.plan.both)",
-        'opened(dataset, "timeout")', BOTH,
+        "fitted Q forgets what both flags were", "runs/run.py", "open_source(dataset, self.plan.timeout_and_terminal)",
+        'open_source(dataset, "timeout")', BOTH,
     ),
     Mutant(
         "data of then are refused for their settled flags", "runs/data_sources.py",
-        "opened(source or plan.dataset, plan.both)", "read_data(source or plan.dataset, both=plan.both)", BOTH,
+        "open_source(source or plan.dataset, plan.timeout_and_terminal)",
+        "read_data(source or plan.dataset, timeout_and_terminal=plan.timeout_and_terminal)", BOTH,
     ),
     Mutant(
         "a fit that diverged is a worth", "runs/fitted_q.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,
     ),
     Mutant(
-        "data may be larger than the device", "runs/checks.py", "if needed > there:\n        what",
+        "data may be larger than the device", "runs/checks.py", "if needed > available:\n        what",
         "if False:\n        what", ROOM,
     ),
     Mutant(
@@ -42,34 +43,33 @@ MUTANTS = [
         "data.nbytes * rows.window", ROOM,
     ),
     Mutant(
-        "data beside a replay take no room", "runs/checks.py", "data.nbytes + kept > there", "kept > there", ROOM,
+        "data beside a replay take no room", "runs/checks.py", "data.nbytes + replay_bytes > available", "replay_bytes > available", ROOM,
     ),
     Mutant(
-        "a share of none takes all rows to the device", "runs/session.py", "is not None and share else {}",
+        "a share of none takes all rows to the device", "runs/drive.py", "is not None and share else {}",
         "is not None else {}", ROOM,
     ),
     Mutant("a share may be no row of a batch", "runs/checks.py", "in (0, size):", "in ():", SHARE),
     Mutant(
-        "fields without a say are not named", "runs/session.py", "if self.plan.offline else []",
+        "fields without a say are not named", "runs/drive.py", "if ignored else []",
         "if False else []", IDLE,
     ),
     Mutant(
-        "a file's numbers are taken as they stand", "runs/plan.py",
-        "check_arguments(**{name: getattr(self, name) for name in numbers})", "pass", NUMBERS,
+        "a file's numbers are taken as they stand", "runs/options.py",
+        "check_fields(self)", "pass", NUMBERS,
     ),
     Mutant(
-        "environments with which nothing can begin stay open", "runs/plan.py",
+        "environments with which nothing can begin stay open", "runs/environments.py",
         "    except BaseException:\n        close(envs, source)", "    except BaseException:\n        pass", CLOSED,
     ),
     Mutant(
-        "environments of a run whose schedule cannot be stay open", "runs/checks.py",
+        "environments of a run whose schedule cannot be stay open", "runs/planning.py",
         "with closed_on_failure(envs, env):", "if True:", CLOSED,
     ),
     Mutant(
-        "a run that goes on with wrong callbacks leaves its environments open", "runs/train.py",
-        "        try:\n            return gone_on(Session(path, plan, envs, env, callbacks, loggers, console, beside))",
-        "        session = Session(path, plan, envs, env, callbacks, loggers, console, beside)\n        try:\n"
-        "            return gone_on(session)", CLOSED,
+        "a run that cannot go on leaves its environments open", "runs/drive.py",
+        "replay_bytes, mixed))\n        finally:\n            close(envs, env)",
+        "replay_bytes, mixed))\n        finally:\n            pass", CLOSED,
     ),
     Mutant(
         "environments of an evaluation stay open", "runs/evaluation.py", "opened.callback(close, envs, source)", "pass",

@@ -70,11 +70,11 @@ MUTANTS = [
         "if not isinstance(env, gym.Wrapper):", UNKNOWN,
     ),
     Mutant(
-        "the replay of a run from before is read as today's", "runs/plan.py",
-        "spec if now == then else dataclasses.replace(spec, observation=self.spec.observation)", "spec", BEFORE,
+        "the replay of a run from before is read as today's", "runs/environments.py",
+        "spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)", "spec", BEFORE,
     ),
     Mutant(
-        "a run goes on where frames are not stacked any more", "runs/plan.py", "if any(frames < kept for",
+        "a run goes on where frames are not stacked any more", "runs/environments.py", "if any(frames < kept for",
         "if any(False for", WHOLE,
     ),
     Mutant(

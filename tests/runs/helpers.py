@@ -6,8 +6,10 @@ import numpy as np
 from rich.console import Console
 
 import duologue as dl
-from duologue.storage import checkpoint, files
 from duologue.runs.display import loggers as log
+from duologue.runs.options import RunOptions
+from duologue.runs.planning import Sources, make_plan
+from duologue.storage import checkpoint, files
 
 ITERATION = 12
 """Environment steps between two updates of `TINY`."""
@@ -23,6 +25,11 @@ CLOCK = {"time", "time/fps"}
 def quiet() -> Console:
     """A console whose `.file.getvalue()` is what was shown."""
     return Console(file=io.StringIO(), width=200)
+
+
+def plan_of(algorithm, env, *, tasks=None, **options):
+    """The plan of a run and its environments, with nothing made but these."""
+    return make_plan(algorithm, Sources(env, None, tasks), RunOptions(**{"steps": 1000} | options))
 
 
 def train(env, path, *, iterations, every=5, algorithm=TINY, **options):

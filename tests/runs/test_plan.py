@@ -6,28 +6,23 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from runs.helpers import ITERATION, TINY, quiet, resume, train
+from runs.helpers import ITERATION, TINY, plan_of, quiet, resume, train
 
 import duologue as dl
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.fields import Configurable
 from duologue.ops.optim import slowed
 from duologue.runs import config
-from duologue.runs.horizon import gradient_steps, horizon, rollouts, with_horizon
-from duologue.runs.plan import Plan, describe
-from duologue.runs.checks import make_plan
-from duologue.runs.train import ended_schedules
+from duologue.runs.environments import describe
+from duologue.runs.horizon import ended_schedules, first_end, gradient_steps, rollouts, with_horizon
+from duologue.runs.plan import Plan
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
 """Its schedule has no length of its own."""
 
 
 def plan(algorithm=TINY, env="probe/both", **options):
-    arguments = {
-        "steps": 1000, "seed": 0, "seeds": 1, "num_envs": None, "evaluate_every": None, "evaluate_episodes": 10,
-        "save_every": None, "log_every": None, "max_episode_steps": None, "asynchronous": False,
-    }  # fmt: skip
-    return make_plan(algorithm, env, **arguments | options)[0]
+    return plan_of(algorithm, env, **options).plan
 
 
 @pytest.mark.parametrize(("steps", "updates"), [(120, 10), (121, 11), (1, 1)])
@@ -86,12 +81,12 @@ def test_every_schedule_is_filled_wherever_it_stands(unchecked):
         inner: Any
         kind: type = Plan
 
-    with pytest.raises(dl.ConfigError, match=r"this run would make no update.* a smaller learning_starts"):
+    with pytest.raises(dl.ConfigError, match=r"this run makes no update.* a smaller learning_starts"):
         with_horizon(Holder(dl.Linear(1.0)), 0)
     filled = with_horizon(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
     assert filled.inner[0].inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
-    assert filled.inner[1].updates == 3 == horizon(filled)
-    assert horizon(TINY) == 30 and horizon(Holder(1.0)) is None
+    assert filled.inner[1].updates == 3 == first_end(filled)
+    assert first_end(TINY) == 30 and first_end(Holder(1.0)) is None
 
 
 def test_defaults():
@@ -113,7 +108,7 @@ def test_a_plan_is_read_back_from_its_file():
     [("save_every", 0), ("seeds", 0), ("num_envs", 0), ("evaluate_every", 0), ("learned", -1), ("window", 0)],
 )
 def test_a_file_with_a_number_that_cannot_be_is_refused_by_name(field, value):
-    with pytest.raises(dl.ConfigError, match=rf"{field} = {value}: must be an integer in \["):
+    with pytest.raises(dl.ConfigError, match=rf"{field} = {value}: must be an integer (in \[|>= )"):
         config.from_dict(config.to_dict(plan()) | {field: value}, extra=(Plan,))
 
 

@@ -17,15 +17,16 @@ from rich.console import Console
 
 import duologue as dl
 from duologue.cli import main as cli
-from duologue.envs.make import make
+from duologue.data import dataset
+from duologue.data.cleaning import actions
+from duologue.data.summary import card
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.make import make
 from duologue.loops import offline
 from duologue.loops.learning import mixed
 from duologue.loops.replay_ring import memory
-from duologue.data import dataset
-from duologue.data.summary import card
-from duologue.data.cleaning import actions
-from duologue.runs import checks as planning, session
+from duologue.runs import checks as planning
+from duologue.runs import drive
 from duologue.runs import run as of_runs
 from duologue.runs.collect import disturbed, transitions, uniform
 from duologue.runs.data_sources import in_order
@@ -263,8 +264,8 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (0.06, "0.06: of batch_size = 8 that is 0 rows, so the data would be left out. Give 0, or from 0.12 to 0.88."),
-        (0.95, "0.95: of batch_size = 8 that is 8 rows, so the environment would be left out. Give 0, or from 0.12"),
+        (0.06, "0.06: with batch_size = 8 that is 0 rows, which leaves out the data. Give 0, or from 0.12 to 0.88."),
+        (0.95, "0.95: with batch_size = 8 that is 8 rows, which leaves out the environment. Give 0, or from 0.12"),
         ("half", "'half': must be a finite number in [0, 1)"),
         (None, "None: must be a finite number in [0, 1)"),
     ],
@@ -282,7 +283,9 @@ def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path
         dl.BC(**ALGORITHM, replay_capacity=50), dataset=recorded, steps=1, run_dir=tmp_path / name, console=QUIET, **how
     )
     room(40 * 34 - 1)
-    with pytest.raises(dl.ConfigError, match=r"window = None: all rows of .* 0\.0 MiB .* 0\.0 MiB\. Give at most 19\."):
+    with pytest.raises(
+        dl.ConfigError, match=r"window = None: all rows of .* 0\.0 MiB .* 0\.0 MiB are available\. Give at most 19\."
+    ):
         train("all")
     with pytest.raises(dl.ConfigError, match=r"window = 20: two windows, the old and the new, of .*Give at most 19\."):
         train("window", window=20)
@@ -291,10 +294,12 @@ def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path
     kept = memory(run.plan.algorithm, run.plan.spec, 1, 1)
     room(40 * 34 + kept - 1)
     how = {"steps": 10, "dataset": recorded, "console": QUIET}
-    with pytest.raises(dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* also of a run with a window"):
+    with pytest.raises(
+        dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* also those of a run with a window"
+    ):
         run.finetune("Pendulum-v1", run_dir=tmp_path / "on", **how)
     assert not (tmp_path / "on").exists()
-    monkeypatch.setattr(session, "ring", None)
+    monkeypatch.setattr(drive, "ring", None)
     run.finetune("Pendulum-v1", run_dir=tmp_path / "without", offline_fraction=0.0, **how)  # takes no row there
 
 
@@ -357,11 +362,11 @@ def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorde
     bare = dl.from_columns(columns)
     guessed = dl.train(dl.IQL(**ALGORITHM), dataset=bare, steps=2, run_dir=tmp_path / "guessed", console=QUIET)
     assert guessed.plan.spec.action != dl.read_data(recorded).spec.action
-    with pytest.raises(dl.ConfigError, match="was read off the data"):
+    with pytest.raises(dl.ConfigError, match="action space comes from the data"):
         guessed.finetune("Pendulum-v1", steps=4, dataset=bare, run_dir=tmp_path / "a")
     known = dl.train(dl.IQL(**ALGORITHM), "Pendulum-v1", dataset=bare, steps=2, run_dir=tmp_path / "b", console=QUIET,
                      evaluate_episodes=1)  # fmt: skip
-    with pytest.raises(dl.ConfigError, match="not the one this run was made with"):
+    with pytest.raises(dl.ConfigError, match="other spaces than the one this run began with"):
         known.finetune("MountainCarContinuous-v0", steps=4, dataset=bare, run_dir=tmp_path / "c")
 
 
@@ -431,11 +436,16 @@ def twice(tmp_path):
 
 
 def test_both_is_said_where_it_decides(twice, learned, tmp_path, monkeypatch, unchecked):
-    settled = "both = 'terminal': the flags of these data are settled"
+    settled = "timeout_and_terminal = 'terminal': the flags of these data are already decided"
     train = lambda data, both: dl.train(  # noqa: E731
-        dl.BCQDiscrete(**ALGORITHM), dataset=data, both=both, steps=2, run_dir=tmp_path / "run", console=QUIET
+        dl.BCQDiscrete(**ALGORITHM),
+        dataset=data,
+        timeout_and_terminal=both,
+        steps=2,
+        run_dir=tmp_path / "run",
+        console=QUIET,
     )
-    with pytest.raises(dl.ConfigError, match="both = 'nonsense': must be one of 'timeout', 'terminal'"):
+    with pytest.raises(dl.ConfigError, match="timeout_and_terminal = 'nonsense': must be one of 'timeout', 'terminal'"):
         train(dl.read_data(twice), "nonsense")
     for data in (dl.read_data(twice), learned.path, str(learned.path)):
         with pytest.raises(dl.ConfigError, match=settled):
@@ -445,13 +455,13 @@ def test_both_is_said_where_it_decides(twice, learned, tmp_path, monkeypatch, un
     asked = []
     monkeypatch.setattr(of_runs, "fitted_q", lambda plan, state, data, **how: asked.append(data.rows.terminated[3]))
     run.fitted_q(twice)  # as the run had them
-    run.fitted_q(twice, both="timeout")
+    run.fitted_q(twice, timeout_and_terminal="timeout")
     run.fitted_q(dl.read_data(twice))
     assert asked == [True, False, False]
-    own = dl.read_data(twice, both="terminal")
+    own = dl.read_data(twice, timeout_and_terminal="terminal")
     assert run.resume(steps=3, dataset=own, console=QUIET).step == 3  # they are what the run began with
     with pytest.raises(dl.ConfigError, match=settled):
-        run.fitted_q(own, both="terminal")
+        run.fitted_q(own, timeout_and_terminal="terminal")
 
 
 def test_fields_that_say_nothing_on_data_are_named(recorded, tmp_path):
@@ -460,8 +470,8 @@ def test_fields_that_say_nothing_on_data_are_named(recorded, tmp_path):
         algorithm = dl.Normalized(dl.SAC(**ALGORITHM, **fields))
         path = tmp_path / str(len(fields))
         dl.train(algorithm, dataset=recorded, steps=1, run_dir=path, console=Console(file=said, width=1000))
-        note = f"no say on data, only in environments: {names}\n"
-        assert note in said.getvalue() if names else "no say" not in said.getvalue()
+        note = f"ignored when learning from a data set: {names}\n"
+        assert note in said.getvalue() if names else "ignored" not in said.getvalue()
 
 
 def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
@@ -498,7 +508,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
             "moves its actions along gradients",
         ),
         (["train", "bc", "Acrobot-v1", "--dataset", "there.npz"], "a file for another environment"),
-        (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "no environment to play in"),
+        (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "there is no environment. Give one"),
     ],
 )
 def test_mistakes_end_in_one_message(arguments, message, tmp_path, monkeypatch, capsys):
@@ -520,7 +530,7 @@ def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
         ["data", "random.npz"],
         ["train", "bcq-discrete", "CartPole-v1", "--dataset", "random.npz", "--steps", "20", "--run-dir", "run",
          "--final-episodes", "2", "--evaluate-episodes", "1", *small],
-        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5", "--both", "terminal"],
+        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5", "--timeout-and-terminal", "terminal"],
         ["resume", "run", "--steps", "24"],
         ["collect", "run", "--steps", "10", "-o", "more.npz", "--test"],
     ):  # fmt: skip

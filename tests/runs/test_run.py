@@ -15,8 +15,8 @@ from duologue.envs.probe import ProbeEnv
 from duologue.envs.spaces import action_space, observation_space
 from duologue.loops.keys import run_key
 from duologue.networks.builder import AbstractNetworks
-from duologue.storage import checkpoint
 from duologue.runs.plan import Plan
+from duologue.storage import checkpoint
 from duologue.types import EnvSpec
 
 CARTPOLE = "gymnax/CartPole-v1"
@@ -92,7 +92,7 @@ def test_resuming_past_the_end_of_a_schedule_is_said(tmp_path):
     resume(run.path, iterations=30, console=shown)
     assert "Linear" not in shown.file.getvalue()
     resume(run.path, iterations=31, console=shown)
-    assert f"a Linear schedule ends at step {30 * ITERATION} and stays at its last value" in shown.file.getvalue()
+    assert f"a Linear schedule ends at step {30 * ITERATION} and keeps its last value" in shown.file.getvalue()
 
 
 def test_resuming_a_finished_run_asks_for_more_steps(copied):
@@ -112,7 +112,7 @@ def test_resuming_to_no_count_of_steps(copied, steps, unchecked):
 
 
 def test_an_environment_of_other_spaces_is_refused(copied):
-    with pytest.raises(dl.ConfigError, match=r"not the one this run was made with.*probe/both"):
+    with pytest.raises(dl.ConfigError, match=r"other spaces than the one this run began with.*probe/both"):
         dl.resume(copied, steps=20 * ITERATION, env="probe/both")
 
 
@@ -180,7 +180,7 @@ def test_loading_makes_no_environment(one, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("an environment was made")
 
-    monkeypatch.setattr("duologue.runs.plan.make_seeds", refuse)
+    monkeypatch.setattr("duologue.runs.environments.make_seeds", refuse)
     again = dl.load(one.path)
     assert again.step == one.step and again.seed == one.seed and again.plan == one.plan
     jax.tree.map(np.testing.assert_array_equal, again.state, one.state)
@@ -244,7 +244,7 @@ def agent(obs, action, **fields):
     """An untrained agent for two Gymnasium spaces, made without a run."""
     algorithm = dataclasses.replace(TINY, **fields)
     spec = EnvSpec("<none>", observation_space(obs), action_space(action))
-    plan = Plan(algorithm, "<none>", spec, steps=1)
+    plan = Plan(algorithm=algorithm, env="<none>", spec=spec, steps=1)
     return dl.Run(path=None, plan=plan, seed=0, step=0, state=algorithm.init(spec, key=run_key(0)))
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import gymnasium as gym
 import jax
@@ -17,17 +16,19 @@ import pytest
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
+from duologue.cli.progress import standing
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import LoopState
-from duologue.storage import checkpoint, files
-from duologue.runs.display import loggers as log
 from duologue.runs import session
-from duologue.runs.session import Every, over_seeds
-from duologue.runs.signals import Interruption
-from duologue.cli.progress import standing
+from duologue.runs.display import loggers as log
 from duologue.runs.folders import new_folder
+from duologue.runs.rows import mean_over_seeds
+from duologue.runs.saved_states import SavedStates
+from duologue.runs.session import Every, Listeners
+from duologue.runs.signals import Interruption
+from duologue.storage import checkpoint, files
 
 PROBE = "probe/truncation"
 
@@ -51,7 +52,7 @@ def test_every_row_and_checkpoint_is_where_it_was_asked_for(tmp_path):
 
 def test_an_interval_is_passed_once():
     every = Every(10, 25)
-    assert [every.due(step) for step in (26, 29, 30, 31, 39, 45, 60, 60)] == [
+    assert [every.is_due(step) for step in (26, 29, 30, 31, 39, 45, 60, 60)] == [
         False,
         False,
         True,
@@ -61,7 +62,7 @@ def test_an_interval_is_passed_once():
         True,
         False,
     ]
-    assert not any(Every(None, 0).due(step) for step in range(100))
+    assert not any(Every(None, 0).is_due(step) for step in range(100))
 
 
 def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
@@ -77,7 +78,7 @@ def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
     )
     assert run.step == 6 * ITERATION and saved(run.path)[-1] == 6 * ITERATION
     assert seen == [(row["step"], row["train/entropy"]) for row in rows(run.path)] and len(seen) == 3
-    assert f"stopped at step 72, saved; next: duologue resume {run.path}" in console.file.getvalue()
+    assert f"stopped and saved at step 72; next: duologue resume {run.path}" in console.file.getvalue()
     resume(run.path)
     assert_same_run(whole.path, run.path)
 
@@ -98,9 +99,9 @@ def test_an_evaluation_that_fails_loses_nothing_learned(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given", [{"callbacks": print}, {"callbacks": [3]}, {"loggers": [print]}], ids=str)
-def test_what_would_fail_at_the_first_row_is_refused(given):
+def test_what_would_fail_at_the_first_row_is_refused(given, unchecked):
     with pytest.raises(dl.ConfigError, match=f"{next(iter(given))} = .*: must be a list of"):
-        session.check_listeners(**{"callbacks": [], "loggers": []} | given)
+        Listeners(**given)
 
 
 @pytest.mark.parametrize("broken", ["logger", "callback"])
@@ -223,7 +224,7 @@ def test_of_two_evaluations_of_one_step_the_better_is_kept(tmp_path):
             jnp.full(1, score), carry=None, env=None, obs=None, episodes=None, replay=None, key=jax.random.key(0),
             step=jnp.int32(5),
         )  # fmt: skip
-        session.Session._save(SimpleNamespace(path=tmp_path), state, 5, score=score, directory="best")
+        SavedStates(tmp_path).save_best(state, 5, score)
     best = checkpoint.newest(tmp_path / "checkpoints" / "best")
     assert checkpoint.info(best) == {"score": 9.0}
     assert files.load_arrays(best / checkpoint.STATE)[".algorithm"] == [9.0]
@@ -438,5 +439,5 @@ def test_what_a_folder_holds(whole):
 
 
 def test_the_mean_over_seeds_leaves_out_those_without_a_number():
-    assert over_seeds(np.array([1.0, np.nan, 4.0])) == 2.5 and over_seeds(np.float64(3)) == 3.0
-    assert np.isnan(over_seeds(np.array([np.nan, np.nan])))
+    assert mean_over_seeds(np.array([1.0, np.nan, 4.0])) == 2.5 and mean_over_seeds(np.float64(3)) == 3.0
+    assert np.isnan(mean_over_seeds(np.array([np.nan, np.nan])))

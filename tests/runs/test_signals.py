@@ -13,8 +13,8 @@ import pytest
 from runs.helpers import ITERATION, assert_same_run, quiet, resume, rows, saved, train
 
 import duologue as dl
-from duologue.storage import checkpoint
 from duologue.runs.signals import EXIT_CODES, Interruption
+from duologue.storage import checkpoint
 
 TESTS = Path(__file__).parent.parent
 ENV = {
@@ -128,7 +128,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, number):
     assert "Traceback" not in err and "\x1b" not in out
     (step,) = saved(path)
     assert step == rows(path)[-1]["step"] and step % 40 == 0
-    assert f"stopped at step {step:,}, saved; next: duologue resume {path}" in out.splitlines()[-2:]
+    assert f"stopped and saved at step {step:,}; next: duologue resume {path}" in out.splitlines()[-2:]
     assert dl.resume(path, steps=step + 40, console=quiet()).step == step + 40
     steps = [row["step"] for row in rows(path)]
     assert steps == sorted(set(steps)) and steps[-2:] == [step, step + 40]

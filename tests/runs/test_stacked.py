@@ -4,9 +4,9 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from gymnasium.wrappers import FrameStackObservation
 from data.test_ring import Recorder
 from data.test_stacks import Counting
+from gymnasium.wrappers import FrameStackObservation
 from runs.helpers import assert_same_run, leaves, quiet
 
 import duologue as dl
@@ -55,7 +55,7 @@ def test_a_run_cut_in_two_is_the_whole_run(tmp_path):
     resume(tmp_path / "cut")
     assert_same_run(whole.path, tmp_path / "cut")
     assert frames_of(whole.path) == {(12, 2, 2, 2)}
-    with pytest.raises(dl.ConfigError, match="not known to stack"):
+    with pytest.raises(dl.ConfigError, match="does not stack frames"):
         dl.resume(tmp_path / "cut", steps=80, env=otherwise, algorithm=Keeper, console=quiet())
 
 

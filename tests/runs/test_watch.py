@@ -20,13 +20,13 @@ from rich.console import Console
 from runs.helpers import TINY, quiet, train
 
 import duologue as dl
-from duologue.cli import main as cli
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.envs.make import make
+from duologue.cli import main as cli
 from duologue.envs.base import seed_of
+from duologue.envs.make import make
 from duologue.runs import watch as module
-from duologue.runs.policy import Asked
 from duologue.runs.display.video import even, timetable
+from duologue.runs.policy import TrainedPolicy
 from duologue.types import Experience
 
 TESTS = Path(__file__).parent.parent
@@ -201,7 +201,7 @@ class Counting(AbstractAlgorithm):
 
 
 def test_any_algorithm_can_act_and_its_carry_begins_anew_with_each_episode(run):
-    pictures = module.frames(Asked(Counting(), run.plan.spec, {}), run.plan, None, episodes=2)
+    pictures = module.frames(TrainedPolicy(Counting(), run.plan.spec, {}), run.plan, None, episodes=2)
     np.testing.assert_array_equal(colours(pictures), expected([[0, 1, 0, 1, 0]] * 2))
 
 
@@ -329,7 +329,7 @@ def test_one_that_only_makes_pictures_is_shown_by_gymnasium(run, monkeypatch, en
         ({"env": "Blind-v0"}, dl.ConfigError, "Blind-v0 has the render modes: none"),
         ({"env": Painted}, dl.ConfigError, r"<.*Painted> makes an environment with the render mode: none"),
         ({"env": lambda: Painted("human")}, dl.ConfigError, r"render mode: 'human'.*render_mode='rgb_array'"),
-        ({"env": "CartPole-v1"}, dl.ConfigError, "not the one this run was made with"),
+        ({"env": "CartPole-v1"}, dl.ConfigError, "other spaces than the one this run began with"),
         ({"env": "CartPol-v1"}, dl.ConfigError, "no Gymnasium environment 'CartPol-v1'"),
         ({"env": "Grey-v0"}, dl.EnvError, r"gave the picture uint8\[13, 20\]; it must be uint8\[height, width, 3\]"),
         ({"env": "Growing-v0"}, dl.EnvError, r"gave the picture uint8\[5, 4, 3\]; it must be uint8\[4, 4, 3\]"),
@@ -338,7 +338,7 @@ def test_one_that_only_makes_pictures_is_shown_by_gymnasium(run, monkeypatch, en
         ({"episodes": 0}, dl.ConfigError, "episodes = 0: must be an integer"),
         ({"max_steps": 0}, dl.ConfigError, "max_steps = 0: must be an integer"),
         ({"seed": -1}, dl.ConfigError, "seed = -1: must be an integer"),
-        ({"fps": 0.0}, dl.ConfigError, r"fps = 0.0: must be a number in \(0, 1000\]"),
+        ({"fps": 0.0}, dl.ConfigError, r"fps = 0.0: must be a number in \(0, 1,000\]"),
         ({"fps": float("nan")}, dl.ConfigError, r"fps = nan: must be a finite number"),
     ],
 )
@@ -420,7 +420,7 @@ def test_with_a_display_the_command_leaves_drivers_alone_and_opens_a_window(duol
         (["--agent", "-1"], "agent = -1: this run has 2"),
         (["--out", "a.avi"], r"must end in \.gif or \.mp4"),
         (["--env", "gymnax/CartPole-v1"], "is written in JAX"),
-        (["--fps", "-1"], r"fps = -1\.0: must be a number in \(0, 1000\]"),
+        (["--fps", "-1"], r"fps = -1\.0: must be a number in \(0, 1,000\]"),
     ],
 )
 def test_mistakes_end_in_one_message(duologue, path, words, message):

@@ -28,6 +28,8 @@ from duologue.algorithms.sac_x.task_schedulers import QTable, Uniform
 from duologue.algorithms.td3 import TD3
 from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
+from duologue.fields import Count, NonNegativeInt
+from duologue.runs.options import RunOptions
 
 ALGORITHMS: dict[str, Any] = {
     "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
@@ -39,8 +41,8 @@ ALGORITHMS: dict[str, Any] = {
 """By the name that the command line uses: a class, or an object with other defaults than its class."""
 
 
-@dataclass(frozen=True)
-class Train:
+@dataclass(frozen=True, kw_only=True)
+class Train(RunOptions):
     """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
@@ -48,51 +50,29 @@ class Train:
     evaluates, and may be left out."""
     algorithm: AbstractAlgorithm
     """Hyperparameters."""
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Environment steps of each seed; with --dataset, gradient steps."""
     dataset: str | None = None
-    """Recorded data to learn from instead: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
-    both: Literal["timeout", "terminal"] = "timeout"
-    """What a row of these data is with both flags set, where every timeout is marked terminal too."""
-    window: int | None = None
-    """Rows of these data on the device at a time; None for all."""
+    """Recorded data to learn from: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
     tasks: str | None = None
     """Several rewards, the main task's last: a ready set (lunar-lander, mountain-car). An algorithm of one reward
     learns the main task alone."""
-    seed: int = 0
-    """Of everything random."""
-    seeds: int = 1
-    """Agents trained in one program, with seeds SEED, SEED + 1, …"""
-    num_envs: int | None = None
-    """Environments of each agent; None for the algorithm's own number."""
-    asynchronous: bool = False
-    """Step each Gymnasium environment in a process of its own; pays for slow simulators only."""
     normalize_obs: bool = False
     """Learn from observations of mean 0 and variance 1."""
     normalize_reward: bool = False
     """Learn from rewards divided by the standard deviation of their discounted sum."""
     run_dir: str | None = None
     """The new folder of this run; None for runs/ALGORITHM/ENV/N."""
-    evaluate_every: int | None = None
-    """Steps between evaluations on separate environments while training; None for none, for ten with --dataset."""
-    evaluate_episodes: int = 10
-    """Episodes of each of these."""
-    final_episodes: int = 100
+    final_episodes: NonNegativeInt = 100
     """Episodes of the evaluation at the end; 0 for none."""
-    save_every: int | None = None
-    """Steps between checkpoints; None for ten in a run."""
-    log_every: int | None = None
-    """Steps between rows of metrics; None for 200 in a run. Every checkpoint and evaluation brings a row too."""
-    max_episode_steps: int | None = None
-    """A time limit other than the environment's own."""
     wandb: str | None = None
-    """Also log to this Weights & Biases project (extra: wandb)."""
+    """Weights & Biases project to log to as well (extra: wandb)."""
     config: str | None = None
     """A YAML file with values for these options; options on the command line win."""
     grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD VALUE [VALUE ...]")] = ()
-    """Train every combination of values, as of algorithm.discount 0.98 0.99, below RUN_DIR. May be repeated."""
+    """Train every combination of values, for example algorithm.discount 0.98 0.99, below RUN_DIR. May be repeated."""
     dry_run: bool = False
-    """Print the merged configuration, each value with where it came from, and stop."""
+    """Print the merged configuration, each value with its source, and stop."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +95,8 @@ class Evaluate:
     """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
     fit_steps: int = 20_000
     """Updates of that evaluation."""
-    both: Literal["timeout", "terminal"] | None = None
-    """What a row of these data is with both flags set; None for what it was to the run."""
+    timeout_and_terminal: Literal["timeout", "terminal"] | None = None
+    """How to read rows flagged both timeout and terminal; None for as in the run."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +160,8 @@ class Data:
 
     data: Positional[str]
     """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
-    both: Literal["timeout", "terminal"] = "timeout"
-    """What a row is with both flags set, where every timeout is marked terminal too."""
+    timeout_and_terminal: Literal["timeout", "terminal"] = "timeout"
+    """How to read rows flagged both timeout and terminal."""
 
 
 @dataclass(frozen=True)

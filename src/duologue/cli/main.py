@@ -28,14 +28,16 @@ from duologue.cli.parse import parse_train, registry
 from duologue.cli.train import loggers, prepare_jax, pursue, show, standing_of, train_arguments
 from duologue.data.summary import card
 from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
+from duologue.fields import MOST, NonNegativeInt, check
 from duologue.ops.metrics import RETURN
 from duologue.runs.collect import collect_random
 from duologue.runs.data_sources import read_data
 from duologue.runs.display.curves import learning_curve
 from duologue.runs.display.loggers import read
-from duologue.runs.plan import MOST, Plan, read_plan
+from duologue.runs.horizon import ended_schedules
+from duologue.runs.plan import Plan, read_plan
 from duologue.runs.run import Run, Runs, load
-from duologue.runs.train import ended_schedules, resume, train
+from duologue.runs.train import resume, train
 from duologue.runs.watch import HEADLESS, has_display
 from duologue.types import Discrete
 
@@ -177,10 +179,12 @@ def run_evaluate(command: Evaluate) -> int:
         leave_out(command, played, "nothing is played on recorded data, and the test policy is valued")
         leave_out(command, ("task",), "recorded data hold one reward, the main task's")
         for one in [agent] if isinstance(agent, Run) else agent:
-            value = one.fitted_q(command.dataset, steps=command.fit_steps, both=command.both)
+            value = one.fitted_q(
+                command.dataset, steps=command.fit_steps, timeout_and_terminal=command.timeout_and_terminal
+            )
             console.print(f"[bold green]value[/]   {value}")
         return 0
-    leave_out(command, ("fit_steps", "both"), "belongs to recorded data, and there are none")
+    leave_out(command, ("fit_steps", "timeout_and_terminal"), "belongs to recorded data, and there are none")
     how = {"explore": command.explore, "task": command.task, "env": command.env}
     score = agent.evaluate(episodes=command.episodes, **how)
     console.print(f"[bold green]score[/]   {score}")
@@ -221,8 +225,7 @@ def check_agent(agent: int, plan: Plan) -> None:
 def run_resume(command: Resume) -> int:
     plan = read_plan(command.run)
     prepare_jax(plan.algorithm, plan.seeds)
-    if command.final_episodes < 0:
-        raise ConfigError(f"final_episodes = {command.final_episodes}: must be at least 0, which is for none.")
+    check(NonNegativeInt, final_episodes=command.final_episodes)
     more = {
         "steps": command.steps, "dataset": command.dataset, "env": command.env,
         "loggers": loggers(command.wandb, plan.algorithm),
@@ -251,7 +254,7 @@ def run_collect(command: Collect) -> int:
 
 
 def run_data(command: Data) -> int:
-    data = read_data(command.data, both=command.both)
+    data = read_data(command.data, timeout_and_terminal=command.timeout_and_terminal)
     console, table = Console(highlight=False), Table(box=None, show_header=False, padding=(0, 2))
     for label, text in card(data).items():
         table.add_row(Text(label, "bold"), Text(text))

@@ -20,8 +20,10 @@ from duologue.runs import config
 from duologue.runs.display.curves import learning_curve
 from duologue.runs.display.loggers import Logger, WandB
 from duologue.runs.evaluation import Evaluation
+from duologue.runs.options import RunOptions
+from duologue.runs.planning import Sources, make_plan
 from duologue.runs.run import Run, Runs, load
-from duologue.runs.train import planned, resume, train
+from duologue.runs.train import resume, train
 
 TRAIN_ONLY = {
     "env", "algorithm", "normalize_obs", "normalize_reward", "final_episodes", "wandb", "config", "grid", "dry_run"
@@ -31,8 +33,6 @@ TRAIN_ONLY = {
 
 def train_arguments(command: Train) -> dict[str, Any]:
     """What `duologue.train` is called with, by name, without loggers."""
-    if command.final_episodes < 0:
-        raise ConfigError(f"final_episodes = {command.final_episodes}: must be at least 0, which is for none.")
     algorithm: AbstractAlgorithm = command.algorithm
     if command.normalize_obs or command.normalize_reward:
         algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
@@ -61,7 +61,9 @@ def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | Non
 
 def standing_of(run: grid.Combination) -> Standing:
     """Whether a combination has been trained. Raises `ConfigError` for one that cannot be."""
-    plan, envs = planned(**{name: x for name, x in train_arguments(run.command).items() if name != "run_dir"})
+    arguments = train_arguments(run.command)
+    sources = Sources(*(arguments[name] for name in Sources._fields))
+    plan, envs, _ = make_plan(arguments["algorithm"], sources, RunOptions.pick(arguments))
     envs.close()
     return standing(run.folder, plan)
 

@@ -1,6 +1,7 @@
 """What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -52,6 +53,32 @@ class LoopState(eqx.Module):
     key: Any
     step: Any
     """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
+
+
+@runtime_checkable
+class Loop(Protocol):
+    """The four functions of every loop, which are functions of a module: `host`, `compiled`, `offline`.
+
+    `envs` are the environments that the loop steps, or the recorded data that it learns from.
+    """
+
+    def start(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
+        """The state before the first step; with several seeds every leaf leads with their axis."""
+        ...
+
+    def shapes(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
+        """The state that `start` returns, as shapes, to load a checkpoint into."""
+        ...
+
+    def restore(self, algorithm: Any, envs: Any, state: LoopState, /) -> tuple[LoopState, str | None]:
+        """Bring fresh environments to where a loaded state left them; a message where that is not exact."""
+        ...
+
+    @property
+    def run(self) -> Callable[..., Iterator[tuple[int, LoopState, Any]]]:
+        """`run(algorithm, envs, state, *, steps, interval, interrupted)` yields `(step, state, totals)` every
+        `interval` steps up to `steps`, and earlier once `interrupted()` is true."""
+        ...
 
 
 class Totals(eqx.Module):

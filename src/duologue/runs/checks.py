@@ -1,4 +1,4 @@
-"""Making a plan: arguments checked, defaults filled in, and what cannot work refused before anything is made."""
+"""Checks of a plan before anything is made: what cannot work is refused by name."""
 
 import os
 from pathlib import Path
@@ -7,146 +7,91 @@ from typing import Any
 import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
-from duologue.envs.make import AbstractHostEnvs, make_seeds
-from duologue.envs.tasks import Tasked, Tasks, is_ready, ready, untasked
+from duologue.data.dataset import DataSet
 from duologue.errors import ConfigError
-from duologue.fields import Decay, mismatch
+from duologue.fields import Decay, check
+from duologue.loops.keys import run_key
 from duologue.loops.offline import Recorded
 from duologue.loops.replay_ring import memory
-from duologue.loops.keys import run_key
-from duologue.data.dataset import DataSet
-from duologue.runs.horizon import gradient_steps, with_field, with_horizon
-from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, closed_on_failure, describe, in_words, rewarded
+from duologue.runs.plan import Plan
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
-TaskSource = str | Tasks
-"""The name of a ready set of tasks, or a set."""
-ROWS, CHECKPOINTS = 200, 10
-"""In a run, unless `log_every` and `save_every` say otherwise."""
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
-"""Of Linux: bytes, or `max`."""
-
-
-def make_plan(
-    algorithm: AnyAlgorithm, env: EnvSource, *, steps: int, seed: int, seeds: int, num_envs: int | None,
-    evaluate_every: int | None, evaluate_episodes: int, save_every: int | None, log_every: int | None,
-    max_episode_steps: int | None, asynchronous: bool, tasks: TaskSource | None = None,
-) -> tuple[Plan, Envs]:  # fmt: skip
-    """The plan of `duologue.train`'s arguments, and the environments it trains in. Raises `ConfigError`."""
-    check_algorithm(algorithm)
-    if not isinstance(asynchronous, bool):
-        raise ConfigError(f"asynchronous = {asynchronous!r}: must be True or False.")
-    if num_envs is not None:
-        check_arguments(num_envs=num_envs)
-        algorithm = with_field(algorithm, num_envs=num_envs)
-    experience = algorithm.experience  # raises for a minibatch that does not divide, before anything is made
-    num_envs = experience.num_envs if num_envs is None else num_envs
-    check_arguments(
-        steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
-        evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
-    )  # fmt: skip
-    if evaluate_every is not None and isinstance(untasked(env), AbstractHostEnvs):
-        raise ConfigError(
-            f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
-            "them. Give an id or a callable, or leave this out."
-        )
-    if tasks is not None:
-        tasks = ready(tasks) if isinstance(tasks, str) else tasks
-        if not isinstance(tasks, Tasks):
-            raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
-        env = tasks.on(env)
-    envs = make_seeds(
-        rewarded(env, algorithm), num_envs,
-        seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
-    )  # fmt: skip
-    rollout = num_envs * experience.rollout_length
-    with closed_on_failure(envs, env):
-        save_every, log_every = intervals(
-            steps, rollout, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every
-        )
-        plan = Plan(
-            algorithm=with_horizon(algorithm, gradient_steps(algorithm, -(-steps // rollout))),
-            env=describe(env),
-            spec=envs.spec,
-            steps=steps,
-            seed=seed,
-            seeds=seeds,
-            num_envs=num_envs,
-            asynchronous=asynchronous,
-            max_episode_steps=max_episode_steps,
-            evaluate_every=evaluate_every,
-            evaluate_episodes=evaluate_episodes,
-            save_every=save_every,
-            log_every=log_every,
-            tasks=described_tasks(env),
-        )
-        check_spaces(plan)
-    return plan, envs
+"""Memory limit of the control group, on Linux: bytes, or `max`."""
 
 
 def check_algorithm(algorithm: Any) -> None:
-    """Raise `ConfigError` for what is no algorithm object, such as its class."""
+    """Raise `ConfigError` for anything but an algorithm object, such as its class."""
     if not isinstance(algorithm, AbstractAlgorithm):
         raise ConfigError(f"algorithm = {algorithm!r}: must be an algorithm object, like duologue.A2C().")
 
 
-def check_spaces(plan: Plan) -> None:
-    """Raise `ConfigError` for spaces that the algorithm cannot serve, and replays that cannot work."""
+def check_init(plan: Plan) -> None:
+    """Raise `ConfigError` for spaces that the algorithm cannot serve."""
     check_mask(plan.spec)
     try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
-        needed, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), device_memory()
     except ConfigError as error:
-        raise ConfigError(*error.args) from None  # without the notes that JAX adds to what passes through it
-    replay = plan.algorithm.experience.replay
-    if replay is not None and needed > there:
+        raise ConfigError(*error.args) from None  # without the notes that JAX adds to errors that pass through it
+
+
+def check_replay(plan: Plan) -> int:
+    """Bytes of the replay of all seeds. Raises `ConfigError` for a replay that cannot work or does not fit into
+    memory."""
+    try:
+        needed = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
+    except ConfigError as error:
+        raise ConfigError(*error.args) from None
+    replay, available = plan.algorithm.experience.replay, device_memory()
+    if replay is not None and needed > available:
         raise ConfigError(
-            f"replay_capacity = {replay.capacity:,}: the replay would take {in_words(needed)}, and there are "
-            f"{in_words(there)}. Give less than {replay.capacity * there // needed:,}, or fewer seeds."
+            f"replay_capacity = {replay.capacity:,}: the replay needs {format_bytes(needed)}, and "
+            f"{format_bytes(available)} are available. Give less than {replay.capacity * available // needed:,}, or "
+            "fewer seeds."
         )
+    return needed
 
 
 def check_data(rows: Recorded) -> None:
-    """Raise `ConfigError` for data of which more would lie on the device than it can hold: all, or two windows, while
-    one takes the place of another."""
-    data, there = rows.data, device_memory()
+    """Raise `ConfigError` for data that do not fit on the device: all rows, or two windows while one replaces the
+    other."""
+    data, available = rows.data, device_memory()
     needed = data.nbytes if rows.window is None else 2 * data.nbytes * rows.window // len(data)
-    if needed > there:
+    if needed > available:
         what = "all rows" if rows.window is None else "two windows, the old and the new,"
         raise ConfigError(
-            f"window = {rows.window}: {what} of {data.source} would take {in_words(needed)} of the device, and there "
-            f"are {in_words(there)}. Give at most {len(data) * there // (2 * data.nbytes):,}."
+            f"window = {rows.window}: {what} of {data.source} need {format_bytes(needed)} of the device, and "
+            f"{format_bytes(available)} are available. Give at most {len(data) * available // (2 * data.nbytes):,}."
         )
 
 
-def check_beside(plan: Plan, data: DataSet) -> None:
-    """Raise `ConfigError` for recorded data that do not fit on the device beside the replay of a run in
-    environments."""
-    kept, there = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds), device_memory()
-    if data.nbytes + kept > there:
+def check_data_and_replay(plan: Plan, data: DataSet, replay_bytes: int) -> None:
+    """Raise `ConfigError` for recorded data that do not fit on the device together with the replay of the run."""
+    available = device_memory()
+    if data.nbytes + replay_bytes > available:
         raise ConfigError(
-            f"offline_fraction = {plan.offline_fraction:g}: all rows of {data.source} lie on the device, also of a run "
-            f"with a window, and take {in_words(data.nbytes)} beside the {in_words(kept)} of the replay; there are "
-            f"{in_words(there)}. Give 0, or train on fewer rows or with a smaller replay_capacity."
+            f"offline_fraction = {plan.offline_fraction:g}: all rows of {data.source} must lie on the device, also "
+            f"those of a run with a window. They need {format_bytes(data.nbytes)}, the replay needs "
+            f"{format_bytes(replay_bytes)}, and {format_bytes(available)} are available. Give 0, or train on fewer "
+            "rows or with a smaller replay_capacity."
         )
 
 
 def check_share(share: float, algorithm: AnyAlgorithm) -> None:
     """Raise `ConfigError` for an `offline_fraction` that is no share of the algorithm's batches, or that would leave
     out the data or the environment."""
-    if problem := mismatch(share, Decay):
-        raise ConfigError(f"offline_fraction = {share!r}: must be {problem}.")
+    check(Decay, offline_fraction=share)
     replay = algorithm.experience.replay
     if replay is not None and share and (rows := round(share * (size := replay.batch_size))) in (0, size):
         remedy = f"Give 0, or from {1 / size:.2g} to {1 - 1 / size:.2g}." if size > 1 else "Give 0."
         raise ConfigError(
-            f"offline_fraction = {share:g}: of batch_size = {size:,} that is {rows:,} rows, so "
-            f"{'the environment' if rows else 'the data'} would be left out. {remedy}"
+            f"offline_fraction = {share:g}: with batch_size = {size:,} that is {rows:,} rows, which leaves out "
+            f"{'the environment' if rows else 'the data'}. {remedy}"
         )
 
 
 def check_mask(spec: EnvSpec) -> None:
-    """Raise `ConfigError` for a mask that has another length than there are actions to mask."""
+    """Raise `ConfigError` for an action mask whose length is not the number of actions."""
     if not isinstance(spec.observation, Dict) or ACTION_MASK not in spec.observation.spaces:
         return
     match spec.action:
@@ -156,36 +101,24 @@ def check_mask(spec: EnvSpec) -> None:
             wanted = (sum(nvec),)
         case _:
             raise ConfigError(
-                f"{ACTION_MASK}: actions of {spec.action} are not masked. Call this observation otherwise."
+                f"{ACTION_MASK}: actions of {spec.action} cannot be masked. Give this observation another name."
             )
     mask = spec.observation.spaces[ACTION_MASK]
     if not isinstance(mask, Box) or mask.shape != wanted:
         raise ConfigError(f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {wanted} for {spec.action}.")
 
 
-def intervals(
-    steps: int, least: int, *, evaluate_every: int | None, save_every: int | None, log_every: int | None
-) -> tuple[int, int]:
-    """What `save_every` and `log_every` are in a run whose loop makes at least `least` steps at a time."""
-    save_every = save_every or max(steps // CHECKPOINTS, least)
-    # A row is written at least as often as an evaluation or a checkpoint is due; both come with the next row.
-    due = (log_every or max(steps // ROWS, least), evaluate_every, save_every)
-    return save_every, min(filter(None, due))
-
-
-def described_tasks(env: EnvSource) -> str | None:
-    """The name of a ready set; another's tasks in angle brackets."""
-    if not isinstance(env, Tasked):
-        return None
-    return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"
-
-
 def device_memory() -> int:
-    """Bytes that a replay may take: of a GPU what JAX may use, of a CPU this machine's memory, or what its control
-    group allows."""
+    """Bytes that a replay may take: on a GPU the memory that JAX may use, on a CPU the machine's memory or the limit of
+    its control group."""
     allowed = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if allowed is None:
         allowed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if CONTROL_GROUP.is_file() and (limit := CONTROL_GROUP.read_text().strip()).isdigit():
             allowed = min(allowed, int(limit))
     return allowed
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes in MiB or GiB."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

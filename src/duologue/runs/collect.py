@@ -13,12 +13,12 @@ from duologue.data.dataset import fit
 from duologue.data.writing import behind, check_out, columns_of, described, flat, write
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, make
 from duologue.errors import ConfigError
-from duologue.fields import NonNegative, mismatch
+from duologue.fields import Count, NonNegative, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.metrics import RETURN
 from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, screen
-from duologue.runs.plan import Envs, EnvSource, check_arguments, close, describe
+from duologue.runs.environments import Envs, EnvSource, close, describe
 from duologue.runs.signals import Interruption
 from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
 
@@ -78,9 +78,9 @@ def collected(
     What there is of it is written also where the environment raises, or a signal asks to stop; then it is raised again.
     Raises `ConfigError`, before anything is made where it can, and `EnvError`.
     """
-    check_arguments(steps=steps, seed=seed)
-    if problem := mismatch(noise, NonNegative):
-        raise ConfigError(f"noise = {noise!r}: must be {problem}.")
+    check(Count, steps=steps)
+    check(Seed, seed=seed)
+    check(NonNegative, noise=noise)
     path, earlier, env = check_out(out), None if after is None else read_data(after), describe(source)
     envs = made()
     try:

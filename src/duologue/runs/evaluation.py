@@ -12,10 +12,12 @@ from jaxtyping import Array
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.tasks import untasked
 from duologue.errors import EnvError
+from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
-from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, close
 from duologue.ops.statistics import bootstrap_interval, iqm
+from duologue.runs.environments import Envs, EnvSource, close, envs_for, in_jax
+from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
 MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024
@@ -86,16 +88,16 @@ def evaluator(
     state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
     user's own. Episodes may never end: it raises `Interrupted` once `interrupted()`.
     """
-    check_arguments(episodes=episodes)
+    check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    num_envs = min(episodes, MAX_JAX_ENVS if plan.compiled(source) else MAX_HOST_ENVS)
+    num_envs = min(episodes, MAX_JAX_ENVS if in_jax(plan, source) else MAX_HOST_ENVS)
     adapter = untasked(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
     with ExitStack() as opened:
 
         def made(seed: int) -> Envs:
-            envs = plan.envs(source, purpose=purpose, num_envs=num_envs, seed=seed)
+            envs = envs_for(plan, source, purpose=purpose, num_envs=num_envs, seed=seed)
             opened.callback(close, envs, source)
             return envs
 
@@ -155,4 +157,4 @@ def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation
     if not tasks:
         return Evaluation(returns, lengths)
     of_each = {name: returns[..., i] for i, name in enumerate(tasks)}
-    return Evaluation(returns[..., plan.played], lengths, of_each, tasks[plan.played])
+    return Evaluation(returns[..., plan.test_task], lengths, of_each, tasks[plan.test_task])

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.fqe import FQE
+from duologue.data.dataset import DataSet, fit
 from duologue.errors import ConfigError, diverged
+from duologue.fields import Count, Seed, check
 from duologue.loops import offline
 from duologue.loops.keys import purpose_key
-from duologue.data.dataset import DataSet, fit
-from duologue.runs.plan import Plan, check_arguments
 from duologue.ops.statistics import bootstrap_interval
+from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
 
@@ -43,7 +44,8 @@ class FittedQ:
 def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int = 0) -> FittedQ:
     """Fit Q of the test policy that `state` holds to the data, in `steps` updates, and ask it. Raises `ConfigError`,
     and `DuologueError` where the fit diverges."""
-    check_arguments(steps=steps, seed=seed)
+    check(Count, steps=steps)
+    check(Seed, seed=seed)
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
     data = fit(data, plan.spec)
     if not data.begins.any():

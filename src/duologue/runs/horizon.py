@@ -1,4 +1,5 @@
-"""What a run writes into its algorithm: fields of another value, and the length of its schedules."""
+"""The length of a run in updates, and what a run writes into its algorithm: other values of fields, and the ends of
+its schedules."""
 
 import dataclasses
 import math
@@ -10,13 +11,15 @@ from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
 from duologue.loops.learning import enough
 from duologue.ops.optim import Linear
+from duologue.runs.plan import Plan
 
 ONLINE = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
-"""Fields that say how an algorithm learns in environments."""
+"""Fields that do nothing in a run on recorded data."""
 
 
 def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
-    """The algorithm, or the one that it wraps, with this value in its field of that name, if it has one."""
+    """The algorithm with another value in this field; in the algorithm inside where it is a wrapper; as it is where
+    there is no such field."""
     fields = {field.name for field in dataclasses.fields(algorithm)}
     if fields.issuperset(value):
         return dataclasses.replace(algorithm, **value)
@@ -26,23 +29,23 @@ def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
     return algorithm
 
 
-def idle_on_data(algorithm: AnyAlgorithm) -> list[str]:
-    """Of these fields, those with another value than the class gives them."""
+def unused_on_data(algorithm: AnyAlgorithm) -> list[str]:
+    """Fields that say how an algorithm learns in environments, and that the user set all the same."""
     inner = unwrapped(algorithm)
     fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE]
     return [field.name for field in fields if getattr(inner, field.name) != field.default]
 
 
 def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
-    """The algorithm with the length of the run written into every `Linear` schedule that left it out. Raises
-    `ConfigError` where that is 0."""
+    """The algorithm with `updates`, the length of the run, in every `Linear` schedule without a length. Raises
+    `ConfigError` where the run makes no update."""
 
     def fill(value: Any) -> Any:
         left_out = is_schedule(value) and value.updates is None
         if left_out and updates < 1:
             raise ConfigError(
-                "Linear.updates: this run would make no update, so its schedule has no length. Give more steps, or, "
-                "where there is one, a smaller learning_starts."
+                "Linear.updates: this run makes no update, so its schedule has no length. Give more steps, or a "
+                "smaller learning_starts."
             )
         return dataclasses.replace(value, updates=updates) if left_out else value
 
@@ -50,8 +53,7 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
 
 
 def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
-    """The algorithm with schedules that were to end after `made` updates ending after `more` others: what was as long
-    as the run that it goes on from is as long as both."""
+    """Extend by `more` updates every schedule that was `made` updates long."""
 
     def longer(value: Any) -> Any:
         ends = is_schedule(value) and value.updates == made
@@ -61,13 +63,13 @@ def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
 
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
-    """Gradient steps of the network that takes most of them, after so many rollouts."""
+    """Gradient steps after a number of rollouts, of the network that takes the most."""
     of_rollouts, of_replay = rates(algorithm)
     return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
 
 
 def rollouts(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
-    """After how many rollouts so many gradient steps are made: the inverse."""
+    """Rollouts after which a number of gradient steps are made: the inverse of `gradient_steps`."""
     (of_rollouts, of_replay), idle = rates(algorithm), idle_rollouts(algorithm)
     if gradient_steps <= idle * of_rollouts:
         return gradient_steps / of_rollouts
@@ -75,24 +77,38 @@ def rollouts(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
 
 
 def rates(algorithm: AnyAlgorithm) -> tuple[float, float]:
-    """Gradient steps for one rollout: on itself, and on batches of replay."""
+    """Gradient steps for one rollout: on the rollout itself, and on batches of replay."""
     experience = algorithm.experience
     on_itself = float(experience.learn_from_rollout)
     return on_itself * experience.gradient_steps, (experience.updates - on_itself) * experience.gradient_steps
 
 
 def idle_rollouts(algorithm: AnyAlgorithm) -> int:
-    """Rollouts before the first after which a batch is drawn from replay."""
+    """Rollouts before the first batch of replay."""
     experience = algorithm.experience
     rollout = experience.num_envs * experience.rollout_length
     return 0 if experience.replay is None else math.ceil(enough(experience.replay, experience.num_envs) / rollout) - 1
 
 
-def horizon(algorithm: AnyAlgorithm) -> int | None:
-    """After how many updates the first `Linear` schedule has reached its end; `None` without any."""
+def first_end(algorithm: AnyAlgorithm) -> int | None:
+    """Updates after which the first `Linear` schedule ends; `None` without schedules."""
     schedules = filter(is_schedule, jax.tree.leaves(algorithm, is_leaf=is_schedule))
     return min((schedule.updates for schedule in schedules if schedule.updates is not None), default=None)
 
 
 def is_schedule(value: Any) -> bool:
     return isinstance(value, Linear)
+
+
+def ended_schedules(plan: Plan) -> list[str]:
+    """A note for a run that goes on after the end of one of its schedules."""
+    updates = first_end(plan.algorithm)
+    if updates is None:
+        return []
+    left = max(0, updates - plan.learned)
+    end = left if plan.offline or not left else int(rollouts(plan.algorithm, float(left)) * plan.per_rollout)
+    note = (
+        f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}: where that value is 0, "
+        "nothing more is learned. The schedule has the length of the first plan; to change it, start a new run."
+    )
+    return [note] if end < plan.steps else []

@@ -1,4 +1,4 @@
-"""What an agent answers outside of training: NumPy in, NumPy out, one observation or a batch, environment units."""
+"""NumPy front end of a trained agent: actions, log-probabilities, Q and V, in the environment's units."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, inside
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An algorithm with what it has learned."""
+class TrainedPolicy:
+    """An algorithm with its learned state. Every method takes one observation or a batch, NumPy in, NumPy out."""
 
     algorithm: AnyAlgorithm
     spec: EnvSpec

@@ -1,7 +1,7 @@
-"""A run from outside: load it, evaluate it, act with it, go on with it."""
+"""Trained agents: load them, evaluate them, act with them, go on with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,25 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import CheckpointError, ConfigError
+from duologue.data.cleaning import Both
+from duologue.envs.tasks import index
+from duologue.errors import CheckpointError, ConfigError, nearest
 from duologue.loops.keys import key_for, run_key
-from duologue.storage import checkpoint
-from duologue.runs.policy import Asked
+from duologue.runs import drive
 from duologue.runs.collect import collected
+from duologue.runs.data_sources import DataSource, open_source, read_data
+from duologue.runs.display.loggers import Logger
+from duologue.runs.drive import Agent
+from duologue.runs.environments import EnvSource, envs_for
 from duologue.runs.evaluation import Evaluation, evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.data_sources import Both, DataSource, data_of, opened, read_data
-from duologue.runs.plan import EnvSource, Plan, read_plan, with_task
+from duologue.runs.horizon import with_field
+from duologue.runs.options import RunOptions
+from duologue.runs.plan import Plan, read_plan
+from duologue.runs.policy import TrainedPolicy
+from duologue.runs.session import Callback, Listeners
 from duologue.runs.watch import Watched, frames, watch
+from duologue.storage import checkpoint
 from duologue.types import Obs, PyTree
 
 
@@ -44,11 +53,11 @@ def load(
     found, warnings = checkpoint.latest(path / "checkpoints" / which)
     for warning in warnings:
         Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
-    keys = [run_key(seed) for seed in range(plan.seed, plan.seed + plan.seeds)]
+    keys = [run_key(seed) for seed in plan.seed_numbers]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
     state = checkpoint.load(found, like, part=".algorithm")
-    return agents_of(path, plan, checkpoint.read_manifest(found).step, state, env)
+    return run_of(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
 
 
 @dataclass(frozen=True)
@@ -84,26 +93,26 @@ class Run:
         which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
         `ConfigError` for observations of another shape.
         """
-        asked = self._of(task)._asked
-        return asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
+        trained = self._of(task)._trained
+        return trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions as in training, with its noise; `step` says which draw. Of several tasks, a scheduler draws whose."""
-        return self._asked.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+        return self._trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
 
     def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
         """log π(a|s) of actions in the environment's own units; of several tasks, of the policy of `task`. Raises
         `ConfigError` for a policy that is no distribution."""
-        return self._of(task)._asked.of_actions("log_prob", obs, action)
+        return self._of(task)._trained.of_actions("log_prob", obs, action)
 
     def q(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray:
         """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; of several tasks, of `task`. Raises
         `ConfigError` where none is learned."""
-        return self._of(task)._asked.of_actions("q", obs, action)
+        return self._of(task)._trained.of_actions("q", obs, action)
 
     def v(self, obs: Obs) -> np.ndarray | np.generic:
         """V(s). Raises `ConfigError` where no state value is learned."""
-        return self._asked.value(obs)
+        return self._trained.value(obs)
 
     def collect(
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
@@ -118,8 +127,8 @@ class Run:
         after Ctrl-C, with the rows so far written.
         """
         source = self.env if env is None else env
-        act = self._asked.acting(key=key_for(run_key(seed), "collect"), explore=explore)
-        made = lambda: self.plan.envs(source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
+        act = self._trained.acting(key=key_for(run_key(seed), "collect"), explore=explore)
+        made = lambda: envs_for(self.plan, source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         how = {"noise": noise, "seed": seed, "policy": self.plan.name, "after": after, "console": console}
         return collected(made, act, steps, out, source=self.plan.env if source is None else source, **how)
 
@@ -139,7 +148,7 @@ class Run:
         number, agent = self.seed - self.plan.seed, replace(self, plan=played(self.plan, task, explore))
         name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
         return watch(
-            agent._asked, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            agent._trained, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
             episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
         )  # fmt: skip
 
@@ -150,42 +159,58 @@ class Run:
         """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
         source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
         agent = replace(self, plan=played(self.plan, task, explore))
-        return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
+        return frames(agent._trained, agent.plan, source, episodes=episodes, **how)
 
-    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both | None = None) -> FittedQ:
-        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `both`
-        is what a row with both flags is, by default what it was to the run. Raises `ConfigError`, and `DuologueError`
-        where the fit diverges."""
-        data = opened(dataset, self.plan.both) if both is None else read_data(dataset, both=both)
+    def fitted_q(
+        self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, timeout_and_terminal: Both | None = None
+    ) -> FittedQ:
+        """Value of the test policy by fitted Q evaluation on recorded data, without an environment. By default rows
+        flagged both timeout and terminal are read as in the run. Raises `ConfigError`, and `DuologueError` where the
+        fit diverges."""
+        data = (
+            open_source(dataset, self.plan.timeout_and_terminal)
+            if timeout_and_terminal is None
+            else read_data(dataset, timeout_and_terminal=timeout_and_terminal)
+        )
         return fitted_q(self.plan, self.state, data, steps=steps, seed=seed)
 
     def finetune(
         self, env: EnvSource | None = None, *, steps: int, offline_fraction: float = 0.5,
-        dataset: DataSource | None = None, **options: Any,
+        dataset: DataSource | None = None, run_dir: str | Path | None = None, callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] = (), console: Console | None = None, **options: Any,
     ) -> "Run":  # fmt: skip
-        """Go on online with what was learned from data, in a run folder of its own: networks and optimisers go along,
-        and a share `offline_fraction` of each batch still comes from the data. `options` are those of `train` that have
-        to do with environments and the run, but for `seeds` and `tasks`."""
+        """Go on online with what was learned from data, in a run folder of its own. Networks and optimisers go along,
+        and a share `offline_fraction` of each batch still comes from the data. `options` are further ones of `train`:
+        all but `seeds`, and those for data. Raises `ConfigError`."""
         source = (self.env or self.plan.env) if env is None else env
         if not source:
             raise ConfigError("There is no environment to go on in. Give one, env=...")
-        from duologue.runs.train import finetune# which makes runs
-
-        return finetune(self, source, data_of(self.plan, dataset), offline_fraction, steps=steps, **options)
+        listeners = Listeners(callbacks, loggers, console)
+        chosen = finetune_options(self.seed, steps=steps, **options)
+        agent = Agent(self.path, self.plan, self.step, self.state, self.env)
+        again = run_of(drive.finetune(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
+        assert isinstance(again, Run)
+        return again
 
     def _of(self, task: str | None) -> "Run":
         """This run, whose tests play the intention of `task`, by default the main one."""
         return replace(self, plan=played(self.plan, task, False))
 
     @property
-    def _asked(self) -> Asked:
-        return Asked(self.plan.algorithm, self.plan.spec, self.state)
+    def _trained(self) -> TrainedPolicy:
+        return TrainedPolicy(self.plan.algorithm, self.plan.spec, self.state)
 
-    def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
+    def resume(
+        self, *, steps: int | None = None, dataset: DataSource | None = None, algorithm: type | Sequence[type] = (),
+        env: EnvSource | None = None, callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = (),
+        console: Console | None = None,
+    ) -> "Run | Runs":  # fmt: skip
         """Go on with this run's folder: `duologue.resume` with its arguments."""
-        from duologue.runs.train import resume# which makes runs
-
-        return resume(self.path, steps=steps, **{"env": self.env, **options})
+        source, listeners = self.env if env is None else env, Listeners(callbacks, loggers, console)
+        agent = drive.resume(
+            self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners
+        )
+        return run_of(agent)
 
 
 @dataclass(frozen=True)
@@ -233,7 +258,22 @@ def played(plan: Plan, task: str | None, explore: bool) -> Plan:
     return with_task(plan, task)
 
 
-def agents_of(path: Path, plan: Plan, step: int, state: PyTree, env: EnvSource | None) -> Run | Runs:
+def run_of(agent: Agent) -> Run | Runs:
+    """The agent, or the agents of several seeds, for the user."""
+    path, plan, step, state, env = agent
     if plan.seeds > 1:
         return Runs(path, plan, step, state, env)
     return Run(path, plan, plan.seed, step, state, env)
+
+
+def finetune_options(seed: int, **options: Any) -> RunOptions:
+    """The options of `Run.finetune`. Raises `ConfigError` for those that it does not take."""
+    known = {field.name for field in fields(RunOptions)} - {"seeds", "timeout_and_terminal", "window"}
+    if unknown := [name for name in options if name not in known]:
+        raise ConfigError(f"finetune has no option {unknown[0]!r}. {nearest(unknown[0], known)}")
+    return RunOptions(**{"seed": seed, **{name: value for name, value in options.items() if value is not None}})
+
+
+def with_task(plan: Plan, task: str) -> Plan:
+    """The plan of a run whose evaluations play the policy of this task. Raises `ConfigError`."""
+    return replace(plan, algorithm=with_field(plan.algorithm, test_task=index(plan.spec, task)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import gymnasium as gym
 import numpy as np
@@ -17,16 +17,18 @@ from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.rendering import Camera, in_pictures, in_window
 from duologue.envs.tasks import Tasked
 from duologue.errors import ConfigError, EnvError, MissingExtraError
-from duologue.fields import Range, mismatch
+from duologue.fields import Count, Range, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.runs.display import video
-from duologue.runs.policy import Asked
-from duologue.runs.plan import EnvSource, Plan, check_arguments, describe
+from duologue.runs.environments import EnvSource, check_source, check_spec, describe, in_jax, source_of
+from duologue.runs.plan import Plan
+from duologue.runs.policy import TrainedPolicy
 from duologue.types import Step
 
 MAX_STEPS = 10_000
 """Steps that are recorded, unless `max_steps` says otherwise."""
 
+PicturesPerSecond = Optional[Annotated[float, Range(0, 1000, above=True)]]  # noqa: UP045
 HEADLESS = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 """What lets MuJoCo and pygame draw without a display, and without complaints. They read it when they are imported."""
 
@@ -51,21 +53,20 @@ def has_display() -> bool:
 
 
 def watch(
-    agent: Asked, plan: Plan, source: EnvSource | None, *, out: str | Path | None, default: Path, episodes: int,
+    agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, out: str | Path | None, default: Path, episodes: int,
     explore: bool, seed: int, fps: float | None, max_steps: int | None, console: Console,
 ) -> Watched:  # fmt: skip
     """Play `episodes` episodes of `agent` in an environment of `plan`, or of `source`: in a window where there is a
     display and no `out`, else into a video at `out` or `default`. Raises `ConfigError`, before anything is played where
     it can.
     """
-    check(episodes=episodes, seed=seed, max_steps=max_steps)
-    if fps is not None and (problem := mismatch(fps, Annotated[float, Range(0, 1000, above=True)])):
-        raise ConfigError(f"fps = {fps!r}: must be {problem}.")
+    check_numbers(episodes, seed, max_steps)
+    check(PicturesPerSecond, fps=fps)
     if out is None and has_display():
         if fps is not None:
             raise ConfigError(f"fps = {fps!r}: a window keeps its environment's own time. Give it with a file, out.")
         with on_stage(plan, source, seed=seed) as envs:
-            return seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, console, plan.played)
+            return seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, console, plan.test_task)
     path, camera = video.check_out(default if out is None else out), Camera()
     with (
         on_stage(plan, source, camera, seed=seed) as envs,
@@ -80,29 +81,29 @@ def watch(
                 tell(t)
                 yield step
 
-        return seen(filmed(), episodes, MAX_STEPS if max_steps is None else max_steps, console, plan.played, path)
+        return seen(filmed(), episodes, MAX_STEPS if max_steps is None else max_steps, console, plan.test_task, path)
 
 
 def frames(
-    agent: Asked, plan: Plan, source: EnvSource | None, *, episodes: int = 1, explore: bool = False, seed: int = 0,
-    max_steps: int = 1_000,
+    agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, episodes: int = 1, explore: bool = False,
+    seed: int = 0, max_steps: int = 1_000,
 ) -> np.ndarray:  # fmt: skip
     """Pictures of the same episodes, uint8 `[T, H, W, 3]`: of each episode its beginning, and what followed each step.
 
     At most `max_steps` steps are played.
     """
-    check(episodes=episodes, seed=seed, max_steps=max_steps)
+    check_numbers(episodes, seed, max_steps)
     camera = Camera()
     with on_stage(plan, source, camera, seed=seed) as envs:
         seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
     return np.stack(camera.developed())
 
 
-def check(*, max_steps: int | None, **arguments: int) -> None:
-    """Raise `ConfigError` for numbers that cannot be."""
-    check_arguments(**arguments)
-    if max_steps is not None:
-        check_arguments(max_steps=max_steps)
+def check_numbers(episodes: int, seed: int, max_steps: int | None) -> None:
+    """Raise `ConfigError` for numbers out of range."""
+    check(Count, episodes=episodes)
+    check(Seed, seed=seed)
+    check(Count | None, max_steps=max_steps)
 
 
 @contextmanager
@@ -111,10 +112,10 @@ def on_stage(
 ) -> Iterator[AbstractHostEnvs]:
     """One environment before `camera`, or without one in a window. Raises `ConfigError` for what cannot be looked at,
     `MissingExtraError` where it needs a package to draw."""
-    plan.check_source(source)
-    tasked = plan.source(source)
+    check_source(plan, source)
+    tasked = source_of(plan, source)
     what: Any = tasked.env if isinstance(tasked, Tasked) else tasked
-    if plan.compiled(source):
+    if in_jax(plan, source):
         raise ConfigError(unseen(what))
     if isinstance(what, AbstractHostEnvs | AbstractJaxEnvs):
         raise ConfigError(f"env = {describe(what)}: an adapter shows no pictures. Give an id, or a callable.")
@@ -124,7 +125,7 @@ def on_stage(
     envs = tasked.made(envs) if isinstance(tasked, Tasked) else envs
     assert isinstance(envs, AbstractHostEnvs)
     try:
-        plan.check_spec(envs.spec)
+        check_spec(plan, envs.spec)
         yield envs
     except EnvError as error:
         if isinstance(error.__cause__, gym.error.DependencyNotInstalled):
@@ -146,7 +147,7 @@ def unseen(what: str | AbstractJaxEnvs) -> str:
     )
 
 
-def steps_of(agent: Asked, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
+def steps_of(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
     """The steps of one environment, episode after episode, without end. What acting remembers begins anew with each."""
     act = agent.acting(key=key_for(run_key(seed), "watch"), explore=explore)
     obs, began = envs.reset(), True

@@ -1,0 +1,210 @@
+"""Begin a run, resume one, or fine-tune an agent: from arguments to the learned state, as plain values."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.data.dataset import DataSet, fit, ring
+from duologue.envs.make import is_compiled
+from duologue.envs.tasks import is_ready
+from duologue.errors import ConfigError
+from duologue.fields import Count, check
+from duologue.loops import compiled, host, offline
+from duologue.loops.offline import Recorded, recorded
+from duologue.loops.replay_ring import memory
+from duologue.loops.state import Loop, LoopState
+from duologue.runs import config
+from duologue.runs.checks import check_data_and_replay, check_share, format_bytes
+from duologue.runs.data_sources import DataSource, data_of
+from duologue.runs.environments import Envs, EnvSource, check_spec, close, envs_for, same_spaces
+from duologue.runs.folders import folder_for
+from duologue.runs.horizon import ended_schedules, extended, first_end, gradient_steps, unused_on_data
+from duologue.runs.options import RunOptions
+from duologue.runs.plan import Plan, read_plan
+from duologue.runs.planning import Sources, make_plan
+from duologue.runs.saved_states import read_state
+from duologue.runs.session import Listeners, Session
+from duologue.storage import checkpoint, files, jsonl
+from duologue.types import PyTree
+
+
+class Agent(NamedTuple):
+    """What a run has learned, and where it lies."""
+
+    path: Path
+    plan: Plan
+    step: int
+    """Environment steps of each seed; on recorded data, gradient steps."""
+    state: PyTree
+    """State of the algorithm; with several seeds every leaf leads with their axis."""
+    env: EnvSource | None
+    """The Python object that its environments come from; `None` for the plan's id."""
+
+
+def begin(
+    algorithm: AnyAlgorithm, sources: Sources, options: RunOptions, run_dir: str | Path | None, listeners: Listeners
+) -> Agent:
+    """Train from nothing, in a new run folder."""
+    plan, envs, replay_bytes = make_plan(algorithm, sources, options)
+    env = sources.env
+    if sources.tasks is not None and not isinstance(sources.tasks, str) and not is_ready(sources.tasks):
+        env = sources.tasked_env
+    try:
+        session = Session(folder_for(plan, run_dir), plan, loop_for(envs), envs, object_of(env), listeners)
+        start = lambda: session.loop.start(plan.algorithm, envs, plan.seed_numbers)  # noqa: E731
+        return run_from_start(session, start, notes=[*start_notes(plan), *source_notes(plan, envs, replay_bytes)])
+    finally:
+        close(envs, env)
+
+
+def resume(
+    path: Path, *, steps: int | None, env: EnvSource | None, dataset: DataSource | None,
+    algorithm: type | Sequence[type], listeners: Listeners,
+) -> Agent:  # fmt: skip
+    """Go on from the newest good checkpoint of a run folder."""
+    plan = read_plan(path, algorithm)
+    if steps is not None:
+        check(Count, steps=steps)
+        plan = replace(plan, steps=steps)
+    if dataset is not None and plan.dataset is None:
+        raise ConfigError("dataset: this run did not learn from recorded data. Leave it out.")
+    with files.RunLock(path):
+        data = None if plan.dataset is None else data_of(plan, dataset)
+        rows = None if data is None else recorded(plan.algorithm, data, window=plan.window, seed=plan.seed)
+        envs = rows if plan.offline and rows else envs_for(plan, env, purpose="train")
+        mixed = None if plan.offline or rows is None else rows.data
+        try:
+            replay_bytes = 0 if plan.offline else memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
+            session = Session(path, plan, loop_for(envs), envs, env, listeners, mixing(plan, mixed))
+            return run_from_checkpoint(session, source_notes(plan, envs, replay_bytes, mixed))
+        finally:
+            close(envs, env)
+
+
+def finetune(
+    agent: Agent, env: EnvSource, dataset: DataSource | None, offline_fraction: float, options: RunOptions,
+    run_dir: str | Path | None, listeners: Listeners,
+) -> Agent:  # fmt: skip
+    """Go on online, in a new run folder, with what an agent learned from data."""
+    check_share(offline_fraction, agent.plan.algorithm)
+    data = data_of(agent.plan, dataset)
+    plan, envs, replay_bytes = make_plan(agent.plan.algorithm, Sources(env), options)
+    try:
+        plan = continued_plan(agent, plan, data, offline_fraction)
+        if not agent.plan.env and not same_spaces(plan, agent.plan.spec):
+            raise ConfigError(
+                f"The agent's action space comes from the data, {agent.plan.spec.action}, and {plan.env} has "
+                f"{plan.spec.action}. Train on the data again and name the environment: train(…, dataset=…, env=…)."
+            )
+        check_spec(agent.plan, plan.spec)
+        data = recorded(plan.algorithm, fit(data, plan.spec)).data
+        if offline_fraction:
+            check_data_and_replay(plan, data, replay_bytes)
+        ended = first_end(plan.algorithm)
+        notes = (
+            [f"a Linear schedule goes on from its value on the data, and ends after {ended:,} updates"] if ended else []
+        )
+        loop, path = loop_for(envs), folder_for(plan, run_dir)
+        session = Session(path, plan, loop, envs, object_of(env), listeners, mixing(plan, data))
+
+        def start() -> LoopState:
+            state = loop.start(plan.algorithm, envs, plan.seed_numbers)
+            return replace(state, algorithm=jax.tree.map(jnp.copy, agent.state))  # a copy: the loop donates it
+
+        notes += [*start_notes(plan), *source_notes(plan, envs, replay_bytes, data)]
+        return run_from_start(session, start, notes=notes)
+    finally:
+        close(envs, env)
+
+
+def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str]) -> Agent:
+    """Write the configuration into the folder, and run from the first state."""
+    with files.RunLock(session.path):
+        for name in ("metrics.jsonl", "tb", "checkpoints"):  # left by a run that ended before its first checkpoint
+            if (session.path / name).exists():
+                files.discard(session.path / name)
+        files.write_json(session.path / "config.json", config.to_dict(session.plan))
+        files.write_json(session.path / "versions.json", checkpoint.fingerprint())
+        return agent_of(session, session.run(start(), notes=notes))
+
+
+def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
+    """Run on from the newest good checkpoint of the session's folder."""
+    path, plan, loop = session.path, session.plan, session.loop
+    found, warnings = checkpoint.latest(path / "checkpoints" / "latest")
+    manifest = checkpoint.read_manifest(found)
+    if manifest.step >= plan.steps:
+        raise ConfigError(f"steps = {plan.steps:,}: this run has made {manifest.step:,} already. Give a larger number.")
+    like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
+    state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
+    changes = [f"not bit-comparable: {change}" for change in checkpoint.changes(manifest)]
+    if (path / "metrics.jsonl").exists():
+        jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
+    files.write_json(path / "config.json", config.to_dict(plan))
+    resumed = [*warnings, *([message] if message else []), *ended_schedules(plan), *changes]
+    return agent_of(session, session.run(state, notes=[*resumed, *notes]))
+
+
+def agent_of(session: Session, state: LoopState) -> Agent:
+    """The agent in the last state of a session."""
+    step = int(np.ravel(state.step)[0]) * session.plan.unit
+    return Agent(session.path, session.plan, step, state.algorithm, session.source)
+
+
+def continued_plan(agent: Agent, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:
+    """The plan of fine-tuning: schedules span both parts."""
+    before, rollouts = agent.plan, agent.step // agent.plan.per_rollout
+    learned = agent.step if before.offline else before.learned + gradient_steps(before.algorithm, rollouts)
+    return replace(
+        plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
+        dataset=before.dataset, digest=data.digest, timeout_and_terminal=before.timeout_and_terminal,
+        offline_fraction=offline_fraction, learned=learned,
+    )  # fmt: skip
+
+
+def loop_for(envs: Envs | Recorded) -> Loop:
+    """The loop that fits the environments, or the data."""
+    if isinstance(envs, Recorded):
+        return offline
+    return compiled if is_compiled(envs) else host
+
+
+def object_of(env: EnvSource | None) -> EnvSource | None:
+    """A source of environments that a run folder cannot name; `None` for an id."""
+    return None if isinstance(env, str) else env
+
+
+def mixing(plan: Plan, data: DataSet | None) -> dict:
+    """Arguments of a loop that mixes a share of recorded data into each batch; none where the share is 0, so that no
+    row lies on the device."""
+    share = plan.offline_fraction
+    return {"recorded": ring(data), "share": share} if data is not None and share else {}
+
+
+def start_notes(plan: Plan) -> list[str]:
+    """A note where a run is too short to learn."""
+    if plan.offline or gradient_steps(plan.algorithm, plan.rollouts):
+        return []
+    return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; nothing is learned"]
+
+
+def source_notes(plan: Plan, envs: Envs | Recorded, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
+    """Notes on memory, on what reading the data changed, and on fields that data leave unused."""
+    if not isinstance(envs, Recorded):
+        memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
+        return memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
+    data, window, ignored = envs.data, envs.window, unused_on_data(plan.algorithm)
+    size = f"data: {len(data):,} rows of {data.source}, {format_bytes(data.nbytes)}"
+    if window is not None:
+        size += (
+            f"; {window:,} of them on the device at a time, others after every {envs.calls:,} updates: an "
+            "approximation of sampling from all"
+        )
+    unused = [f"ignored when learning from a data set: {', '.join(ignored)}"] if ignored else []
+    return [size, *(f"data: {note}" for note in data.notes), *unused]

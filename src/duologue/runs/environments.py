@@ -1,0 +1,155 @@
+"""The environments of a run: made from its plan, and compared with it."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.gymnasium import name_of
+from duologue.envs.make import Source, is_compiled, make_seeds
+from duologue.envs.spaces import depths
+from duologue.envs.tasks import READY, Tasked, untasked
+from duologue.errors import ConfigError
+from duologue.runs.plan import Plan
+from duologue.types import Box, Dict, EnvSpec, Space
+
+Envs = AbstractHostEnvs | AbstractJaxEnvs
+EnvSource = Source
+
+
+def envs_for(
+    plan: Plan, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
+) -> Envs:
+    """Environments of a run for one purpose. `source` is the Python object that they come from, `None` for the plan's
+    id. Raises `ConfigError`, and leaves nothing open."""
+    check_source(plan, source)
+    training = purpose == "train"
+    envs = make_seeds(
+        source_of(plan, source),
+        plan.num_envs if num_envs is None else num_envs,
+        seed=plan.seed if seed is None else seed,
+        seeds=plan.seeds if training else 1,
+        purpose=purpose,
+        max_episode_steps=plan.max_episode_steps,
+        asynchronous=plan.asynchronous and training,
+    )
+    with closed_on_failure(envs, source):
+        check_spec(plan, envs.spec)
+        if training and isinstance(envs, AbstractHostEnvs):
+            envs.spec = spec_with_stacks(plan, envs.spec)
+    return envs
+
+
+def source_of(plan: Plan, source: EnvSource | None) -> EnvSource:
+    """What environments are made from, with the rewards that the algorithm reads."""
+    env = plan.env if source is None else source
+    if plan.tasks in READY and not isinstance(env, Tasked):
+        env = READY[plan.tasks].on(env)
+    return with_rewards(env, plan.algorithm)
+
+
+def in_jax(plan: Plan, source: EnvSource | None) -> bool:
+    """Whether the environments of a run are written in JAX."""
+    return is_compiled(plan.env if source is None else source)
+
+
+def with_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
+    """`env` with the rewards that the algorithm reads: one for each task, or the main task's alone. Raises
+    `ConfigError` for an algorithm of several tasks in an environment without tasks."""
+    if isinstance(env, Tasked):
+        return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
+    if algorithm.experience.tasks:
+        raise ConfigError(
+            f"tasks: {type(algorithm).__name__} learns several tasks. Give them, for example "
+            f"tasks=duologue.tasks.lunar_lander, on the command line --tasks lunar-lander. The ready sets are "
+            f"{', '.join(READY)}."
+        )
+    return env
+
+
+def check_source(plan: Plan, source: EnvSource | None) -> None:
+    """Raise `ConfigError` where there is nothing to make environments from."""
+    if source is None and not plan.env:
+        raise ConfigError("This run was made from data alone. Give an environment: env=..., or --env.")
+    module, named, _ = plan.env.partition(":")
+    if source is None and named and module not in sys.modules:
+        raise ConfigError(
+            f"The environment of this run, {plan.env}, would import the module {module} because a file says so. If you "
+            f"trust it, name it yourself: --env {plan.env}, in Python env={plan.env!r}."
+        )
+    own_tasks = plan.tasks not in (None, *READY)
+    if own_tasks and not isinstance(source, Tasked):
+        raise ConfigError(
+            f"The tasks of this run were a Python object, {plan.tasks}, which the command line cannot make again. In "
+            f"Python, pass them: duologue.load(path, env=tasks.on({plan.env!r})), or run.evaluate(env=...)."
+        )
+    if source is None and plan.env.startswith("<"):
+        raise ConfigError(
+            f"The environment of this run was a Python object, {plan.env}. Pass it again: "
+            "duologue.load(path, env=...), or run.evaluate(env=...)."
+        )
+
+
+def check_spec(plan: Plan, spec: EnvSpec) -> None:
+    """Raise `ConfigError` for an environment with other spaces or tasks than the run's."""
+    if not same_spaces(plan, spec):
+        raise ConfigError(
+            f"The environment has other spaces than the one this run began with. Now: {spec}. Before: {plan.spec}."
+        )
+    if spec.tasks != plan.spec.tasks:
+        raise ConfigError(f"tasks: this run has {', '.join(plan.spec.tasks)}, not {', '.join(spec.tasks)}.")
+
+
+def same_spaces(plan: Plan, spec: EnvSpec) -> bool:
+    """Whether an environment has the spaces of the run; bounds of observations, which no algorithm reads, may
+    differ."""
+    return (_unbounded(spec.observation), spec.action) == (_unbounded(plan.spec.observation), plan.spec.action)
+
+
+def _unbounded(space: Space) -> Any:
+    """A space without the bounds of its boxes."""
+    match space:
+        case Dict(spaces):
+            return {name: _unbounded(part) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            return shape, dtype
+        case _:
+            return space
+
+
+def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
+    """`spec` with stacks of frames as the run's replay stores them: whole stacks in a run that began before they were
+    known to be stacks. Raises `ConfigError` where frames are no longer stacked."""
+    now, before = (jax.tree.leaves(depths(each.observation)) for each in (spec, plan.spec))
+    if any(frames < kept for frames, kept in zip(now, before, strict=True)):
+        raise ConfigError(
+            "The replay of this run stores each frame of a stack once, and this environment does not stack frames. Put "
+            f"FrameStackObservation outermost, as before. Now: {spec}. Before: {plan.spec}."
+        )
+    return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
+
+
+def close(envs: Any, source: EnvSource | None) -> None:
+    """Close environments, or data; an adapter stays open, for it is the user's to close."""
+    if not isinstance(untasked(source), AbstractHostEnvs):
+        envs.close()
+
+
+@contextmanager
+def closed_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
+    """A context that closes the environments where its body raises."""
+    try:
+        yield
+    except BaseException:
+        close(envs, source)
+        raise
+
+
+def describe(source: EnvSource) -> str:
+    """An id as it is; the name of any other source in angle brackets, from which a file cannot make it again."""
+    return name_of(untasked(source))
