@@ -1,4 +1,4 @@
-"""A first agent: train it, score it, and act with it in a Gymnasium loop of your own."""
+"""A first agent: train it, evaluate it, and use it in a Gymnasium loop of your own."""
 
 import argparse
 
@@ -19,8 +19,8 @@ def main(steps: int) -> None:
         obs, reward, terminated, truncated, _ = env.step(run.policy(obs))
         total, over = total + float(reward), terminated or truncated
     env.close()
-    print(f"one episode more: return {total:.0f}")
-    print(f"everything is in {run.path}; duologue.load({str(run.path)!r}) brings the agent back")
+    print(f"one more episode: return {total:.0f}")
+    print(f"everything is in {run.path}; duologue.load({str(run.path)!r}) loads the agent")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The line world: why offline learning wants the support of the data, not its distribution. Exact tables, no network.
+"""The line world: offline learning needs the support of the data, not its distribution. Exact tables, no network.
 
     pit  -m  …  -2  -1 | S = 0   1   2  …  n-1 | G = n
            only ← seen |     ← 9 times in 10   |
 
-Actions ← and → move one step. Reaching G pays 1 and ends an episode, falling off the left end pays 0 and ends it; the
-discount is 0.95. From S to G the behaviour takes ← with probability 0.9 and → otherwise; left of S it takes ← alone, so
-that (s, →) is never seen there and Q keeps whatever it started with, here the highest return there is, 1. States,
-rewards and moves of all that is seen are known exactly: what fails below fails with infinite data.
+Actions ← and → move one step. The goal G pays 1 and ends the episode. A fall off the left end pays 0 and ends it. The
+discount is 0.95. From S to G the behaviour takes ← with probability 0.9 and → otherwise. Left of S it takes ← alone. So
+the data never contain (s, →) there, and Q keeps its first value, here the highest possible return, 1. States, rewards
+and moves of all pairs in the data are known exactly. So a method that fails below also fails with infinite data.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
     @property
     def states(self) -> int:
-        """All but the two ends of an episode: -m … n-1."""
+        """Number of states without the two ends of an episode: -m … n-1."""
         return self.left + self.length
 
     @property
@@ -44,13 +44,13 @@ class Line(NamedTuple):
 
 
 def behaviour(line: Line) -> Policy:
-    """β: ← with probability 0.9 from S to G, ← alone left of S."""
+    """β: ← with probability 0.9 from S to G, and always ← left of S."""
     right = np.where(np.arange(line.states) < line.start, 0.0, SEEN_RIGHT)
     return np.stack([1 - right, right], axis=1)
 
 
 def after(line: Line, value: np.ndarray) -> np.ndarray:
-    """r + γ V(s') of each (s, a), `[states, 2]`: 0 beyond the left end, 1 at G."""
+    """r + γ V(s') for each (s, a), `[states, 2]`: 0 beyond the left end, 1 at G."""
     inner = DISCOUNT * value
     return np.stack([np.append(0.0, inner[:-1]), np.append(inner[1:], 1.0)], axis=1)
 
@@ -58,7 +58,7 @@ def after(line: Line, value: np.ndarray) -> np.ndarray:
 def matched(line: Line, q: np.ndarray, distance: float) -> Policy:
     """argmax_π E_π[Q(s, a)] subject to TV(π, β) ≤ δ in each state: up to δ of the mass moves to the better action.
 
-    Equal values leave β as it is.
+    If both values are equal, the result is β.
     """
     right = behaviour(line)[:, RIGHT] + distance * np.sign(q[:, RIGHT] - q[:, LEFT])
     right = np.clip(right, 0.0, 1.0)
@@ -66,15 +66,15 @@ def matched(line: Line, q: np.ndarray, distance: float) -> Policy:
 
 
 def supported(line: Line, q: np.ndarray, threshold: float) -> Policy:
-    """The best of {a : β(a|s) > ε}, and ← where both are equally good."""
+    """The best action of {a : β(a|s) > ε}; ← if both are equally good."""
     allowed = np.where(behaviour(line) > threshold, q, -np.inf)
     return np.eye(2)[np.argmax(allowed, axis=1)]
 
 
 def q_iteration(line: Line, improve: Callable[[Line, np.ndarray], Policy], guess: float = 1.0) -> np.ndarray:
-    """Q(s, a) ← r + γ E_π[Q(s', a')] with π = improve(line, Q) at the pairs in the data; the others keep the guess.
+    """Q(s, a) ← r + γ E_π[Q(s', a')] with π = improve(line, Q) for the pairs in the data; all others keep the guess.
 
-    The backup is a γ-contraction; after 2,000 what is left of the start is below rounding.
+    The backup is a γ-contraction. After 2,000 backups the effect of the first values is smaller than rounding.
     """
     seen = behaviour(line) > 0
     q = np.full((line.states, 2), guess)
@@ -84,14 +84,14 @@ def q_iteration(line: Line, improve: Callable[[Line, np.ndarray], Policy], guess
 
 
 def moves(policy: Policy) -> np.ndarray:
-    """P(s'|s) among the states; what is missing in the first and last row leaves the line."""
+    """P(s'|s) between the states. The missing mass of the first and last row leaves the line."""
     return np.diag(policy[1:, LEFT], -1) + np.diag(policy[:-1, RIGHT], 1)
 
 
 def success(line: Line, policy: Policy) -> float:
     """The probability that an episode from S ends at G: x = P x + (the step into G), a linear system.
 
-    Only states from which G is reached at all are in it, for a policy may go round for ever among the others.
+    The system has only states from which G can be reached. Among the others, a policy may move forever.
     """
     step, into_goal = moves(policy), np.zeros(line.states)
     into_goal[-1] = policy[-1, RIGHT]
@@ -105,7 +105,7 @@ def success(line: Line, policy: Policy) -> float:
 
 
 def episode(line: Line, policy: Policy, rng: np.random.Generator) -> tuple[bool, int]:
-    """One walk from S to an end: whether that was G, and how many steps it took."""
+    """One walk from S to an end: whether the end was G, and the number of steps."""
     state, steps = line.start, 0
     while 0 <= state < line.states:
         state += 1 if rng.random() < policy[state, RIGHT] else -1
@@ -119,11 +119,11 @@ CONSTRAINTS = {
     "TV ≤ 0.9": partial(matched, distance=0.9),
     "support": partial(supported, threshold=0.05),
 }
-"""Strict distribution matching, two weaker ones (0.9 allows → for certain where β has it at 0.1), and the support."""
+"""Exact distribution matching, two weaker forms (0.9 allows π(→) = 1 where β(→) = 0.1), and the support."""
 
 
 def row(line: Line, guess: float) -> dict[str, float]:
-    """Success of the behaviour and under each constraint, and Q(S, ←) of the last two."""
+    """Success of the behaviour and of each constraint, and Q(S, ←) for the last two constraints."""
     learned = {name: q_iteration(line, improve, guess) for name, improve in CONSTRAINTS.items()}
     return {
         "n": line.length,
@@ -137,14 +137,14 @@ LENGTHS = (2, 5, 10, 20, 40)
 
 
 def table(guess: float = 1.0) -> str:
-    """A `row` for each length, as docs/offline.md shows them."""
+    """One `row` for each length, as in docs/offline.md."""
     rows = [row(Line(length), guess) for length in LENGTHS]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([f"{x:.3g}" for x in numbers.values()] for numbers in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw(path: Path, length: int = 10) -> None:
-    """Success against the distance δ that is allowed, for two initial guesses of what was never seen."""
+    """Draw success against the allowed distance δ, for two first values of the pairs that the data lack."""
     from matplotlib.figure import Figure
 
     line, distances = Line(length), np.linspace(0, 1, 101)
@@ -164,10 +164,10 @@ def draw(path: Path, length: int = 10) -> None:
 
 def main(steps: int, figure: Path | None = None) -> None:
     print(table())
-    print("\nwhere what was never seen starts at 0 instead of 1:\n")
+    print("\nthe same, with first value 0 instead of 1 for pairs that the data lack:\n")
     print(table(guess=0.0))
 
-    # A second opinion on the linear system, by walking.
+    # A check of the linear system: walk.
     line, rng, walked, arrived = Line(2), np.random.default_rng(0), 0, []
     while walked < steps:
         there, taken = episode(line, behaviour(line), rng)
@@ -181,7 +181,7 @@ def main(steps: int, figure: Path | None = None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20_000, help="steps to walk, for a second opinion on one number")
-    parser.add_argument("--figure", type=Path, help="draw success against the distance allowed")
+    parser.add_argument("--steps", type=int, default=20_000, help="steps to walk, to check one number")
+    parser.add_argument("--figure", type=Path, help="draw success against the allowed distance")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.figure)

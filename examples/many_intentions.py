@@ -1,7 +1,7 @@
-"""Tasks of your own: a car that is paid at the flag alone, and learns to be fast and to be high on the way there.
+"""Tasks of your own: a car gets a reward at the flag alone, and two more tasks teach it to be fast and to be high.
 
-A task is a function of one step, in `jax.numpy`. Each gets an intention, a policy of its own; SAC-Q decides by what the
-last task earned which of them acts, and all of them learn from every step.
+A task is a function of one step, in `jax.numpy`. Each task has its own policy, called its intention. SAC-Q chooses
+which intention acts, by the return of the main task after each choice. All intentions learn from every step.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TASKS = dl.tasks.Tasks(fast, high, flag)  # the main task is the last
 
 
 def main(steps: int) -> None:
-    # Returns of the main task lie between 0 and 100. Where two choices differ by 20, odds are exp(20/10), 7 to 1.
+    # Returns of the main task are between 0 and 100. If two choices differ by 20, the odds are exp(20/10), 7 to 1.
     agent = dl.SACX(scheduler=dl.task_schedulers.QTable(temperature=10.0))
     run = dl.train(agent, "MountainCarContinuous-v0", tasks=TASKS, steps=steps, max_episode_steps=400)
     for name in TASKS.names:

@@ -1,6 +1,7 @@
-"""Eight agents in one compiled program, and what one can say of the algorithm rather than of one lucky seed.
+"""Eight agents in one compiled program. Their scores describe the algorithm, not one lucky seed.
 
-Needs the extra `gymnax`. One seed's score says little; the interval over seeds says how sure the mean is.
+This example needs the extra `gymnax`. The score of one seed says little. The interval over seeds shows how precise the
+mean is.
 """
 
 import argparse
@@ -12,7 +13,7 @@ def main(steps: int, seeds: int = 8) -> None:
     agent = dl.A2C(learning_rate=2e-3, rollout_length=16)
     runs = dl.train(agent, "gymnax/CartPole-v1", steps=steps, seeds=seeds)
 
-    # Agent i is the agent that a run of its own with seed + i gives; runs[i] is that agent.
+    # runs[i] is agent i. It is the agent of a single run with seed + i, up to rounding.
     score = runs.evaluate(episodes=20)
     for run, returns in zip(runs, score.returns, strict=True):
         print(f"seed {run.seed}: {returns.mean():6.1f}")

@@ -1,13 +1,13 @@
-"""Where the error of offline learning comes from, on a process small enough to know it exactly.
+"""The source of the error of offline learning, on a process that is so small that the error is known exactly.
 
-Twelve states, four actions, of which the data have two in each state. Each fit of Q is off by some e(s, a), at most
-δ(s, a): 0.01 where there are data, 1 where there are none. Q_k = T_Π Q_{k−1} + e, with T_Π the backup whose maximum is
-over the allowed actions: all four, or the two that the data have. Against the fixed point Q*_Π of the same backup, the
-error ζ_k = |Q_k − Q*_Π| obeys
+There are twelve states and four actions. In each state the data have two of the actions. Each fit of Q has an error
+e(s, a), at most δ(s, a): 0.01 where there are data, 1 where there are none. Q_k = T_Π Q_{k−1} + e. T_Π is the backup
+whose maximum is over the allowed actions: all four, or the two that the data have. Q*_Π is the fixed point of the same
+backup. The error ζ_k = |Q_k − Q*_Π| obeys
 
     ζ_k(s, a) ≤ δ(s, a) + γ E_{s'}[ max_{a' allowed in s'} ζ_{k−1}(s', a') ].
 
-Learning starts at Q*_Π, so all the error there is has been made by backups.
+Learning starts at Q*_Π, so backups have made all of the error.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 
 DISCOUNT = 0.9
 INSIDE, OUTSIDE = 0.01, 1.0
-"""δ where there are data, and where there are none, in units of reward."""
+"""δ where there are data, and δ where there are none, in units of reward."""
 
 
 class Process(NamedTuple):
@@ -31,7 +31,7 @@ class Process(NamedTuple):
 
 
 def process(states: int = 12, actions: int = 4, successors: int = 3, seed: int = 0) -> Process:
-    """Random successors with random probabilities; the first half of the actions in random order are in the data."""
+    """Random successors with random probabilities. In each state, a random half of the actions is in the data."""
     rng = np.random.default_rng(seed)
     moves = np.zeros((states, actions, states))
     for s in range(states):
@@ -42,7 +42,7 @@ def process(states: int = 12, actions: int = 4, successors: int = 3, seed: int =
 
 
 def best(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """max over the allowed actions, of each state."""
+    """The maximum over the allowed actions, for each state."""
     return np.max(values, axis=1, where=allowed, initial=-np.inf)
 
 
@@ -65,9 +65,9 @@ def delta(world: Process) -> np.ndarray:
 
 
 def errors(world: Process, allowed: np.ndarray, fit: np.ndarray, count: int) -> np.ndarray:
-    """|Q_k − Q*_Π| for k = 0 … count, `[count + 1, states, actions]`, where every fit is off by `fit` e(s, a).
+    """|Q_k − Q*_Π| for k = 0 … count, `[count + 1, states, actions]`, if every fit has the error `fit` e(s, a).
 
-    The same e at every k: what a network makes up where it has no data, it makes up again.
+    e is the same for every k: a network repeats its errors where it has no data.
     """
     truth = fixed_point(world, allowed)
     q, found = truth, [np.zeros_like(truth)]
@@ -78,7 +78,7 @@ def errors(world: Process, allowed: np.ndarray, fit: np.ndarray, count: int) -> 
 
 
 def bounds(world: Process, allowed: np.ndarray, count: int) -> np.ndarray:
-    """ζ_k by the recursion, with equality, from ζ_0 = 0; as `errors`."""
+    """ζ_k by the recursion with equality, from ζ_0 = 0; shape as in `errors`."""
     zeta = [np.zeros_like(world.reward)]
     for _ in range(count):
         zeta.append(delta(world) + DISCOUNT * world.moves @ best(zeta[-1], allowed))
@@ -86,24 +86,24 @@ def bounds(world: Process, allowed: np.ndarray, count: int) -> np.ndarray:
 
 
 def alpha(world: Process, allowed: np.ndarray) -> float:
-    """α(Π) = max |T_Π Q* − T Q*|, Q* that of all actions: what one constrained backup costs at most."""
+    """α(Π) = max |T_Π Q* − T Q*|, the largest cost of one constrained backup; Q* is for all actions."""
     free = np.ones_like(world.seen)
     truth = fixed_point(world, free)
     return float(np.max(np.abs(backup(world, truth, allowed) - backup(world, truth, free))))
 
 
 def in_data(world: Process, values: np.ndarray) -> np.ndarray:
-    """Of each k, the largest over the pairs that the data have."""
+    """For each k, the largest value over the pairs that the data have."""
     return np.max(values, axis=(1, 2), where=world.seen, initial=0.0)
 
 
 def backups(world: Process) -> dict[str, np.ndarray]:
-    """Which actions each of the two may choose from."""
+    """The allowed actions of each of the two backups."""
     return {"all actions": np.ones_like(world.seen), "the data's support": world.seen}
 
 
 def of_seeds(world: Process, allowed: np.ndarray, count: int, seeds: int) -> np.ndarray:
-    """`errors` for e drawn uniformly from [−δ, δ], `[seeds, count + 1, states, actions]`."""
+    """`errors` with e drawn uniformly from [−δ, δ], `[seeds, count + 1, states, actions]`."""
     drawn = [np.random.default_rng(seed).uniform(-1, 1, world.reward.shape) for seed in range(seeds)]
     return np.stack([errors(world, allowed, delta(world) * signs, count) for signs in drawn])
 
@@ -112,7 +112,7 @@ COLOURS = {"all actions": "#D55E00", "the data's support": "#0072B2"}
 
 
 def draw(path: Path, world: Process, count: int, seeds: int) -> None:
-    """The bound and the errors against k, of both backups, at the pairs that the data have."""
+    """Draw the bound and the errors of both backups against k, over the pairs that the data have."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -135,7 +135,7 @@ def draw(path: Path, world: Process, count: int, seeds: int) -> None:
 def main(steps: int, figure: Path | None = None, seeds: int = 20) -> None:
     world = process()
     largest = fixed_point(world, np.ones_like(world.seen)).max()
-    print(f"largest error at what the data have, after {steps} backups; Q* is at most {largest:.1f}")
+    print(f"largest error over the pairs in the data, after {steps} backups; Q* is at most {largest:.1f}")
     for name, allowed in backups(world).items():
         bound, found = bounds(world, allowed, steps), of_seeds(world, allowed, steps, seeds)
         assert np.all(found <= bound + 1e-9), "an error above its bound"

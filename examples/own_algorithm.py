@@ -1,6 +1,6 @@
-"""An algorithm of your own: an actor that imitates what was done, most of all what turned out well. Needs `gymnax`.
+"""An algorithm of your own: the actor imitates the actions in the replay, and good actions most. Needs `gymnax`.
 
-Advantage-weighted actor-critic, after Nair et al. (2020), arXiv:2006.09359. docs/your-own-algorithm.md explains it.
+The advantage-weighted actor-critic of Nair et al. (2020), arXiv:2006.09359. docs/your-own-algorithm.md explains it.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def main(steps: int) -> None:
     runs = dl.train(AWAC(), "gymnax/Pendulum-v1", steps=steps, seeds=3)
     print(runs.evaluate(episodes=10))
 
-    # The folder names the class and does not hold it: whoever loads or resumes brings it along.
+    # The folder names the class and does not hold it. So pass the class to load and to resume.
     same = dl.load(runs.path, algorithm=AWAC)
     obs = jnp.array([1.0, 0.0, 0.0])
     assert same[2].policy(obs) == runs[2].policy(obs)

@@ -1,7 +1,7 @@
 """An environment of your own, with an action mask: pay out an amount in as few coins as possible.
 
-A coin larger than what is left is not allowed; the entry `action_mask` of the observation says so, and the policy gives
-it probability 0, in training and afterwards.
+A coin larger than the remaining amount is not allowed. The entry `action_mask` of the observation marks the allowed
+coins. The policy gives all others probability 0, in training and afterwards.
 """
 
 import argparse
@@ -16,7 +16,7 @@ COINS = np.array([1, 5, 10, 25])
 
 
 class Change(gym.Env):
-    """Each coin costs 1. The observation is what is left, in coins of each kind: whole ones, and the rest."""
+    """Each coin costs 1. The observation is the remaining amount in coins of each kind: whole coins, and the rest."""
 
     def __init__(self) -> None:
         mask = spaces.Box(0, 1, (len(COINS),), np.int8)
@@ -38,7 +38,7 @@ class Change(gym.Env):
         self.left -= int(COINS[action])
         obs = self._obs()
         if self.left == 0:
-            obs["action_mask"][:] = 1  # nothing follows, but a mask that allows no action is an error
+            obs["action_mask"][:] = 1  # the episode is over, but a mask that allows no action is an error
         return obs, -1.0, self.left == 0, False, {}
 
 

@@ -1,6 +1,6 @@
-"""Networks of your own: one class that builds, one class that is built.
+"""Networks of your own: one class is the builder, one class is the network.
 
-The builder's fields are hyperparameters: they are checked, written into the run folder, and read back from it.
+The fields of the builder are hyperparameters. They are checked, written to the run folder, and read back from it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Residual(eqx.Module):
 
 
 class ResidualActorCritic(AbstractActorCritic):
-    """One residual trunk, with a linear layer each for policy and value. Every leaf is an array, and is trained."""
+    """One residual trunk, and a linear layer each for policy and value. Every leaf is an array and is trained."""
 
     encoder: AbstractEncoder
     first: Dense
@@ -52,7 +52,7 @@ class ResidualActorCritic(AbstractActorCritic):
 
 
 class ResidualNetworks(AbstractNetworks):
-    """Builds it from the spaces of the environment."""
+    """Builds the network from the spaces of the environment."""
 
     width: PositiveInt = 64
     """Features of the trunk."""
@@ -82,7 +82,7 @@ class ResidualNetworks(AbstractNetworks):
 
 def main(steps: int) -> None:
     run = dl.train(dl.A2C(networks=ResidualNetworks(width=32)), "CartPole-v1", steps=steps)
-    # Nothing is imported by a name in a file: whoever loads a class of their own brings it along.
+    # Duologue imports no class by a name in a file. So pass your own class to load.
     run = dl.load(run.path, algorithm=ResidualNetworks)
     print(run.plan.algorithm.networks)
     print(run.evaluate(episodes=20))

@@ -15,7 +15,7 @@ episodes of training: never the best weights, never the best seed. Quoted are th
 with its 95 % bootstrap interval over seeds, and the mean. Scores of `sac-x-…` are percentages: the share of the
 episodes that reached the goal. Settings were chosen on seeds from {FIRST_TUNING_SEED} on, which count in no table,
 unless a source says otherwise. Every setting that is not a default is listed, with its source. Seeds on an NVIDIA H200
-had products in TF32, all others in float32 (docs/design.md).
+had products in TF32, all others in float32 (docs/notes.md).
 """
 
 COLUMNS = ("task", "steps", "seeds", "IQM [95 % interval]", "mean", "target", "published")
