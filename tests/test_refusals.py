@@ -58,13 +58,14 @@ def test_commands(arguments, words, tmp_path, monkeypatch):
     [
         ({"dataset": "data.npz", "num_envs": 3}, "num_envs: nobody acts"),
         ({"dataset": "data.npz", "asynchronous": True}, "asynchronous: nobody acts"),
-        ({"both": "terminal"}, "both: belongs to recorded data"),
+        ({"timeout_and_terminal": "terminal"}, "timeout_and_terminal: belongs to recorded data"),
         ({"window": 7}, "window: belongs to recorded data"),
     ],
 )
 def test_what_recorded_data_or_their_absence_make_meaningless(options, words):
     nothing = {
-        "dataset": None, "tasks": None, "num_envs": None, "asynchronous": False, "both": "timeout", "window": None,
+        "dataset": None, "tasks": None, "num_envs": None, "asynchronous": False, "timeout_and_terminal": "timeout",
+        "window": None,
     }  # fmt: skip
     with pytest.raises(dl.ConfigError, match=words):
         planned(dl.A2C(), "CartPole-v1", **nothing | options)

@@ -20,7 +20,7 @@ class CheckpointError(DuologueError):
     """A run folder or checkpoint that is missing, altered or in use."""
 
 
-def diverged(what: str) -> DuologueError:
+def divergence_error(what: str) -> DuologueError:
     """Of numbers that are not finite, and that the learner made itself."""
     return DuologueError(
         f"Learning has diverged: {what}. The checkpoints before it are intact. A smaller learning rate may help, "
@@ -35,7 +35,7 @@ class MissingExtraError(DuologueError):
         super().__init__(f'{what} needs an extra: pip install ".[{extra}]" in a checkout of Duologue')
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def suggestion(name: str, choices: Iterable[str]) -> str:
     """A sentence that suggests the choice closest to `name`, or lists them all when none is close."""
     choices = sorted(choices)
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from duologue.errors import ConfigError, nearest
+from duologue.errors import ConfigError, suggestion
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Range:
 Fraction = Annotated[float, Range(0, 1)]  # [0, 1]
 Share = Annotated[float, Range(0, 1, above=True)]  # (0, 1]
 Decay = Annotated[float, Range(0, 1, below=True)]  # [0, 1)
-Inside = Annotated[float, Range(0, 1, above=True, below=True)]  # (0, 1)
+OpenFraction = Annotated[float, Range(0, 1, above=True, below=True)]  # (0, 1)
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
@@ -75,7 +75,7 @@ class Configurable(eqx.Module):
         for name in kwargs:
             if name not in known:
                 ours = synonym(name, known)
-                hint = f"Did you mean {ours!r}?" if ours else nearest(name, known)
+                hint = f"Did you mean {ours!r}?" if ours else suggestion(name, known)
                 raise ConfigError(f"{cls.__name__} has no field {name!r}. {hint}")
         return super().__new__(cls)
 
@@ -95,7 +95,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         ranges = [a for a in args[1:] if isinstance(a, Range)]
         if problem:
             return " ".join([problem, *map(str, ranges)])
-        return next((f"a number {r}" for r in ranges if concrete(value) and value not in r), None)
+        return next((f"a number {r}" for r in ranges if is_concrete(value) and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
@@ -110,7 +110,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         )
     if hint is float:
         number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
-        return None if number and (isinstance(value, jax.Array) or finite(value)) else "a finite number"
+        return None if number and (isinstance(value, jax.Array) or is_finite(value)) else "a finite number"
     if hint is int:
         return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
     if hint is type(None):
@@ -120,12 +120,12 @@ def mismatch(value: Any, hint: Any) -> str | None:
     return None
 
 
-def concrete(*values: Any) -> bool:
+def is_concrete(*values: Any) -> bool:
     """Whether all values are known, and none is traced."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
-def finite(value: int | float | np.floating) -> bool:
+def is_finite(value: int | float | np.floating) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond every float

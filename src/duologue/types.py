@@ -153,7 +153,7 @@ class Dict:
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
 
 
-def inside(space: Space, action: Any) -> Any:
+def clip_to_bounds(space: Space, action: Any) -> Any:
     """Actions `[*batch, *shape]`, NumPy's or JAX's, clipped to the bounds of a Box, as far as it has them."""
     if not isinstance(space, Box) or (space.low is None and space.high is None):
         return action
@@ -177,11 +177,11 @@ class EnvSpec:
     """What the rewards `[*, K]` are of, the main task last; without any, rewards have no such axis."""
 
 
-def with_start(space: Space, x: Any) -> Any:
+def add_start(space: Space, x: Any) -> Any:
     """`x` in the environment's own numbers: discrete values, 0 … n − 1 inside, count from `start` (NumPy)."""
     match space:
         case Discrete(start=start):
             return x + np.asarray(start, x.dtype)
         case Dict(spaces=parts):
-            return {name: with_start(part, x[name]) for name, part in parts.items()}
+            return {name: add_start(part, x[name]) for name, part in parts.items()}
     return x

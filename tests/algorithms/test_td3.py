@@ -32,7 +32,7 @@ from algorithms.by_hand import (
 import duologue as dl
 from duologue.algorithms.td3 import noisy
 from duologue.networks.builder import AbstractNetworks
-from duologue.networks.heads import SquashedNormalHead, TanhHead, bounds, from_unit, to_unit
+from duologue.networks.heads import SquashedNormalHead, TanhHead, box_bounds, from_unit, to_unit
 from duologue.ops.losses import td_loss
 from duologue.ops.optim import gradient_step
 from duologue.ops.returns import first_row
@@ -41,7 +41,7 @@ from duologue.types import Box, Discrete, EnvSpec, MultiDiscrete
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)
 NAMES = "actor", "critics", "target_actor", "target_critics"
-BOUNDS = bounds(SPEC.action)
+BOUNDS = box_bounds(SPEC.action)
 
 
 def started(algorithm, key):

@@ -287,7 +287,10 @@ def test_brackets_in_a_name_are_no_markup(copied, duologue):
     ("arguments", "words"),
     [
         (("evaluate", "run", "--fit-steps", "5"), "fit_steps = 5: belongs to recorded data"),
-        (("evaluate", "run", "--both", "terminal"), "both = 'terminal': belongs to recorded data"),
+        (
+            ("evaluate", "run", "--timeout-and-terminal", "terminal"),
+            "timeout_and_terminal = 'terminal': belongs to recorded data",
+        ),
         (("evaluate", "run", "--dataset", "x.npz", "--episodes", "7"), "episodes = 7: nothing is played on recorded"),
         (("evaluate", "run", "--dataset", "x.npz", "--explore"), "explore = True: nothing is played on recorded"),
         (("evaluate", "run", "--dataset", "x.npz", "--task", "a"), "task = 'a': recorded data hold one reward"),

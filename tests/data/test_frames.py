@@ -105,10 +105,10 @@ def test_what_is_kept_comes_back(rollouts, seeds):
         ring = ADD(ring, part(past, slice(i, i + 1)))
     if seeds is not None:
         empty, ring = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (empty, ring))
-    kept = rings.packed(ring)
-    again = rings.unpacked(kept, jax.eval_shape(lambda: empty))
+    kept = rings.pack(ring)
+    again = rings.unpack(kept, jax.eval_shape(lambda: empty))
     jax.tree.map(np.testing.assert_array_equal, again, ring)
-    template = rings.any_rows(jax.eval_shape(lambda: empty))
+    template = rings.open_template(jax.eval_shape(lambda: empty))
     assert template.data.reward is ... and template.frames.cuts[0] is ...
 
 
@@ -131,4 +131,4 @@ def test_the_ring_is_written_in_place():
     key = jax.eval_shape(lambda: jax.random.key(0))
     compiled = jax.jit(learn, donate_argnums=0).lower(ring, rollout, jnp.int32(1), key).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < rings.nbytes(step, 80_000) / 20
-    assert frames.SHARE == 8
+    assert frames.TRANSITIONS_PER_CUT == 8

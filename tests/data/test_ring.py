@@ -196,14 +196,14 @@ def test_a_ring_is_kept_without_its_empty_rows(written, seeds):
         ring = ADD(ring, rollout(t, 1, 2))
     if seeds is not None:
         ring, empty = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (ring, empty))
-    kept = rings.packed(ring)
+    kept = rings.pack(ring)
     rows = {x.shape[0 if seeds is None else 1] for x in jax.tree.leaves(kept.data)}
     assert rows == {min(written, 6)}
     shapes = jax.eval_shape(lambda: empty)
-    assert_equal(rings.unpacked(kept, shapes), ring)
+    assert_equal(rings.unpack(kept, shapes), ring)
     other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.int8), shapes)
     with pytest.raises(ValueError, match="does not fit into int8"):
-        rings.unpacked(kept, other)
+        rings.unpack(kept, other)
 
 
 def test_the_host_loop_never_copies_its_ring():
@@ -245,7 +245,7 @@ def test_a_share_of_what_a_loop_learns_from_is_recorded(loop):
     """Recorded rewards are 1,000, the environment's at most 1."""
     algorithm, z = Recorder(Replay(100, 40, learning_starts=4)), np.zeros((30, 1), np.float32)
     columns = {"observations": z, "actions": z, "next_observations": z, "rewards": np.full(30, 1000.0)}
-    data = dataset.ring(dl.from_columns({**columns, "terminals": np.ones(30, bool)}))
+    data = dataset.full_ring(dl.from_columns({**columns, "terminals": np.ones(30, bool)}))
     probe = "action-continuous"
     envs = ProbeEnvs(probe, 2) if loop is compiled else GymnasiumEnvs(lambda: ProbeEnv(probe), 2, seed=0)
     begun = loop.start(algorithm, envs, [1])

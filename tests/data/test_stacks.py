@@ -19,7 +19,7 @@ from duologue.data import frames
 from duologue.data import ring as rings
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.many_seeds import SeedEnvs
-from duologue.envs.spaces import depths, stacked
+from duologue.envs.spaces import mark_stacked, stack_depths
 from duologue.loops import host, replay_ring
 from duologue.types import Box, Dict, Discrete, EnvSpec, Replay, Transition
 
@@ -153,7 +153,7 @@ def test_what_is_kept_comes_back(rollouts, seeds):
     )
     if seeds is not None:
         empty, ring = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (empty, ring))
-    again = rings.unpacked(rings.packed(ring), jax.eval_shape(lambda: empty))
+    again = rings.unpack(rings.pack(ring), jax.eval_shape(lambda: empty))
     assert jax.tree.structure(again) == jax.tree.structure(ring)
     jax.tree.map(np.testing.assert_array_equal, again, ring)
 
@@ -192,7 +192,7 @@ def test_a_stack_takes_a_quarter():
     """Each frame once, one more in eight, and the newest."""
     step, rows = atari_step(), 1000
     once, whole = rings.nbytes(step, rows, 4), rings.nbytes(step, rows)
-    images = 84 * 84 * (2 * rows + 2 * rows // frames.SHARE + 2)
+    images = 84 * 84 * (2 * rows + 2 * rows // frames.TRANSITIONS_PER_CUT + 2)
     assert images < once < images + 2 * rows * 60 and once < 0.26 * whole
     assert rings.nbytes(step, rows, 1) == whole  # where nobody says that they are stacks
 
@@ -201,9 +201,9 @@ def test_coloured_stacks_and_stacks_in_parts_of_an_observation():
     """A stack of images of three axes is one of images too; vectors and a stack that nobody marked stay as they are."""
     image = np.zeros((2, 3, 4, 5, 6), np.uint8)
     obs = {"colours": image, "grey": image[..., 0], "flat": image[..., 0, 0], "plain": image[:, 0]}
-    assert frames.depths_of(obs, {"colours": 3, "grey": 3, "flat": 3, "plain": 1}) == (3, 0, 3, 1)
-    assert frames.depths_of(obs) == (0, 0, 1, 1)
-    assert frames.behind((3, 0, 3, 1)) == 2 and frames.behind((0, 1)) == frames.behind(()) == 0
+    assert frames.frame_depths(obs, {"colours": 3, "grey": 3, "flat": 3, "plain": 1}) == (3, 0, 3, 1)
+    assert frames.frame_depths(obs) == (0, 0, 1, 1)
+    assert frames.history((3, 0, 3, 1)) == 2 and frames.history((0, 1)) == frames.history(()) == 0
     past = history(12, 2, 3, 0.3, 3, shape=(2, 1, 3))
     ring = filled(past, 8, 2, 3)
     assert ring.data.obs["x"].shape == (8, 2, 2, 1, 3)
@@ -353,8 +353,11 @@ def test_an_episode_that_is_dropped_on_resuming_ends_there(seeds, key):
 def test_the_spec_decides_and_the_capacity_knows():
     """A ring too small for a sequence and the rows that its first stack reaches back to is refused."""
     stack = Box((4, 5, 5), "uint8")
-    assert depths(stacked(Dict({"a": stack, "b": Discrete(3)}))) == {"a": 4, "b": 1} and depths(stack) == 1
-    plain, spec = (EnvSpec("", space, Box((1,))) for space in (stack, stacked(stack)))
+    assert (
+        stack_depths(mark_stacked(Dict({"a": stack, "b": Discrete(3)}))) == {"a": 4, "b": 1}
+        and stack_depths(stack) == 1
+    )
+    plain, spec = (EnvSpec("", space, Box((1,))) for space in (stack, mark_stacked(stack)))
     of = lambda capacity: Recorder(Replay(capacity, 1, 3), rollout_length=2)  # noqa: E731
     assert replay_ring.memory(of(8), plain, 2, 1) > 0
     with pytest.raises(dl.ConfigError, match=r"replay_capacity = 11: must be at least 12 here"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, mlp, noise
 
-from duologue.networks.encoders import encoder
+from duologue.networks.encoders import make_encoder
 from duologue.networks.layers import MLP
 from duologue.networks.vae import VAE, vae_loss
 from duologue.types import Box, EnvSpec
@@ -136,7 +136,7 @@ def test_the_loss_bounds_the_evidence_of_a_linear_model_and_meets_it_at_the_exac
     and KL(q ‖ exact) more at any other."""
     w, v, a, count = 0.15, 1 / 8, 0.3, 60_000
     one = EnvSpec("box", Box((1,)), Box((1,), low=(-1.0,), high=(1.0,)))
-    reads = [encoder(one.observation, init="lecun", key=key) for _ in range(2)]
+    reads = [make_encoder(one.observation, init="lecun", key=key) for _ in range(2)]
     variance = 1 / (1 + w**2 / v)
     exact = w / v * variance  # of a, the posterior's mean
     evidence = 0.5 * np.log((w**2 + v) / v) + a**2 / (2 * (w**2 + v))

@@ -53,11 +53,11 @@ MUTANTS = [
         of("runs/test_session.py", "a_folder_whose_run_was_killed_before_it_saved_is_free"),
     ),
     Mutant(
-        "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "limit_of(theirs)", "limit_of(env)",
+        "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "time_limit(theirs)", "time_limit(env)",
         of("envs/test_gymnasium.py", "a_limit_of_its_own_is_not_outlived"),
     ),
     Mutant(
-        "processes keep their successes", "envs/asynchronous.py", "*flags, succeeded(info))", "*flags, {})",
+        "processes keep their successes", "envs/asynchronous.py", "*flags, pool_success(info))", "*flags, {})",
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(
@@ -78,11 +78,11 @@ MUTANTS = [
         "self._tasks.rewards(obs, action,", DONE,
     ),
     Mutant(
-        "what is recorded was never done", "runs/collect.py", "inside(space, disturbed(", "(disturbed(",
+        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturbed(", "(disturbed(",
         CLIPPED,
     ),
     Mutant(
-        "a file's own bounds are not kept", "data/cleaning.py", "within = inside(space, x)", "within = x", CLIPPED,
+        "a file's own bounds are not kept", "data/cleaning.py", "within = clip_to_bounds(space, x)", "within = x", CLIPPED,
     ),
     Mutant(
         "a mask is drawn though the data have one", "loops/offline.py", "{**drawn, **data.rows.extras}",
@@ -111,7 +111,7 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's actor counts its own steps on the critics' schedule", "algorithms/td3.py",
-        "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
+        "delayed_rate(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
     ),
     Mutant(
         "a schedule counts updates that learning_starts forbids", "runs/horizon.py",
@@ -268,8 +268,8 @@ MUTANTS = [
         of("runs/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
     ),
     Mutant(
-        "fitted Q has no slow copy", "algorithms/fqe.py", "value_of(state.target_critics",
-        "value_of(state.critics", SLOW,
+        "fitted Q has no slow copy", "algorithms/fqe.py", "action_value(state.target_critics",
+        "action_value(state.critics", SLOW,
     ),
     Mutant(
         "fitted Q's slow copy runs ahead", "algorithms/fqe.py", "polyak(state.target_critics, critics,",

@@ -21,14 +21,14 @@ MUTANTS = [
         "an interrupted recording looks finished", "runs/collect.py", "    interruption.raise_again()\n", "", KEPT,
     ),
     Mutant("recording closes a user's adapter", "runs/collect.py", "close(envs, source)", "envs.close()", OWN),
-    Mutant("settled flags are asked about", "runs/data_sources.py", 'if both != "timeout" and', "if False and", BOTH),
+    Mutant("settled flags are asked about", "runs/data_sources.py", 'if timeout_and_terminal != "timeout" and', "if False and", BOTH),
     Mutant(
-        "fitted Q forgets what both flags were", "runs/run.py", "opened(dataset, self.plan.both)",
+        "fitted Q forgets what both flags were", "runs/run.py", "opened(dataset, self.plan.timeout_and_terminal)",
         'opened(dataset, "timeout")', BOTH,
     ),
     Mutant(
         "data of then are refused for their settled flags", "runs/data_sources.py",
-        "opened(source or plan.dataset, plan.both)", "read_data(source or plan.dataset, both=plan.both)", BOTH,
+        "opened(source or plan.dataset, plan.timeout_and_terminal)", "read_data(source or plan.dataset, timeout_and_terminal=plan.timeout_and_terminal)", BOTH,
     ),
     Mutant(
         "a fit that diverged is a worth", "runs/fitted_q.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,

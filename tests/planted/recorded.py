@@ -193,8 +193,8 @@ MUTANTS = (
     ),
     Mutant(
         "the slow Q chooses its own action", "algorithms/bcq_discrete.py",
-        "value = taken(state.target_networks.policy_and_q(batch.next_obs)[1], best)",
-        "value = taken(q, best)", DISCRETE,
+        "value = entry_at(state.target_networks.policy_and_q(batch.next_obs)[1], best)",
+        "value = entry_at(q, best)", DISCRETE,
     ),
     Mutant(
         "Huber loss has no linear side", "algorithms/bcq_discrete.py",

@@ -157,8 +157,8 @@ MUTANTS = [
     ),
     Mutant(
         "ACER truncates policy gradients at Retrace's 1", ACER,
-        "jnp.minimum(truncation, taken(rho, action))",
-        "jnp.minimum(1.0, taken(rho, action))",
+        "jnp.minimum(truncation, entry_at(rho, action))",
+        "jnp.minimum(1.0, entry_at(rho, action))",
         EXACT,
     ),
     Mutant(

@@ -11,7 +11,7 @@ from runs.helpers import ITERATION, TINY, quiet, resume, train
 import duologue as dl
 from duologue.envs.probe import ProbeEnv, ProbeEnvs
 from duologue.fields import Configurable
-from duologue.ops.optim import slowed
+from duologue.ops.optim import delayed_rate
 from duologue.runs import config
 from duologue.runs.horizon import gradient_steps, horizon, rollouts, with_horizon
 from duologue.runs.plan import Plan, describe
@@ -60,7 +60,7 @@ def test_a_schedule_ends_with_the_last_step_of_its_network(algorithm, tmp_path):
     assert int(run.state.critic_opt[0].count) == rollouts_with_an_update * delay
     assert int(run.state.actor_opt[0].count) == rollouts_with_an_update
     rate = run.plan.algorithm.actor_learning_rate
-    assert slowed(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and slowed(7.0, delay) == 7.0
+    assert delayed_rate(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and delayed_rate(7.0, delay) == 7.0
     assert (
         not ended_schedules(dataclasses.replace(run.plan, steps=60))
         and "step 60 " in ended_schedules(dataclasses.replace(run.plan, steps=61))[0]

@@ -23,8 +23,8 @@ from duologue.loops import offline
 from duologue.loops.learning import mixed
 from duologue.loops.replay_ring import memory
 from duologue.data import dataset
-from duologue.data.summary import card
-from duologue.data.cleaning import actions
+from duologue.data.summary import data_card
+from duologue.data.cleaning import clean_actions
 from duologue.runs import checks as planning, session
 from duologue.runs import run as of_runs
 from duologue.runs.collect import disturbed, transitions, uniform
@@ -227,7 +227,7 @@ def test_what_is_recorded_is_what_the_environment_did(noise):
     wild = np.concatenate([action for _, action, *_ in itertools.islice(seen, 6)])
     assert np.abs(wild).max() == 2 and (noise > 0 or wild.ravel().tolist() == [2, -2] * 3)
     notes = []
-    clipped, space = actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
+    clipped, space = clean_actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
     assert clipped.ravel().tolist() == [-1, 0.5, 1] and space.high == (1.0,)
     assert notes == ["actions: 2 of 3 rows lay outside the bounds of the file and were clipped."]
 
@@ -313,7 +313,7 @@ def test_that_share_of_each_batch_is_of_the_data(share, axes):
     def rewarded(reward):
         columns = {"observations": np.zeros((30, 2)), "actions": np.zeros((30, 1)), "terminals": np.zeros(30, bool)}
         columns |= {"next_observations": columns["observations"], "rewards": np.full(30, reward)}
-        return dataset.ring(dl.from_columns(columns))
+        return dataset.full_ring(dl.from_columns(columns))
 
     replay = Replay(batch_size=40, capacity=100, **axes)
     rows = mixed(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
@@ -431,11 +431,11 @@ def twice(tmp_path):
 
 
 def test_both_is_said_where_it_decides(twice, learned, tmp_path, monkeypatch, unchecked):
-    settled = "both = 'terminal': the flags of these data are settled"
-    train = lambda data, both: dl.train(  # noqa: E731
-        dl.BCQDiscrete(**ALGORITHM), dataset=data, both=both, steps=2, run_dir=tmp_path / "run", console=QUIET
+    settled = "timeout_and_terminal = 'terminal': the flags of these data are settled"
+    train = lambda data, timeout_and_terminal: dl.train(  # noqa: E731
+        dl.BCQDiscrete(**ALGORITHM), dataset=data, timeout_and_terminal=timeout_and_terminal, steps=2, run_dir=tmp_path / "run", console=QUIET
     )
-    with pytest.raises(dl.ConfigError, match="both = 'nonsense': must be one of 'timeout', 'terminal'"):
+    with pytest.raises(dl.ConfigError, match="timeout_and_terminal = 'nonsense': must be one of 'timeout', 'terminal'"):
         train(dl.read_data(twice), "nonsense")
     for data in (dl.read_data(twice), learned.path, str(learned.path)):
         with pytest.raises(dl.ConfigError, match=settled):
@@ -445,13 +445,13 @@ def test_both_is_said_where_it_decides(twice, learned, tmp_path, monkeypatch, un
     asked = []
     monkeypatch.setattr(of_runs, "fitted_q", lambda plan, state, data, **how: asked.append(data.rows.terminated[3]))
     run.fitted_q(twice)  # as the run had them
-    run.fitted_q(twice, both="timeout")
+    run.fitted_q(twice, timeout_and_terminal="timeout")
     run.fitted_q(dl.read_data(twice))
     assert asked == [True, False, False]
-    own = dl.read_data(twice, both="terminal")
+    own = dl.read_data(twice, timeout_and_terminal="terminal")
     assert run.resume(steps=3, dataset=own, console=QUIET).step == 3  # they are what the run began with
     with pytest.raises(dl.ConfigError, match=settled):
-        run.fitted_q(own, both="terminal")
+        run.fitted_q(own, timeout_and_terminal="terminal")
 
 
 def test_fields_that_say_nothing_on_data_are_named(recorded, tmp_path):
@@ -468,16 +468,16 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     """Not behind a cut, and not where a replay that has gone round sets in."""
     first = dl.collect_random(Shifted, 10, tmp_path / "first.npz")
     data = dl.read_data(dl.collect_random(Shifted, 97, tmp_path / "both.npz", after=first))
-    assert np.flatnonzero(data.begins).tolist() == [0, 7, *range(17, 107, 7)]
-    assert card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
+    assert np.flatnonzero(data.episode_starts).tolist() == [0, 7, *range(17, 107, 7)]
+    assert data_card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
     midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), begun=False)
     with pytest.raises(dl.ConfigError, match="no row is known to begin an episode"):
         run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
-    assert not replay.begins[0] and not replay.begins[20]
+    assert not replay.episode_starts[0] and not replay.episode_starts[20]
     np.testing.assert_array_equal(
-        np.flatnonzero(replay.begins), np.flatnonzero(replay.rows.truncated)[[0, 1, 3, 4]] + 1
+        np.flatnonzero(replay.episode_starts), np.flatnonzero(replay.rows.truncated)[[0, 1, 3, 4]] + 1
     )
 
 
@@ -520,7 +520,7 @@ def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
         ["data", "random.npz"],
         ["train", "bcq-discrete", "CartPole-v1", "--dataset", "random.npz", "--steps", "20", "--run-dir", "run",
          "--final-episodes", "2", "--evaluate-episodes", "1", *small],
-        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5", "--both", "terminal"],
+        ["evaluate", "run", "--dataset", "random.npz", "--fit-steps", "5", "--timeout-and-terminal", "terminal"],
         ["resume", "run", "--steps", "24"],
         ["collect", "run", "--steps", "10", "-o", "more.npz", "--test"],
     ):  # fmt: skip
@@ -531,4 +531,4 @@ def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
     assert "next    duologue data random.npz" in said[0] and "terminals" in said[1]
     assert "next    duologue train bcq-discrete CartPole-v1 --dataset random.npz" in said[1]
     assert "mean return" in said[2] and "by fitted Q evaluation" in said[3]
-    assert len(dataset.read("more.npz")) == 10
+    assert len(dataset.read_dataset("more.npz")) == 10

@@ -52,7 +52,7 @@ class Train:
     """Environment steps of each seed; with --dataset, gradient steps."""
     dataset: str | None = None
     """Recorded data to learn from instead: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
-    both: Literal["timeout", "terminal"] = "timeout"
+    timeout_and_terminal: Literal["timeout", "terminal"] = "timeout"
     """What a row of these data is with both flags set, where every timeout is marked terminal too."""
     window: int | None = None
     """Rows of these data on the device at a time; None for all."""
@@ -115,7 +115,7 @@ class Evaluate:
     """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
     fit_steps: int = 20_000
     """Updates of that evaluation."""
-    both: Literal["timeout", "terminal"] | None = None
+    timeout_and_terminal: Literal["timeout", "terminal"] | None = None
     """What a row of these data is with both flags set; None for what it was to the run."""
 
 
@@ -180,7 +180,7 @@ class Data:
 
     data: Positional[str]
     """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
-    both: Literal["timeout", "terminal"] = "timeout"
+    timeout_and_terminal: Literal["timeout", "terminal"] = "timeout"
     """What a row is with both flags set, where every timeout is marked terminal too."""
 
 

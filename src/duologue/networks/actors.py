@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import AbstractHead, SquashedNormalHead, TanhHead, to_unit
-from duologue.networks.layers import MLP, Dense, Trunk, beside
+from duologue.networks.layers import MLP, Dense, Trunk, join_features
 from duologue.ops.distributions import AbstractDistribution, Categorical
 from duologue.types import Box, Obs
 
@@ -78,16 +78,16 @@ class SharedActorCritic(AbstractActorCritic):
 class ActorQ(eqx.Module):
     """A policy and Q(s, ·) of discrete actions: an actor and a critic with an output for each action."""
 
-    both: SeparateActorCritic | SharedActorCritic
+    network: SeparateActorCritic | SharedActorCritic
 
     def policy(self, obs: Obs) -> Categorical:
-        return self.both.policy(obs)  # pyright: ignore[reportReturnType]
+        return self.network.policy(obs)  # pyright: ignore[reportReturnType]
 
     def policy_and_q(self, obs: Obs) -> tuple[Categorical, Float[Array, "*batch n"]]:
-        return self.both.policy_and_values(obs)  # pyright: ignore[reportReturnType]
+        return self.network.policy_and_values(obs)  # pyright: ignore[reportReturnType]
 
 
-class Policy(eqx.Module):
+class MLPActor(eqx.Module):
     """An actor: a distribution over actions, or the action itself, as its head has it."""
 
     encoder: AbstractEncoder
@@ -106,4 +106,4 @@ class Perturbation(eqx.Module):
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return jnp.tanh(self.mlp(beside(self.encoder(obs), to_unit(self.space, action))))
+        return jnp.tanh(self.mlp(join_features(self.encoder(obs), to_unit(self.space, action))))

@@ -15,17 +15,17 @@ from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, PositiveInt
 from duologue.networks.actors import AbstractActorCritic as AbstractActorCritic
 from duologue.networks.actors import ActorQ as ActorQ
-from duologue.networks.actors import Perturbation, Policy, SeparateActorCritic, SharedActorCritic
+from duologue.networks.actors import MLPActor, Perturbation, SeparateActorCritic, SharedActorCritic
 from duologue.networks.critics import ActionValue, ActionValues, Ensemble, StateValue
-from duologue.networks.encoders import AbstractEncoder, encoder
+from duologue.networks.encoders import AbstractEncoder, make_encoder
 from duologue.networks.heads import (
     AbstractHead,
     CategoricalHead,
     SquashedNormalHead,
     TanhHead,
-    bounded_box,
-    discrete,
     policy_head,
+    require_bounded_box,
+    require_discrete,
 )  # fmt: skip
 from duologue.networks.layers import MLP, Dense, Init, Trunk
 from duologue.networks.multitask import Intentions, TaskValue, TaskValues
@@ -91,13 +91,13 @@ class AbstractNetworks(Configurable):
         raise self._lacks("perturbation")
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
-        """πᵢ(·|s) of each task of the spec: called, distributions `[K, *batch]`; `.of(obs, task)`, that of one task for
-        each of N observations."""
+        """πᵢ(·|s) of each task of the spec: called, distributions `[K, *batch]`; `.task_policy(obs,
+        task)`, that of one task for each of N observations."""
         raise self._lacks("intentions")
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
         """Qᵢ of each task of the spec: of discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K, *batch]`,
-        and `.each` with an action for each task."""
+        and `.own_values` with an action for each task."""
         raise self._lacks("task_values")
 
     def _lacks(self, method: str) -> ConfigError:
@@ -135,12 +135,12 @@ class Networks(AbstractNetworks):
         return self._actor_critic(spec, values=1, key=key)
 
     def actor_q(self, spec: EnvSpec, *, key: Array) -> ActorQ:
-        return ActorQ(self._actor_critic(spec, values=discrete(spec.action).n, key=key))
+        return ActorQ(self._actor_critic(spec, values=require_discrete(spec.action).n, key=key))
 
     def _actor_critic(self, spec: EnvSpec, *, values: int, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
         head = self._head(spec)
-        actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
+        actor_encoder = make_encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (actor_encoder.size, *self.hidden_sizes)
         if self.shared_trunk:
             return SharedActorCritic(
@@ -154,28 +154,28 @@ class Networks(AbstractNetworks):
             actor_encoder=actor_encoder,
             actor=MLP((*sizes, head.size), output_scale=self.policy_scale, key=keys[2], **self._layer),
             head=head,
-            critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
+            critic_encoder=make_encoder(spec.observation, init=self.init, key=keys[1]),
             critic=MLP((*sizes, values), key=keys[3], **self._layer),
         )
 
-    def policy(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def policy(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         return self._policy(spec, self._head(spec), key=key)
 
-    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
-        return self._policy(spec, self._squashed(bounded_box(spec.action)), key=key)
+    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
+        return self._policy(spec, self._squashed(require_bounded_box(spec.action)), key=key)
 
-    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         self._check_one_std()
-        return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
+        return self._policy(spec, TanhHead(require_bounded_box(spec.action)), key=key)
 
-    def normal_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def normal_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         self._check_one_std()
-        space = bounded_box(spec.action)
+        space = require_bounded_box(spec.action)
         head = policy_head(space, state_dependent_std=False, initial_log_std=self.initial_log_std)
         return self._policy(spec, head, key=key)
 
-    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
-        return self._policy(spec, CategoricalHead(discrete(spec.action).n), key=key)
+    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
+        return self._policy(spec, CategoricalHead(require_discrete(spec.action).n), key=key)
 
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Ensemble:
         def build(key: Array) -> ActionValue | ActionValues:
@@ -183,23 +183,23 @@ class Networks(AbstractNetworks):
                 case Discrete(n):
                     return ActionValues(*self._layers(spec, outputs=n, key=key))
                 case _:
-                    space = bounded_box(spec.action)
+                    space = require_bounded_box(spec.action)
                     return ActionValue(*self._layers(spec, inputs=space.size, outputs=1, key=key), space)
 
-        return Ensemble.of(build, members, key=key)
+        return Ensemble.create(build, members, key=key)
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> StateValue:
         return StateValue(*self._layers(spec, outputs=1, key=key))
 
     def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
-        space, keys = bounded_box(spec.action), jax.random.split(key)
+        space, keys = require_bounded_box(spec.action), jax.random.split(key)
         latent = 2 * space.size
         inference = self._layers(spec, inputs=space.size, outputs=2 * latent, key=keys[0])
         generator = self._layers(spec, inputs=latent, outputs=space.size, key=keys[1])
         return VAE(*inference, *generator, space, latent)
 
     def perturbation(self, spec: EnvSpec, *, key: Array) -> Perturbation:
-        space = bounded_box(spec.action)
+        space = require_bounded_box(spec.action)
         return Perturbation(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
@@ -213,7 +213,7 @@ class Networks(AbstractNetworks):
                     "out."
                 )
             case _:
-                head = self._squashed(bounded_box(spec.action))
+                head = self._squashed(require_bounded_box(spec.action))
         return Intentions(*self._heads(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
@@ -222,7 +222,7 @@ class Networks(AbstractNetworks):
             case Discrete(n):
                 return TaskValues(*self._heads(spec, outputs=n, key=key))
             case _:
-                space = bounded_box(spec.action)
+                space = require_bounded_box(spec.action)
                 return TaskValue(*self._heads(spec, inputs=space.size, outputs=1, key=key), space)
 
     def _heads(
@@ -231,11 +231,11 @@ class Networks(AbstractNetworks):
         """An encoder, a trunk that reads its features beside `inputs` numbers more, and a head for each task."""
         self._check_apart()
         keys = jax.random.split(key, 3)
-        reads = encoder(spec.observation, init=self.init, key=keys[0])
+        reads = make_encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (reads.size + inputs, *self.hidden_sizes)
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
         trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
-        return reads, trunk, Ensemble.of(own, len(spec.tasks), key=keys[2])
+        return reads, trunk, Ensemble.create(own, len(spec.tasks), key=keys[2])
 
     def _check_one_std(self) -> None:
         if self.state_dependent_std:
@@ -252,8 +252,8 @@ class Networks(AbstractNetworks):
         own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
         return SquashedNormalHead(own, self.initial_log_std, space)
 
-    def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
-        return Policy(*self._layers(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
+    def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> MLPActor:
+        return MLPActor(*self._layers(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def _layers(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
@@ -261,7 +261,7 @@ class Networks(AbstractNetworks):
         """An encoder of the observation, and dense layers that read its features beside `inputs` numbers more."""
         self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
-        reads = encoder(spec.observation, init=self.init, key=encoder_key)
+        reads = make_encoder(spec.observation, init=self.init, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
         return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **self._layer)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import to_unit
-from duologue.networks.layers import MLP, beside
+from duologue.networks.layers import MLP, join_features
 from duologue.types import Box, Obs, PyTree
 
 
@@ -22,7 +22,7 @@ class ActionValue(eqx.Module):
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        return self.mlp(beside(self.encoder(obs), to_unit(self.space, action)))[..., 0]
+        return self.mlp(join_features(self.encoder(obs), to_unit(self.space, action)))[..., 0]
 
 
 class ActionValues(eqx.Module):
@@ -51,7 +51,7 @@ class Ensemble(eqx.Module):
     members: PyTree
 
     @classmethod
-    def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
+    def create(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
         # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
         return cls(jax.lax.map(build, jax.random.split(key, members)))
 

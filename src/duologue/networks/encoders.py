@@ -128,7 +128,7 @@ def small_cnn(shape: tuple[int, ...], *, init: Init, key: Array) -> CNN:
     return CNN(shape, ((16, 3, 1),), 128, init=init, key=key)
 
 
-class Parts(AbstractEncoder):
+class DictEncoder(AbstractEncoder):
     """The parts of a dict, each with its own encoder, side by side in the order of their sorted keys."""
 
     encoders: dict[str, AbstractEncoder]
@@ -141,7 +141,7 @@ class Parts(AbstractEncoder):
         return jnp.concatenate([self.encoders[name](obs[name]) for name in sorted(self.encoders)], axis=-1)
 
 
-def encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
+def make_encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
     """The encoder of an observation space; the action mask of a `Dict` is not observed.
 
     Arrays of rank three are images (`nature_cnn` from 36 × 36 up, else `small_cnn`), other real arrays are flattened.
@@ -165,7 +165,9 @@ def encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
                     f"Observation space {space} holds nothing to observe. Add a part beside {ACTION_MASK!r}."
                 )
             keys = jax.random.split(key, len(names))
-            return Parts({name: encoder(spaces[name], init=init, key=k) for name, k in zip(names, keys, strict=True)})
+            return DictEncoder(
+                {name: make_encoder(spaces[name], init=init, key=k) for name, k in zip(names, keys, strict=True)}
+            )
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

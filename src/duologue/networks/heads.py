@@ -13,7 +13,7 @@ from duologue.errors import ConfigError
 from duologue.ops.distributions import AbstractDistribution, Bounds, Categorical, MultiCategorical, Normal, TanhNormal
 from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
 
-LOG_STD = (-20.0, 2.0)
+LOG_STD_RANGE = (-20.0, 2.0)
 """Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
 
 
@@ -40,7 +40,7 @@ class CategoricalHead(AbstractHead):
         return self.n
 
     def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Categorical:
-        return Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
+        return Categorical.with_mask(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
 
 
 class MultiCategoricalHead(AbstractHead):
@@ -54,7 +54,7 @@ class MultiCategoricalHead(AbstractHead):
 
     def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> MultiCategorical:
         if has_mask(obs):
-            return MultiCategorical.masked(outputs, obs[ACTION_MASK], self.nvec)
+            return MultiCategorical.with_mask(outputs, obs[ACTION_MASK], self.nvec)
         return MultiCategorical(outputs, self.nvec)
 
 
@@ -92,7 +92,7 @@ def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Arra
     scale = jnp.exp(log_std)
     if space.low is None or space.high is None:
         return Normal(loc, scale)
-    box = bounds(space).like(loc)
+    box = box_bounds(space).broadcast(loc)
     return Normal(box.centre + box.half_range * loc, box.half_range * scale)
 
 
@@ -117,7 +117,7 @@ class SquashedNormalHead(eqx.Module):
             log_std = self.initial_log_std + log_std
         else:
             loc, log_std = outputs, jnp.broadcast_to(self.log_std, outputs.shape)
-        return TanhNormal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)), *bounds(self.space))
+        return TanhNormal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD_RANGE)), *box_bounds(self.space))
 
 
 class TanhHead(eqx.Module):
@@ -133,35 +133,35 @@ class TanhHead(eqx.Module):
         return from_unit(self.space, jnp.tanh(outputs))
 
 
-def bounds(space: Box) -> Bounds:
+def box_bounds(space: Box) -> Bounds:
     """Those of a bounded box, `[d]` each."""
     return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
 
 
 def from_unit(space: Box, unit: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """[−1, 1] to environment units."""
-    box = bounds(space).like(unit)
+    box = box_bounds(space).broadcast(unit)
     return box.centre + box.half_range * unit
 
 
 def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """Environment units to [−1, 1]."""
-    low, high = bounds(space).like(action)
+    low, high = box_bounds(space).broadcast(action)
     return (2 * action - high - low) / (high - low)
 
 
-def check_room(space: Box) -> None:
+def check_box_width(space: Box) -> None:
     """Raise `ConfigError` for a box one of whose components can have a single value only."""
     low, high = space.low or (), space.high or ()
     if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # either may be missing
         raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
 
 
-def bounded_box(space: Space) -> Box:
+def require_bounded_box(space: Space) -> Box:
     """`space` as it is; `ConfigError` unless it is a bounded real Box of rank 1."""
     match space:
         case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
-            check_room(space)
+            check_box_width(space)
             return space
         case Discrete() | MultiDiscrete():
             raise ConfigError(
@@ -174,7 +174,7 @@ def bounded_box(space: Space) -> Box:
     )
 
 
-def discrete(space: Space) -> Discrete:
+def require_discrete(space: Space) -> Discrete:
     """`space` as it is; `ConfigError` unless it is Discrete."""
     if not isinstance(space, Discrete):
         raise ConfigError(
@@ -200,7 +200,7 @@ def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: flo
         case MultiDiscrete(nvec):
             return MultiCategoricalHead(nvec)
         case Box((d,), dtype) if dtype.startswith("float"):
-            check_room(space)
+            check_box_width(space)
             if state_dependent_std:
                 return StateDependentNormalHead(initial_log_std, space)
             return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)

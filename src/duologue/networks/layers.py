@@ -123,7 +123,7 @@ class MLP(eqx.Module):
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def beside(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
+def join_features(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
     """Both in one vector; the features of a state, `[*batch, f]`, with each of several x, `[n, *batch, d]`."""
     return jnp.concatenate([jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1])), x], axis=-1)
 

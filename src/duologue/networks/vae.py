@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import from_unit, to_unit
-from duologue.networks.layers import MLP, beside
+from duologue.networks.layers import MLP, join_features
 from duologue.ops.distributions import Normal
 from duologue.types import Box, Metrics, Obs
 
-LOG_STD = (-4.0, 15.0)
+LATENT_LOG_STD_RANGE = (-4.0, 15.0)
 """Log σ of the latent is clipped to this, as in BCQ's code and BEAR's."""
 LATENT_CLIP = 0.5
 """Latents drawn to generate actions stay within ± this; those of training do not."""
@@ -34,13 +34,13 @@ class VAE(eqx.Module):
 
     def posterior(self, obs: Obs, action: Float[Array, "*batch d"]) -> Normal:
         """q(z|s, a)."""
-        inputs = beside(self.inference_encoder(obs), to_unit(self.space, action))
+        inputs = join_features(self.inference_encoder(obs), to_unit(self.space, action))
         loc, log_std = jnp.split(self.inference(inputs), 2, axis=-1)
-        return Normal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)))
+        return Normal(loc, jnp.exp(jnp.clip(log_std, *LATENT_LOG_STD_RANGE)))
 
     def raw(self, obs: Obs, z: Float[Array, "*batch l"]) -> Float[Array, "*batch d"]:
         """u(s, z), the generated action before tanh; of several z for each state, `[n, *batch, l]`, as many."""
-        return self.generator(beside(self.generator_encoder(obs), z))
+        return self.generator(join_features(self.generator_encoder(obs), z))
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """a = c + h tanh(u)."""

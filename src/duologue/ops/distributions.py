@@ -54,7 +54,7 @@ class AbstractDistribution(eqx.Module):
         """log p(squash(raw))."""
         return self.log_prob(raw)
 
-    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def to_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """`log_prob` as the density of actions in half-ranges of their box."""
         return log_prob
 
@@ -64,7 +64,7 @@ def tanh_log_slope(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
-def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+def entry_at(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
     """x(a) of x(·)."""
     return jnp.take_along_axis(x, action[..., None], axis=-1)[..., 0]
 
@@ -75,7 +75,7 @@ class Categorical(AbstractDistribution):
     logits: Float[Array, "*batch n"]
 
     @staticmethod
-    def masked(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
+    def with_mask(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
         """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action; the
         logits may have further leading axes."""
         return Categorical(jnp.where(jnp.broadcast_to(mask.astype(bool), logits.shape), logits, MASKED_LOGIT))
@@ -92,7 +92,7 @@ class Categorical(AbstractDistribution):
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-        return taken(self.log_probs, x)
+        return entry_at(self.log_probs, x)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """H = -Σᵢ pᵢ log pᵢ."""
@@ -116,11 +116,11 @@ class MultiCategorical(AbstractDistribution):
     nvec: tuple[int, ...] = eqx.field(static=True)
 
     @staticmethod
-    def masked(
+    def with_mask(
         logits: Float[Array, "*batch n"], mask: Shaped[Array, "*batch n"], nvec: tuple[int, ...]
     ) -> "MultiCategorical":
-        """`Categorical.masked` for each component: the masks lie side by side as the logits do."""
-        return MultiCategorical(Categorical.masked(logits, mask).logits, nvec)
+        """`Categorical.with_mask` for each component: the masks lie side by side as the logits do."""
+        return MultiCategorical(Categorical.with_mask(logits, mask).logits, nvec)
 
     @property
     def components(self) -> tuple[Categorical, ...]:
@@ -191,13 +191,13 @@ class Bounds(NamedTuple):
         """h = ½(high − low)."""
         return 0.5 * (self.high - self.low)
 
-    def like(self, action: Float[Array, "*batch d"]) -> "Bounds":
+    def broadcast(self, action: Float[Array, "*batch d"]) -> "Bounds":
         """The same for every action of a batch, since nothing may raise the rank of an array by itself."""
         return Bounds(*(jnp.broadcast_to(bound, action.shape) for bound in self))
 
     def clip(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """Back inside the box."""
-        return jnp.clip(action, *self.like(action))
+        return jnp.clip(action, *self.broadcast(action))
 
 
 class TanhNormal(eqx.Module):
@@ -222,9 +222,9 @@ class TanhNormal(eqx.Module):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.low, self.high).like(self.loc)
+        return Bounds(self.low, self.high).broadcast(self.loc)
 
-    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def to_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """A log-density over actions in half-ranges of the box, + Σᵢ log hᵢ: what does not change with their units."""
         return log_prob + jnp.sum(jnp.log(self.bounds.half_range), axis=-1)
 

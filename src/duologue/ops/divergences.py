@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from duologue.fields import Configurable, Positive
 from duologue.ops.distributions import Normal, tanh_log_slope
 
-Samples = Float[Array, "n *batch d"]
+RawActions = Float[Array, "n *batch d"]
 
 
 def laplacian(difference: Float[Array, "*batch d"], sigma: float) -> Float[Array, "*batch"]:
@@ -30,7 +30,7 @@ KERNELS = {"laplacian": laplacian, "gaussian": gaussian}
 
 
 def mmd_squared(
-    x: Samples, y: Float[Array, "m *batch d"], *, kernel: Literal["laplacian", "gaussian"], sigma: float
+    x: RawActions, y: Float[Array, "m *batch d"], *, kernel: Literal["laplacian", "gaussian"], sigma: float
 ) -> Float[Array, "*batch"]:
     """MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), over all pairs, each with itself too (the biased estimate;
     Gretton et al., 2012, eq. 5). Rounding may leave it a little below 0."""
@@ -45,7 +45,7 @@ class AbstractDivergence(Configurable):
     """What a constraint on a policy measures."""
 
     @abstractmethod
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         """Of each state, between raw actions that resemble the `data` and the policy over raw actions, of which there
         are `samples`."""
 
@@ -59,7 +59,7 @@ class MMD(AbstractDivergence):
     sigma: Positive = 20.0
     """σ, which is not squared: a bandwidth in raw actions."""
 
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         squared = mmd_squared(data, samples, kernel=self.kernel, sigma=self.sigma)
         return jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-6)
 
@@ -68,6 +68,6 @@ class KL(AbstractDivergence):
     """−E[log π(a|s)] of actions a = tanh(u), in half-ranges, that resemble the data: KL(data ‖ π) up to the entropy of
     the data, which no policy changes. Distribution matching, for comparison; a threshold of it may be negative."""
 
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         log_prob = jax.vmap(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)
         return -jnp.mean(log_prob, axis=0)

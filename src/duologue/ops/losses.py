@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from duologue.ops.distributions import AbstractDistribution, taken
-from duologue.ops.metrics import described
+from duologue.ops.distributions import AbstractDistribution, entry_at
+from duologue.ops.metrics import summary_metrics
 from duologue.types import Metrics, Obs
 
 
@@ -14,9 +14,9 @@ def td_loss(
     critics: Callable[..., Array], obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """L = Σᵢ E[(Qᵢ(s, a) − y)²], of real and of discrete actions."""
-    q = value_of(critics, obs, action)
+    q = action_value(critics, obs, action)
     loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
+    return loss, {"critic_loss": loss, **summary_metrics("q", q)}
 
 
 def cloning_loss(
@@ -25,15 +25,15 @@ def cloning_loss(
     """L = −E[log π(a|s)]; of a normal with one σ for all states, least squares in each dimension."""
     log_prob = actor(obs).log_prob(action)
     loss = -jnp.mean(log_prob)
-    return loss, {"cloning_loss": loss, **described("log_prob", log_prob)}
+    return loss, {"cloning_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
-def of_action(q: Float[Array, "E *batch n"], action: Int[Array, "*batch"]) -> Float[Array, " E *batch"]:
+def q_at(q: Float[Array, "E *batch n"], action: Int[Array, "*batch"]) -> Float[Array, " E *batch"]:
     """Qᵢ(s, a) of all Qᵢ(s, ·)."""
-    return taken(q, jnp.broadcast_to(action, q.shape[:-1]))
+    return entry_at(q, jnp.broadcast_to(action, q.shape[:-1]))
 
 
-def value_of(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Array, " E *batch"]:
+def action_value(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Array, " E *batch"]:
     """Qᵢ(s, a), of real and of discrete actions."""
     real = jnp.issubdtype(action.dtype, jnp.floating)
-    return critics(obs, action) if real else of_action(critics(obs), action)
+    return critics(obs, action) if real else q_at(critics(obs), action)

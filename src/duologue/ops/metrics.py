@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     start: float
     join: Callable[[Array, Array], Array]
     """Two values, in JAX."""
-    over: Callable[[Any], Any]
+    reduce: Callable[[Any], Any]
     """Those along the first axis, in NumPy or JAX."""
 
 
@@ -34,38 +34,38 @@ EXTREMA = {
 }
 
 
-def rule(name: str) -> Rule:
+def rule_of(name: str) -> Rule:
     """The rule of a metric's name; that of one of several tasks, `NAME/TASK`, is its name's."""
     return EXTREMA.get(name.partition("/")[0].rpartition("_")[2], SUM)
 
 
-def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
+def summary_metrics(name: str, x: Float[Array, "*batch"]) -> Metrics:
     """Mean, standard deviation, minimum and maximum, as metrics."""
     return {f"{name}_{what}": summary(x) for what, summary in (
         ("mean", jnp.mean), ("std", jnp.std), ("min", jnp.min), ("max", jnp.max),
     )}  # fmt: skip
 
 
-def over_steps(metrics: Metrics) -> Metrics:
+def join_steps(metrics: Metrics) -> Metrics:
     """One update's metrics from those of its steps, `[D]` each."""
-    return {name: rule(name).over(x) / (len(x) if rule(name) is SUM else 1) for name, x in metrics.items()}
+    return {name: rule_of(name).reduce(x) / (len(x) if rule_of(name) is SUM else 1) for name, x in metrics.items()}
 
 
-def before(shapes: Mapping[str, Any]) -> Metrics:
+def empty_sums(shapes: Mapping[str, Any]) -> Metrics:
     """What `joined` begins with, for metrics of these shapes and types."""
-    return {name: jnp.full(x.shape, rule(name).start, x.dtype) for name, x in shapes.items()}
+    return {name: jnp.full(x.shape, rule_of(name).start, x.dtype) for name, x in shapes.items()}
 
 
-def joined(so_far: Metrics, news: Metrics) -> Metrics:
+def add_metrics(so_far: Metrics, news: Metrics) -> Metrics:
     """What was gathered, with another update's metrics."""
-    return {name: rule(name).join(value, news[name]) for name, value in so_far.items()}
+    return {name: rule_of(name).join(value, news[name]) for name, value in so_far.items()}
 
 
-def told(gathered: Mapping[str, Any], updates: Any) -> dict[str, np.ndarray | np.float64]:
+def train_row(gathered: Mapping[str, Any], updates: Any) -> dict[str, np.ndarray | np.float64]:
     """A row's values, under the names users know, from what `updates` updates gathered: `[S]` each for several seeds.
     All are 0 for a seed that had none."""
     count = np.maximum(updates, 1)
     return {
-        f"train/{name}": np.asarray(x) / count if rule(name) is SUM else np.where(np.asarray(updates) > 0, x, 0.0)
+        f"train/{name}": np.asarray(x) / count if rule_of(name) is SUM else np.where(np.asarray(updates) > 0, x, 0.0)
         for name, x in gathered.items()
     }

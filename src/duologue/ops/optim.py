@@ -41,7 +41,7 @@ def gradient_step(
     )
 
 
-def minibatches(count: int, size: int) -> int:
+def minibatch_count(count: int, size: int) -> int:
     """How many minibatches of `size` there are in `count` samples. Raises `ConfigError` where it does not divide."""
     if count % size:
         near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: (abs(n - size), -n))
@@ -52,13 +52,13 @@ def minibatches(count: int, size: int) -> int:
     return count // size
 
 
-def shuffled(count: int, size: int, epochs: int, *, key: Array) -> Int[Array, "M size"]:
+def minibatch_rows(count: int, size: int, epochs: int, *, key: Array) -> Int[Array, "M size"]:
     """The samples of each minibatch: in every epoch a permutation of them all, cut into pieces of `size`."""
     order = jax.vmap(lambda key: jax.random.permutation(key, count))(jax.random.split(key, epochs))
-    return order.reshape(epochs * minibatches(count, size), size)
+    return order.reshape(epochs * minibatch_count(count, size), size)
 
 
-def every_step(
+def fold_steps(
     step: Callable[[PyTree, Array], tuple[PyTree, Metrics]], start: PyTree, rows: Int[Array, "M size"],
     *, stop: Callable[[Metrics], Array] | None = None,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
@@ -95,7 +95,7 @@ def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
     return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)
 
 
-def periodic(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) -> PyTree:
+def periodic_copy(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) -> PyTree:
     """θ̄ ← θ where `step` is a multiple of `period`, else θ̄ stays."""
     return jax.tree.map(lambda old, new: jnp.where(step % period == 0, new, old), target, source)
 
@@ -122,7 +122,7 @@ class Linear(Configurable):
 LearningRate = Positive | Linear
 
 
-def slowed(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
+def delayed_rate(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
     """A rate for an optimiser that steps once in `by` of the steps that its schedule counts: that of TD3's actor."""
     return (lambda step: rate(step * by)) if isinstance(rate, Linear) else rate
 
@@ -162,14 +162,14 @@ def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
     return Adam().build(learning_rate)
 
 
-def flat(
+def flat_optimizer(
     optimizer: RMSProp | Adam, learning_rate: float | Callable, *, max_norm: float | None = None
 ) -> optax.GradientTransformation:
     """`optimizer`, clipped, over one vector of all parameters instead of an array for each layer: networks as small as
     those of on-policy methods are bound by overhead."""
-    return optax.flatten(clipped(optimizer.build(learning_rate), max_norm))
+    return optax.flatten(clipped_optimizer(optimizer.build(learning_rate), max_norm))
 
 
-def clipped(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
+def clipped_optimizer(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
     """`optimizer` behind a clip of the gradient's global norm; `None` leaves it as it is."""
     return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)

@@ -23,7 +23,7 @@ class RunningMoments(eqx.Module):
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
 
     @classmethod
-    def of(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
+    def from_batch(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
         """The moments of a batch, along its first axis."""
         mean = batch.mean(0)
         deviation = batch - jnp.broadcast_to(mean, batch.shape)
@@ -58,7 +58,7 @@ def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*bat
     return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
 
 
-def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def standardize(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """(Â − mean)/(σ + 1e-8), with σ over all that is given, divided by its count."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 

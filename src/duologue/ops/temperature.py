@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, NonNegative, Positive, concrete
+from duologue.fields import Configurable, NonNegative, Positive, is_concrete
 from duologue.ops.optim import LearningRate, Linear, adam, gradient_step, opt_init
 from duologue.types import Metrics, PyTree
 
@@ -103,7 +103,7 @@ class Dual(AbstractTemperature):
     """The greatest λ."""
 
     def __check_init__(self):
-        if concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
+        if is_concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
             raise ConfigError(
                 f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
             )

@@ -8,7 +8,7 @@ import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.envs.make import AbstractHostEnvs, make_seeds
-from duologue.envs.tasks import Tasked, Tasks, is_ready, ready, untasked
+from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.fields import Decay, mismatch
 from duologue.loops.offline import Recorded
@@ -45,16 +45,16 @@ def make_plan(
         steps=steps, seed=seed, seeds=seeds, num_envs=num_envs, evaluate_every=evaluate_every, save_every=save_every,
         evaluate_episodes=evaluate_episodes, log_every=log_every, max_episode_steps=max_episode_steps,
     )  # fmt: skip
-    if evaluate_every is not None and isinstance(untasked(env), AbstractHostEnvs):
+    if evaluate_every is not None and isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
             f"evaluate_every = {evaluate_every}: an adapter is the environments that train, and evaluation would reset "
             "them. Give an id or a callable, or leave this out."
         )
     if tasks is not None:
-        tasks = ready(tasks) if isinstance(tasks, str) else tasks
+        tasks = ready_tasks(tasks) if isinstance(tasks, str) else tasks
         if not isinstance(tasks, Tasks):
             raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
-        env = tasks.on(env)
+        env = tasks.attach(env)
     envs = make_seeds(
         rewarded(env, algorithm), num_envs,
         seed=seed, seeds=seeds, max_episode_steps=max_episode_steps, asynchronous=asynchronous,
@@ -175,7 +175,7 @@ def intervals(
 
 def described_tasks(env: EnvSource) -> str | None:
     """The name of a ready set; another's tasks in angle brackets."""
-    if not isinstance(env, Tasked):
+    if not isinstance(env, EnvWithTasks):
         return None
     return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"
 

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.envs.spaces import empty
-from duologue.types import with_start
+from duologue.envs.spaces import empty_arrays
+from duologue.types import add_start
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import mismatch
 from duologue.loops.offline import Recorded, recorded
 from duologue.loops.replay_ring import empty_ring
 from duologue.loops.keys import run_key
 from duologue.data import ring as rings
-from duologue.data.dataset import Both, DataSet, fit, from_columns, read
+from duologue.data.dataset import TimeoutAndTerminal, DataSet, adapt_to_env, from_columns, read_dataset
 from duologue.data.ring import Ring
 from duologue.storage import checkpoint
 from duologue.runs.horizon import with_horizon
@@ -28,21 +28,21 @@ DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
 
 
-def read_data(source: DataSource, *, both: Both = "timeout") -> DataSet:
+def read_data(source: DataSource, *, timeout_and_terminal: TimeoutAndTerminal = "timeout") -> DataSet:
     """The data behind a name: read once more, or out of the replay of a run folder. Raises `ConfigError`, also where
-    `both` would decide nothing."""
-    if problem := mismatch(both, Both):
-        raise ConfigError(f"both = {both!r}: must be {problem}.")
-    if both != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
+    `timeout_and_terminal` would decide nothing."""
+    if problem := mismatch(timeout_and_terminal, TimeoutAndTerminal):
+        raise ConfigError(f"timeout_and_terminal = {timeout_and_terminal!r}: must be {problem}.")
+    if timeout_and_terminal != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
         raise ConfigError(
-            f"both = {both!r}: the flags of these data are settled. Give it to read_data, with the file they come "
+            f"timeout_and_terminal = {timeout_and_terminal!r}: the flags of these data are settled. Give it to read_data, with the file they come "
             "from, or leave it out."
         )
-    return opened(source, both)
+    return opened(source, timeout_and_terminal)
 
 
-def opened(source: DataSource, both: Both) -> DataSet:
-    """The data behind a name; `both` decides where flags are not settled yet. Raises `ConfigError`."""
+def opened(source: DataSource, timeout_and_terminal: TimeoutAndTerminal) -> DataSet:
+    """The data behind a name; `timeout_and_terminal` decides where flags are not settled yet. Raises `ConfigError`."""
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, str | Path):
@@ -50,7 +50,7 @@ def opened(source: DataSource, both: Both) -> DataSet:
             f"dataset: must be a file, a folder or a Minari id; got {type(source).__name__}. Arrays become data by "
             "duologue.from_columns."
         )
-    return replay_of(Path(source)) if is_folder_of_run(source) else read(source, both=both)
+    return replay_of(Path(source)) if is_folder_of_run(source) else read_dataset(source, timeout_and_terminal=timeout_and_terminal)
 
 
 def is_folder_of_run(source: DataSource) -> bool:
@@ -61,30 +61,30 @@ def replay_of(path: Path) -> DataSet:
     """What a run keeps in its newest checkpoint: its transitions, each environment's after those of the one before.
     Raises `ConfigError` for a run that keeps none."""
     plan = read_plan(path)
-    found, _ = checkpoint.latest(path / "checkpoints" / "latest")
+    found, _ = checkpoint.find_latest(path / "checkpoints" / "latest")
     if plan.offline or plan.algorithm.experience.replay is None:
         raise ConfigError(f"{path} keeps no transitions: {plan.name} has no replay, or learned from data itself.")
 
     def empty_one() -> Any:
         learner = plan.algorithm.init(plan.spec, key=run_key(0))
-        carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty(plan.spec.observation, plan.num_envs)
+        carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty_arrays(plan.spec.observation, plan.num_envs)
         return empty_ring(plan.algorithm, learner, carry, obs, plan.spec)
 
     several = jax.vmap(lambda _: empty_one(), axis_size=plan.seeds)
     like = jax.eval_shape(empty_one) if plan.seeds == 1 else jax.eval_shape(several, None)
     if like.frames is not None:
         raise ConfigError(f"{path} keeps images, each once: such a replay cannot be read as data. Use `collect`.")
-    kept: Ring = checkpoint.load(found, rings.any_rows(like), part=".replay")
+    kept: Ring = checkpoint.load_tree(found, rings.open_template(like), part=".replay")
     axis, head = plan.seeds > 1, int(np.max(kept.written))
     rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
     reward = rows.reward[:, -1] if plan.spec.tasks else rows.reward  # the main task's
     columns = {
-        "observations": with_start(plan.spec.observation, rows.obs),
-        "actions": with_start(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
-        "timeouts": rows.truncated, "next_observations": with_start(plan.spec.observation, rows.next_obs),
+        "observations": add_start(plan.spec.observation, rows.obs),
+        "actions": add_start(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
+        "timeouts": rows.truncated, "next_observations": add_start(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
-    data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), both="terminal")
+    data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), timeout_and_terminal="terminal")
     return replace(data, begun=head <= kept.data.reward.shape[int(axis)])
 
 
@@ -101,7 +101,7 @@ def named(source: DataSource) -> str:
 
 def make_offline_plan(
     algorithm: AnyAlgorithm, source: DataSource, env: EnvSource | None,
-    *, both: Both, window: int | None, steps: int, seed: int, seeds: int, evaluate_every: int | None,
+    *, timeout_and_terminal: TimeoutAndTerminal, window: int | None, steps: int, seed: int, seeds: int, evaluate_every: int | None,
     evaluate_episodes: int, save_every: int | None, log_every: int | None, max_episode_steps: int | None,
 ) -> tuple[Plan, Recorded]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the data. Steps are gradient steps. Raises `ConfigError`."""
@@ -112,7 +112,7 @@ def make_offline_plan(
     )  # fmt: skip
     if evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {evaluate_every}: there is no environment to play in. Give one, env=...")
-    data = read_data(source, both=both)
+    data = read_data(source, timeout_and_terminal=timeout_and_terminal)
     unit = algorithm.experience.gradient_steps
     if evaluate_every is None and env is not None:
         evaluate_every = max(steps // CHECKPOINTS, unit)  # the only curve there is
@@ -131,13 +131,13 @@ def make_offline_plan(
         evaluate_episodes=evaluate_episodes,
         dataset=named(source),
         digest=data.digest,
-        both=both,
+        timeout_and_terminal=timeout_and_terminal,
         window=window,
         save_every=save_every,
         log_every=log_every,
     )
     if env is not None:
-        data = fit(data, spec_of(plan, env))
+        data = adapt_to_env(data, spec_of(plan, env))
         plan = replace(plan, spec=data.spec)
     rows = recorded(plan.algorithm, data, window=window, seed=seed)
     check_data(rows)
@@ -161,10 +161,10 @@ def data_of(plan: Plan, source: DataSource | None) -> DataSet:
         raise ConfigError("This run learned from no recorded data, so there are none to go on with.")
     if source is None and plan.dataset.startswith("<"):
         raise ConfigError("The data of this run were a Python object. Pass them again: dataset=...")
-    data = opened(source or plan.dataset, plan.both)
+    data = opened(source or plan.dataset, plan.timeout_and_terminal)
     if data.digest != plan.digest:
         raise CheckpointError(
             f"{data.source} is not what this run was begun with: its rows have changed. Give the data of then, "
             "dataset=..., or train anew."
         )
-    return fit(data, plan.spec)
+    return adapt_to_env(data, plan.spec)

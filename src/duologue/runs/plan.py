@@ -13,11 +13,11 @@ import jax
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
 from duologue.envs.gymnasium import name_of
-from duologue.envs.spaces import depths
-from duologue.envs.tasks import READY, Tasked, index, untasked
+from duologue.envs.spaces import stack_depths
+from duologue.envs.tasks import READY_TASKS, EnvWithTasks, task_index, strip_tasks
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Decay, Range, mismatch
-from duologue.data.dataset import Both
+from duologue.data.dataset import TimeoutAndTerminal
 from duologue.runs import config
 from duologue.storage import files
 from duologue.runs.horizon import with_field
@@ -51,7 +51,7 @@ class Plan:
     """Recorded data to learn from: in place of environments, or beside them (`offline_fraction`)."""
     digest: str = ""
     """Of these data, by which they are known again."""
-    both: Both = "timeout"
+    timeout_and_terminal: TimeoutAndTerminal = "timeout"
     window: int | None = None
     """Rows of the data on the device at a time; `None` for all."""
     offline_fraction: Decay | None = None
@@ -103,8 +103,8 @@ class Plan:
     def source(self, source: EnvSource | None) -> EnvSource:
         """What environments are made from, with the rewards that the algorithm reads."""
         env = self.env if source is None else source
-        if self.tasks in READY and not isinstance(env, Tasked):
-            env = READY[self.tasks].on(env)
+        if self.tasks in READY_TASKS and not isinstance(env, EnvWithTasks):
+            env = READY_TASKS[self.tasks].attach(env)
         return rewarded(env, self.algorithm)
 
     @property
@@ -122,16 +122,16 @@ class Plan:
                 f"The environment of this run, {self.env}, would import the module {module} because a file says so. If "
                 f"you trust it, say it yourself: --env {self.env}, in Python env={self.env!r}."
             )
-        tasked = isinstance(source, Tasked)
-        if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY) and not tasked):
-            if self.tasks in (None, *READY):
+        tasked = isinstance(source, EnvWithTasks)
+        if (source is None and self.env.startswith("<")) or (self.tasks not in (None, *READY_TASKS) and not tasked):
+            if self.tasks in (None, *READY_TASKS):
                 raise ConfigError(
                     f"The environment of this run was a Python object, {self.env}. Pass it again: "
                     "duologue.load(path, env=...), or run.evaluate(env=...)."
                 )
             raise ConfigError(
                 f"The tasks of this run were a Python object, {self.tasks}, which the command line cannot make again. "
-                f"In Python, pass them: duologue.load(path, env=tasks.on({self.env!r})), or run.evaluate(env=...)."
+                f"In Python, pass them: duologue.load(path, env=tasks.attach({self.env!r})), or run.evaluate(env=...)."
             )
 
     @property
@@ -158,7 +158,7 @@ class Plan:
     def stacking(self, spec: EnvSpec) -> EnvSpec:
         """`spec` with stacks of frames as the run's replay has them: whole in one that was begun before they were known
         to be stacks. Raises `ConfigError` where frames are not stacked any more."""
-        now, then = (jax.tree.leaves(depths(each.observation)) for each in (spec, self.spec))
+        now, then = (jax.tree.leaves(stack_depths(each.observation)) for each in (spec, self.spec))
         if any(frames < kept for frames, kept in zip(now, then, strict=True)):
             raise ConfigError(
                 "The replay of this run holds each frame of a stack once, and the environment is not known to stack "
@@ -185,19 +185,19 @@ class Plan:
 def rewarded(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     """`env` with the rewards that the algorithm reads: all of its tasks', or the main one's alone. Raises `ConfigError`
     for an algorithm of tasks without any."""
-    if isinstance(env, Tasked):
+    if isinstance(env, EnvWithTasks):
         return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
     if algorithm.experience.tasks:
         raise ConfigError(
             f"tasks: {type(algorithm).__name__} learns several tasks. Give them, tasks=duologue.tasks.lunar_lander "
-            f"say, or on the command line --tasks; there are {', '.join(READY)}."
+            f"say, or on the command line --tasks; there are {', '.join(READY_TASKS)}."
         )
     return env
 
 
 def close(envs: Any, source: EnvSource | None) -> None:
     """Close environments, or data, but for an adapter, which is the user's to close."""
-    if not isinstance(untasked(source), AbstractHostEnvs):
+    if not isinstance(strip_tasks(source), AbstractHostEnvs):
         envs.close()
 
 
@@ -240,12 +240,12 @@ def form(space: Space) -> Any:
 
 def with_task(plan: Plan, task: str) -> Plan:
     """The plan of a run whose tests play this task's intention. Raises `ConfigError`."""
-    return dataclasses.replace(plan, algorithm=with_field(plan.algorithm, test_task=index(plan.spec, task)))
+    return dataclasses.replace(plan, algorithm=with_field(plan.algorithm, test_task=task_index(plan.spec, task)))
 
 
 def describe(source: EnvSource) -> str:
     """An id as it is; anything else by its name in angle brackets, which cannot be made again from a file."""
-    return name_of(untasked(source))
+    return name_of(strip_tasks(source))
 
 
 def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:

@@ -16,7 +16,7 @@ from duologue.runs.policy import Asked
 from duologue.runs.collect import collected
 from duologue.runs.evaluation import Evaluation, evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.data_sources import Both, DataSource, data_of, opened, read_data
+from duologue.runs.data_sources import TimeoutAndTerminal, DataSource, data_of, opened, read_data
 from duologue.runs.plan import EnvSource, Plan, read_plan, with_task
 from duologue.runs.watch import Watched, frames, watch
 from duologue.types import Obs, PyTree
@@ -41,13 +41,13 @@ def load(
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     if which == "best" and not (path / "checkpoints" / "best").is_dir():
         raise CheckpointError(f"{path} has no best checkpoint: it was trained without evaluate_every.")
-    found, warnings = checkpoint.latest(path / "checkpoints" / which)
+    found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
         Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
     keys = [run_key(seed) for seed in range(plan.seed, plan.seed + plan.seeds)]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
-    state = checkpoint.load(found, like, part=".algorithm")
+    state = checkpoint.load_tree(found, like, part=".algorithm")
     return agents_of(path, plan, checkpoint.read_manifest(found).step, state, env)
 
 
@@ -152,11 +152,11 @@ class Run:
         agent = replace(self, plan=played(self.plan, task, explore))
         return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
 
-    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, both: Both | None = None) -> FittedQ:
-        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `both`
+    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, timeout_and_terminal: TimeoutAndTerminal | None = None) -> FittedQ:
+        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `timeout_and_terminal`
         is what a row with both flags is, by default what it was to the run. Raises `ConfigError`, and `DuologueError`
         where the fit diverges."""
-        data = opened(dataset, self.plan.both) if both is None else read_data(dataset, both=both)
+        data = opened(dataset, self.plan.timeout_and_terminal) if timeout_and_terminal is None else read_data(dataset, timeout_and_terminal=timeout_and_terminal)
         return fitted_q(self.plan, self.state, data, steps=steps, seed=seed)
 
     def finetune(

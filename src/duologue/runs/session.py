@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import CheckpointError, ConfigError, diverged
+from duologue.errors import CheckpointError, ConfigError, divergence_error
 from duologue.loops import compiled, host, offline
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.offline import Recorded, Updates
@@ -22,7 +22,7 @@ from duologue.loops.replay_ring import memory
 from duologue.loops.state import LoopState, Totals
 from duologue.ops.metrics import EVALUATION
 from duologue.data import ring as rings
-from duologue.data.dataset import DataSet, ring
+from duologue.data.dataset import DataSet, full_ring
 from duologue.storage import checkpoint, files
 from duologue.runs.horizon import idle_on_data
 from duologue.runs.display.screen import Screen, screen
@@ -102,7 +102,7 @@ class Session:
             shown.note(note)
         shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
         share = plan.offline_fraction  # of 0, no row is taken to the device
-        beside = {"recorded": ring(self.recorded), "share": share} if self.recorded is not None and share else {}
+        beside = {"recorded": full_ring(self.recorded), "share": share} if self.recorded is not None and share else {}
         chunks = self.loop.run(
             plan.algorithm, self.envs, state,
             steps=plan.steps, interval=plan.log_every, interrupted=interruption, **beside,
@@ -167,10 +167,10 @@ class Session:
         """The state saved at `path`. What rebuilds Gymnasium environments has no fixed shape: any is taken."""
         like = self.loop.shapes(self.plan.algorithm, self.envs, self.seeds)
         if like.replay is None:
-            return checkpoint.load(path, like)
-        state = checkpoint.load(path, replace(like, replay=rings.any_rows(like.replay)))
+            return checkpoint.load_tree(path, like)
+        state = checkpoint.load_tree(path, replace(like, replay=rings.open_template(like.replay)))
         try:
-            return replace(state, replay=rings.unpacked(state.replay, like.replay))
+            return replace(state, replay=rings.unpack(state.replay, like.replay))
         except ValueError as error:
             raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error
 
@@ -204,7 +204,7 @@ class Session:
     def _best(self) -> float:
         """The best score so far, −∞ before the first."""
         try:
-            return checkpoint.read_manifest(checkpoint.latest(self.path / "checkpoints" / "best")[0]).info["score"]
+            return checkpoint.read_manifest(checkpoint.find_latest(self.path / "checkpoints" / "best")[0]).info["score"]
         except CheckpointError:
             return -np.inf
 
@@ -212,10 +212,10 @@ class Session:
         where = self.path / "checkpoints" / directory
         if directory == "best":  # of which only the policy is ever read
             state = replace(state, replay=None)
-            if (worse := checkpoint.path_of(where, step)).exists():  # of this step, before a resume that was not exact
+            if (worse := checkpoint.checkpoint_path(where, step)).exists():  # of this step, before a resume that was not exact
                 files.discard(worse)
-        kept = state if state.replay is None else replace(state, replay=rings.packed(state.replay))
-        path = checkpoint.save(where, step, kept, info={"score": score}, check=state.algorithm)
+        kept = state if state.replay is None else replace(state, replay=rings.pack(state.replay))
+        path = checkpoint.save_tree(where, step, kept, info={"score": score}, check=state.algorithm)
         checkpoint.prune(where, keep=2)
         if directory == "best":  # an earlier step may be the better one, after a resume
             for other in where.glob("step-*"):
@@ -234,7 +234,7 @@ class Session:
             if name.startswith("train/") and not np.isfinite(value).all():
                 first = self.seeds[int(np.argmin(np.isfinite(value)))]
                 seeds = "" if self.plan.seeds == 1 else f" for seed {first}"
-                raise diverged(f"{name} is not finite at step {step:,}{seeds}")
+                raise divergence_error(f"{name} is not finite at step {step:,}{seeds}")
 
 
 def check_listeners(callbacks: Any, loggers: Any) -> None:

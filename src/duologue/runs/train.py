@@ -12,14 +12,14 @@ import numpy as np
 from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.data.dataset import DataSet, fit
+from duologue.data.dataset import DataSet, adapt_to_env
 from duologue.envs.tasks import Tasks, is_ready
 from duologue.errors import ConfigError
 from duologue.loops.offline import Recorded
 from duologue.loops.state import LoopState
 from duologue.runs import config
 from duologue.runs.checks import TaskSource, check_beside, check_share, make_plan
-from duologue.runs.data_sources import Both, DataSource, data_of, make_offline_plan, recorded
+from duologue.runs.data_sources import TimeoutAndTerminal, DataSource, data_of, make_offline_plan, recorded
 from duologue.runs.display.loggers import Logger
 from duologue.runs.folders import folder_for
 from duologue.runs.horizon import extended, gradient_steps, horizon, rollouts
@@ -49,7 +49,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_episode_steps: int | None = None,
-    both: Both = "timeout",
+    timeout_and_terminal: TimeoutAndTerminal = "timeout",
     window: int | None = None,
     console: Console | None = None,
 ) -> "Run | Runs":
@@ -80,7 +80,7 @@ def train(
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further places for metrics, like `duologue.runs.display.loggers.WandB`.
         max_episode_steps: a time limit other than the environment's own.
-        both: what a row of the data is whose two flags are set: `"timeout"` where every timeout is marked terminal
+        timeout_and_terminal: what a row of the data is whose two flags are set: `"timeout"` where every timeout is marked terminal
             too, or `"terminal"` always.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
         console: where progress is shown; by default the terminal.
@@ -94,11 +94,11 @@ def train(
         "max_episode_steps": max_episode_steps,
     }  # fmt: skip
     plan, envs = planned(
-        algorithm, env, dataset=dataset, tasks=tasks, num_envs=num_envs, asynchronous=asynchronous, both=both,
+        algorithm, env, dataset=dataset, tasks=tasks, num_envs=num_envs, asynchronous=asynchronous, timeout_and_terminal=timeout_and_terminal,
         window=window, **shared,
     )  # fmt: skip
     if isinstance(tasks, Tasks) and not is_ready(tasks) and env is not None:
-        env = tasks.on(env)
+        env = tasks.attach(env)
     source = None if isinstance(env, str) else env
     try:
         session = Session(folder_for(plan, run_dir), plan, envs, source, callbacks, loggers, console)
@@ -109,11 +109,11 @@ def train(
 
 def planned(
     algorithm: AnyAlgorithm, env: EnvSource | None, *, dataset: DataSource | None, tasks: TaskSource | None,
-    num_envs: int | None, asynchronous: bool, both: Both, window: int | None, **shared: Any,
+    num_envs: int | None, asynchronous: bool, timeout_and_terminal: TimeoutAndTerminal, window: int | None, **shared: Any,
 ) -> tuple[Plan, Envs | Recorded]:  # fmt: skip
     """The plan of `train`'s arguments, and the environments or the data. Raises `ConfigError`; writes nothing."""
-    if dataset is None and (both != "timeout" or window is not None):
-        name = "both" if both != "timeout" else "window"
+    if dataset is None and (timeout_and_terminal != "timeout" or window is not None):
+        name = "timeout_and_terminal" if timeout_and_terminal != "timeout" else "window"
         raise ConfigError(f"{name}: belongs to recorded data, and none are given. Leave it out.")
     if dataset is not None and (num_envs is not None or asynchronous):
         name = "num_envs" if num_envs is not None else "asynchronous"
@@ -121,7 +121,7 @@ def planned(
     if dataset is not None and tasks is not None:
         raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
     if dataset is not None:
-        return make_offline_plan(algorithm, dataset, env, both=both, window=window, **shared)
+        return make_offline_plan(algorithm, dataset, env, timeout_and_terminal=timeout_and_terminal, window=window, **shared)
     if env is not None:
         return make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
     raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
@@ -179,14 +179,14 @@ def resume(
 def gone_on(session: Session) -> "Run | Runs":
     """Drive a run on from its newest good checkpoint."""
     path, plan = session.path, session.plan
-    found, notes = checkpoint.latest(path / "checkpoints" / "latest")
+    found, notes = checkpoint.find_latest(path / "checkpoints" / "latest")
     step = checkpoint.read_manifest(found).step
     if step >= plan.steps:
         raise ConfigError(f"steps = {plan.steps:,}: this run has made {step:,} already. Give a larger number.")
     state, note = session.loop.restore(plan.algorithm, session.envs, session.load(found))
     notes += [note] if note else []
     notes += ended_schedules(plan)
-    notes += [f"not bit-comparable: {change}" for change in checkpoint.changes(checkpoint.read_manifest(found))]
+    notes += [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(checkpoint.read_manifest(found))]
     if (path / "metrics.jsonl").exists():
         rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
     files.write_json(path / "config.json", config.to_dict(plan))
@@ -215,7 +215,7 @@ def finetune(
                 f"{plan.spec.action}. Train on the data again with the environment named, train(…, dataset=…, env=…)."
             )
         run.plan.check_spec(plan.spec)
-        data = recorded(plan.algorithm, fit(data, plan.spec)).data
+        data = recorded(plan.algorithm, adapt_to_env(data, plan.spec)).data
         if offline_fraction:
             check_beside(plan, data)
         source, ended = None if isinstance(env, str) else env, horizon(plan.algorithm)
@@ -241,7 +241,7 @@ def continued(run: Run, plan: Plan, data: DataSet, offline_fraction: float) -> P
     learned = run.step if before.offline else before.learned + gradient_steps(before.algorithm, made)
     return replace(
         plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
-        dataset=before.dataset, digest=data.digest, both=before.both, offline_fraction=offline_fraction,
+        dataset=before.dataset, digest=data.digest, timeout_and_terminal=before.timeout_and_terminal, offline_fraction=offline_fraction,
         learned=learned,
     )  # fmt: skip
 
