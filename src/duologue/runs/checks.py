@@ -7,14 +7,14 @@ from typing import Any
 import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
+from duologue.data.dataset import DataSet
 from duologue.envs.make import AbstractHostEnvs, make_seeds
 from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.fields import Decay, mismatch
+from duologue.loops.keys import run_key
 from duologue.loops.offline import Recorded
 from duologue.loops.replay_ring import memory
-from duologue.loops.keys import run_key
-from duologue.data.dataset import DataSet
 from duologue.runs.horizon import gradient_steps, with_field, with_horizon
 from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, closed_on_failure, describe, in_words, rewarded
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete

@@ -10,7 +10,14 @@ import numpy as np
 from rich.console import Console
 
 from duologue.data.dataset import adapt_to_env
-from duologue.data.writing import prepend_columns, check_data_path, columns_of, file_metadata, flatten_columns, write_columns
+from duologue.data.writing import (
+    check_data_path,
+    columns_of,
+    file_metadata,
+    flatten_columns,
+    prepend_columns,
+    write_columns,
+)
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, make
 from duologue.errors import ConfigError
 from duologue.fields import NonNegative, mismatch
@@ -20,7 +27,7 @@ from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, screen
 from duologue.runs.plan import Envs, EnvSource, check_arguments, close, describe
 from duologue.runs.signals import Interruption
-from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, clip_to_bounds
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:

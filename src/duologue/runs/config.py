@@ -35,15 +35,15 @@ from duologue.algorithms.sac_discrete import SACDiscrete
 from duologue.algorithms.sac_v1 import SACv1
 from duologue.algorithms.sac_x.sac_x import SACX
 from duologue.algorithms.sac_x.targets import DiscountedRewards, PolicyGradient, Retrace
+from duologue.algorithms.sac_x.task_schedulers import FixedTask, QTable, Sequential, Uniform
 from duologue.algorithms.td3 import TD3
 from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
-from duologue.ops.divergences import KL, MMD
 from duologue.errors import ConfigError, suggestion
 from duologue.fields import mismatch, synonym
 from duologue.networks.builder import Networks
+from duologue.ops.divergences import KL, MMD
 from duologue.ops.optim import Adam, Linear, RMSProp
-from duologue.algorithms.sac_x.task_schedulers import FixedTask, QTable, Sequential, Uniform
 from duologue.ops.temperature import Dual, Fixed, Learned
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 

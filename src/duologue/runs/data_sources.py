@@ -8,21 +8,20 @@ import jax
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.data import ring as rings
+from duologue.data.dataset import DataSet, TimeoutAndTerminal, adapt_to_env, from_columns, read_dataset
+from duologue.data.ring import Ring
 from duologue.envs.spaces import empty_arrays
-from duologue.types import add_start
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import mismatch
+from duologue.loops.keys import run_key
 from duologue.loops.offline import Recorded, recorded
 from duologue.loops.replay_ring import empty_ring
-from duologue.loops.keys import run_key
-from duologue.data import ring as rings
-from duologue.data.dataset import TimeoutAndTerminal, DataSet, adapt_to_env, from_columns, read_dataset
-from duologue.data.ring import Ring
-from duologue.storage import checkpoint
+from duologue.runs.checks import CHECKPOINTS, check_algorithm, check_data, intervals
 from duologue.runs.horizon import with_horizon
 from duologue.runs.plan import EnvSource, Plan, check_arguments, close, describe, read_plan
-from duologue.runs.checks import CHECKPOINTS, check_algorithm, check_data, intervals
-from duologue.types import EnvSpec
+from duologue.storage import checkpoint
+from duologue.types import EnvSpec, add_start
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
@@ -35,8 +34,8 @@ def read_data(source: DataSource, *, timeout_and_terminal: TimeoutAndTerminal = 
         raise ConfigError(f"timeout_and_terminal = {timeout_and_terminal!r}: must be {problem}.")
     if timeout_and_terminal != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
         raise ConfigError(
-            f"timeout_and_terminal = {timeout_and_terminal!r}: the flags of these data are settled. Give it to read_data, with the file they come "
-            "from, or leave it out."
+            f"timeout_and_terminal = {timeout_and_terminal!r}: the flags of these data are settled. "
+            "Give it to read_data, with the file they come from, or leave it out."
         )
     return opened(source, timeout_and_terminal)
 
@@ -50,7 +49,11 @@ def opened(source: DataSource, timeout_and_terminal: TimeoutAndTerminal) -> Data
             f"dataset: must be a file, a folder or a Minari id; got {type(source).__name__}. Arrays become data by "
             "duologue.from_columns."
         )
-    return replay_of(Path(source)) if is_folder_of_run(source) else read_dataset(source, timeout_and_terminal=timeout_and_terminal)
+    return (
+        replay_of(Path(source))
+        if is_folder_of_run(source)
+        else read_dataset(source, timeout_and_terminal=timeout_and_terminal)
+    )
 
 
 def is_folder_of_run(source: DataSource) -> bool:
@@ -101,8 +104,9 @@ def named(source: DataSource) -> str:
 
 def make_offline_plan(
     algorithm: AnyAlgorithm, source: DataSource, env: EnvSource | None,
-    *, timeout_and_terminal: TimeoutAndTerminal, window: int | None, steps: int, seed: int, seeds: int, evaluate_every: int | None,
-    evaluate_episodes: int, save_every: int | None, log_every: int | None, max_episode_steps: int | None,
+    *, timeout_and_terminal: TimeoutAndTerminal, window: int | None, steps: int, seed: int, seeds: int,
+    evaluate_every: int | None, evaluate_episodes: int, save_every: int | None, log_every: int | None,
+    max_episode_steps: int | None,
 ) -> tuple[Plan, Recorded]:  # fmt: skip
     """The plan of `duologue.train`'s arguments, and the data. Steps are gradient steps. Raises `ConfigError`."""
     check_algorithm(algorithm)

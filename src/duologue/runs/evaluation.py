@@ -14,8 +14,8 @@ from duologue.envs.tasks import strip_tasks
 from duologue.errors import EnvError
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
-from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, close
 from duologue.ops.statistics import bootstrap_interval, iqm
+from duologue.runs.plan import Envs, EnvSource, Plan, check_arguments, close
 from duologue.types import PyTree
 
 MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024

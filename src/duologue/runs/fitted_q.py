@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.fqe import FQE
+from duologue.data.dataset import DataSet, adapt_to_env
 from duologue.errors import ConfigError, divergence_error
 from duologue.loops import offline
 from duologue.loops.keys import purpose_key
-from duologue.data.dataset import DataSet, adapt_to_env
-from duologue.runs.plan import Plan, check_arguments
 from duologue.ops.statistics import bootstrap_interval
+from duologue.runs.plan import Plan, check_arguments
 from duologue.types import PyTree
 
 

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 import jax
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
-from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
+from duologue.data.dataset import TimeoutAndTerminal
 from duologue.envs.gymnasium import name_of
+from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, Source, is_compiled, make_seeds
 from duologue.envs.spaces import stack_depths
-from duologue.envs.tasks import READY_TASKS, EnvWithTasks, task_index, strip_tasks
+from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks, task_index
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import Decay, Range, mismatch
-from duologue.data.dataset import TimeoutAndTerminal
 from duologue.runs import config
-from duologue.storage import files
 from duologue.runs.horizon import with_field
+from duologue.storage import files
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from duologue.errors import CheckpointError, ConfigError
 from duologue.loops.keys import key_for, run_key
-from duologue.storage import checkpoint
-from duologue.runs.policy import Asked
 from duologue.runs.collect import collected
+from duologue.runs.data_sources import DataSource, TimeoutAndTerminal, data_of, opened, read_data
 from duologue.runs.evaluation import Evaluation, evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.data_sources import TimeoutAndTerminal, DataSource, data_of, opened, read_data
 from duologue.runs.plan import EnvSource, Plan, read_plan, with_task
+from duologue.runs.policy import Asked
 from duologue.runs.watch import Watched, frames, watch
+from duologue.storage import checkpoint
 from duologue.types import Obs, PyTree
 
 
@@ -152,11 +152,22 @@ class Run:
         agent = replace(self, plan=played(self.plan, task, explore))
         return frames(agent._asked, agent.plan, source, episodes=episodes, **how)
 
-    def fitted_q(self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, timeout_and_terminal: TimeoutAndTerminal | None = None) -> FittedQ:
-        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment. `timeout_and_terminal`
-        is what a row with both flags is, by default what it was to the run. Raises `ConfigError`, and `DuologueError`
-        where the fit diverges."""
-        data = opened(dataset, self.plan.timeout_and_terminal) if timeout_and_terminal is None else read_data(dataset, timeout_and_terminal=timeout_and_terminal)
+    def fitted_q(
+        self,
+        dataset: DataSource,
+        *,
+        steps: int = 20_000,
+        seed: int = 0,
+        timeout_and_terminal: TimeoutAndTerminal | None = None,
+    ) -> FittedQ:
+        """What the test policy is worth by fitted Q evaluation on recorded data, where there is no environment.
+        `timeout_and_terminal` is what a row with both flags is, by default what it was to the run. Raises
+        `ConfigError`, and `DuologueError` where the fit diverges."""
+        data = (
+            opened(dataset, self.plan.timeout_and_terminal)
+            if timeout_and_terminal is None
+            else read_data(dataset, timeout_and_terminal=timeout_and_terminal)
+        )
         return fitted_q(self.plan, self.state, data, steps=steps, seed=seed)
 
     def finetune(
@@ -169,7 +180,7 @@ class Run:
         source = (self.env or self.plan.env) if env is None else env
         if not source:
             raise ConfigError("There is no environment to go on in. Give one, env=...")
-        from duologue.runs.train import finetune# which makes runs
+        from duologue.runs.train import finetune  # which makes runs
 
         return finetune(self, source, data_of(self.plan, dataset), offline_fraction, steps=steps, **options)
 
@@ -183,7 +194,7 @@ class Run:
 
     def resume(self, *, steps: int | None = None, **options: Any) -> "Run | Runs":
         """Go on with this run's folder: `duologue.resume` with its arguments."""
-        from duologue.runs.train import resume# which makes runs
+        from duologue.runs.train import resume  # which makes runs
 
         return resume(self.path, steps=steps, **{"env": self.env, **options})
 

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from duologue.data import ring as rings
+from duologue.data.dataset import DataSet, full_ring
 from duologue.errors import CheckpointError, ConfigError, divergence_error
 from duologue.loops import compiled, host, offline
 from duologue.loops.evaluate import Interrupted
@@ -21,16 +23,14 @@ from duologue.loops.offline import Recorded, Updates
 from duologue.loops.replay_ring import memory
 from duologue.loops.state import LoopState, Totals
 from duologue.ops.metrics import EVALUATION
-from duologue.data import ring as rings
-from duologue.data.dataset import DataSet, full_ring
-from duologue.storage import checkpoint, files
-from duologue.runs.horizon import idle_on_data
+from duologue.runs.display.loggers import JsonLines, Logger, TensorBoard
 from duologue.runs.display.screen import Screen, screen
 from duologue.runs.evaluation import Evaluate, Evaluation, evaluator
-from duologue.runs.display.loggers import JsonLines, Logger, TensorBoard
+from duologue.runs.horizon import idle_on_data
 from duologue.runs.plan import Envs, EnvSource, Plan, in_words, is_compiled
-from duologue.storage.jsonl import read_rows
 from duologue.runs.signals import Interruption
+from duologue.storage import checkpoint, files
+from duologue.storage.jsonl import read_rows
 
 Callback = Callable[[int, Mapping[str, np.ndarray | np.float64]], bool | None]
 """Called after every row of metrics with the step and the row, `[S]` each for several seeds; `False` stops the run,
@@ -212,7 +212,9 @@ class Session:
         where = self.path / "checkpoints" / directory
         if directory == "best":  # of which only the policy is ever read
             state = replace(state, replay=None)
-            if (worse := checkpoint.checkpoint_path(where, step)).exists():  # of this step, before a resume that was not exact
+            if (
+                worse := checkpoint.checkpoint_path(where, step)
+            ).exists():  # of this step, before a resume that was not exact
                 files.discard(worse)
         kept = state if state.replay is None else replace(state, replay=rings.pack(state.replay))
         path = checkpoint.save_tree(where, step, kept, info={"score": score}, check=state.algorithm)

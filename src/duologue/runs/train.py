@@ -19,7 +19,7 @@ from duologue.loops.offline import Recorded
 from duologue.loops.state import LoopState
 from duologue.runs import config
 from duologue.runs.checks import TaskSource, check_beside, check_share, make_plan
-from duologue.runs.data_sources import TimeoutAndTerminal, DataSource, data_of, make_offline_plan, recorded
+from duologue.runs.data_sources import DataSource, TimeoutAndTerminal, data_of, make_offline_plan, recorded
 from duologue.runs.display.loggers import Logger
 from duologue.runs.folders import folder_for
 from duologue.runs.horizon import extended, gradient_steps, horizon, rollouts
@@ -80,8 +80,8 @@ def train(
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further places for metrics, like `duologue.runs.display.loggers.WandB`.
         max_episode_steps: a time limit other than the environment's own.
-        timeout_and_terminal: what a row of the data is whose two flags are set: `"timeout"` where every timeout is marked terminal
-            too, or `"terminal"` always.
+        timeout_and_terminal: what a row of the data is whose two flags are set: `"timeout"` where every timeout is
+            marked terminal too, or `"terminal"` always.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
         console: where progress is shown; by default the terminal.
 
@@ -94,8 +94,8 @@ def train(
         "max_episode_steps": max_episode_steps,
     }  # fmt: skip
     plan, envs = planned(
-        algorithm, env, dataset=dataset, tasks=tasks, num_envs=num_envs, asynchronous=asynchronous, timeout_and_terminal=timeout_and_terminal,
-        window=window, **shared,
+        algorithm, env, dataset=dataset, tasks=tasks, num_envs=num_envs, asynchronous=asynchronous,
+        timeout_and_terminal=timeout_and_terminal, window=window, **shared,
     )  # fmt: skip
     if isinstance(tasks, Tasks) and not is_ready(tasks) and env is not None:
         env = tasks.attach(env)
@@ -109,7 +109,8 @@ def train(
 
 def planned(
     algorithm: AnyAlgorithm, env: EnvSource | None, *, dataset: DataSource | None, tasks: TaskSource | None,
-    num_envs: int | None, asynchronous: bool, timeout_and_terminal: TimeoutAndTerminal, window: int | None, **shared: Any,
+    num_envs: int | None, asynchronous: bool, timeout_and_terminal: TimeoutAndTerminal, window: int | None,
+    **shared: Any,
 ) -> tuple[Plan, Envs | Recorded]:  # fmt: skip
     """The plan of `train`'s arguments, and the environments or the data. Raises `ConfigError`; writes nothing."""
     if dataset is None and (timeout_and_terminal != "timeout" or window is not None):
@@ -121,7 +122,9 @@ def planned(
     if dataset is not None and tasks is not None:
         raise ConfigError("tasks: recorded data hold one reward. Leave tasks out, or the dataset.")
     if dataset is not None:
-        return make_offline_plan(algorithm, dataset, env, timeout_and_terminal=timeout_and_terminal, window=window, **shared)
+        return make_offline_plan(
+            algorithm, dataset, env, timeout_and_terminal=timeout_and_terminal, window=window, **shared
+        )
     if env is not None:
         return make_plan(algorithm, env, num_envs=num_envs, asynchronous=asynchronous, tasks=tasks, **shared)
     raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
@@ -186,7 +189,9 @@ def gone_on(session: Session) -> "Run | Runs":
     state, note = session.loop.restore(plan.algorithm, session.envs, session.load(found))
     notes += [note] if note else []
     notes += ended_schedules(plan)
-    notes += [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(checkpoint.read_manifest(found))]
+    notes += [
+        f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(checkpoint.read_manifest(found))
+    ]
     if (path / "metrics.jsonl").exists():
         rows.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= step)
     files.write_json(path / "config.json", config.to_dict(plan))
@@ -241,8 +246,8 @@ def continued(run: Run, plan: Plan, data: DataSet, offline_fraction: float) -> P
     learned = run.step if before.offline else before.learned + gradient_steps(before.algorithm, made)
     return replace(
         plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
-        dataset=before.dataset, digest=data.digest, timeout_and_terminal=before.timeout_and_terminal, offline_fraction=offline_fraction,
-        learned=learned,
+        dataset=before.dataset, digest=data.digest, timeout_and_terminal=before.timeout_and_terminal,
+        offline_fraction=offline_fraction, learned=learned,
     )  # fmt: skip
 
 

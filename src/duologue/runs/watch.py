@@ -20,8 +20,8 @@ from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Range, mismatch
 from duologue.loops.keys import key_for, run_key
 from duologue.runs.display import video
-from duologue.runs.policy import Asked
 from duologue.runs.plan import EnvSource, Plan, check_arguments, describe
+from duologue.runs.policy import Asked
 from duologue.types import Step
 
 MAX_STEPS = 10_000

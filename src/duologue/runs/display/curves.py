@@ -8,9 +8,9 @@ import numpy as np
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError, suggestion
 from duologue.ops.metrics import EVALUATION, RETURN
-from duologue.storage import files
-from duologue.runs.display import loggers as log
 from duologue.ops.statistics import bootstrap_interval
+from duologue.runs.display import loggers as log
+from duologue.storage import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind people tell apart too."""
