@@ -25,7 +25,7 @@ from algorithms.by_hand import (
     noise,
     q,
 )  # fmt: skip
-from networks.test_vae import LATENT, far, loss_by_hand, proposed
+from networks.vae_by_hand import LATENT, far, loss_by_hand, proposed
 from scipy.special import log_softmax, softmax
 
 import duologue as dl

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data.rollouts import ADD, SAMPLE, part
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +12,6 @@ from duologue.data import frames
 from duologue.data import ring as rings
 from duologue.types import Transition
 
-ADD = jax.jit(rings.add)
-SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
 SHAPE = (2, 1, 3)
 
 
@@ -35,10 +34,6 @@ def history(steps, envs, chance, seed):
     next_obs = {"image": image(time + 1, env, episode), "vector": vector(time + 1)}
     reward = (time * envs + env).astype(np.float32)
     return Transition(obs, env.astype(np.int32), reward, terminated, ended & ~terminated, next_obs, {})
-
-
-def part(transition, rows):
-    return jax.tree.map(lambda x: x[rows], transition)
 
 
 # Without shrinking, which would compile programs for minutes.

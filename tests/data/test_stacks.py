@@ -2,17 +2,17 @@
 
 import itertools
 
-import data.test_ring as test_ring
-import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data.test_frames import part
-from data.test_ring import Recorder, assert_uniform
+from data.rollouts import ADD, SAMPLE, assert_uniform, part
+from data.rollouts import filled as plain_ring
+from envs.scripted import Counting
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from loops.recorder import Recorder
 
 import duologue as dl
 from duologue.data import frames
@@ -23,8 +23,7 @@ from duologue.envs.spaces import mark_stacked, stack_depths
 from duologue.loops import host, replay_ring
 from duologue.types import Box, Dict, Discrete, EnvSpec, Replay, Transition
 
-ADD, CUT = jax.jit(rings.add), jax.jit(rings.cut)
-SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
+CUT = jax.jit(rings.cut)
 
 
 def history(steps, envs, depth, chance, seed, shape=(2, 1)):
@@ -169,7 +168,7 @@ def test_a_cut_of_nothing_is_none():
 
 def test_a_ring_without_stacks_is_cut_too():
     """Where the episode had not ended; nothing else changes."""
-    ring = test_ring.filled(7, length=1, envs=4, capacity=5)
+    ring = plain_ring(7, length=1, envs=4, capacity=5)
     assert ring.frames is None
     where, row = np.array([True, True, False, False]), 6 % 5
     ended = np.asarray(ring.data.terminated | ring.data.truncated)[row]
@@ -252,30 +251,6 @@ def test_the_ring_is_written_in_place():
 
 
 # In a run.
-
-
-class Counting(gym.Env):
-    """Frames and rewards that tell the environment's steps; episodes end at random, in either way. `drifts` makes what
-    it shows depend on more than its seed."""
-
-    observation_space, action_space = gym.spaces.Box(0, 255, (2, 2), np.uint8), gym.spaces.Box(-1, 1, (1,))
-
-    def __init__(self, drifts=False):
-        self.drifts = drifts
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.chance = np.random.default_rng() if self.drifts else self.np_random
-        self.colour = self.chance.integers(256, size=2)
-        return self._frame(), {}
-
-    def step(self, action):
-        self.colour = self.chance.integers(256, size=2)
-        ended = self.np_random.random(2) < 0.03  # of more than one in eight, some are lost
-        return self._frame(), float(self.chance.random()), bool(ended[0]), bool(ended[1] and not ended[0]), {}
-
-    def _frame(self):
-        return np.tile(self.colour.astype(np.uint8), (2, 1))
 
 
 def envs_of(seed, drifts=False):

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
-from duologue.envs.probe import PROBES, TRUNCATION_STEPS, ProbeEnv
+from duologue.envs.probe import PROBES, TRUNCATION_STEPS
 from duologue.types import Box, Discrete
 
 

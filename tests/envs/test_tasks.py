@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 from envs.scripted import Scripted
 
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make, make_seeds
-from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import host
 from duologue.loops.state import first_fault

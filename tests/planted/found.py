@@ -1,12 +1,11 @@
 """Bugs that readers of the whole library found in it, planted again."""
 
-from planted.mutant import Mutant
-from planted.recorded import of
+from planted.mutant import Mutant, of
 
 DELAYED = of("algorithms/test_td3.py", "the_actors_schedule_counts_the_steps_of_the_critics")
 SCHEDULE = of("runs/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
 INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
-MASKED = of("data/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
+MASKED = of("loops/test_exploration.py", "uniform_actions_are_those_that_a_mask_allows")
 RECORDED = of("runs/test_recorded.py", "noise_is_in_half_ranges_or_a_share_of_random_actions")
 COUNTS = of("algorithms/sac_x/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
 HEEDED = of("runs/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
@@ -21,7 +20,7 @@ DISCRETE = of("algorithms/test_sac.py", "the_discrete_version_moves_its_critics_
 LENGTH = of("runs/test_plan.py", "more_environments_make_fewer_updates")
 
 SLOW = of("algorithms/test_fqe.py", "the_target_is_that_of_the_slow_copy")
-SHARED = of("data/test_ring.py", "a_share_of_what_a_loop_learns_from_is_recorded")
+SHARED = of("loops/test_learning.py", "a_share_of_what_a_loop_learns_from_is_recorded")
 TOSSED = of("loops/test_loops.py", "each_step_of_an_evaluation_has_its_own_chance")
 RATES = of("algorithms/test_constants.py", "each_network_moves_at_its_own_rate")
 BEGINS = of("runs/test_recorded.py", "a_beginning_is_where_an_episode_is_known_to_begin")

@@ -1,7 +1,6 @@
 """Bugs around a run, planted again: rows lost, environments left open, what is said twice or not at all."""
 
-from planted.mutant import Mutant
-from planted.recorded import of
+from planted.mutant import Mutant, of
 
 KEPT = of("runs/test_recorded.py", "what_was_recorded_is_kept_whatever_ends_it")
 OWN = of("runs/test_recorded.py", "recording_leaves_a_users_adapter_open")

@@ -1,12 +1,6 @@
 """Bugs in divergences, the VAE, BEAR and BCQ."""
 
-from planted.mutant import Mutant
-
-
-def of(file: str, *names: str) -> tuple[str, ...]:
-    """Tests by their names in a file of tests."""
-    return tuple(f"{file}::test_{name}" for name in names)
-
+from planted.mutant import Mutant, of
 
 MMD = of("ops/test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
 IDENTICAL = of("ops/test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")

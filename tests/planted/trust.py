@@ -1,14 +1,10 @@
 """Bugs in Retrace, trust regions, PPO, TRPO and ACER."""
 
 from planted.mutant import Mutant
+from planted.mutant import of_algorithm as of
 
 OFF_POLICY, TRUST = ("ops/test_off_policy_returns.py",), ("ops/test_trust_region.py",)
 PPO, TRPO, ACER, CONTINUOUS = (f"algorithms/{name}.py" for name in ("ppo", "trpo", "acer", "acer_continuous"))
-
-
-def of(file: str, *names: str) -> tuple[str, ...]:
-    """Tests by their names in a file of tests/algorithms."""
-    return tuple(f"algorithms/test_{file}.py::test_{name}" for name in names)
 
 
 CLIPPED = of("ppo", "the_clipped_objective_by_hand")

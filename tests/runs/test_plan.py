@@ -9,7 +9,8 @@ import pytest
 from runs.helpers import ITERATION, TINY, quiet, resume, train
 
 import duologue as dl
-from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from envs.probe_env import ProbeEnv
+from duologue.envs.probe import ProbeEnvs
 from duologue.fields import Configurable
 from duologue.ops.optim import delayed_rate
 from duologue.runs import config

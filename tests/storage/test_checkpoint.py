@@ -75,7 +75,7 @@ def test_every_kind_of_leaf_comes_back(tmp_path):
     path = checkpoint.save_tree(tmp_path, 12345, before, info={"score": 1.5})
     assert path.name == "step-000000012345"
     assert_same(checkpoint.load_tree(path, state(9.0)), before)
-    assert checkpoint.info(path) == {"score": 1.5}
+    assert checkpoint.read_manifest(path).info == {"score": 1.5}
     assert checkpoint.fingerprint_changes(checkpoint.read_manifest(path)) == []
 
 
@@ -138,17 +138,17 @@ def test_what_is_not_finite_is_kept_apart(tmp_path, bad):
 def test_a_valid_checkpoint_stays_and_a_damaged_one_is_written_anew(tmp_path):
     path = checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": True})
     assert checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": False}) == path
-    assert checkpoint.info(path) == {"first": True}
+    assert checkpoint.read_manifest(path).info == {"first": True}
     (path / checkpoint.STATE).unlink()
     checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": False})
-    assert checkpoint.verify(path) is None and checkpoint.info(path) == {"first": False}
+    assert checkpoint.verify(path) is None and checkpoint.read_manifest(path).info == {"first": False}
 
 
 def test_damage_is_passed_over_with_a_warning_never_in_silence(tmp_path):
     paths = [checkpoint.save_tree(tmp_path, step, plain(step), info={}) for step in (1, 2, 3)]
     (paths[2] / checkpoint.MANIFEST).unlink()
     path, found = checkpoint.find_latest(tmp_path)
-    assert path == paths[1] == checkpoint.newest(tmp_path)
+    assert path == paths[1]
     assert len(found) == 1 and "step-000000000003" in found[0] and "manifest.json" in found[0]
     for path in paths:
         (path / checkpoint.STATE).write_bytes(b"")
@@ -156,7 +156,6 @@ def test_damage_is_passed_over_with_a_warning_never_in_silence(tmp_path):
         checkpoint.find_latest(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         checkpoint.find_latest(tmp_path / "none")
-    assert checkpoint.newest(tmp_path / "none") is None
 
 
 def test_prune_counts_only_what_is_whole(tmp_path):

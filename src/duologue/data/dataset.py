@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.data import cleaning as cleaning
-from duologue.data import npz as readers
 from duologue.data import recording
 from duologue.data.cleaning import ASSUMED, TimeoutAndTerminal, clip_actions, rows_in_words, rows_with_any
+from duologue.data.readers import read_recording
 from duologue.data.recording import Recording, unread_notes
 from duologue.data.ring import Ring
 from duologue.errors import ConfigError
@@ -68,7 +68,7 @@ def read_dataset(source: str | Path, *, timeout_and_terminal: TimeoutAndTerminal
     `"terminal"`. Raises `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra
     `minari`.
     """
-    return _make_dataset(readers.read_recording(source), str(source), timeout_and_terminal)
+    return _make_dataset(read_recording(source), str(source), timeout_and_terminal)
 
 
 def from_columns(

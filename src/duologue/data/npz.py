@@ -5,47 +5,17 @@ is read before its size has been compared with the file's own.
 """
 
 import math
-import os
-import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from duologue.data.hdf5 import read_hdf5, read_minari
 from duologue.data.recording import Recording, convert_read_errors, is_column, parse_env, parse_metadata, unread_notes
 from duologue.errors import ConfigError
 from duologue.types import Space
 
 MAX_DEFLATE = 1_100
 """Deflate expands no byte to more than this."""
-MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
-
-
-def read_recording(source: str | Path) -> Recording:
-    """The recording at a path, or of a Minari id. Raises `ConfigError` for whatever cannot be read as one,
-    `MissingExtraError` for HDF5 without the extra `minari`."""
-    path = Path(source).expanduser()
-    if not path.exists() and MINARI_ID.fullmatch(str(source)):
-        path = _minari_folder(str(source))
-    if path.is_dir():
-        return read_minari(path)
-    if not path.is_file():
-        raise ConfigError(f"no recorded data at {source}: must be a .npz or HDF5 file, a Minari folder or a Minari id.")
-    match path.suffix:
-        case ".npz":
-            return read_npz(path)
-        case ".hdf5" | ".h5":
-            return read_hdf5(path)
-    raise ConfigError(f"{path} must be a .npz, .hdf5 or .h5 file, or a Minari folder.")
-
-
-def _minari_folder(name: str) -> Path:
-    """Where Minari has put the data set of this id."""
-    root = Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
-    if not (root / name).is_dir():
-        raise ConfigError(f"the data set {name} is not in {root}. Fetch it first: minari download {name}")
-    return root / name
 
 
 def read_npz(path: Path) -> Recording:

@@ -173,16 +173,6 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(**content)
 
 
-def info(path: Path) -> dict[str, Any]:
-    """What `save` was told about the checkpoint."""
-    return read_manifest(path).info
-
-
-def newest(directory: Path) -> Path | None:
-    """The newest checkpoint that is whole, if there is any."""
-    return next((path for path in _newest_first(directory) if verify(path) is None), None)
-
-
 def has_checkpoint(run: Path) -> bool:
     """Whether a run folder has a checkpoint to go on from, whole or not."""
     return bool(_newest_first(run / "checkpoints" / "latest"))
