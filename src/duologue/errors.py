@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 
 class DuologueError(Exception):
-    """Parent of every error this library raises on purpose. The CLI prints its message alone."""
+    """Parent of every error this library raises on purpose. The command line prints only its message."""
 
 
 class ConfigError(DuologueError):
-    """A field, value, space or combination of them that cannot work."""
+    """A field, a value, a space, or a combination of them that cannot work."""
 
 
 class EnvError(DuologueError):
@@ -21,7 +21,7 @@ class CheckpointError(DuologueError):
 
 
 def divergence_error(what: str) -> DuologueError:
-    """Of numbers that are not finite, and that the learner made itself."""
+    """Error for NaN or infinity that the learner produced, not the environment."""
     return DuologueError(
         f"Learning has diverged: {what}. The checkpoints before it are intact. A smaller learning rate may help, "
         "or smaller observations and rewards: duologue.Normalized(algorithm), --normalize-obs."
@@ -36,7 +36,7 @@ class MissingExtraError(DuologueError):
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:
-    """A sentence that suggests the choice closest to `name`, or lists them all when none is close."""
+    """A sentence that suggests the choice nearest to `name`, or lists all `choices` when none is near."""
     choices = sorted(choices)
 
     def likeness(choice: str) -> tuple[float, bool]:

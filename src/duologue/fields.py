@@ -43,7 +43,7 @@ NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 
-# What other libraries call our fields, only to suggest the right name: of several, the first that there is.
+# Other libraries' names for our fields, only to suggest the right name. Of several, the first that the class has.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
@@ -61,7 +61,7 @@ SYNONYMS: dict[str, str | tuple[str, ...]] = {
 
 
 def synonym(name: str, known: Collection[str]) -> str | None:
-    """What a field that others call `name` is called here, if it is among the `known`."""
+    """Our name for the field that other libraries call `name`, if it is among the `known`; else `None`."""
     ours = SYNONYMS.get(name, ())
     return next((each for each in ((ours,) if isinstance(ours, str) else ours) if each in known), None)
 
@@ -88,7 +88,7 @@ class Configurable(eqx.Module):
 
 
 def mismatch(value: Any, hint: Any) -> str | None:
-    """What `value` must be to fit `hint`, or `None` if it fits. Traced values (a vmapped sweep) always fit a number."""
+    """The values that `hint` allows, in words; `None` if `value` is one, as a traced number (a sweep) always is."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         problem = mismatch(value, args[0])
@@ -121,11 +121,12 @@ def mismatch(value: Any, hint: Any) -> str | None:
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether all values are known, and none is traced."""
+    """Whether JAX traces none of the values."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
 def is_finite(value: int | float | np.floating) -> bool:
+    """Whether `value` is a finite float."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond every float

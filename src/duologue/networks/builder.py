@@ -1,7 +1,7 @@
-"""Actors and critics, and the builders that an algorithm holds in its field `networks`.
+"""Builders of actors and critics. An algorithm holds one in its field `networks`.
 
-An algorithm knows `AbstractNetworks`, which builds, and what comes of it: for A2C an `AbstractActorCritic`, for SAC
-functions of observations and actions. Your own networks are one subclass of `AbstractNetworks` and what it builds.
+An algorithm knows only the methods of `AbstractNetworks` and what they return: for A2C an `AbstractActorCritic`, for
+SAC functions of observations and actions. Your own networks are a subclass of `AbstractNetworks`, and what it builds.
 """
 
 from collections.abc import Callable
@@ -38,18 +38,18 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu":
 
 
 class AbstractNetworks(Configurable):
-    """Builds networks from the spec. For your own: subclass it, its fields are then hyperparameters of the run. Only
-    what the algorithm asks for need be there.
+    """Builds networks from the spec of an environment.
 
-    Each raises `ConfigError` for a space it cannot serve.
+    A subclass of your own needs only the methods that the algorithm calls; its fields are hyperparameters of the run.
+    Each method raises `ConfigError` for a space that it cannot serve.
     """
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> AbstractActorCritic:
-        """What on-policy algorithms train."""
+        """A policy and a state value, which on-policy algorithms train."""
         raise self._lacks("actor_critic")
 
     def policy(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], AbstractDistribution]:
-        """π(·|s) over actions of any kind, not squashed."""
+        """π(·|s) over actions of any space, not squashed."""
         raise self._lacks("policy")
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], TanhNormal]:
@@ -73,8 +73,8 @@ class AbstractNetworks(Configurable):
         raise self._lacks("normal_actor")
 
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Callable[..., Array]:
-        """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions. BCQ, BEAR and CQL ask for
-        several actions of each state, `[n, *batch, d]`: then `[E, n, *batch]`."""
+        """Qᵢ(s, a) `[E, *batch]` for a box, Qᵢ(s, ·) `[E, *batch, n]` for discrete actions, E = `members`. BCQ, BEAR
+        and CQL pass several actions of each state, `[n, *batch, d]`, and get `[E, n, *batch]`."""
         raise self._lacks("critics")
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
@@ -82,54 +82,54 @@ class AbstractNetworks(Configurable):
         raise self._lacks("state_value")
 
     def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
-        """A model of the data's actions in a bounded box."""
+        """A generative model of the actions in the data, for a bounded box."""
         raise self._lacks("vae")
 
     def perturbation(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs, Array], Array]:
-        """ξ(s, a) in [−1, 1], of actions in a bounded box, of which there may be several for each state, `[n, *batch,
-        d]`."""
+        """ξ(s, a) in [−1, 1], for actions in a bounded box. A state may have several actions, `[n, *batch, d]`."""
         raise self._lacks("perturbation")
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
-        """πᵢ(·|s) of each task of the spec: called, distributions `[K, *batch]`; `.task_policy(obs,
-        task)`, that of one task for each of N observations."""
+        """πᵢ(·|s) of each task of the spec. A call returns distributions `[K, *batch]`; `.task_policy(obs, task)`
+        returns the policy of one task for each of N observations."""
         raise self._lacks("intentions")
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
-        """Qᵢ of each task of the spec: of discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K, *batch]`,
-        and `.own_values` with an action for each task."""
+        """Qᵢ of each task of the spec. For discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K,
+        *batch]`, and `.own_values` takes an action for each task."""
         raise self._lacks("task_values")
 
     def _lacks(self, method: str) -> ConfigError:
         return ConfigError(
-            f"{type(self).__name__} has no method {method}, which this algorithm builds its networks with."
+            f"{type(self).__name__} has no method {method}, and this algorithm builds its networks with it. Write one."
         )
 
 
 class Networks(AbstractNetworks):
-    """Dense layers after the encoder that the observation space asks for, for every actor and critic."""
+    """An encoder for the observation space, then dense layers, for every actor and critic."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of each hidden layer, after the encoder of the observation space."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
-    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or weights and biases as PyTorch's
-    layers begin, uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
+    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or PyTorch's, weights and biases
+    uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
-    """Actor and critic share encoder and hidden layers, each with a linear output of its own: A2C, PPO, ACER and
-    discrete BCQ; refused by those whose actor and critics are always apart."""
+    """Actor and critic share encoder and hidden layers, and each has its own linear output. For A2C, PPO, ACER and
+    discrete BCQ; algorithms with separate actor and critics refuse it."""
     state_dependent_std: bool | None = None
-    """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
-    does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
+    """Box actions: log σ depends on the observation, instead of being one parameter for each action dimension. None
+    follows the papers: yes for the squashed policies of SAC, no for on-policy ones."""
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box; for squashed policies, as SAC's, of the raw action,
-    before tanh. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
+    before tanh. Deterministic actors do not read it, nor does IQL, which begins at σ = 1 half-range."""
     policy_scale: NonNegative = 0.01
-    """Scale of the first weights of the last policy layer. Small, the first policy is near uniform, or near the middle
-    of the box (OpenAI baselines); 1 is as all other layers, which SAC, SACv1, TD3, DDPG and IQL have."""
+    """Scale of the initial weights of the last policy layer. A small scale makes the first policy nearly uniform, or
+    nearly the middle of the box (OpenAI baselines). 1 is the scale of other layers, as in SAC, SACv1, TD3, DDPG and
+    IQL."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)
@@ -209,8 +209,8 @@ class Networks(AbstractNetworks):
                 head = CategoricalHead(n)
             case _ if self.state_dependent_std is False:
                 raise ConfigError(
-                    "networks.state_dependent_std = False: all tasks would share one σ, and each has its own. Leave it "
-                    "out."
+                    "networks.state_dependent_std = False: must be True or None, for each task has its own σ. Leave "
+                    "it out."
                 )
             case _:
                 head = self._squashed(require_bounded_box(spec.action))
@@ -228,7 +228,7 @@ class Networks(AbstractNetworks):
     def _heads(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, Trunk, Ensemble]:
-        """An encoder, a trunk that reads its features beside `inputs` numbers more, and a head for each task."""
+        """An encoder, a trunk that reads its features and `inputs` more numbers, and a head for each task."""
         self._check_apart()
         keys = jax.random.split(key, 3)
         reads = make_encoder(spec.observation, init=self.init, key=keys[0])
@@ -240,11 +240,12 @@ class Networks(AbstractNetworks):
     def _check_one_std(self) -> None:
         if self.state_dependent_std:
             raise ConfigError(
-                "networks.state_dependent_std = True: this policy has one σ for all states, or none. Leave it out."
+                "networks.state_dependent_std = True: must be False or None, for this policy has one σ, or none. "
+                "Leave it out."
             )
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
-        """Of a policy that is not squashed."""
+        """The head of a policy that is not squashed."""
         std = {"state_dependent_std": bool(self.state_dependent_std), "initial_log_std": self.initial_log_std}
         return policy_head(spec.action, **std)
 
@@ -258,7 +259,7 @@ class Networks(AbstractNetworks):
     def _layers(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, MLP]:
-        """An encoder of the observation, and dense layers that read its features beside `inputs` numbers more."""
+        """An encoder of the observation, and dense layers that read its features and `inputs` more numbers."""
         self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
         reads = make_encoder(spec.observation, init=self.init, key=encoder_key)
@@ -267,9 +268,9 @@ class Networks(AbstractNetworks):
 
     @property
     def _layer(self) -> dict[str, Any]:
-        """What every layer is made with."""
+        """The options of every layer."""
         return {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
 
     def _check_apart(self) -> None:
         if self.shared_trunk:
-            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm's networks stand apart.")
+            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm has separate networks.")

@@ -15,7 +15,7 @@ from duologue.types import Box, Obs
 
 
 class Intentions(eqx.Module):
-    """πᵢ(·|s), the policies of K tasks. Distributions lead with `K`."""
+    """πᵢ(·|s), the policies of K tasks. A call returns distributions with a leading axis `K`."""
 
     encoder: AbstractEncoder
     trunk: Trunk
@@ -26,7 +26,7 @@ class Intentions(eqx.Module):
         return self.head(self._outputs(obs), obs)
 
     def task_policy(self, obs: Obs, task: Int[Array, " N"]) -> Any:
-        """The policy of one task for each of N observations."""
+        """The policy of task `task[i]` for observation i of N."""
         outputs = self._outputs(obs)
         return self.head(outputs[task, jnp.arange(outputs.shape[1])], obs)
 
@@ -57,6 +57,6 @@ class TaskValue(eqx.Module):
         return self.tasks(self.trunk(join_features(self.encoder(obs), to_unit(self.space, action))))[..., 0]
 
     def own_values(self, obs: Obs, action: Float[Array, "K *batch d"]) -> Float[Array, " K *batch"]:
-        """Qᵢ(s, aᵢ): each task's value of an action of its own."""
+        """Qᵢ(s, aᵢ): each task's value of its own action, `action[i]`."""
         features = join_features(self.encoder(obs), to_unit(self.space, action))
         return jax.vmap(lambda task, x: task(x))(self.tasks.members, self.trunk(features))[..., 0]

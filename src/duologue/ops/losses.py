@@ -1,4 +1,4 @@
-"""Losses that several algorithms share: `(scalar, metrics)`, to be differentiated by their first argument."""
+"""Losses that several algorithms share. Each returns `(scalar, metrics)`; gradients are those of its first argument."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from duologue.types import Metrics, Obs
 def td_loss(
     critics: Callable[..., Array], obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
-    """L = Σᵢ E[(Qᵢ(s, a) − y)²], of real and of discrete actions."""
+    """L = Σᵢ E[(Qᵢ(s, a) − y)²], for real and for discrete actions."""
     q = action_value(critics, obs, action)
     loss = jnp.sum(jnp.mean((q - target[None]) ** 2, axis=-1))
     return loss, {"critic_loss": loss, **summary_metrics("q", q)}
@@ -22,18 +22,18 @@ def td_loss(
 def cloning_loss(
     actor: Callable[[Obs], AbstractDistribution], obs: Obs, action: Array
 ) -> tuple[Float[Array, ""], Metrics]:
-    """L = −E[log π(a|s)]; of a normal with one σ for all states, least squares in each dimension."""
+    """L = −E[log π(a|s)]. For a normal with one σ for all states this is least squares in each dimension."""
     log_prob = actor(obs).log_prob(action)
     loss = -jnp.mean(log_prob)
     return loss, {"cloning_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
 def q_at(q: Float[Array, "E *batch n"], action: Int[Array, "*batch"]) -> Float[Array, " E *batch"]:
-    """Qᵢ(s, a) of all Qᵢ(s, ·)."""
+    """Qᵢ(s, a), the entries of all Qᵢ(s, ·) at an action."""
     return entry_at(q, jnp.broadcast_to(action, q.shape[:-1]))
 
 
 def action_value(critics: Callable[..., Array], obs: Obs, action: Array) -> Float[Array, " E *batch"]:
-    """Qᵢ(s, a), of real and of discrete actions."""
+    """Qᵢ(s, a) of all critics, for real and for discrete actions."""
     real = jnp.issubdtype(action.dtype, jnp.floating)
     return critics(obs, action) if real else q_at(critics(obs), action)

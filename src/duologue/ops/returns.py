@@ -1,6 +1,6 @@
 """Returns and advantages: one equation a function, one trajectory in, no networks.
 
-Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `over_envs`) outside for more. `next_value[t]` is V(s'ₜ)
+Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `vmap_envs`) outside for more. `next_value[t]` is V(s'ₜ)
 of the true successor. Two facts of a step are kept apart everywhere:
 
 * *terminated*: the successor is worth nothing, so γ(1 − termₜ) multiplies its value;
@@ -80,7 +80,7 @@ def general_off_policy_returns(
     reward: Rewards, q: Rewards, next_value: Rewards, trace: Rewards, terminated: Flags, truncated: Flags,
     *, discount: Scalar,
 ) -> Rewards:  # fmt: skip
-    """What off-policy returns of action values share (Munos et al., 2016, eq. 3), cut at episode ends.
+    """The general off-policy return of action values (Munos et al., 2016, eq. 3), cut at episode ends.
 
     Gₜ = rₜ + γ(1 − termₜ) [V(s'ₜ) + cₜ₊₁(Gₜ₊₁ − Q(sₜ₊₁, aₜ₊₁))],   cₜ₊₁ = 0 at a cut and at t = T − 1
 
@@ -126,7 +126,7 @@ def vtrace(
 
 
 def scale_and_clip(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
-    """What is learned from a reward: `scale` times it, then clipped to ± `clip`."""
+    """The reward that is learned from: `scale` times `reward`, then clipped to ± `clip`; `None` does not clip."""
     reward = reward * scale
     return reward if clip is None else jnp.clip(reward, -clip, clip)
 
@@ -144,7 +144,7 @@ def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: 
 
 
 def first_row(batch: Transition) -> tuple[Obs, Array]:
-    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: what `n_step_target` is the target of."""
+    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: the pairs of `n_step_target`."""
     return jax.tree.map(lambda x: x[0], (batch.obs, batch.action))
 
 
