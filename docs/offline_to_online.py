@@ -30,7 +30,7 @@ IQL = dl.IQL(networks=dl.Networks(hidden_sizes=(256, 256), activation="relu", in
 
 def finished(folder: Path, begin: Callable[..., Any]) -> dl.Run:
     """The run in `folder`, begun where there is none, or gone on with."""
-    if not checkpoint.has_any(folder):
+    if not checkpoint.has_checkpoint(folder):
         return begin(steps=STEPS, evaluate_every=EVERY, run_dir=folder)
     run = dl.load(folder)
     run = run if run.step >= STEPS else run.resume()

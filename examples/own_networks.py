@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 import duologue as dl
 from duologue.fields import PositiveInt
 from duologue.networks.builder import AbstractActorCritic, AbstractNetworks
-from duologue.networks.encoders import AbstractEncoder, encoder
+from duologue.networks.encoders import AbstractEncoder, make_encoder
 from duologue.networks.heads import AbstractHead, policy_head
 from duologue.networks.layers import Dense
 
@@ -61,7 +61,7 @@ class ResidualNetworks(AbstractNetworks):
 
     def actor_critic(self, spec, *, key: Array) -> ResidualActorCritic:
         keys = iter(jax.random.split(key, 4 + 2 * self.blocks))
-        reads = encoder(spec.observation, init="orthogonal", key=next(keys))
+        reads = make_encoder(spec.observation, init="orthogonal", key=next(keys))
         head = policy_head(spec.action, state_dependent_std=False, initial_log_std=0.0)
 
         def dense(inputs: int, outputs: int, scale: float) -> Dense:

@@ -22,7 +22,7 @@ import numpy as np
 
 import duologue as dl
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.envs.tasks import READY as TASKS
+from duologue.envs.tasks import READY_TASKS as TASKS
 from duologue.ops.metrics import RETURN
 from duologue.runs import config
 from duologue.storage import checkpoint, files
@@ -217,7 +217,7 @@ def scored(task: Task, run: dl.Run | dl.Runs) -> np.ndarray:
     """Returns of greedy episodes, `[*seeds, episodes]`; or, of one seed, of the last episodes of training, each with
     the mean of its row."""
     if task.scored_in_training is None:
-        env = task.scored_by and TASKS[task.scored_by].on(task.env)
+        env = task.scored_by and TASKS[task.scored_by].attach(task.env)
         return run.evaluate(episodes=EPISODES, env=env).returns
     returns: list[float] = []
     for row in reversed(json_rows.read_rows(run.path / "metrics.jsonl")):
@@ -230,7 +230,7 @@ def train(cell: Cell, folder: Path, dataset: Path | None = None) -> tuple[dl.Run
     """The trained agents, and the step that a run already in `folder` had reached. Agents on data are not tested on
     the way: their final weights score. Raises `CheckpointError` for a run that cannot be gone on with: it is left as it
     is."""
-    if not checkpoint.has_any(folder):  # nothing there, or a run that was killed before its first checkpoint
+    if not checkpoint.has_checkpoint(folder):  # nothing there, or a run that was killed before its first checkpoint
         task = cell.task
         options = {"steps": task.steps, "seed": cell.seed, "seeds": cell.count, "run_dir": folder}
         data = {} if dataset is None else {"dataset": dataset, "evaluate_every": task.steps, "evaluate_episodes": 1}

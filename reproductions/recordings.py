@@ -10,7 +10,7 @@ from cells import Cell, Task, train
 
 import duologue as dl
 from duologue.data.dataset import DataSet
-from duologue.data.writing import columns_of, described, write
+from duologue.data.writing import columns_of, file_metadata, write_columns
 from duologue.envs.make import make
 from duologue.runs.collect import collected
 from duologue.storage import checkpoint
@@ -65,7 +65,7 @@ def made(name: str, folder: Path, *, given: Path | None, runs: Path) -> Path:
         better = of_cell(recipe.cell, folder, runs)
     columns = mixed(random(recipe.env, folder), better, recipe.rows)
     if not path.exists():
-        write(path, columns, described(recipe.env, better.spec.action, halves=name))
+        write_columns(path, columns, file_metadata(recipe.env, better.spec.action, halves=name))
     elif not holds(path, columns):
         raise dl.ConfigError(
             f"--data {given}: {path} is there already, and was made of something else. Delete it, or leave --data out."
@@ -132,7 +132,7 @@ def of_cell(name: str, folder: Path, runs: Path) -> DataSet:
 def furthest(task: Task, runs: Path) -> Cell:
     """Of the cells with seed 0, alone or first of several in one program, the one that has learned longest."""
     cells = [Cell(task, 0, count) for count in range(1, len(task.seeds) + 1)]
-    begun = [cell for cell in cells if checkpoint.has_any(cell.folder(runs))]
+    begun = [cell for cell in cells if checkpoint.has_checkpoint(cell.folder(runs))]
     return max(begun, key=lambda cell: dl.load(cell.folder(runs)).step, default=cells[0])
 
 

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 import duologue as dl
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, Decay, Fraction, Inside, NonNegative, Positive, PositiveInt, Range, mismatch
+from duologue.fields import (
+    Configurable,
+    Decay,
+    Fraction,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Range,
+    mismatch,
+)
 
 HUGE = 10**400
 NEVER_NUMBERS = [None, "1", "", b"1", 1j, [1], (1,), {1: 1}, object(), int, np.ones(2), np.True_, True, False]
@@ -64,7 +74,7 @@ REFUSALS = [
     (Annotated[float, Range(0, 1, above=True)], [0, 1.5], "a number in (0, 1]"),
     (Annotated[int, Range(2, 4)], [1, 5, HUGE], "an integer in [2, 4]"),
     (Decay, [1, -0.1], "a number in [0, 1)"),
-    (Inside, [0, 1.0], "a number in (0, 1)"),
+    (OpenFraction, [0, 1.0], "a number in (0, 1)"),
     (Literal["a", "b"], ["c", "", None, 1, np.array(["a", "b"]), ["a"]], "one of 'a', 'b'"),
     (Literal[1, 2], [3, True, 1.0], "one of 1, 2"),
     (tuple[int, ...], [3, [1, 2], None, "12"], "a tuple"),

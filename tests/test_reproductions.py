@@ -329,7 +329,7 @@ def test_the_folder_that_was_named_is_the_one_that_is_read(recordings, tmp_path,
         made(name, given)
     made("hopper-random-medium", given)  # of which no folder holds a half
     path = made(name, None)
-    recordings.write(given / recordings.EXPERT, recordings.columns_of(theirs), {"env": "x"})
+    recordings.write_columns(given / recordings.EXPERT, recordings.columns_of(theirs), {"env": "x"})
     with pytest.raises(dl.ConfigError, match="is there already, and was made of something else"):
         made(name, given)
     path.unlink()
@@ -350,7 +350,7 @@ def test_actions_played_again_make_the_same_rows(recordings, tmp_path):
 
 def test_a_half_whose_recording_was_interrupted_is_no_half(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "ROWS", 9)
-    recordings.write(tmp_path / "x-random.npz", half(8), {"env": "x"})
+    recordings.write_columns(tmp_path / "x-random.npz", half(8), {"env": "x"})
     with pytest.raises(dl.ConfigError, match=r"x-random\.npz has 8 of 9 rows.*interrupted. Delete it"):
         recordings.random("x", tmp_path)
 
@@ -370,7 +370,7 @@ def test_data_are_recorded_by_agents_that_have_learned_to_the_end(recordings, ce
     def train(cell, folder):
         trained.append(cell.count)
         assert folder == cell.folder(tmp_path)
-        agent = SimpleNamespace(collect=lambda rows, path: recordings.write(path, half(9), {"env": "x"}))
+        agent = SimpleNamespace(collect=lambda rows, path: recordings.write_columns(path, half(9), {"env": "x"}))
         return ([agent, None] if cell.count > 1 else agent), 0
 
     monkeypatch.setattr(dl, "load", lambda path: SimpleNamespace(step=steps[path]))

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 
 class DuologueError(Exception):
-    """Parent of every error this library raises on purpose. The CLI prints its message alone."""
+    """Parent of every error this library raises on purpose. The command line prints only its message."""
 
 
 class ConfigError(DuologueError):
-    """A field, value, space or combination of them that cannot work."""
+    """A field, a value, a space, or a combination of them that cannot work."""
 
 
 class EnvError(DuologueError):
@@ -20,8 +20,8 @@ class CheckpointError(DuologueError):
     """A run folder or checkpoint that is missing, altered or in use."""
 
 
-def diverged(what: str) -> DuologueError:
-    """Of numbers that are not finite, and that the learner made itself."""
+def divergence_error(what: str) -> DuologueError:
+    """Error for NaN or infinity that the learner produced, not the environment."""
     return DuologueError(
         f"Learning has diverged: {what}. The checkpoints before it are intact. A smaller learning rate may help, "
         "or smaller observations and rewards: duologue.Normalized(algorithm), --normalize-obs."
@@ -35,8 +35,8 @@ class MissingExtraError(DuologueError):
         super().__init__(f'{what} needs an extra: pip install ".[{extra}]" in a checkout of Duologue')
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A sentence that suggests the choice closest to `name`, or lists them all when none is close."""
+def suggestion(name: str, choices: Iterable[str]) -> str:
+    """A sentence that suggests the choice nearest to `name`, or lists all `choices` when none is near."""
     choices = sorted(choices)
 
     def likeness(choice: str) -> tuple[float, bool]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from duologue.errors import ConfigError, nearest
+from duologue.errors import ConfigError, suggestion
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Range:
 Fraction = Annotated[float, Range(0, 1)]  # [0, 1]
 Share = Annotated[float, Range(0, 1, above=True)]  # (0, 1]
 Decay = Annotated[float, Range(0, 1, below=True)]  # [0, 1)
-Inside = Annotated[float, Range(0, 1, above=True, below=True)]  # (0, 1)
+OpenFraction = Annotated[float, Range(0, 1, above=True, below=True)]  # (0, 1)
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
@@ -49,7 +49,7 @@ MOST = 2**31 - 1
 Count = Annotated[int, Range(1, MOST)]
 Seed = Annotated[int, Range(0, MOST)]
 
-# What other libraries call our fields, only to suggest the right name: of several, the first that there is.
+# Other libraries' names for our fields, only to suggest the right name. Of several, the first that the class has.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
@@ -67,7 +67,7 @@ SYNONYMS: dict[str, str | tuple[str, ...]] = {
 
 
 def synonym(name: str, known: Collection[str]) -> str | None:
-    """What a field that others call `name` is called here, if it is among the `known`."""
+    """Our name for the field that other libraries call `name`, if it is among the `known`; else `None`."""
     ours = SYNONYMS.get(name, ())
     return next((each for each in ((ours,) if isinstance(ours, str) else ours) if each in known), None)
 
@@ -81,7 +81,7 @@ class Configurable(eqx.Module):
         for name in kwargs:
             if name not in known:
                 ours = synonym(name, known)
-                hint = f"Did you mean {ours!r}?" if ours else nearest(name, known)
+                hint = f"Did you mean {ours!r}?" if ours else suggestion(name, known)
                 raise ConfigError(f"{cls.__name__} has no field {name!r}. {hint}")
         return super().__new__(cls)
 
@@ -104,7 +104,7 @@ def check(hint: Any, *, prefix: str = "", **values: Any) -> None:
 
 
 def mismatch(value: Any, hint: Any) -> str | None:
-    """What `value` must be to fit `hint`, or `None` if it fits. Traced values (a vmapped sweep) always fit a number."""
+    """The values that `hint` allows, in words; `None` if `value` is one, as a traced number (a sweep) always is."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         problem = mismatch(value, args[0])
@@ -112,7 +112,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         if problem:
             return " ".join([problem, *map(str, ranges)])
         kind = "an integer" if args[0] is int else "a number"
-        return next((f"{kind} {r}" for r in ranges if concrete(value) and value not in r), None)
+        return next((f"{kind} {r}" for r in ranges if is_concrete(value) and value not in r), None)
     if origin in (typing.Union, types.UnionType):
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
@@ -127,7 +127,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         )
     if hint is float:
         number = isinstance(value, int | float | np.floating | jax.Array) and not isinstance(value, bool)
-        return None if number and (isinstance(value, jax.Array) or finite(value)) else "a finite number"
+        return None if number and (isinstance(value, jax.Array) or is_finite(value)) else "a finite number"
     if hint is int:
         return None if isinstance(value, int | np.integer) and not isinstance(value, bool) else "an integer"
     if hint is type(None):
@@ -139,12 +139,13 @@ def mismatch(value: Any, hint: Any) -> str | None:
     return None
 
 
-def concrete(*values: Any) -> bool:
-    """Whether all values are known, and none is traced."""
+def is_concrete(*values: Any) -> bool:
+    """Whether JAX traces none of the values."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
-def finite(value: int | float | np.floating) -> bool:
+def is_finite(value: int | float | np.floating) -> bool:
+    """Whether `value` is a finite float."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond every float

@@ -1,4 +1,4 @@
-"""The records that everything shares. Store facts, derive quantities.
+"""Records that all parts of the library share. They store facts; quantities are derived from them.
 
 Axes have one letter each, everywhere: `T` time, `B` environments, `N` batch, `L` sequence, `E` ensemble, `S` seeds, `K`
 tasks.
@@ -15,24 +15,24 @@ PyTree: TypeAlias = Any
 Obs: TypeAlias = Any
 """One array, or a dict of arrays where the observation space is a `Dict`."""
 Metrics: TypeAlias = dict[str, Array]
-"""Scalars by name (`"critic_loss"`), still on the device; of several tasks also `[K]`, which the loops split."""
+"""Scalars by name (`"critic_loss"`), still on the device. With several tasks also `[K]`, which the loops split."""
 
 ACTION_MASK = "action_mask"
-"""The reserved key of a `Dict` observation that says which discrete actions are allowed (1) and which are not (0)."""
+"""Reserved key of a `Dict` observation, for the mask of discrete actions: 1 is allowed, 0 is not."""
 
 
 def has_mask(obs: Obs) -> bool:
-    """Whether an observation says which actions are allowed."""
+    """Whether an observation holds a mask of allowed actions."""
     return isinstance(obs, dict) and ACTION_MASK in obs
 
 
 class Transition(NamedTuple):
     """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[L, N]` sequences.
 
-    `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units. `reward`
-    has a last axis `K` where there are several tasks, the main one last.
-    `extras` holds what the behaviour policy knew and the algorithm declared to read (`Experience.extras`). Arrays are
-    JAX's in compiled code and NumPy's on the host.
+    `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units. With
+    several tasks, `reward` has a last axis `K`, the main task last. `extras` holds what `act` returned about the
+    policy that acted, as the algorithm declares in `Experience.extras`. Arrays are JAX's in compiled code and NumPy's
+    on the host.
     """
 
     obs: Obs
@@ -45,9 +45,10 @@ class Transition(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What every environment adapter answers, for `B` environments.
+    """Result of stepping `B` environments.
 
-    `next_obs` is the true successor; `obs` is what to act on next: the same, or the first observation of a new episode.
+    `next_obs` is the true successor. `obs` is the observation to act on next: the same as `next_obs`, or the first
+    observation of a new episode.
     """
 
     obs: Obs
@@ -60,25 +61,25 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Poisson:
-    """A number of updates that is drawn after each rollout, from a Poisson distribution of this mean."""
+    """A number of updates that is drawn after each rollout, from a Poisson distribution with this mean."""
 
     mean: float
 
 
 @dataclass(frozen=True)
 class Replay:
-    """How an algorithm learns from what it has seen before."""
+    """How an algorithm learns from earlier transitions."""
 
     capacity: int
-    """Transitions that are kept, over all environments of one seed."""
+    """Number of transitions that are kept, over all environments of one seed."""
     batch_size: int
-    """Transitions or sequences of a batch, N."""
+    """Number of transitions or sequences in a batch (N)."""
     sequence_length: int | None = None
-    """Rows of a sequence: a batch is `[L, N]`, time first as everywhere; `None` for single transitions, `[N]`."""
+    """Rows of a sequence: a batch is `[L, N]`, time first as everywhere. `None`: single transitions, `[N]`."""
     updates: int | Poisson = 1
-    """Calls of `update` after each rollout, or the law they are drawn from."""
+    """Calls of `update` after each rollout, or the distribution of their number."""
     batches_per_update: int | None = None
-    """A call gets this many batches, `[D, N]` or `[D, L, N]`; `None` for one, without the axis."""
+    """Batches in one call, `[D, N]` or `[D, L, N]`. `None`: one batch, without the axis."""
     learning_starts: int = 0
     """Environment steps before the first update."""
     start_steps: int = 0
@@ -87,10 +88,10 @@ class Replay:
 
 @dataclass(frozen=True)
 class Experience:
-    """How an algorithm wants to be fed: all that loops know of it."""
+    """How an algorithm is fed with data. Loops know nothing else about an algorithm, apart from its methods."""
 
     num_envs: int
-    """Environments stepped together, unless `train(num_envs=...)` says otherwise."""
+    """Number of environments that step together, unless `train(num_envs=...)` sets another."""
     rollout_length: int
     """Steps of each environment between two updates."""
     extras: tuple[str, ...] = ()
@@ -98,7 +99,7 @@ class Experience:
     learn_from_rollout: bool = True
     """Whether `update` gets each rollout, `[T, B]`."""
     replay: Replay | None = None
-    """Whether, and how, it then gets batches of what came before."""
+    """How `update` then gets batches of earlier transitions; `None`: it gets none."""
     gradient_steps: int = 1
     """Gradient steps in one call of `update`, of the network that takes the most (TD3: `policy_delay`)."""
     tasks: bool = False
@@ -106,31 +107,32 @@ class Experience:
 
     @property
     def updates(self) -> int | float:
-        """Calls of `update` for one rollout, once learning has started; on average where their number is drawn."""
+        """Calls of `update` for one rollout once learning has started; their mean if the number is drawn."""
         drawn = 0 if self.replay is None else self.replay.updates
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
 
 
 @dataclass(frozen=True)
 class Box:
-    """Real vectors or images. Bounds are `None` where any element is unbounded, else one number for each element."""
+    """Real vectors or images. A bound is `None` if any element has none, else it has one number for each element."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     stacked: bool = field(default=False, kw_only=True)
-    """Whether axis 0 stacks the newest frames, oldest first; at the start of an episode its first frame is repeated."""
+    """Whether axis 0 stacks the newest frames, oldest first. At the start of an episode its first frame is repeated."""
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """The integers `0 … n - 1`. Where an environment counts from `start`, its adapter
-    shifts: inside, all begin at 0."""
+    """The integers `0 … n - 1`. If an environment counts from `start`, its adapter shifts them: inside the library all
+    begin at 0."""
 
     n: int
     start: int = 0
@@ -153,8 +155,9 @@ class Dict:
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
 
 
-def inside(space: Space, action: Any) -> Any:
-    """Actions `[*batch, *shape]`, NumPy's or JAX's, clipped to the bounds of a Box, as far as it has them."""
+def clip_to_bounds(space: Space, action: Any) -> Any:
+    """Clip actions `[*batch, *shape]` (NumPy or JAX) to the bounds of a Box. Sides without bounds, and other spaces,
+    change nothing."""
     if not isinstance(space, Box) or (space.low is None and space.high is None):
         return action
     low, high = (
@@ -174,14 +177,14 @@ class EnvSpec:
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     tasks: tuple[str, ...] = ()
-    """What the rewards `[*, K]` are of, the main task last; without any, rewards have no such axis."""
+    """Names of the K tasks of rewards `[*, K]`, the main task last. Empty: rewards have no such axis."""
 
 
-def with_start(space: Space, x: Any) -> Any:
-    """`x` in the environment's own numbers: discrete values, 0 … n − 1 inside, count from `start` (NumPy)."""
+def add_start(space: Space, x: Any) -> Any:
+    """Shift discrete values 0 … n − 1 to the environment's own, which begin at `start`. Other values stay. NumPy."""
     match space:
         case Discrete(start=start):
             return x + np.asarray(start, x.dtype)
         case Dict(spaces=parts):
-            return {name: with_start(part, x[name]) for name, part in parts.items()}
+            return {name: add_start(part, x[name]) for name, part in parts.items()}
     return x

@@ -10,7 +10,7 @@ import pytest
 from duologue.algorithms.a2c import A2C, loss
 from duologue.networks.builder import Networks
 from duologue.ops.optim import Adam, Linear
-from duologue.ops.returns import gae, over_envs
+from duologue.ops.returns import gae, vmap_envs
 from duologue.ops.statistics import explained_variance
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
@@ -150,7 +150,7 @@ def test_the_expected_gradient_is_the_policy_gradient():
         columns = [
             x[:, None] for x in (r, networks.value(s), networks.value(s_next), terminated, jnp.zeros_like(terminated))
         ]
-        advantage = over_envs(gae)(*columns, discount=1.0, lambda_=1.0)
+        advantage = vmap_envs(gae)(*columns, discount=1.0, lambda_=1.0)
         g = jax.grad(lambda n: loss(
             n, s[:, None], a[:, None], advantage, advantage, value_coefficient=0.0, entropy_coefficient=0.0
         )[0])(networks)  # fmt: skip

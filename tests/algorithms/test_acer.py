@@ -272,7 +272,7 @@ def test_a_masked_action_gets_no_gradient(key):
     """The last is never allowed: its weights stay to the bit, and its probability 0."""
     state, batch = started(ACER, MASKED, key), a_batch(MASKED)
     after, metrics = stepped(ACER, state, batch, key)
-    last, before = after.networks.both.actor.output, state.networks.both.actor.output
+    last, before = after.networks.network.actor.output, state.networks.network.actor.output
     assert (last.weight[:, -1] == before.weight[:, -1]).all() and last.bias[-1] == before.bias[-1]
     assert (last.weight[:, 0] != before.weight[:, 0]).all()
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
@@ -284,7 +284,7 @@ def test_a_masked_action_gets_no_gradient(key):
 def test_no_probability_is_too_small(sharp, key):
     """Of the behaviour, for actions taken and not; of the policy, where they underflow to 0."""
     state, batch = started(ACER, SPEC, key), a_batch(SPEC)
-    networks = [lambda s: s.networks.both.actor.output.weight, lambda s: s.average.both.actor.output.weight]
+    networks = [lambda s: s.networks.network.actor.output.weight, lambda s: s.average.network.actor.output.weight]
     for of in networks:
         state = eqx.tree_at(of, state, sharp * of(state))
     assert bool((state.networks.policy(batch.obs).probs == 0).any()) == (sharp > 1)

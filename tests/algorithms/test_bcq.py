@@ -25,12 +25,12 @@ from algorithms.by_hand import (
     noise,
     q,
 )  # fmt: skip
-from networks.test_vae import LATENT, far, loss_by_hand, proposed
+from networks.vae_by_hand import LATENT, far, loss_by_hand, proposed
 from scipy.special import log_softmax, softmax
 
 import duologue as dl
 from duologue.algorithms.bcq_discrete import loss
-from duologue.networks.heads import bounds
+from duologue.networks.heads import box_bounds
 from duologue.types import Box, Dict, Discrete, EnvSpec
 
 PHI, K, RATE = 0.3, 5, 0.01
@@ -46,7 +46,7 @@ UPDATE = jax.jit(PERTURBING.update)
 def started(key):
     """All networks, targets too, differ and are far from their initial values."""
 
-    return far(PERTURBING, NETWORKS, key, bounds=bounds(SPEC.action))
+    return far(PERTURBING, NETWORKS, key, bounds=box_bounds(SPEC.action))
 
 
 def single(batch):
@@ -269,7 +269,7 @@ def test_the_discrete_target_is_of_an_action_that_the_successors_mask_allows(key
 def test_a_logit_that_only_is_unlikely_weighs_in_the_discrete_loss(key):
     # A probability may underflow without being masked: `clone.probs > 0` would leave this logit out.
     state, batch = begun_apart(CHOOSING, key), choices()
-    networks = eqx.tree_at(lambda n: n.both.actor.output.bias, state.networks, jnp.asarray([0.0, 0.0, 0.0, -200.0]))
+    networks = eqx.tree_at(lambda n: n.network.actor.output.bias, state.networks, jnp.asarray([0.0, 0.0, 0.0, -200.0]))
     batch = batch._replace(action=jnp.minimum(batch.action, 2))
     total, metrics = loss(networks, batch.obs, batch.action, batch.reward, 1.0)
     logits, _ = by_hand(float64(networks), as_numpy(batch).obs)

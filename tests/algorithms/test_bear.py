@@ -24,7 +24,7 @@ from algorithms.by_hand import (
     noise,
     q,
 )  # fmt: skip
-from networks.test_vae import LATENT, far, generated, loss_by_hand
+from networks.vae_by_hand import LATENT, far, generated, loss_by_hand
 
 import duologue as dl
 from duologue.algorithms.bear import LATER

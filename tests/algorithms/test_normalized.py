@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 from jaxtyping import Array, Int
 
 import duologue as dl
@@ -13,7 +14,6 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized, NormalizedState, empty_moments
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.envs.gymnasium import GymnasiumEnvs
-from duologue.envs.probe import ProbeEnv
 from duologue.fields import Fraction
 from duologue.loops import compiled, host
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Experience, Metrics, Obs, Step, Transition

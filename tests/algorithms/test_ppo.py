@@ -30,7 +30,7 @@ import duologue as dl
 from duologue.algorithms.normalized import NormalizedState
 from duologue.algorithms.ppo import clipped_value_loss
 from duologue.errors import ConfigError
-from duologue.ops.optim import minibatches, shuffled
+from duologue.ops.optim import minibatch_count, minibatch_rows
 from duologue.runs.horizon import gradient_steps
 
 N = T * B
@@ -138,7 +138,7 @@ def by_hand(algorithm):
         return optax.apply_updates(networks, moves), opt_state, metrics | {"gradient_norm": optax.tree.norm(gradient)}
 
     opt_state, steps = optimizer.init(networks), [(networks, None)]
-    for rows in shuffled(N, algorithm.minibatch_size, algorithm.epochs, key=key):
+    for rows in minibatch_rows(N, algorithm.minibatch_size, algorithm.epochs, key=key):
         networks, opt_state, metrics = step(networks, opt_state, rows)
         steps.append((networks, {name: float(x) for name, x in metrics.items()}))
     return steps
@@ -295,25 +295,25 @@ def test_no_value_clip_is_one_that_never_binds(key):
 
 
 def test_each_epoch_is_a_permutation_of_its_own(key):
-    order = np.asarray(shuffled(24, 8, 5, key=key))
+    order = np.asarray(minibatch_rows(24, 8, 5, key=key))
     assert order.shape == (15, 8)
     epochs = order.reshape(5, 24)
     np.testing.assert_array_equal(np.sort(epochs, 1), np.broadcast_to(np.arange(24), (5, 24)))
     assert len({tuple(epoch) for epoch in epochs}) == 5
     assert (np.sort(order, 1) != np.sort(order[:1], 1)).any(1)[1:].all()  # nor are the pieces the same
     assert (epochs != np.arange(24)).any(1).all()
-    assert (np.asarray(shuffled(24, 8, 5, key=jax.random.key(1))) != order).any()
+    assert (np.asarray(minibatch_rows(24, 8, 5, key=jax.random.key(1))) != order).any()
 
 
 @pytest.mark.parametrize(
     ("count", "size", "near"), [(100, 64, 50), (100, 24, 25), (96, 40, 48), (10, 7, 5), (7, 20, 7)]
 )
 def test_a_minibatch_that_does_not_divide_names_the_nearest_that_does(count, size, near):
-    assert minibatches(count, near) == count // near
+    assert minibatch_count(count, near) == count // near
     with pytest.raises(
         ConfigError, match=rf"minibatch_size = {size}: .* = {count}\. The nearest that does is {near}\."
     ):
-        minibatches(count, size)
+        minibatch_count(count, size)
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, dl.Normalized], ids=["plain", "normalized"])

@@ -343,11 +343,11 @@ def test_a_mask_lowers_the_discrete_target_entropy(key):
 
 @pytest.mark.parametrize("algorithm", [dl.SAC, dl.CQL, dl.SACX])
 def test_a_target_that_nothing_moves_towards_is_refused(algorithm):
-    with pytest.raises(dl.ConfigError, match=r"target_entropy = -2: must be None beside a Fixed weight"):
+    with pytest.raises(dl.ConfigError, match=r"target_entropy = -2: must be None with a Fixed weight"):
         algorithm(alpha=Fixed(0.2), target_entropy=-2.0)
     assert algorithm(alpha=Learned(), target_entropy=-2.0).target_entropy == -2.0
 
 
 def test_a_share_of_the_entropy_that_nothing_moves_towards_is_refused():
-    with pytest.raises(dl.ConfigError, match=r"target_entropy_fraction = 0\.5: must be None beside a Fixed weight"):
+    with pytest.raises(dl.ConfigError, match=r"target_entropy_fraction = 0\.5: must be None with a Fixed weight"):
         dl.SACDiscrete(alpha=Fixed(0.1), target_entropy_fraction=0.5)

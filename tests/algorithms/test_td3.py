@@ -32,7 +32,7 @@ from algorithms.by_hand import (
 import duologue as dl
 from duologue.algorithms.td3 import noisy
 from duologue.networks.builder import AbstractNetworks
-from duologue.networks.heads import SquashedNormalHead, TanhHead, bounds, from_unit, to_unit
+from duologue.networks.heads import SquashedNormalHead, TanhHead, box_bounds, from_unit, to_unit
 from duologue.ops.losses import td_loss
 from duologue.ops.optim import gradient_step
 from duologue.ops.returns import first_row
@@ -41,7 +41,7 @@ from duologue.types import Box, Discrete, EnvSpec, MultiDiscrete
 
 OPTIONS = dict(networks=SMALL, discount=0.9, tau=0.3, n_step=L, actor_learning_rate=0.01, critic_learning_rate=0.01)
 NAMES = "actor", "critics", "target_actor", "target_critics"
-BOUNDS = bounds(SPEC.action)
+BOUNDS = box_bounds(SPEC.action)
 
 
 def started(algorithm, key):
@@ -275,8 +275,8 @@ OF_STATES = dl.Networks(state_dependent_std=True)
         (dl.TD3(), MultiDiscrete((2, 3)), "gradients"),
         (dl.DDPG(), Discrete(3), "gradients"),
         (dl.DDPG(), Box((1,), "int32", low=(0.0,), high=(5.0,)), "real Box"),
-        (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over Discrete actions"),
-        (dl.SACDiscrete(), SPEC.action, "sums over Discrete actions. For a bounded Box: SAC, ACERContinuous, PPO"),
+        (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over actions"),
+        (dl.SACDiscrete(), SPEC.action, "sums over actions. For a bounded Box use SAC, ACERContinuous or PPO"),
         (dl.SAC(networks=ActorsOnly()), SPEC.action, r"ActorsOnly has no method critics"),
         (dl.TD3(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True: this policy has one σ"),
         (dl.ACERContinuous(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True"),

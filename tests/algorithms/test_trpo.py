@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 import duologue as dl
 from duologue.errors import ConfigError
-from duologue.ops.optim import shuffled
+from duologue.ops.optim import minibatch_rows
 
 SIZE = dict(networks=SMALL, rollout_length=T, num_envs=B, minibatch_size=8, epochs=2, discount=0.9, lambda_=0.8)
 EXACT = dict(SIZE, conjugate_gradient_steps=100)
@@ -210,7 +210,7 @@ def test_the_critic_is_fitted_by_a_plain_loop_that_leaves_the_actor_alone(optimi
             moves, opt_state = plain.update(gradient, opt_state)
         return optax.apply_updates(critic, moves), opt_state, loss
 
-    for rows in shuffled(T * B, 8, 2, key=key):
+    for rows in minibatch_rows(T * B, 8, 2, key=key):
         critic, opt_state, loss = step(critic, opt_state, rows)
         losses.append(float(loss))
     assert_same(after.networks.critic, critic, rtol=1e-3, atol=1e-5)

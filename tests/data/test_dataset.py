@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from duologue.data import dataset
 from duologue.data import ring as rings
-from duologue.data.summary import card
+from duologue.data.summary import data_card
 from duologue.errors import ConfigError
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
@@ -130,7 +130,7 @@ def test_time_limits_that_are_all_terminals_too_are_time_limits():
     columns = numbered(6, terminals=at(6, 1, 2, 5), timeouts=at(6, 2, 5))
     data = dataset.from_columns(columns)
     assert flags(data) == ([1], [2, 5]) and noted(data, "taken for time limits")
-    data = dataset.from_columns(columns, both="terminal")
+    data = dataset.from_columns(columns, timeout_and_terminal="terminal")
     assert flags(data) == ([1, 2, 5], []) and noted(data, "2 of 6 rows are both")
 
 
@@ -140,8 +140,8 @@ def test_where_only_some_are_both_the_terminal_wins():
 
 
 def test_both_must_be_one_of_two(unchecked):
-    with pytest.raises(ConfigError, match="both = 'neither'"):
-        dataset.from_columns(numbered(3), both="neither")
+    with pytest.raises(ConfigError, match="timeout_and_terminal = 'neither'"):
+        dataset.from_columns(numbered(3), timeout_and_terminal="neither")
 
 
 # Columns
@@ -261,10 +261,10 @@ def test_the_digest_is_of_the_numbers():
 
 def test_fit_takes_the_environments_bounds_and_clips():
     data = build(3, actions=np.float32([[-2], [0.5], [1]]))
-    fitted = dataset.fit(data, ENV)
+    fitted = dataset.adapt_to_env(data, ENV)
     assert fitted.spec == ENV and fitted.rows.action.tolist() == [[-1], [0.5], [1]]
     assert noted(fitted, "1 of 3 rows lay outside the bounds of env") and not noted(fitted, dataset.ASSUMED)
-    assert fitted.digest == data.digest and dataset.fit(fitted, ENV).notes == fitted.notes
+    assert fitted.digest == data.digest and dataset.adapt_to_env(fitted, ENV).notes == fitted.notes
 
 
 OTHERS = {
@@ -281,16 +281,16 @@ OTHERS = {
 def test_a_file_for_another_environment_is_refused_with_both_names(case):
     data = dataset.from_columns(numbered(3, observations=numbered(3)["observations"] + np.float32(0.5)), source="file")
     with pytest.raises(ConfigError, match=r"file has the .*env .*: a file for another environment"):
-        dataset.fit(data, OTHERS[case])
+        dataset.adapt_to_env(data, OTHERS[case])
 
 
 def test_an_environment_of_another_name_is_told():
     """Its shapes are the same, so nothing says that it is another one."""
     data = dataset.from_columns(numbered(3), spec=dataclasses.replace(ENV, id="HalfCheetah-v5"))
-    fitted = dataset.fit(data, dataclasses.replace(ENV, id="Walker2d-v5"))
+    fitted = dataset.adapt_to_env(data, dataclasses.replace(ENV, id="Walker2d-v5"))
     assert noted(fitted, "They were recorded in HalfCheetah-v5, and are used for Walker2d-v5.")
-    assert not noted(dataset.fit(data, data.spec), "recorded in") and not noted(
-        dataset.fit(build(3), ENV), "recorded in"
+    assert not noted(dataset.adapt_to_env(data, data.spec), "recorded in") and not noted(
+        dataset.adapt_to_env(build(3), ENV), "recorded in"
     )
 
 
@@ -298,22 +298,22 @@ def test_fit_gives_observations_the_environments_kind():
     bits = np.int64([[0, 1], [1, 1], [0, 0]])
     data = build(3, observations=bits, next_observations=None)
     for space in (Box((2,), "int8"), MultiDiscrete((2, 2))):
-        fitted = dataset.fit(data, dataclasses.replace(ENV, observation=space))
+        fitted = dataset.adapt_to_env(data, dataclasses.replace(ENV, observation=space))
         assert fitted.rows.obs.dtype.kind == fitted.rows.next_obs.dtype.kind == "i" and noted(fitted, "became int")
         assert fitted.rows.obs.tolist() == bits[:2].tolist()
     with pytest.raises(ConfigError):
-        dataset.fit(data, dataclasses.replace(ENV, observation=MultiDiscrete((2, 1))))
+        dataset.adapt_to_env(data, dataclasses.replace(ENV, observation=MultiDiscrete((2, 1))))
     states = dataclasses.replace(ENV, observation=Discrete(4))
-    fitted = dataset.fit(build(3, observations=np.int64([0, 3, 2]), next_observations=None), states)
-    assert fitted.rows.obs.tolist() == [0, 3] and dataset.fit(fitted, states).rows.obs.tolist() == [0, 3]
+    fitted = dataset.adapt_to_env(build(3, observations=np.int64([0, 3, 2]), next_observations=None), states)
+    assert fitted.rows.obs.tolist() == [0, 3] and dataset.adapt_to_env(fitted, states).rows.obs.tolist() == [0, 3]
 
 
 def test_fit_counts_discrete_actions_as_the_environment_does():
     data = build(3, actions=np.int64([1, 3, 2]))
     env = dataclasses.replace(ENV, action=Discrete(3, start=1))
-    assert dataset.fit(data, env).rows.action.tolist() == [0, 2, 1]
+    assert dataset.adapt_to_env(data, env).rows.action.tolist() == [0, 2, 1]
     with pytest.raises(ConfigError, match="another environment"):
-        dataset.fit(data, dataclasses.replace(ENV, action=Discrete(3)))
+        dataset.adapt_to_env(data, dataclasses.replace(ENV, action=Discrete(3)))
 
 
 # The ring
@@ -323,7 +323,7 @@ SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
 
 def test_the_ring_is_full_and_holds_the_rows():
     data = build(5)
-    ring = dataset.ring(data)
+    ring = dataset.full_ring(data)
     assert ring.capacity == 5 and int(ring.written) == 5 and ring.frames is None
     batch = SAMPLE(ring, jax.random.key(0), 64, None)
     rows = np.asarray(batch.reward).astype(int)
@@ -362,7 +362,7 @@ def test_no_sequence_crosses_an_end_or_a_gap(kinds, successors, timeouts):
     assert not wrong.any()
     if len(data) < 3:
         return
-    batch = jax.device_get(rings.sample(dataset.ring(data), jax.random.key(0), 32, 3))
+    batch = jax.device_get(rings.sample(dataset.full_ring(data), jax.random.key(0), 32, 3))
     cut = (batch.terminated | batch.truncated)[:-1]
     assert (cut | (batch.next_obs[:-1] == batch.obs[1:]).all(-1)).all()
 
@@ -372,7 +372,7 @@ def test_no_sequence_crosses_an_end_or_a_gap(kinds, successors, timeouts):
 
 def test_the_card_counts_whole_episodes():
     data = build(7, terminals=at(7, 1), timeouts=at(7, 4), actions=np.float32([[-1], [0], [0], [1], [0], [0], [0.5]]))
-    told = card(data)
+    told = data_card(data)
     assert list(told) == [
         "source",
         "rows",
@@ -390,8 +390,8 @@ def test_the_card_counts_whole_episodes():
     assert told["rewards"] == "mean 3.00, min 0.00, max 6.00"
     assert told["actions"] == "0: -1.00 … 1.00, 28.6% at bounds"
     assert told["flags"].startswith("1 terminals, 1 timeouts, 1 cuts") and "unfinished" in told["notes"]
-    assert card(build(3))["returns"] == "no complete episode"
-    assert card(build(3, actions=np.int64([0, 2, 2])))["actions"] == "0: 1, 1: 0, 2: 2"
+    assert data_card(build(3))["returns"] == "no complete episode"
+    assert data_card(build(3, actions=np.int64([0, 2, 2])))["actions"] == "0: 1, 1: 0, 2: 2"
 
 
 @pytest.mark.parametrize(
@@ -406,4 +406,4 @@ def test_the_card_counts_whole_episodes():
 )  # fmt: skip
 def test_d4rls_score_is_given_for_d4rls_files_alone(source, score):
     data = dataset.from_columns(numbered(4, terminals=at(4, 3)), source=source)
-    assert card(data).get("D4RL's normalised score") == score
+    assert data_card(data).get("D4RL's normalised score") == score

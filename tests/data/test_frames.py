@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data.rollouts import ADD, SAMPLE, part
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +12,6 @@ from duologue.data import frames
 from duologue.data import ring as rings
 from duologue.types import Transition
 
-ADD = jax.jit(rings.add)
-SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
 SHAPE = (2, 1, 3)
 
 
@@ -35,10 +34,6 @@ def history(steps, envs, chance, seed):
     next_obs = {"image": image(time + 1, env, episode), "vector": vector(time + 1)}
     reward = (time * envs + env).astype(np.float32)
     return Transition(obs, env.astype(np.int32), reward, terminated, ended & ~terminated, next_obs, {})
-
-
-def part(transition, rows):
-    return jax.tree.map(lambda x: x[rows], transition)
 
 
 # Without shrinking, which would compile programs for minutes.
@@ -105,10 +100,10 @@ def test_what_is_kept_comes_back(rollouts, seeds):
         ring = ADD(ring, part(past, slice(i, i + 1)))
     if seeds is not None:
         empty, ring = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (empty, ring))
-    kept = rings.packed(ring)
-    again = rings.unpacked(kept, jax.eval_shape(lambda: empty))
+    kept = rings.pack(ring)
+    again = rings.unpack(kept, jax.eval_shape(lambda: empty))
     jax.tree.map(np.testing.assert_array_equal, again, ring)
-    template = rings.any_rows(jax.eval_shape(lambda: empty))
+    template = rings.open_template(jax.eval_shape(lambda: empty))
     assert template.data.reward is ... and template.frames.cuts[0] is ...
 
 
@@ -131,4 +126,4 @@ def test_the_ring_is_written_in_place():
     key = jax.eval_shape(lambda: jax.random.key(0))
     compiled = jax.jit(learn, donate_argnums=0).lower(ring, rollout, jnp.int32(1), key).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < rings.nbytes(step, 80_000) / 20
-    assert frames.SHARE == 8
+    assert frames.TRANSITIONS_PER_CUT == 8

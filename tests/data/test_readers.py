@@ -76,7 +76,7 @@ def episode(start, length, terminated=False, truncated=False):
 def refused(path, words):
     """The error is one `ConfigError` which names the file."""
     with pytest.raises(ConfigError, match=words) as error:
-        dataset.read(path)
+        dataset.read_dataset(path)
     assert str(path) in str(error.value)
 
 
@@ -85,7 +85,7 @@ def refused(path, words):
 
 @pytest.mark.parametrize(("write", "name"), [(npz, "x.npz"), (hdf5, "x.hdf5"), (hdf5, "x.h5")])
 def test_columns_come_back(write, name, tmp_path):
-    data = dataset.read(write(tmp_path / name, other=np.zeros(5)))
+    data = dataset.read_dataset(write(tmp_path / name, other=np.zeros(5)))
     expected = dataset.from_columns(dict(COLUMNS))
     assert data.digest == expected.digest and data.source == str(tmp_path / name)
     assert data.spec.id == "Env-v0" and data.spec.action == Box((1,), "float32", (-3.0,), (2.0,))
@@ -96,9 +96,9 @@ def test_a_dict_of_observations_comes_back(tmp_path):
     parts = {"a": OBS, "b": np.zeros((5, 2, 2, 3), np.uint8)}
     columns = {f"{column}/{name}": x for column in ("observations", "next_observations") for name, x in parts.items()}
     whole = {"observations": None, "next_observations": None}
-    first = dataset.read(hdf5(tmp_path / "x.h5", **whole, **columns))
+    first = dataset.read_dataset(hdf5(tmp_path / "x.h5", **whole, **columns))
     np.savez(tmp_path / "x.npz", **{k: v for k, v in COLUMNS.items() if k not in whole} | columns)
-    assert first.digest == dataset.read(tmp_path / "x.npz").digest
+    assert first.digest == dataset.read_dataset(tmp_path / "x.npz").digest
     assert first.spec.observation == Dict({"a": Box((2,)), "b": Box((2, 2, 3), "uint8")})
 
 
@@ -106,7 +106,7 @@ def test_minaris_episodes_come_one_after_another(tmp_path):
     episodes = [episode(100 * i, 3, terminated=i % 2 == 0, truncated=i % 2 == 1) for i in range(11)]
     space = json.dumps({"type": "Discrete", "dtype": "int64", "start": 0, "n": 4})
     folder = minari(tmp_path / "x", episodes, {"env_spec": json.dumps({"id": "Env-v1"}), "action_space": space})
-    data = dataset.read(folder)
+    data = dataset.read_dataset(folder)
     assert data.rows.obs[:, 0].tolist() == [100 * i + t for i in range(11) for t in range(3)]
     np.testing.assert_array_equal(data.rows.next_obs, data.rows.obs + 1)
     assert np.flatnonzero(data.rows.terminated).tolist() == list(range(2, 33, 6))
@@ -118,7 +118,7 @@ def test_minaris_metadata_may_be_a_file_and_bounds_infinite(tmp_path):
     folder = minari(tmp_path / "x", [episode(0, 3, terminated=True) | {"actions": np.zeros((3, 2), np.float32)}])
     space = '{"type": "Box", "dtype": "float32", "shape": [2], "low": [-Infinity, -1.0], "high": [1.0, 2.0]}'
     (folder / "data" / "metadata.json").write_text(json.dumps({"env_spec": '{"id": "E-v0"}', "action_space": space}))
-    assert dataset.read(folder).spec.action == Box((2,), "float32", None, (1.0, 2.0))
+    assert dataset.read_dataset(folder).spec.action == Box((2,), "float32", None, (1.0, 2.0))
 
 
 CORE = ("observations", "actions", "rewards", "terminals")
@@ -128,38 +128,38 @@ def test_what_is_not_read_is_named_wherever_it_lies(tmp_path):
     folder = minari(tmp_path / "x", [episode(0, 3, terminated=True)])
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         file["first_episode/actions"] = np.zeros(3)
-    assert "Not read: first_episode, infos." in dataset.read(folder).notes
+    assert "Not read: first_episode, infos." in dataset.read_dataset(folder).notes
     with h5py.File(tmp_path / "flat.hdf5", "w") as file:
         for name in CORE:
             file[name] = COLUMNS[name]
         file["infos"] = np.zeros(3)
-    assert any(note == "Not read: infos." for note in dataset.read(tmp_path / "flat.hdf5").notes)
+    assert any(note == "Not read: infos." for note in dataset.read_dataset(tmp_path / "flat.hdf5").notes)
 
 
 def test_a_minari_episode_that_breaks_off_is_cut(tmp_path):
-    data = dataset.read(minari(tmp_path / "x", [episode(0, 3), episode(50, 2, truncated=True), episode(90, 2)]))
+    data = dataset.read_dataset(minari(tmp_path / "x", [episode(0, 3), episode(50, 2, truncated=True), episode(90, 2)]))
     assert np.flatnonzero(data.rows.truncated).tolist() == [2, 4, 6] and data.cut == (2, 6)
 
 
 def test_a_minari_id_is_looked_up_where_minari_keeps_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     minari(tmp_path / "D4RL" / "door" / "human-v2", [episode(0, 4, truncated=True)])
-    data = dataset.read("D4RL/door/human-v2")
+    data = dataset.read_dataset("D4RL/door/human-v2")
     assert len(data) == 4 and data.source == "D4RL/door/human-v2"
     words = f"D4RL/door/cloned-v2 is not in {re.escape(str(tmp_path))}.*minari download D4RL/door/cloned-v2"
     with pytest.raises(ConfigError, match=words):
-        dataset.read("D4RL/door/cloned-v2")
+        dataset.read_dataset("D4RL/door/cloned-v2")
     monkeypatch.delenv("MINARI_DATASETS_PATH")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "home" / ".minari" / "datasets"))):
-        dataset.read("D4RL/door/human-v2")
+        dataset.read_dataset("D4RL/door/human-v2")
 
 
 def test_hdf5_needs_an_extra(tmp_path, monkeypatch):
     path = hdf5(tmp_path / "x.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r'pip install "\.\[minari\]"'):
-        dataset.read(path)
+        dataset.read_dataset(path)
 
 
 def test_what_is_no_recording_is_refused(tmp_path):
@@ -188,7 +188,7 @@ def test_malformed_metadata_are_refused(case, tmp_path):
 def test_metadata_that_do_not_fit_the_actions_are_refused(tmp_path):
     refused(npz(tmp_path / "x.npz", {"action_space": {"low": [0, 0], "high": [1, 1]}}), "'actions' has the shape")
     refused(npz(tmp_path / "y.npz", {"action_space": {"n": 3}}), "'actions' is float32.*must count discrete")
-    bounds = dataset.read(npz(tmp_path / "z.npz", {"env": "Other-v0"})).spec.action
+    bounds = dataset.read_dataset(npz(tmp_path / "z.npz", {"env": "Other-v0"})).spec.action
     assert bounds == Box((1,), "float32", (-1.0,), (1.0,))
     refused(zipped(tmp_path / "n.npz", [("metadata.npy", npy(np.zeros(3)))]), "must be one string of JSON")
 
@@ -340,7 +340,7 @@ def test_honest_compression_is_read(tmp_path):
     path = hdf5(tmp_path / "x.h5", rewards=None)
     with h5py.File(path, "a") as file:
         file.create_dataset("rewards", data=COLUMNS["rewards"], chunks=(2,), compression="gzip")
-    assert dataset.read(path).digest == dataset.from_columns(dict(COLUMNS)).digest
+    assert dataset.read_dataset(path).digest == dataset.from_columns(dict(COLUMNS)).digest
 
 
 def test_minari_episodes_of_unequal_columns_are_refused(tmp_path):

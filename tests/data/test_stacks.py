@@ -2,29 +2,28 @@
 
 import itertools
 
-import data.test_ring as test_ring
-import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data.test_frames import part
-from data.test_ring import Recorder, assert_uniform
+from data.rollouts import ADD, SAMPLE, assert_uniform, part
+from data.rollouts import filled as plain_ring
+from envs.scripted import Counting
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from loops.recorder import Recorder
 
 import duologue as dl
 from duologue.data import frames
 from duologue.data import ring as rings
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.many_seeds import SeedEnvs
-from duologue.envs.spaces import depths, stacked
+from duologue.envs.spaces import mark_stacked, stack_depths
 from duologue.loops import host, replay_ring
 from duologue.types import Box, Dict, Discrete, EnvSpec, Replay, Transition
 
-ADD, CUT = jax.jit(rings.add), jax.jit(rings.cut)
-SAMPLE = jax.jit(rings.sample, static_argnums=(2, 3))
+CUT = jax.jit(rings.cut)
 
 
 def history(steps, envs, depth, chance, seed, shape=(2, 1)):
@@ -153,7 +152,7 @@ def test_what_is_kept_comes_back(rollouts, seeds):
     )
     if seeds is not None:
         empty, ring = (jax.tree.map(lambda x: jnp.stack([x] * seeds), each) for each in (empty, ring))
-    again = rings.unpacked(rings.packed(ring), jax.eval_shape(lambda: empty))
+    again = rings.unpack(rings.pack(ring), jax.eval_shape(lambda: empty))
     assert jax.tree.structure(again) == jax.tree.structure(ring)
     jax.tree.map(np.testing.assert_array_equal, again, ring)
 
@@ -169,7 +168,7 @@ def test_a_cut_of_nothing_is_none():
 
 def test_a_ring_without_stacks_is_cut_too():
     """Where the episode had not ended; nothing else changes."""
-    ring = test_ring.filled(7, length=1, envs=4, capacity=5)
+    ring = plain_ring(7, length=1, envs=4, capacity=5)
     assert ring.frames is None
     where, row = np.array([True, True, False, False]), 6 % 5
     ended = np.asarray(ring.data.terminated | ring.data.truncated)[row]
@@ -192,7 +191,7 @@ def test_a_stack_takes_a_quarter():
     """Each frame once, one more in eight, and the newest."""
     step, rows = atari_step(), 1000
     once, whole = rings.nbytes(step, rows, 4), rings.nbytes(step, rows)
-    images = 84 * 84 * (2 * rows + 2 * rows // frames.SHARE + 2)
+    images = 84 * 84 * (2 * rows + 2 * rows // frames.TRANSITIONS_PER_CUT + 2)
     assert images < once < images + 2 * rows * 60 and once < 0.26 * whole
     assert rings.nbytes(step, rows, 1) == whole  # where nobody says that they are stacks
 
@@ -201,9 +200,9 @@ def test_coloured_stacks_and_stacks_in_parts_of_an_observation():
     """A stack of images of three axes is one of images too; vectors and a stack that nobody marked stay as they are."""
     image = np.zeros((2, 3, 4, 5, 6), np.uint8)
     obs = {"colours": image, "grey": image[..., 0], "flat": image[..., 0, 0], "plain": image[:, 0]}
-    assert frames.depths_of(obs, {"colours": 3, "grey": 3, "flat": 3, "plain": 1}) == (3, 0, 3, 1)
-    assert frames.depths_of(obs) == (0, 0, 1, 1)
-    assert frames.behind((3, 0, 3, 1)) == 2 and frames.behind((0, 1)) == frames.behind(()) == 0
+    assert frames.frame_depths(obs, {"colours": 3, "grey": 3, "flat": 3, "plain": 1}) == (3, 0, 3, 1)
+    assert frames.frame_depths(obs) == (0, 0, 1, 1)
+    assert frames.history((3, 0, 3, 1)) == 2 and frames.history((0, 1)) == frames.history(()) == 0
     past = history(12, 2, 3, 0.3, 3, shape=(2, 1, 3))
     ring = filled(past, 8, 2, 3)
     assert ring.data.obs["x"].shape == (8, 2, 2, 1, 3)
@@ -252,30 +251,6 @@ def test_the_ring_is_written_in_place():
 
 
 # In a run.
-
-
-class Counting(gym.Env):
-    """Frames and rewards that tell the environment's steps; episodes end at random, in either way. `drifts` makes what
-    it shows depend on more than its seed."""
-
-    observation_space, action_space = gym.spaces.Box(0, 255, (2, 2), np.uint8), gym.spaces.Box(-1, 1, (1,))
-
-    def __init__(self, drifts=False):
-        self.drifts = drifts
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.chance = np.random.default_rng() if self.drifts else self.np_random
-        self.colour = self.chance.integers(256, size=2)
-        return self._frame(), {}
-
-    def step(self, action):
-        self.colour = self.chance.integers(256, size=2)
-        ended = self.np_random.random(2) < 0.03  # of more than one in eight, some are lost
-        return self._frame(), float(self.chance.random()), bool(ended[0]), bool(ended[1] and not ended[0]), {}
-
-    def _frame(self):
-        return np.tile(self.colour.astype(np.uint8), (2, 1))
 
 
 def envs_of(seed, drifts=False):
@@ -353,8 +328,11 @@ def test_an_episode_that_is_dropped_on_resuming_ends_there(seeds, key):
 def test_the_spec_decides_and_the_capacity_knows():
     """A ring too small for a sequence and the rows that its first stack reaches back to is refused."""
     stack = Box((4, 5, 5), "uint8")
-    assert depths(stacked(Dict({"a": stack, "b": Discrete(3)}))) == {"a": 4, "b": 1} and depths(stack) == 1
-    plain, spec = (EnvSpec("", space, Box((1,))) for space in (stack, stacked(stack)))
+    assert (
+        stack_depths(mark_stacked(Dict({"a": stack, "b": Discrete(3)}))) == {"a": 4, "b": 1}
+        and stack_depths(stack) == 1
+    )
+    plain, spec = (EnvSpec("", space, Box((1,))) for space in (stack, mark_stacked(stack)))
     of = lambda capacity: Recorder(Replay(capacity, 1, 3), rollout_length=2)  # noqa: E731
     assert replay_ring.memory(of(8), plain, 2, 1) > 0
     with pytest.raises(dl.ConfigError, match=r"replay_capacity = 11: must be at least 12 here"):

@@ -44,3 +44,27 @@ class Noisy(Scripted):
         result = super().step(action)
         self._obs[0] = first
         return result
+
+
+class Counting(gym.Env):
+    """Frames and rewards that tell the environment's steps; episodes end at random, in either way. `drifts` makes what
+    it shows depend on more than its seed."""
+
+    observation_space, action_space = gym.spaces.Box(0, 255, (2, 2), np.uint8), gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, drifts=False):
+        self.drifts = drifts
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.chance = np.random.default_rng() if self.drifts else self.np_random
+        self.colour = self.chance.integers(256, size=2)
+        return self._frame(), {}
+
+    def step(self, action):
+        self.colour = self.chance.integers(256, size=2)
+        ended = self.np_random.random(2) < 0.03  # of more than one in eight, some are lost
+        return self._frame(), float(self.chance.random()), bool(ended[0]), bool(ended[1] and not ended[0]), {}
+
+    def _frame(self):
+        return np.tile(self.colour.astype(np.uint8), (2, 1))

@@ -83,8 +83,8 @@ def test_processes_that_play_do_without_jax(tmp_path):
     file = tmp_path / "game"
     send = """if True:
         import cloudpickle, sys
-        from duologue.envs.atari import preprocessed
-        open(sys.argv[1], "wb").write(cloudpickle.dumps(preprocessed("ALE/Pong-v5")))
+        from duologue.envs.atari import atari_spec
+        open(sys.argv[1], "wb").write(cloudpickle.dumps(atari_spec("ALE/Pong-v5")))
     """
     play = """if True:
         import gymnasium, pickle, sys

@@ -9,7 +9,7 @@ import duologue as dl
 from duologue.envs.base import seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
-from duologue.envs.spaces import writer
+from duologue.envs.spaces import obs_writer
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.loops import host
 from duologue.types import Box, Dict, Discrete, MultiDiscrete
@@ -171,9 +171,9 @@ def test_the_history_forgets_what_no_running_episode_needs():
 )
 def test_counted_observations_are_in_their_space(space, given):
     rows = np.zeros((2, *np.shape(given)), np.int64)
-    writer(space)(rows, 0, space.sample())
+    obs_writer(space)(rows, 0, space.sample())
     with pytest.raises(EnvError, match="which is not in its space"):
-        writer(space)(rows, 1, given)
+        obs_writer(space)(rows, 1, given)
 
 
 def test_a_limit_of_its_own_is_not_outlived():

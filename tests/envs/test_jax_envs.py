@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
-from duologue.envs.probe import PROBES, TRUNCATED_AFTER, ProbeEnv
+from duologue.envs.probe import PROBES, TRUNCATION_STEPS
 from duologue.types import Box, Discrete
 
 
@@ -71,8 +72,8 @@ def test_probes_as_jax_and_as_gymnasium_agree(name, key):
 
 
 def test_the_truncation_probe_never_terminates(key):
-    _, step = rolled(make("probe/truncation", 1), jnp.zeros((2 * TRUNCATED_AFTER, 1), jnp.int32), key)
-    assert np.flatnonzero(step.truncated).tolist() == [TRUNCATED_AFTER - 1, 2 * TRUNCATED_AFTER - 1]
+    _, step = rolled(make("probe/truncation", 1), jnp.zeros((2 * TRUNCATION_STEPS, 1), jnp.int32), key)
+    assert np.flatnonzero(step.truncated).tolist() == [TRUNCATION_STEPS - 1, 2 * TRUNCATION_STEPS - 1]
     assert not step.terminated.any()
 
 

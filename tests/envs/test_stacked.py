@@ -6,7 +6,7 @@ import pytest
 from gymnasium import wrappers
 
 from duologue.envs.gymnasium import GymnasiumEnvs, stacks_frames
-from duologue.envs.spaces import depths
+from duologue.envs.spaces import stack_depths
 from duologue.runs import config
 from duologue.types import Box, Dict, Discrete, EnvSpec
 
@@ -74,11 +74,11 @@ def test_the_spec_says_it_of_each_box_and_is_written_and_read():
     """One that was written before there were stacks has none."""
     spec = GymnasiumEnvs(lambda: stack(Parts()), 1, seed=0).spec
     assert spec.observation.spaces["image"] == Box((4, 5, 6), "uint8", stacked=True)
-    assert depths(spec.observation) == {"image": 4, "count": 1}
+    assert stack_depths(spec.observation) == {"image": 4, "count": 1}
     plain = GymnasiumEnvs(Parts, 1, seed=0).spec.observation
     assert isinstance(plain, Dict) and not plain.spaces["image"].stacked and plain.spaces["count"] == Discrete(3)
     data = config.to_dict(spec)
     assert config.from_dict(data) == spec
     del data["observation"]["spaces"]["image"]["stacked"]
     old = config.from_dict(data)
-    assert isinstance(old, EnvSpec) and depths(old.observation) == {"image": 1, "count": 1}
+    assert isinstance(old, EnvSpec) and stack_depths(old.observation) == {"image": 1, "count": 1}

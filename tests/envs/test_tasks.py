@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 from envs.scripted import Scripted
 from runs.helpers import plan_of
 
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make, make_seeds
-from duologue.envs.probe import ProbeEnv
 from duologue.envs.tasks import TaskedEnvs, Tasks, lunar_lander, mountain_car
 from duologue.loops import host
 from duologue.loops.state import first_fault
@@ -43,7 +43,7 @@ def paid(obs, action, reward, next_obs, terminated, info):
 def test_the_true_successor_is_rewarded_before_any_reset():
     """Of a scripted environment: observations are (episode, steps made), episodes have three steps, reward is t."""
     tasks = Tasks(everything, steps, paid)
-    envs = make(tasks.on(Scripted), 2)
+    envs = make(tasks.attach(Scripted), 2)
     assert envs.spec.tasks == ("everything", "steps", "paid") and envs.num_envs == 2
     obs = envs.reset()
     for t in range(7):
@@ -63,7 +63,7 @@ def test_a_task_sees_the_action_that_was_done(env, key):
     def done(obs, action, reward, next_obs, terminated, info):
         return action[0]
 
-    envs, asked = make(Tasks(done, paid).on(env), 2), np.float32([[7.0], [-0.5]])
+    envs, asked = make(Tasks(done, paid).attach(env), 2), np.float32([[7.0], [-0.5]])
     if env.startswith("gymnax"):
         state, _ = envs.reset(key)
         _, seen = envs.step(state, jnp.asarray(asked), key=key)
@@ -76,7 +76,7 @@ def test_a_task_sees_the_action_that_was_done(env, key):
 def test_compiled_rewards_are_the_hosts(key):
     """The discount probe: 0, then 1, then the end. Everything that a task may read is read."""
     tasks, actions = Tasks(everything, paid), np.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]], np.int32)
-    theirs, ours = make(tasks.on(lambda: ProbeEnv("discount")), 2), make(tasks.on("probe/discount"), 2)
+    theirs, ours = make(tasks.attach(lambda: ProbeEnv("discount")), 2), make(tasks.attach("probe/discount"), 2)
     assert ours.spec.tasks == theirs.spec.tasks == ("everything", "paid")
     theirs.reset()
     state, _ = ours.reset(key)
@@ -98,7 +98,7 @@ def test_gymnax_ends_are_rewarded_before_the_reset(key):
 
     tasked, plain = (
         make(env, 4, max_episode_steps=3)
-        for env in (Tasks(height, paid).on("gymnax/Pendulum-v1"), "gymnax/Pendulum-v1")
+        for env in (Tasks(height, paid).attach("gymnax/Pendulum-v1"), "gymnax/Pendulum-v1")
     )
     (state, _), (inner, obs) = tasked.reset(key), plain.reset(key)
     first, second = (jax.jit(lambda *x, envs=envs: envs.step(*x[:2], key=x[2])) for envs in (tasked, plain))
@@ -123,21 +123,21 @@ def test_an_algorithm_of_one_reward_gets_the_main_tasks_alone():
     _, envs = planned(algorithm, Scripted, tasks=Tasks(everything, paid))
     envs.reset()
     np.testing.assert_array_equal(envs.step(np.zeros(2, np.int32)).reward, [2.0, 2.0])
-    state, _ = make(dataclasses.replace(Tasks(everything, paid).on("probe/constant"), main_alone=True), 3).reset(
+    state, _ = make(dataclasses.replace(Tasks(everything, paid).attach("probe/constant"), main_alone=True), 3).reset(
         jax.random.key(0)
     )
     assert len(jax.tree.leaves(state)) == 3
 
 
 def test_every_seed_on_the_host_has_its_own():
-    envs = make_seeds(Tasks(everything, paid).on(Scripted), 2, seed=0, seeds=3)
+    envs = make_seeds(Tasks(everything, paid).attach(Scripted), 2, seed=0, seeds=3)
     envs.reset()
     assert envs.step(np.zeros((3, 2), np.int32)).reward.shape == (3, 2, 2)
 
 
 def test_a_restored_environment_goes_on_from_its_own_observation():
     tasks = Tasks(everything, paid)
-    envs, again = make(tasks.on("CartPole-v1"), 2), make(tasks.on("CartPole-v1"), 2)
+    envs, again = make(tasks.attach("CartPole-v1"), 2), make(tasks.attach("CartPole-v1"), 2)
     envs.reset()
     for t in range(6):
         envs.step(np.full(2, t % 2, np.int32))
@@ -163,7 +163,7 @@ def high(obs, action, reward, next_obs, terminated, info):
 
 
 def test_info_is_read_where_it_is_named():
-    envs = make(Tasks(high, paid, info="height").on(Telling), 2)
+    envs = make(Tasks(high, paid, info="height").attach(Telling), 2)
     envs.reset()
     seen = [envs.step(np.zeros(2, np.int32)).reward[0, 0] for _ in range(4)]
     assert seen == [7, 14, -1, 7]
@@ -173,7 +173,7 @@ def test_numbers_of_gymnax_info_are_read(key):
     def kept(obs, action, reward, next_obs, terminated, info):
         return info["discount"]
 
-    envs = make(Tasks(kept, paid, info=("discount",)).on("gymnax/CartPole-v1"), 2)
+    envs = make(Tasks(kept, paid, info=("discount",)).attach("gymnax/CartPole-v1"), 2)
     state, _ = envs.reset(key)
     np.testing.assert_array_equal(envs.step(state, jnp.zeros(2, jnp.int32), key=key)[1].reward[:, 0], [1.0, 1.0])
 
@@ -210,7 +210,7 @@ def test_a_landing_in_the_environment_itself():
     """Flown by Gymnasium's own heuristic: legs on the ground, asleep. And a fall without engines."""
     from gymnasium.envs.box2d.lunar_lander import heuristic
 
-    envs = make(lunar_lander.on("LunarLander-v3"), 2, seed=3)
+    envs = make(lunar_lander.attach("LunarLander-v3"), 2, seed=3)
     obs, lander = envs.reset(), envs._envs._envs[0].unwrapped
     landed, done = np.zeros(2), np.zeros(2, bool)
     for _ in range(1000):
@@ -237,7 +237,7 @@ def test_mountain_car_by_hand():
     ):  # fmt: skip
         np.testing.assert_allclose(of_one(mountain_car, obs), expected, rtol=1e-5)
     for env in ("MountainCarContinuous-v0", "gymnax/MountainCarContinuous-v0"):
-        assert make(mountain_car.on(env), 1).spec.tasks == mountain_car.names
+        assert make(mountain_car.attach(env), 1).spec.tasks == mountain_car.names
 
 
 # Mistakes: each is one message.
@@ -323,7 +323,7 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
         (lambda: Tasks(), r"tasks: there must be one at least"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
         (lambda: Tasks([steps, paid]), r"is no function. Give functions, one after the other"),
-        (lambda: Tasks(paid).on(Tasks(steps).on("CartPole-v1")), r"has tasks already, Tasks\(steps\)"),
+        (lambda: Tasks(paid).attach(Tasks(steps).attach("CartPole-v1")), r"has tasks already, Tasks\(steps\)"),
     ],
 )
 def test_sets_that_are_none(made, words):
@@ -364,19 +364,19 @@ def test_a_period_longer_than_the_episode_is_allowed():
 
 
 def test_a_reward_that_is_no_number_is_named_on_the_host():
-    envs = make(Tasks(steps, no_number, paid).on(Scripted), 2)
+    envs = make(Tasks(steps, no_number, paid).attach(Scripted), 2)
     envs.reset()
     envs.step(np.zeros(2, np.int32))
     with pytest.raises(dl.EnvError, match=r"task 'no_number' gave nan in environment 0\.$"):
         envs.step(np.zeros(2, np.int32))
-    envs = make(Tasks(of_x, paid, info=("x",)).on(Telling), 2)
+    envs = make(Tasks(of_x, paid, info=("x",)).attach(Telling), 2)
     envs.reset()
     with pytest.raises(dl.EnvError, match=r"task 'of_x' gave nan in environment 0. The step's info had no number 'x'"):
         envs.step(np.zeros(2, np.int32))
 
 
 def test_info_that_gymnax_does_not_give(key):
-    envs = make(Tasks(of_x, paid, info=("x",)).on("gymnax/CartPole-v1"), 2)
+    envs = make(Tasks(of_x, paid, info=("x",)).attach("gymnax/CartPole-v1"), 2)
     state, _ = envs.reset(key)
     with pytest.raises(dl.ConfigError, match=r"tasks: info = 'x' is not given by this environment; it gives discount"):
         envs.step(state, jnp.zeros(2, jnp.int32), key=key)
@@ -431,13 +431,13 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
 
     algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, rollout_length=4)
     adapter = Adapter("CartPole-v1", 2, seed=0)
-    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: an adapter is the environments that train"):
-        planned(algorithm, Tasks(paid).on(adapter), evaluate_every=8)
+    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter holds the environments that train"):
+        planned(algorithm, Tasks(paid).attach(adapter), evaluate_every=8)
     with pytest.raises(dl.ConfigError, match=r"seeds = 2: the adapter that was passed is the environments of one"):
-        make_seeds(Tasks(paid).on(adapter), 2, seed=0, seeds=2)
+        make_seeds(Tasks(paid).attach(adapter), 2, seed=0, seeds=2)
     run = dl.train(algorithm, adapter, tasks=Tasks(paid), steps=16, run_dir=tmp_path / "run")
     assert run.evaluate(episodes=5).returns.shape == (5,) and not adapter.closed
-    own = make(Tasks(paid).on(adapter), 2)
+    own = make(Tasks(paid).attach(adapter), 2)
     assert isinstance(own, TaskedEnvs) and isinstance(own._envs, Adapter)
     own.close()
     assert adapter.closed
@@ -449,7 +449,7 @@ def test_the_lander_is_served_with_actions_of_both_kinds():
         ("LunarLander-v3", Discrete, np.zeros(1, np.int32)),
         ("LunarLanderContinuous-v3", Box, np.zeros((1, 2), np.float32)),
     ):
-        envs = make(dl.tasks.lunar_lander.on(name), 1, seed=0)
+        envs = make(dl.tasks.lunar_lander.attach(name), 1, seed=0)
         envs.reset()
         step = envs.step(taken)
         assert isinstance(envs.spec.action, action) and envs.spec.tasks == dl.tasks.lunar_lander.names

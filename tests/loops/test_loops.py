@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make, make_seeds
-from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from duologue.envs.probe import ProbeEnvs
 from duologue.loops import compiled, evaluate, host
 from duologue.loops.dispatch import lean, leaves_read
 from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from duologue.errors import ConfigError
-from duologue.networks.encoders import CNN, encoder, image_shape, nature_cnn, small_cnn
+from duologue.networks.encoders import CNN, image_shape, make_encoder, nature_cnn, small_cnn
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete
 
 KEY = jax.random.key(0)
@@ -67,7 +67,7 @@ def cnn_by_hand(network, image):
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_is_encoded_to_its_size_for_any_leading_axes(name, batch):
-    network = encoder(SPACES[name], init="lecun", key=KEY)
+    network = make_encoder(SPACES[name], init="lecun", key=KEY)
     features = network(on_device(sample(SPACES[name], batch)))
     assert features.shape == (*batch, SIZES[name]) and features.dtype == jnp.float32
     assert network.size == SIZES[name]
@@ -76,7 +76,7 @@ def test_every_space_is_encoded_to_its_size_for_any_leading_axes(name, batch):
 
 @pytest.mark.parametrize("name", ["matrix", "minatar", "dict"])
 def test_a_batch_is_encoded_as_its_elements_are(name):
-    network = jax.jit(encoder(SPACES[name], init="lecun", key=KEY).__call__)
+    network = jax.jit(make_encoder(SPACES[name], init="lecun", key=KEY).__call__)
     obs = on_device(sample(SPACES[name], (2, 3)))
     one = network(jax.tree.map(lambda x: x[1, 2], obs))
     np.testing.assert_allclose(network(obs)[1, 2], one, rtol=1e-5, atol=1e-6)
@@ -84,15 +84,15 @@ def test_a_batch_is_encoded_as_its_elements_are(name):
 
 def test_one_hots():
     np.testing.assert_array_equal(
-        encoder(Discrete(3), init="lecun", key=KEY)(jnp.asarray([2, 0])), [[0, 0, 1], [1, 0, 0]]
+        make_encoder(Discrete(3), init="lecun", key=KEY)(jnp.asarray([2, 0])), [[0, 0, 1], [1, 0, 0]]
     )
-    two = encoder(MultiDiscrete((2, 3)), init="lecun", key=KEY)
+    two = make_encoder(MultiDiscrete((2, 3)), init="lecun", key=KEY)
     np.testing.assert_array_equal(two(jnp.asarray([[1, 0], [0, 2]])), [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
 
 
 def test_a_vector_is_passed_on_as_it_is():
     obs = jnp.asarray([3, 255], jnp.uint8)
-    np.testing.assert_array_equal(encoder(Box((2,), "uint8"), init="lecun", key=KEY)(obs), [3.0, 255.0])
+    np.testing.assert_array_equal(make_encoder(Box((2,), "uint8"), init="lecun", key=KEY)(obs), [3.0, 255.0])
 
 
 def test_dict_parts_are_joined_in_sorted_order_without_the_action_mask():
@@ -105,29 +105,29 @@ def test_dict_parts_are_joined_in_sorted_order_without_the_action_mask():
         ACTION_MASK: jnp.full(3, jnp.nan),
         "a": jnp.int32(1),
     }
-    np.testing.assert_array_equal(encoder(space, init="lecun", key=KEY)(obs), [0, 1, 5, 6, 7, 8])
+    np.testing.assert_array_equal(make_encoder(space, init="lecun", key=KEY)(obs), [0, 1, 5, 6, 7, 8])
 
 
 def test_a_dict_of_a_mask_alone_is_refused():
     with pytest.raises(ConfigError, match="holds nothing to observe"):
-        encoder(Dict({ACTION_MASK: Box((2,))}), init="lecun", key=KEY)
+        make_encoder(Dict({ACTION_MASK: Box((2,))}), init="lecun", key=KEY)
 
 
 def test_published_architectures():
-    network = encoder(Box((4, 84, 84), "uint8"), init="lecun", key=KEY)
+    network = make_encoder(Box((4, 84, 84), "uint8"), init="lecun", key=KEY)
     shapes = [layer.weight.shape for layer in network.convolutions]
     assert shapes == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64)]
     assert [layer.stride for layer in network.convolutions] == [4, 2, 1]
     assert network.dense.weight.shape == (7 * 7 * 64, 512)
 
-    network = encoder(Box((10, 10, 6), "bool"), init="lecun", key=KEY)
+    network = make_encoder(Box((10, 10, 6), "bool"), init="lecun", key=KEY)
     assert [layer.weight.shape for layer in network.convolutions] == [(3, 3, 6, 16)]
     assert network.dense.weight.shape == (8 * 8 * 16, 128)
 
     assert nature_cnn((36, 36, 1), init="lecun", key=KEY).dense.weight.shape == (64, 512)
     assert small_cnn((3, 35, 35), init="lecun", key=KEY).dense.weight.shape == (33 * 33 * 16, 128)
-    assert len(encoder(Box((36, 35, 3), "uint8"), init="lecun", key=KEY).convolutions) == 1
-    assert encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
+    assert len(make_encoder(Box((36, 35, 3), "uint8"), init="lecun", key=KEY).convolutions) == 1
+    assert make_encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
 
 
 def test_channels_are_the_smaller_of_the_outer_axes_and_last_in_a_tie():

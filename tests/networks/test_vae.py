@@ -5,54 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, mlp, noise
+from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, noise
+from networks.vae_by_hand import LATENT, filled, generated, loss_by_hand, proposed
 
-from duologue.networks.encoders import encoder
+from duologue.networks.encoders import make_encoder
 from duologue.networks.layers import MLP
 from duologue.networks.vae import VAE, vae_loss
 from duologue.types import Box, EnvSpec
 
-LATENT = 2 * D
 ROWS = 8
-
-
-def filled(shapes, seed, by):
-    """The same module with normal values, without a program to compile."""
-    generator = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: jnp.asarray(generator.normal(0, by, x.shape), x.dtype), shapes)
-
-
-def far(algorithm, names, key, spec=SPEC, **parts):
-    """An initial state whose networks of these names all differ and are far from their initial values."""
-    shapes = jax.eval_shape(lambda key: algorithm.init(spec, key=key), key)
-    state = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)  # as Adam's are at first
-    parts |= {name: filled(getattr(shapes, name), i, 0.6) for i, name in enumerate(names)}
-    return eqx.tree_at(lambda s: [getattr(s, name) for name in parts], state, list(parts.values()))
-
-
-def split(leaves):
-    """Leaves of q(z|s, a), leaves of p(a|s, z)."""
-    return leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
-
-
-def generated(leaves, obs, z):
-    """u(s, z), raw, for z `[K, N, l]`."""
-    return mlp(split(leaves)[1], np.concatenate([np.broadcast_to(obs, (*z.shape[:-1], obs.shape[-1])), z], -1))
-
-
-def proposed(leaves, obs, draws):
-    """Actions as the data have them, from clipped latents."""
-    return CENTRE + HALF * np.tanh(generated(leaves, obs, np.clip(draws, -0.5, 0.5)))
-
-
-def loss_by_hand(leaves, obs, action, draws):
-    """`(loss, reconstruction, KL)` with −½ (1 + log σ² − μ² − σ²) of every dimension, as the authors have it."""
-    unit = (action - CENTRE) / HALF
-    loc, log_std = np.split(mlp(split(leaves)[0], np.concatenate([obs, unit], -1)), 2, -1)
-    std = np.exp(np.clip(log_std, -4, 15))
-    reconstruction = ((unit - np.tanh(generated(leaves, obs, loc + std * draws))) ** 2).mean()
-    kl = (-0.5 * (1 + np.log(std**2) - loc**2 - std**2)).mean()
-    return reconstruction + 0.5 * kl, reconstruction, kl
 
 
 def rows(n, seed=0):
@@ -136,7 +97,7 @@ def test_the_loss_bounds_the_evidence_of_a_linear_model_and_meets_it_at_the_exac
     and KL(q ‖ exact) more at any other."""
     w, v, a, count = 0.15, 1 / 8, 0.3, 60_000
     one = EnvSpec("box", Box((1,)), Box((1,), low=(-1.0,), high=(1.0,)))
-    reads = [encoder(one.observation, init="lecun", key=key) for _ in range(2)]
+    reads = [make_encoder(one.observation, init="lecun", key=key) for _ in range(2)]
     variance = 1 / (1 + w**2 / v)
     exact = w / v * variance  # of a, the posterior's mean
     evidence = 0.5 * np.log((w**2 + v) / v) + a**2 / (2 * (w**2 + v))

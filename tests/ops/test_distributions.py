@@ -76,7 +76,7 @@ def test_categorical_samples_follow_the_probabilities():
 @pytest.mark.parametrize("dtype", [jnp.bool_, jnp.int8, jnp.float32])
 def test_masked_categorical_is_the_softmax_over_allowed_actions(dtype):
     mask = jnp.asarray([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], dtype)
-    policy = Categorical.masked(jnp.broadcast_to(f32(LOGITS), (3, 4)), mask)
+    policy = Categorical.with_mask(jnp.broadcast_to(f32(LOGITS), (3, 4)), mask)
     assert (np.asarray(policy.probs)[np.asarray(mask) == 0] == 0).all()
     p = special.softmax(LOGITS[[0, 2]])
     np.testing.assert_allclose(policy.probs[0], [p[0], 0, p[1], 0], rtol=1e-5)
@@ -89,17 +89,17 @@ def test_masked_categorical_is_the_softmax_over_allowed_actions(dtype):
 
 def test_masked_actions_are_never_sampled():
     mask = jnp.broadcast_to(jnp.asarray([0, 1, 0, 1]), (2000, 4))
-    draws = Categorical.masked(jnp.broadcast_to(f32([50.0, -50.0, 50.0, -50.0]), (2000, 4)), mask).sample(KEY)
+    draws = Categorical.with_mask(jnp.broadcast_to(f32([50.0, -50.0, 50.0, -50.0]), (2000, 4)), mask).sample(KEY)
     assert set(np.asarray(draws).tolist()) == {1, 3}
 
 
 @pytest.mark.parametrize("mask", [[1, 0, 1, 1], [0, 0, 1, 0]], ids=["one masked", "all but one masked"])
 @pytest.mark.parametrize("scale", [1.0, 1e6])
 def test_masked_gradients_are_zero_on_disallowed_actions_and_finite_elsewhere(mask, scale):
-    other = Categorical.masked(f32(OTHER), jnp.asarray(mask))
+    other = Categorical.with_mask(f32(OTHER), jnp.asarray(mask))
 
     def everything(logits):
-        policy = Categorical.masked(logits, jnp.asarray(mask))
+        policy = Categorical.with_mask(logits, jnp.asarray(mask))
         return scale * (policy.entropy() + policy.log_prob(jnp.int32(2)) + policy.kl(other) + other.kl(policy))
 
     gradient = np.asarray(jax.grad(everything)(f32(LOGITS)))
@@ -133,7 +133,7 @@ def test_multi_categorical_is_the_product_of_its_components():
 
 
 def test_multi_categorical_masks_lie_side_by_side():
-    policy = MultiCategorical.masked(jnp.zeros(5), jnp.asarray([0, 1, 1, 0, 1], jnp.int8), (2, 3))
+    policy = MultiCategorical.with_mask(jnp.zeros(5), jnp.asarray([0, 1, 1, 0, 1], jnp.int8), (2, 3))
     np.testing.assert_allclose(policy.components[0].probs, [0, 1])
     np.testing.assert_allclose(policy.components[1].probs, [0.5, 0, 0.5])
     np.testing.assert_allclose(policy.entropy(), math.log(2), rtol=1e-6)

@@ -20,25 +20,25 @@ def arrays(update):
 
 
 def test_means_and_extrema_of_an_interval():
-    gathered = metrics.before(arrays(UPDATES[0]))
+    gathered = metrics.empty_sums(arrays(UPDATES[0]))
     for update in UPDATES:
-        gathered = metrics.joined(gathered, arrays(update))
-    assert metrics.told(gathered, 3) == {f"train/{name}": value for name, value in ROW.items()}
-    assert metrics.over_steps({name: jnp.stack([arrays(u)[name] for u in UPDATES]) for name in ROW}) == ROW
+        gathered = metrics.add_metrics(gathered, arrays(update))
+    assert metrics.train_row(gathered, 3) == {f"train/{name}": value for name, value in ROW.items()}
+    assert metrics.join_steps({name: jnp.stack([arrays(u)[name] for u in UPDATES]) for name in ROW}) == ROW
 
 
 def test_a_seed_without_updates_tells_zeros():
-    several = {name: jnp.broadcast_to(x, (2,)) for name, x in metrics.before(arrays(UPDATES[0])).items()}
-    first = metrics.joined(several, {name: jnp.asarray([value, value]) for name, value in UPDATES[0].items()})
+    several = {name: jnp.broadcast_to(x, (2,)) for name, x in metrics.empty_sums(arrays(UPDATES[0])).items()}
+    first = metrics.add_metrics(several, {name: jnp.asarray([value, value]) for name, value in UPDATES[0].items()})
     one = {name: jnp.stack([first[name][0], several[name][0]]) for name in several}
-    told = metrics.told(one, np.asarray([1, 0]))
+    told = metrics.train_row(one, np.asarray([1, 0]))
     for name, value in UPDATES[0].items():
         np.testing.assert_array_equal(told[f"train/{name}"], [value, 0.0])
 
 
 def test_described_is_numpys():
     x = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
-    told = metrics.described("q", jnp.asarray(x))
+    told = metrics.summary_metrics("q", jnp.asarray(x))
     for name, value in {"q_mean": x.mean(), "q_std": x.std(), "q_min": x.min(), "q_max": x.max()}.items():
         np.testing.assert_allclose(told[name], value, rtol=1e-5)
 
@@ -54,7 +54,7 @@ class Telling(dl.A2C):
 
     def update(self, state, batch, *, key):
         inner, _ = super().update(state[0], batch, key=key)
-        return (inner, state[1] + 1), metrics.described("count", state[1][None])
+        return (inner, state[1] + 1), metrics.summary_metrics("count", state[1][None])
 
 
 @pytest.mark.parametrize(("env", "seeds"), [("CartPole-v1", 1), ("CartPole-v1", 2), ("gymnax/CartPole-v1", 2)])

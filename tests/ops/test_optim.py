@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from duologue.errors import ConfigError
-from duologue.ops.optim import Adam, Linear, RMSProp, clipped, gradient_step
+from duologue.ops.optim import Adam, Linear, RMSProp, clipped_optimizer, gradient_step
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32) * np.array([1e-3, 1.0, 30.0], np.float32)
 
@@ -33,11 +33,11 @@ def test_one_step_down_a_quadratic():
 
 
 def test_the_norm_is_from_before_the_clip_and_the_clip_is_of_all_leaves_together():
-    params, _, metrics = a_step(clipped(optax.sgd(1.0), 6.5))  # half the norm of 13
+    params, _, metrics = a_step(clipped_optimizer(optax.sgd(1.0), 6.5))  # half the norm of 13
     np.testing.assert_allclose(params["w"], [4 - 1.5, 0 + 2.0], rtol=1e-6)
     np.testing.assert_allclose(params["b"], 1 - 6.0, rtol=1e-6)
     assert float(metrics["gradient_norm"]) == 13.0
-    for unclipped in (clipped(optax.sgd(1.0), 13.5), clipped(optax.sgd(1.0), None)):
+    for unclipped in (clipped_optimizer(optax.sgd(1.0), 13.5), clipped_optimizer(optax.sgd(1.0), None)):
         np.testing.assert_allclose(a_step(unclipped)[0]["w"], [1.0, 4.0], rtol=1e-6)
 
 

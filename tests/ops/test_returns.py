@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracles import rlax
 
-from duologue.ops.returns import gae, lambda_return, n_step, over_envs, td_target
+from duologue.ops.returns import gae, lambda_return, n_step, td_target, vmap_envs
 
 T, DISCOUNT, LAMBDA = 4, 0.9, 0.7
 PATTERNS = list(itertools.product([(False, False), (True, False), (False, True), (True, True)], repeat=T))
@@ -126,7 +126,7 @@ def test_against_rlax():
 def test_a_rollout_is_its_columns():
     """`over_envs` is the function of each environment's column; environments never mix."""
     facts = [jnp.asarray(x[:3].T) for x in (REWARD, VALUE, NEXT_VALUE, TERMINATED, TRUNCATED)]
-    rollout = over_envs(gae)(*facts, discount=DISCOUNT, lambda_=LAMBDA)
+    rollout = vmap_envs(gae)(*facts, discount=DISCOUNT, lambda_=LAMBDA)
     columns = [gae(*(x[:, b] for x in facts), discount=DISCOUNT, lambda_=LAMBDA) for b in range(3)]
     np.testing.assert_allclose(rollout, np.stack(columns, 1), atol=1e-6)
 

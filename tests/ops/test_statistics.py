@@ -25,7 +25,7 @@ def assert_moments(moments, rows, **tolerance):
 
 def test_hand_constants():
     """{1, 3} and {5}: mean 3, squared deviations 4 + 0 + 4."""
-    both = RunningMoments.of(jnp.array([1.0, 3.0])).merge(RunningMoments.of(jnp.array([5.0])))
+    both = RunningMoments.from_batch(jnp.array([1.0, 3.0])).merge(RunningMoments.from_batch(jnp.array([5.0])))
     assert (int(both.count), float(both.mean), float(both.m2)) == (3, 3.0, 8.0)
     assert float(both.variance) == pytest.approx(8 / 3)
 
@@ -40,7 +40,7 @@ def test_hand_constants():
 def test_any_order_and_any_bracketing_of_merges_gives_the_moments_of_all(order, joins, shift, scale):
     """Two of the pieces are empty; neighbours are merged in random turns until one is left."""
     rows = ROWS * np.float32(scale) + np.float32(shift)
-    pieces = [RunningMoments.of(jnp.asarray(part)) for part in np.split(rows, PIECES)]
+    pieces = [RunningMoments.from_batch(jnp.asarray(part)) for part in np.split(rows, PIECES)]
     left = [pieces[i] for i in order]
     left.insert(joins[0] % PIECES, RunningMoments.empty((2,)))
     left.append(RunningMoments.empty((2,)))
@@ -54,17 +54,17 @@ def test_any_order_and_any_bracketing_of_merges_gives_the_moments_of_all(order, 
 @pytest.mark.parametrize("sizes", [(1, 7), (7, 1), (3, 5), (1, 1)])
 def test_pieces_of_different_sizes_weigh_as_many(sizes):
     rows = ROWS[: sum(sizes)]
-    a, b = (RunningMoments.of(jnp.asarray(part)) for part in (rows[: sizes[0]], rows[sizes[0] :]))
+    a, b = (RunningMoments.from_batch(jnp.asarray(part)) for part in (rows[: sizes[0]], rows[sizes[0] :]))
     assert_moments(a.merge(b), rows, rtol=1e-5)
     assert_moments(b.merge(a), rows, rtol=1e-5)
 
 
 def test_an_empty_stream_is_the_neutral_element_and_has_variance_one():
-    empty, some = RunningMoments.empty((2,)), RunningMoments.of(jnp.asarray(ROWS))
+    empty, some = RunningMoments.empty((2,)), RunningMoments.from_batch(jnp.asarray(ROWS))
     for merged in (empty.merge(some), some.merge(empty)):
         for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(some), strict=True):
             np.testing.assert_array_equal(a, b)
-    huge = RunningMoments.of(jnp.full((2, 2), 1e19))
+    huge = RunningMoments.from_batch(jnp.full((2, 2), 1e19))
     np.testing.assert_array_equal(empty.merge(huge).m2, huge.m2)
     nothing = empty.merge(empty)
     assert int(nothing.count) == 0
@@ -76,22 +76,22 @@ def test_a_long_stream_far_from_zero_keeps_its_variance():
     """2 000 merges at mean 1000 ± 1: E[x²] − E[x]² would have lost it in float32."""
     rows = (1000 + np.random.default_rng(1).normal(size=(2000, 4))).astype(np.float32)
     step = jax.jit(
-        lambda rows: jax.lax.scan(lambda m, row: (m.merge(RunningMoments.of(row)), None), RunningMoments.empty(), rows)[
-            0
-        ]
+        lambda rows: jax.lax.scan(
+            lambda m, row: (m.merge(RunningMoments.from_batch(row)), None), RunningMoments.empty(), rows
+        )[0]
     )
     assert_moments(step(jnp.asarray(rows)), rows.ravel(), rtol=3e-3)
 
 
 def test_under_vmap_each_row_is_the_single_one():
     rows = jnp.asarray(ROWS.reshape(4, 6, 2))
-    many = jax.vmap(lambda r: RunningMoments.of(r[:2]).merge(RunningMoments.of(r[2:])))(rows)
+    many = jax.vmap(lambda r: RunningMoments.from_batch(r[:2]).merge(RunningMoments.from_batch(r[2:])))(rows)
     for i in range(4):
         assert_moments(jax.tree.map(lambda x, i=i: x[i], many), rows[i], rtol=1e-4, atol=1e-6)
 
 
 def test_normalize_divides_by_the_deviation_and_clips():
-    moments = RunningMoments.of(jnp.array([[0.0, 10.0], [4.0, 10.0]]))  # means 2 and 10, variances 4 and 0
+    moments = RunningMoments.from_batch(jnp.array([[0.0, 10.0], [4.0, 10.0]]))  # means 2 and 10, variances 4 and 0
     x = jnp.array([[[2.0, 10.0], [6.0, 10.0]], [[100.0, 10.5], [-100.0, 9.0]]])
     np.testing.assert_allclose(moments.normalize(x, clip=3.0), [[[0, 0], [2, 0]], [[3, 3], [-3, -3]]], rtol=1e-6)
     # ε stands under the root, with the variance: 4/√(4 + 12) and 0.5/√(0 + 12).

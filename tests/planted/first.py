@@ -128,7 +128,7 @@ MUTANTS = [
     ),
     Mutant(
         "the gradient is not clipped", "algorithms/a2c.py",
-        "flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)",
+        "flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)",
         "self.optimizer.build(self.learning_rate)", GRADIENT,
     ),
     Mutant(
@@ -194,7 +194,7 @@ MUTANTS = [
     ),
     Mutant(
         "the action mask is ignored", "networks/heads.py",
-        "Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
+        "Categorical.with_mask(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)",
         "Categorical(outputs)", NETWORKS,
     ),
     Mutant(
@@ -205,8 +205,8 @@ MUTANTS = [
     # Normalisation.
     Mutant(
         "observations are merged twice", "algorithms/normalized.py",
-        "pending = merge_obs(obs_moments, transition.obs),",
-        "pending = merge_obs(merge_obs(obs_moments, transition.obs), transition.obs),", NORMALIZED,
+        "merge_obs(obs_moments, transition.obs),",
+        "merge_obs(merge_obs(obs_moments, transition.obs), transition.obs),", NORMALIZED,
     ),
     Mutant(
         "acting uses the pending statistics", "algorithms/normalized.py",
@@ -252,12 +252,12 @@ MUTANTS = [
     ),
     Mutant(
         "the reset overwrites the true successor", "envs/gymnasium.py",
-        "self._obs = copy(rows.obs)", "self._obs = rows.obs", GYMNASIUM,
+        "self._obs = copy_obs(rows.obs)", "self._obs = rows.obs", GYMNASIUM,
     ),
     Mutant(
         "one buffer is handed out at every step", "envs/gymnasium.py",
-        "return Rows(empty(self.spec.observation, self.num_envs), self.num_envs,",
-        "return Rows(self._obs, self.num_envs,", GYMNASIUM,
+        "return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs,",
+        "return StepArrays(self._obs, self.num_envs,", GYMNASIUM,
     ),
     Mutant(
         "a time limit is passed on as a termination", "envs/journal.py",
@@ -293,7 +293,7 @@ MUTANTS = [
     ),
     Mutant(
         "environments of gymnax share their chance", "envs/gymnax.py",
-        "jax.random.split(key, self.num_envs), inside(", "jnp.stack([key] * self.num_envs), inside(",
+        "jax.random.split(key, self.num_envs), clip_to_bounds(", "jnp.stack([key] * self.num_envs), clip_to_bounds(",
         JAX_ENVS,
     ),
     Mutant(
@@ -309,7 +309,7 @@ MUTANTS = [
     # What an agent answers, and images kept once.
     Mutant(
         "Q of a discrete agent is that of its first action", "algorithms/sac_discrete.py",
-        "return of_action(state.critics(obs), action)", "return of_action(state.critics(obs), action * 0)", ASKED,
+        "return q_at(state.critics(obs), action)", "return q_at(state.critics(obs), action * 0)", ASKED,
     ),
     Mutant(
         "the value of SACv1 is its target's", "algorithms/sac_v1.py", "return state.value(obs)\n",
@@ -582,7 +582,7 @@ MUTANTS = [
     ),
     Mutant(
         'log sigma is not clipped', 'networks/heads.py',
-        'jnp.exp(jnp.clip(log_std, *LOG_STD))',
+        'jnp.exp(jnp.clip(log_std, *LOG_STD_RANGE))',
         'jnp.exp(log_std)',
         (f'{TD3}::test_log_sigma_is_clipped_and_all_is_finite_at_extreme_outputs',),
     ),

@@ -1,12 +1,11 @@
 """Bugs that readers of the whole library found in it, planted again."""
 
-from planted.mutant import Mutant
-from planted.recorded import of
+from planted.mutant import Mutant, of
 
 DELAYED = of("algorithms/test_td3.py", "the_actors_schedule_counts_the_steps_of_the_critics")
 SCHEDULE = of("runs/test_plan.py", "a_schedule_ends_with_the_last_step_of_its_network")
 INSIDE = of("algorithms/test_fqe.py", "real_actions_are_inside_the_box_as_the_environment_executes_them")
-MASKED = of("data/test_ring.py", "uniform_actions_are_those_that_a_mask_allows")
+MASKED = of("loops/test_exploration.py", "uniform_actions_are_those_that_a_mask_allows")
 RECORDED = of("runs/test_recorded.py", "noise_is_in_half_ranges_or_a_share_of_random_actions")
 COUNTS = of("algorithms/sac_x/test_sac_x.py", "the_target_entropy_counts_what_a_mask_allows")
 HEEDED = of("runs/test_signals.py", "what_reaches_the_environments_processes_too_is_the_runs_to_heed")
@@ -21,7 +20,7 @@ DISCRETE = of("algorithms/test_sac.py", "the_discrete_version_moves_its_critics_
 LENGTH = of("runs/test_plan.py", "more_environments_make_fewer_updates")
 
 SLOW = of("algorithms/test_fqe.py", "the_target_is_that_of_the_slow_copy")
-SHARED = of("data/test_ring.py", "a_share_of_what_a_loop_learns_from_is_recorded")
+SHARED = of("loops/test_learning.py", "a_share_of_what_a_loop_learns_from_is_recorded")
 TOSSED = of("loops/test_loops.py", "each_step_of_an_evaluation_has_its_own_chance")
 RATES = of("algorithms/test_constants.py", "each_network_moves_at_its_own_rate")
 BEGINS = of("runs/test_recorded.py", "a_beginning_is_where_an_episode_is_known_to_begin")
@@ -53,11 +52,11 @@ MUTANTS = [
         of("runs/test_session.py", "a_folder_whose_run_was_killed_before_it_saved_is_free"),
     ),
     Mutant(
-        "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "limit_of(theirs)", "limit_of(env)",
+        "a limit is asked of the wrapper that sets it", "envs/gymnasium.py", "time_limit(theirs)", "time_limit(env)",
         of("envs/test_gymnasium.py", "a_limit_of_its_own_is_not_outlived"),
     ),
     Mutant(
-        "processes keep their successes", "envs/asynchronous.py", "*flags, succeeded(info))", "*flags, {})",
+        "processes keep their successes", "envs/asynchronous.py", "*flags, pool_success(info))", "*flags, {})",
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(
@@ -78,11 +77,11 @@ MUTANTS = [
         "self._tasks.rewards(obs, action,", DONE,
     ),
     Mutant(
-        "what is recorded was never done", "runs/collect.py", "inside(space, disturbed(", "(disturbed(",
+        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturbed(", "(disturbed(",
         CLIPPED,
     ),
     Mutant(
-        "a file's own bounds are not kept", "data/cleaning.py", "within = inside(space, x)", "within = x", CLIPPED,
+        "a file's own bounds are not kept", "data/cleaning.py", "within = clip_to_bounds(space, x)", "within = x", CLIPPED,
     ),
     Mutant(
         "a mask is drawn though the data have one", "loops/offline.py", "{**drawn, **data.rows.extras}",
@@ -111,7 +110,7 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's actor counts its own steps on the critics' schedule", "algorithms/td3.py",
-        "slowed(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
+        "delayed_rate(algorithm.actor_learning_rate, algorithm.policy_delay)", "algorithm.actor_learning_rate", DELAYED,
     ),
     Mutant(
         "a schedule counts updates that learning_starts forbids", "runs/horizon.py",
@@ -268,8 +267,8 @@ MUTANTS = [
         of("runs/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
     ),
     Mutant(
-        "fitted Q has no slow copy", "algorithms/fqe.py", "value_of(state.target_critics",
-        "value_of(state.critics", SLOW,
+        "fitted Q has no slow copy", "algorithms/fqe.py", "action_value(state.target_critics",
+        "action_value(state.critics", SLOW,
     ),
     Mutant(
         "fitted Q's slow copy runs ahead", "algorithms/fqe.py", "polyak(state.target_critics, critics,",

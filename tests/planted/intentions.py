@@ -55,8 +55,8 @@ MUTANTS = (
     ),
     Mutant(
         "Retrace subtracts the new critic's Q", SACX,
-        "q=value_of(state.target_critic, batch.obs, batch.action)",
-        "q=value_of(state.critic, batch.obs, batch.action)",
+        "q=action_value(state.target_critic, batch.obs, batch.action)",
+        "q=action_value(state.critic, batch.obs, batch.action)",
         BY_HAND,
     ),
     Mutant(
@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "the ratio is of the squashed action", SACX,
         'log_ratio = log_prob(policy, batch.extras["raw_action"])',
-        "log_ratio = policy.in_half_ranges(policy.log_prob(jnp.broadcast_to(batch.action, policy.loc.shape)))",
+        "log_ratio = policy.to_half_ranges(policy.log_prob(jnp.broadcast_to(batch.action, policy.loc.shape)))",
         sac_x("ratios_of_saturated_actions"),
     ),
     Mutant(
@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "every critic is asked for the first intention's action", SACX,
-        "critic.each(obs, action), log_prob(policy, raw)",
+        "critic.own_values(obs, action), log_prob(policy, raw)",
         "critic(obs, action[0]), log_prob(policy, raw)",
         IN_A_BOX,
     ),

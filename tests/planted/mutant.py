@@ -11,3 +11,13 @@ class Mutant(NamedTuple):
     old: str
     new: str
     tests: tuple[str, ...]
+
+
+def of(file: str, *names: str) -> tuple[str, ...]:
+    """Tests by their names in a file of tests."""
+    return tuple(f"{file}::test_{name}" for name in names)
+
+
+def of_algorithm(algorithm: str, *names: str) -> tuple[str, ...]:
+    """Tests by their names in the file of an algorithm."""
+    return of(f"algorithms/test_{algorithm}.py", *names)

@@ -1,7 +1,7 @@
 """Bugs in CQL, IQL, TD3+BC, BC, KL-control, FQE and the offline loop."""
 
 from planted.mutant import Mutant
-from planted.trust import of
+from planted.mutant import of_algorithm as of
 
 CQL, IQL, TD3BC, KL, FQE = (f"algorithms/{name}.py" for name in ("cql", "iql", "td3_bc", "kl_control", "fqe"))
 LOOP = "loops/offline.py"

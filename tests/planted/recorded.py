@@ -1,12 +1,6 @@
 """Bugs in divergences, the VAE, BEAR and BCQ."""
 
-from planted.mutant import Mutant
-
-
-def of(file: str, *names: str) -> tuple[str, ...]:
-    """Tests by their names in a file of tests."""
-    return tuple(f"{file}::test_{name}" for name in names)
-
+from planted.mutant import Mutant, of
 
 MMD = of("ops/test_divergences.py", "mmd_is_the_double_sum_of_each_state_by_itself")
 IDENTICAL = of("ops/test_divergences.py", "identical_samples_give_a_thousandth_and_a_finite_gradient")
@@ -193,8 +187,8 @@ MUTANTS = (
     ),
     Mutant(
         "the slow Q chooses its own action", "algorithms/bcq_discrete.py",
-        "value = taken(state.target_networks.policy_and_q(batch.next_obs)[1], best)",
-        "value = taken(q, best)", DISCRETE,
+        "value = entry_at(state.target_networks.policy_and_q(batch.next_obs)[1], best)",
+        "value = entry_at(q, best)", DISCRETE,
     ),
     Mutant(
         "Huber loss has no linear side", "algorithms/bcq_discrete.py",

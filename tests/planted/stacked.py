@@ -1,7 +1,6 @@
 """Bugs in stacks of frames of which each is kept once, and in the end of an episode that was dropped."""
 
-from planted.mutant import Mutant
-from planted.recorded import of
+from planted.mutant import Mutant, of
 
 LIST = of("data/test_stacks.py", "what_is_sampled_is_what_a_list_holds")
 AGES = of("data/test_stacks.py", "ages_are_counted_from_the_last_flag")

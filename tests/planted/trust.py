@@ -1,14 +1,10 @@
 """Bugs in Retrace, trust regions, PPO, TRPO and ACER."""
 
 from planted.mutant import Mutant
+from planted.mutant import of_algorithm as of
 
 OFF_POLICY, TRUST = ("ops/test_off_policy_returns.py",), ("ops/test_trust_region.py",)
 PPO, TRPO, ACER, CONTINUOUS = (f"algorithms/{name}.py" for name in ("ppo", "trpo", "acer", "acer_continuous"))
-
-
-def of(file: str, *names: str) -> tuple[str, ...]:
-    """Tests by their names in a file of tests/algorithms."""
-    return tuple(f"algorithms/test_{file}.py::test_{name}" for name in names)
 
 
 CLIPPED = of("ppo", "the_clipped_objective_by_hand")
@@ -157,8 +153,8 @@ MUTANTS = [
     ),
     Mutant(
         "ACER truncates policy gradients at Retrace's 1", ACER,
-        "jnp.minimum(truncation, taken(rho, action))",
-        "jnp.minimum(1.0, taken(rho, action))",
+        "jnp.minimum(truncation, entry_at(rho, action))",
+        "jnp.minimum(1.0, entry_at(rho, action))",
         EXACT,
     ),
     Mutant(

@@ -51,7 +51,7 @@ def saved(path, which="latest"):
 
 def leaves(path):
     """Every leaf of the newest checkpoint, by name."""
-    return files.load_arrays(checkpoint.newest(path / "checkpoints" / "latest") / checkpoint.STATE)
+    return files.load_arrays(checkpoint.find_latest(path / "checkpoints" / "latest")[0] / checkpoint.STATE)
 
 
 def rows(path):

@@ -131,12 +131,12 @@ def test_a_set_of_ones_own_is_passed_again_and_is_the_same(own):
     assert set(own.evaluate(episodes=2).tasks) == {"swing", "main_task"}
     again = dl.load(own.path)
     for needs in (again.evaluate, lambda: dl.resume(own.path, steps=1000)):
-        with pytest.raises(dl.ConfigError, match=r"were a Python object, <swing, main_task>.*env=tasks.on\('Mount"):
+        with pytest.raises(dl.ConfigError, match=r"were a Python object, <swing, main_task>.*env=tasks.attach\('Mount"):
             needs()
-    env = OWN.on("MountainCarContinuous-v0")
+    env = OWN.attach("MountainCarContinuous-v0")
     assert again.evaluate(episodes=2, env=env).returns.shape == (2,)
     with pytest.raises(dl.ConfigError, match="tasks: this run has swing, main_task, not main_task, swing"):
-        again.evaluate(episodes=2, env=Tasks(main_task, swing).on("MountainCarContinuous-v0"))
+        again.evaluate(episodes=2, env=Tasks(main_task, swing).attach("MountainCarContinuous-v0"))
 
 
 def test_data_hold_the_main_tasks_reward(own, tmp_path):

@@ -6,12 +6,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 from runs.helpers import ITERATION, TINY, plan_of, quiet, resume, train
 
 import duologue as dl
-from duologue.envs.probe import ProbeEnv, ProbeEnvs
+from duologue.envs.probe import ProbeEnvs
 from duologue.fields import Configurable
-from duologue.ops.optim import slowed
+from duologue.ops.optim import delayed_rate
 from duologue.runs import config
 from duologue.runs.environments import describe
 from duologue.runs.horizon import ended_schedules, first_end, gradient_steps, rollouts, with_horizon
@@ -55,7 +56,7 @@ def test_a_schedule_ends_with_the_last_step_of_its_network(algorithm, tmp_path):
     assert int(run.state.critic_opt[0].count) == rollouts_with_an_update * delay
     assert int(run.state.actor_opt[0].count) == rollouts_with_an_update
     rate = run.plan.algorithm.actor_learning_rate
-    assert slowed(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and slowed(7.0, delay) == 7.0
+    assert delayed_rate(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and delayed_rate(7.0, delay) == 7.0
     assert (
         not ended_schedules(dataclasses.replace(run.plan, steps=60))
         and "step 60 " in ended_schedules(dataclasses.replace(run.plan, steps=61))[0]

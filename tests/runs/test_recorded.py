@@ -18,8 +18,8 @@ from rich.console import Console
 import duologue as dl
 from duologue.cli import main as cli
 from duologue.data import dataset
-from duologue.data.cleaning import actions
-from duologue.data.summary import card
+from duologue.data.cleaning import clean_actions
+from duologue.data.summary import data_card
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
 from duologue.loops import offline
@@ -228,7 +228,7 @@ def test_what_is_recorded_is_what_the_environment_did(noise):
     wild = np.concatenate([action for _, action, *_ in itertools.islice(seen, 6)])
     assert np.abs(wild).max() == 2 and (noise > 0 or wild.ravel().tolist() == [2, -2] * 3)
     notes = []
-    clipped, space = actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
+    clipped, space = clean_actions(np.float32([[-3.0], [0.5], [2.0]]), Box((1,), "float32", (-1.0,), (1.0,)), notes)
     assert clipped.ravel().tolist() == [-1, 0.5, 1] and space.high == (1.0,)
     assert notes == ["actions: 2 of 3 rows lay outside the bounds of the file and were clipped."]
 
@@ -318,7 +318,7 @@ def test_that_share_of_each_batch_is_of_the_data(share, axes):
     def rewarded(reward):
         columns = {"observations": np.zeros((30, 2)), "actions": np.zeros((30, 1)), "terminals": np.zeros(30, bool)}
         columns |= {"next_observations": columns["observations"], "rewards": np.full(30, reward)}
-        return dataset.ring(dl.from_columns(columns))
+        return dataset.full_ring(dl.from_columns(columns))
 
     replay = Replay(batch_size=40, capacity=100, **axes)
     rows = mixed(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
@@ -478,16 +478,16 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     """Not behind a cut, and not where a replay that has gone round sets in."""
     first = dl.collect_random(Shifted, 10, tmp_path / "first.npz")
     data = dl.read_data(dl.collect_random(Shifted, 97, tmp_path / "both.npz", after=first))
-    assert np.flatnonzero(data.begins).tolist() == [0, 7, *range(17, 107, 7)]
-    assert card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
+    assert np.flatnonzero(data.episode_starts).tolist() == [0, 7, *range(17, 107, 7)]
+    assert data_card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
     midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), begun=False)
     with pytest.raises(dl.ConfigError, match="no row is known to begin an episode"):
         run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
-    assert not replay.begins[0] and not replay.begins[20]
+    assert not replay.episode_starts[0] and not replay.episode_starts[20]
     np.testing.assert_array_equal(
-        np.flatnonzero(replay.begins), np.flatnonzero(replay.rows.truncated)[[0, 1, 3, 4]] + 1
+        np.flatnonzero(replay.episode_starts), np.flatnonzero(replay.rows.truncated)[[0, 1, 3, 4]] + 1
     )
 
 
@@ -541,4 +541,4 @@ def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
     assert "next    duologue data random.npz" in said[0] and "terminals" in said[1]
     assert "next    duologue train bcq-discrete CartPole-v1 --dataset random.npz" in said[1]
     assert "mean return" in said[2] and "by fitted Q evaluation" in said[3]
-    assert len(dataset.read("more.npz")) == 10
+    assert len(dataset.read_dataset("more.npz")) == 10

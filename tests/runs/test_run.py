@@ -7,11 +7,11 @@ import gymnasium as gym
 import jax
 import numpy as np
 import pytest
+from envs.probe_env import ProbeEnv
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
 from duologue.envs.gymnasium import GymnasiumEnvs
-from duologue.envs.probe import ProbeEnv
 from duologue.envs.spaces import action_space, observation_space
 from duologue.loops.keys import run_key
 from duologue.networks.builder import AbstractNetworks
@@ -79,12 +79,17 @@ def test_rows_after_the_checkpoint_are_written_anew(one, copied):
 
 def test_the_best_so_far_survives_resuming(one, copied):
     """A worse score later does not take its place."""
-    found = checkpoint.newest(copied / "checkpoints" / "best")
+    found = checkpoint.find_latest(copied / "checkpoints" / "best")[0]
     resume(copied, iterations=15)
     scores = [row["eval/mean_reward"] for row in rows(copied) if row.get("eval/mean_reward") is not None]
     assert len(scores) == 3
-    assert checkpoint.info(checkpoint.newest(copied / "checkpoints" / "best"))["score"] == max(scores)
-    assert checkpoint.info(found if found.exists() else checkpoint.newest(found.parent))["score"] >= scores[0]
+    assert checkpoint.read_manifest(checkpoint.find_latest(copied / "checkpoints" / "best")[0]).info["score"] == max(
+        scores
+    )
+    assert (
+        checkpoint.read_manifest(found if found.exists() else checkpoint.find_latest(found.parent)[0]).info["score"]
+        >= scores[0]
+    )
 
 
 def test_resuming_past_the_end_of_a_schedule_is_said(tmp_path):
@@ -143,7 +148,7 @@ def empty(path):
 
 @pytest.mark.parametrize(("harm", "words"), [(damage, "bytes instead of"), (alter, "altered"), (empty, "strict JSON")])
 def test_the_previous_good_checkpoint_is_used_and_said(one, copied, harm, words, capsys):
-    newest = checkpoint.newest(copied / "checkpoints" / "latest")
+    newest = checkpoint.find_latest(copied / "checkpoints" / "latest")[0]
     harm(newest)
     assert dl.load(copied).step == 5 * ITERATION
     said = capsys.readouterr().err.replace("\n", " ")

@@ -151,7 +151,7 @@ def test_the_best_checkpoint_holds_no_replay(tmp_path):
     options = {"evaluate_every": ITERATION, "evaluate_episodes": 2, "algorithm": algorithm}
     run = train("CartPole-v1", tmp_path / "run", iterations=12, every=12, **options)
     kept, best = (
-        files.load_arrays(checkpoint.newest(run.path / "checkpoints" / which) / checkpoint.STATE)
+        files.load_arrays(checkpoint.find_latest(run.path / "checkpoints" / which)[0] / checkpoint.STATE)
         for which in ("latest", "best")
     )
     assert any(name.startswith(".replay") for name in kept) and not any(name.startswith(".replay") for name in best)
@@ -212,7 +212,7 @@ def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
     found = {row["step"] // ITERATION: row.get("eval/mean_reward") for row in rows(run.path)}
     assert found == {1: None, 2: 3.0, 3: None, 4: 7.0, 5: None, 6: 7.0, 7: None, 8: 5.0}
     assert saved(run.path, "best") == [4 * ITERATION] and dl.load(run.path, which="best").step == 4 * ITERATION
-    assert checkpoint.info(checkpoint.newest(run.path / "checkpoints" / "best")) == {"score": 7.0}
+    assert checkpoint.read_manifest(checkpoint.find_latest(run.path / "checkpoints" / "best")[0]).info == {"score": 7.0}
     resume(run.path, iterations=10)
     assert saved(run.path, "best") == [4 * ITERATION]
 
@@ -225,8 +225,8 @@ def test_of_two_evaluations_of_one_step_the_better_is_kept(tmp_path):
             step=jnp.int32(5),
         )  # fmt: skip
         SavedStates(tmp_path).save_best(state, 5, score)
-    best = checkpoint.newest(tmp_path / "checkpoints" / "best")
-    assert checkpoint.info(best) == {"score": 9.0}
+    best = checkpoint.find_latest(tmp_path / "checkpoints" / "best")[0]
+    assert checkpoint.read_manifest(best).info == {"score": 9.0}
     assert files.load_arrays(best / checkpoint.STATE)[".algorithm"] == [9.0]
 
 

@@ -93,7 +93,9 @@ def until(condition, process, seconds=60.0):
 
 
 def whole_checkpoints(path):
-    return sum(bool(checkpoint.STEP.fullmatch(entry.name)) for entry in (path / "checkpoints" / "latest").glob("*"))
+    return sum(
+        bool(checkpoint.STEP_NAME.fullmatch(entry.name)) for entry in (path / "checkpoints" / "latest").glob("*")
+    )
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):

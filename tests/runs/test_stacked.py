@@ -4,9 +4,9 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from data.test_ring import Recorder
-from data.test_stacks import Counting
+from envs.scripted import Counting
 from gymnasium.wrappers import FrameStackObservation
+from loops.recorder import Recorder
 from runs.helpers import assert_same_run, leaves, quiet
 
 import duologue as dl

@@ -72,42 +72,42 @@ def steps(directory: Path) -> list[int]:
 
 def test_every_kind_of_leaf_comes_back(tmp_path):
     before = state()
-    path = checkpoint.save(tmp_path, 12345, before, info={"score": 1.5})
+    path = checkpoint.save_tree(tmp_path, 12345, before, info={"score": 1.5})
     assert path.name == "step-000000012345"
-    assert_same(checkpoint.load(path, state(9.0)), before)
-    assert checkpoint.info(path) == {"score": 1.5}
-    assert checkpoint.changes(checkpoint.read_manifest(path)) == []
+    assert_same(checkpoint.load_tree(path, state(9.0)), before)
+    assert checkpoint.read_manifest(path).info == {"score": 1.5}
+    assert checkpoint.fingerprint_changes(checkpoint.read_manifest(path)) == []
 
 
 def test_shapes_alone_are_enough_to_load(tmp_path):
     before = {"key": jax.random.key(3), "w": jnp.ones((2, 2))}
-    path = checkpoint.save(tmp_path, 1, before, info={})
-    assert_same(checkpoint.load(path, jax.eval_shape(lambda: before)), before)
+    path = checkpoint.save_tree(tmp_path, 1, before, info={})
+    assert_same(checkpoint.load_tree(path, jax.eval_shape(lambda: before)), before)
 
 
 def test_a_part_is_loaded_alone(tmp_path):
     before = Pair(state(), {"other": jnp.zeros(1)})
-    path = checkpoint.save(tmp_path, 1, before, info={})
-    assert_same(checkpoint.load(path, state(9.0), part=".net"), before.net)
-    assert_same(checkpoint.load(path, {"other": jnp.ones(1)}, part=".nets"), before.nets)
+    path = checkpoint.save_tree(tmp_path, 1, before, info={})
+    assert_same(checkpoint.load_tree(path, state(9.0), part=".net"), before.net)
+    assert_same(checkpoint.load_tree(path, {"other": jnp.ones(1)}, part=".nets"), before.nets)
     with pytest.raises(CheckpointError, match=r"\['other'\] \(absent in the checkpoint"):
-        checkpoint.load(path, {"other": jnp.ones(1)}, part=".ne")
+        checkpoint.load_tree(path, {"other": jnp.ones(1)}, part=".ne")
 
 
 @pytest.mark.parametrize("tree", [{}, None, np.arange(3)])
 def test_degenerate_trees(tmp_path, tree):
-    assert_same(checkpoint.load(checkpoint.save(tmp_path, 1, tree, info={}), tree), tree)
+    assert_same(checkpoint.load_tree(checkpoint.save_tree(tmp_path, 1, tree, info={}), tree), tree)
 
 
 def test_another_structure_is_refused_by_name(tmp_path):
     tree = {"a": jnp.zeros(3), "b": jnp.zeros(3), "c": jnp.zeros((2, 1)), "key": jax.random.key(0), "same": jnp.ones(1)}
-    path = checkpoint.save(tmp_path, 1, tree, info={})
+    path = checkpoint.save_tree(tmp_path, 1, tree, info={})
     like = {
         "a": jnp.zeros(3, jnp.int32), "c": jnp.zeros((1, 2)), "key": jax.random.key(0, impl="rbg"),
         "new": jnp.zeros(()), "same": jnp.ones(1),
     }  # fmt: skip
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(path, like)
+        checkpoint.load_tree(path, like)
     message = str(caught.value)
     assert "5 leaves differ" in message and "['same']" not in message
     for part in (
@@ -118,50 +118,49 @@ def test_another_structure_is_refused_by_name(tmp_path):
 
 
 def test_64_bits_are_never_narrowed(tmp_path):
-    path = checkpoint.save(tmp_path, 1, {"x": np.ones(1)}, info={})
+    path = checkpoint.save_tree(tmp_path, 1, {"x": np.ones(1)}, info={})
     with pytest.raises(CheckpointError, match="float64"):
-        checkpoint.load(path, {"x": jax.ShapeDtypeStruct((1,), np.float64)})
+        checkpoint.load_tree(path, {"x": jax.ShapeDtypeStruct((1,), np.float64)})
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_kept_apart(tmp_path, bad):
-    good = checkpoint.save(tmp_path, 1, state(), info={})
+    good = checkpoint.save_tree(tmp_path, 1, state(), info={})
     with pytest.raises(CheckpointError, match=r"step 2 in \['half'\], \['net'\]\.weight\. .*post-mortem-000000000002"):
-        checkpoint.save(tmp_path, 2, state(bad) | {"half": jnp.asarray([bad, 0], jnp.bfloat16)}, info={})
-    assert checkpoint.latest(tmp_path) == (good, [])
-    loaded = checkpoint.load(tmp_path / "post-mortem-000000000002", state())
+        checkpoint.save_tree(tmp_path, 2, state(bad) | {"half": jnp.asarray([bad, 0], jnp.bfloat16)}, info={})
+    assert checkpoint.find_latest(tmp_path) == (good, [])
+    loaded = checkpoint.load_tree(tmp_path / "post-mortem-000000000002", state())
     assert not np.isfinite(loaded["net"].weight).any()
     tree = {"learner": jnp.ones(1), "env": jnp.asarray([bad])}
-    assert checkpoint.save(tmp_path, 3, tree, info={}, check=tree["learner"]).name == "step-000000000003"
+    assert checkpoint.save_tree(tmp_path, 3, tree, info={}, check=tree["learner"]).name == "step-000000000003"
 
 
 def test_a_valid_checkpoint_stays_and_a_damaged_one_is_written_anew(tmp_path):
-    path = checkpoint.save(tmp_path, 1, plain(1), info={"first": True})
-    assert checkpoint.save(tmp_path, 1, plain(1), info={"first": False}) == path
-    assert checkpoint.info(path) == {"first": True}
+    path = checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": True})
+    assert checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": False}) == path
+    assert checkpoint.read_manifest(path).info == {"first": True}
     (path / checkpoint.STATE).unlink()
-    checkpoint.save(tmp_path, 1, plain(1), info={"first": False})
-    assert checkpoint.verify(path) is None and checkpoint.info(path) == {"first": False}
+    checkpoint.save_tree(tmp_path, 1, plain(1), info={"first": False})
+    assert checkpoint.verify(path) is None and checkpoint.read_manifest(path).info == {"first": False}
 
 
 def test_damage_is_passed_over_with_a_warning_never_in_silence(tmp_path):
-    paths = [checkpoint.save(tmp_path, step, plain(step), info={}) for step in (1, 2, 3)]
+    paths = [checkpoint.save_tree(tmp_path, step, plain(step), info={}) for step in (1, 2, 3)]
     (paths[2] / checkpoint.MANIFEST).unlink()
-    path, found = checkpoint.latest(tmp_path)
-    assert path == paths[1] == checkpoint.newest(tmp_path)
+    path, found = checkpoint.find_latest(tmp_path)
+    assert path == paths[1]
     assert len(found) == 1 and "step-000000000003" in found[0] and "manifest.json" in found[0]
     for path in paths:
         (path / checkpoint.STATE).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint that can be loaded.*0 bytes"):
-        checkpoint.latest(tmp_path)
+        checkpoint.find_latest(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        checkpoint.latest(tmp_path / "none")
-    assert checkpoint.newest(tmp_path / "none") is None
+        checkpoint.find_latest(tmp_path / "none")
 
 
 def test_prune_counts_only_what_is_whole(tmp_path):
     for step in (1, 2, 3, 4):
-        checkpoint.save(tmp_path, step, plain(step), info={})
+        checkpoint.save_tree(tmp_path, step, plain(step), info={})
     (tmp_path / "step-000000000003" / checkpoint.STATE).write_bytes(b"x")
     (tmp_path / "step-000000000009").mkdir()
     checkpoint.prune(tmp_path, keep=2)
@@ -171,7 +170,7 @@ def test_prune_counts_only_what_is_whole(tmp_path):
 
 
 def test_every_truncation_and_every_flipped_bit_is_detected(tmp_path):
-    path = checkpoint.save(tmp_path, 1, state(), info={"score": 1.25, "name": "é"})
+    path = checkpoint.save_tree(tmp_path, 1, state(), info={"score": 1.25, "name": "é"})
     draw = random.Random(0)
     for name in (checkpoint.STATE, checkpoint.MANIFEST):
         file, data = path / name, (path / name).read_bytes()
@@ -191,7 +190,7 @@ def test_every_truncation_and_every_flipped_bit_is_detected(tmp_path):
 
 
 def test_foreign_entries_are_refused(tmp_path):
-    path = checkpoint.save(tmp_path / "a", 1, plain(1), info={})
+    path = checkpoint.save_tree(tmp_path / "a", 1, plain(1), info={})
     (path / "extra").write_text("")
     assert checkpoint.verify(path) == "extra does not belong"
     (path / "extra").unlink()
@@ -205,14 +204,14 @@ def test_foreign_entries_are_refused(tmp_path):
     (tmp_path / "step-000000000002").symlink_to(path)
     assert checkpoint.verify(tmp_path / "step-000000000002") == "it is not a folder"
     with pytest.raises(CheckpointError, match="not a plain file"):
-        checkpoint.load(path, plain(1))
+        checkpoint.load_tree(path, plain(1))
 
 
 def forge(path: Path, **changes: Any) -> None:
     """A manifest that its own hash agrees with."""
     content = json.loads((path / checkpoint.MANIFEST).read_text())
     del content["sha256"]
-    (path / checkpoint.MANIFEST).write_text(checkpoint._sealed(content | changes))
+    (path / checkpoint.MANIFEST).write_text(checkpoint._seal(content | changes))
 
 
 @pytest.mark.parametrize(
@@ -226,19 +225,19 @@ def forge(path: Path, **changes: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_forged_manifest_is_refused(tmp_path, changes, message):
-    path = checkpoint.save(tmp_path, 1, plain(1), info={})
+    path = checkpoint.save_tree(tmp_path, 1, plain(1), info={})
     forge(path, **changes)
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.load(path, plain(1))
+        checkpoint.load_tree(path, plain(1))
 
 
 def test_another_machine_is_told_apart(tmp_path):
-    path = checkpoint.save(tmp_path, 1, plain(1), info={})
+    path = checkpoint.save_tree(tmp_path, 1, plain(1), info={})
     manifest = checkpoint.read_manifest(path)
     forge(path, fingerprint=manifest.fingerprint | {"jaxlib": "0.0.1"})
-    (change,) = checkpoint.changes(checkpoint.read_manifest(path))
+    (change,) = checkpoint.fingerprint_changes(checkpoint.read_manifest(path))
     assert change.startswith("jaxlib: 0.0.1 then, ")
-    assert_same(checkpoint.load(path, plain(0)), plain(1))
+    assert_same(checkpoint.load_tree(path, plain(0)), plain(1))
 
 
 class Faulty:
@@ -282,7 +281,7 @@ def do_half(name: str, args: tuple) -> None:
 def save_once(directory: Path) -> None:
     """What is crashed: a configuration and a third checkpoint, the first removed."""
     files.write_json(directory.parent / "config.json", {"version": "new"})
-    checkpoint.save(directory, 3, plain(3), info={})
+    checkpoint.save_tree(directory, 3, plain(3), info={})
     checkpoint.prune(directory, keep=2)
 
 
@@ -290,7 +289,7 @@ def prepare(directory: Path) -> None:
     files.make_folder(directory)
     files.write_json(directory.parent / "config.json", {"version": "old"})
     for step in (1, 2):
-        checkpoint.save(directory, step, plain(step), info={})
+        checkpoint.save_tree(directory, step, plain(step), info={})
 
 
 def die_at_every_operation(root: Path) -> None:
@@ -324,12 +323,12 @@ def test_sigkill_in_every_file_operation_leaves_a_whole_checkpoint(tmp_path):
     found = []
     for run in runs:
         directory = run / "checkpoints"
-        path, damaged = checkpoint.latest(directory)
+        path, damaged = checkpoint.find_latest(directory)
         assert damaged == []  # nothing half written bears the name of a checkpoint
         found.append(checkpoint.read_manifest(path).step)
-        assert_same(checkpoint.load(path, plain(0)), plain(found[-1]))
+        assert_same(checkpoint.load_tree(path, plain(0)), plain(found[-1]))
         assert files.read_json(run / "config.json")["version"] in ("old", "new")
-        assert len([name for name in os.listdir(directory) if checkpoint.STEP.fullmatch(name)]) >= 2
+        assert len([name for name in os.listdir(directory) if checkpoint.STEP_NAME.fullmatch(name)]) >= 2
         save_once(directory)  # and the next process goes on, and cleans up
         assert steps(directory) == [2, 3]
     assert found == sorted(found) and set(found) == {2, 3}
@@ -354,7 +353,7 @@ def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path, monkeypatch):
                 assert raised in ([], ["unlink"])
             except CheckpointError as error:
                 assert "No space left" in str(error)
-        step = checkpoint.read_manifest(checkpoint.latest(directory)[0]).step
+        step = checkpoint.read_manifest(checkpoint.find_latest(directory)[0]).step
         assert step in (2, 3)
         if not raised:
             break

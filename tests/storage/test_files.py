@@ -114,23 +114,23 @@ def test_a_symlink_is_replaced_not_followed(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "victim")
     files.write_text(tmp_path / "a", "new")
     assert (tmp_path / "victim").read_text() == "mine"
-    files.temporary(tmp_path / "b").symlink_to(tmp_path / "victim")
+    files.temporary_path(tmp_path / "b").symlink_to(tmp_path / "victim")
     with pytest.raises(CheckpointError, match="cannot write"):
         files.write_text(tmp_path / "b", "new")
     assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_new_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), files.new_folder(tmp_path / "a") as folder:
+    with pytest.raises(ZeroDivisionError), files.build_folder(tmp_path / "a") as folder:
         (folder / "x").write_text("x")
         1 / 0  # noqa: B018
     assert os.listdir(tmp_path) == []
-    with files.new_folder(tmp_path / "a") as folder:
+    with files.build_folder(tmp_path / "a") as folder:
         (folder / "x").write_text("x")
         assert not (tmp_path / "a").exists()
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["x"]
     (tmp_path / "b").mkdir()
-    with pytest.raises(CheckpointError, match="exists already"), files.new_folder(tmp_path / "b"):
+    with pytest.raises(CheckpointError, match="exists already"), files.build_folder(tmp_path / "b"):
         pass
 
 

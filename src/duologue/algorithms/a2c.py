@@ -17,8 +17,8 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks.builder import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.ops.distributions import AbstractDistribution
-from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init
-from duologue.ops.returns import gae, learned_reward, over_envs
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat_optimizer, gradient_step, opt_init
+from duologue.ops.returns import gae, scale_and_clip, vmap_envs
 from duologue.ops.statistics import explained_variance
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
@@ -43,7 +43,7 @@ def targets(
 ) -> tuple[Float[Array, "T B"], Float[Array, "T B"], Float[Array, "T B"]]:
     """Âₜ, Gₜ = Âₜ + V(sₜ), and V(sₜ) of a rollout, all from one set of parameters."""
     value, next_value = networks.value(batch.obs), networks.value(batch.next_obs)
-    advantage = over_envs(gae)(
+    advantage = vmap_envs(gae)(
         reward, value, next_value, batch.terminated, batch.truncated, discount=discount, lambda_=lambda_
     )
     return advantage, advantage + value, value
@@ -100,7 +100,7 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
+        return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -121,7 +121,7 @@ class A2C(AbstractAlgorithm[A2CState]):
 
     def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
         """One gradient step on a rollout `[T, B]`."""
-        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         # Targets come from the parameters that acted, before the step below moves them.
         advantage, target, value = targets(state.networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
         networks, opt_state, metrics = gradient_step(

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, ActorQ, Networks
-from duologue.ops.distributions import taken
-from duologue.ops.metrics import described
-from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
-from duologue.ops.returns import learned_reward, over_envs, retrace
+from duologue.ops.distributions import entry_at
+from duologue.ops.metrics import summary_metrics
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat_optimizer, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import retrace, scale_and_clip, vmap_envs
 from duologue.ops.statistics import explained_variance
 from duologue.ops.trust_region import project
 from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, Replay, Transition
@@ -63,7 +63,7 @@ def objective(
     """
     value = jnp.sum(probs * q, axis=-1)
     log = jnp.log(statistics + EPSILON)
-    truncated = jnp.minimum(truncation, taken(rho, action)) * taken(log, action) * (q_retrace - value)
+    truncated = jnp.minimum(truncation, entry_at(rho, action)) * entry_at(log, action) * (q_retrace - value)
     cut_off = jnp.maximum(0.0, 1 - truncation / jnp.maximum(rho, EPSILON)) * probs
     correction = jnp.sum(cut_off * log * (q - value[..., None]), axis=-1)
     return truncated + correction - entropy_coefficient * jnp.sum(statistics * log, axis=-1)
@@ -79,8 +79,8 @@ def loss(networks: ActorQ, facts: Facts, *, q_coefficient: float) -> tuple[Float
     as a vector–Jacobian product."""
     policy, q = networks.policy_and_q(facts.obs)
     actor = -jnp.mean(jnp.sum(facts.ascent * policy.probs, axis=-1))
-    critic = jnp.mean(0.5 * (facts.q_retrace - taken(q, facts.action)) ** 2)
-    return actor + q_coefficient * critic, {"critic_loss": critic, **described("entropy", policy.entropy())}
+    critic = jnp.mean(0.5 * (facts.q_retrace - entry_at(q, facts.action)) ** 2)
+    return actor + q_coefficient * critic, {"critic_loss": critic, **summary_metrics("entropy", policy.entropy())}
 
 
 class ACER(AbstractAlgorithm[ACERState]):
@@ -135,7 +135,7 @@ class ACER(AbstractAlgorithm[ACERState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
+        return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERState:
         networks = self.networks.actor_q(spec, key=key)
@@ -153,7 +153,7 @@ class ACER(AbstractAlgorithm[ACERState]):
         return state.networks.policy(obs).log_prob(action)
 
     def q(self, state: ACERState, obs: Obs, action: Array) -> Array:
-        return taken(state.networks.policy_and_q(obs)[1], action)[None]
+        return entry_at(state.networks.policy_and_q(obs)[1], action)[None]
 
     def v(self, state: ACERState, obs: Obs) -> Array:
         policy, q = state.networks.policy_and_q(obs)
@@ -173,9 +173,9 @@ class ACER(AbstractAlgorithm[ACERState]):
         """All that the loss holds constant, from the parameters before the step."""
         policy, q = state.networks.policy_and_q(batch.obs)
         probs, rho = policy.probs, ratios(policy.probs, batch.extras["probs"])
-        q_taken, rho_taken = taken(q, batch.action), taken(rho, batch.action)
-        q_retrace = over_envs(retrace)(
-            learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip),
+        q_taken, rho_taken = entry_at(q, batch.action), entry_at(rho, batch.action)
+        q_retrace = vmap_envs(retrace)(
+            scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip),
             q_taken, self.v(state, batch.next_obs), rho_taken, batch.terminated, batch.truncated,
             discount=self.discount, lambda_=self.lambda_,
         )  # fmt: skip
@@ -199,8 +199,8 @@ class ACER(AbstractAlgorithm[ACERState]):
             "bound_by_trust_region": bound,
             "explained_variance": explained_variance(q_taken, q_retrace),
             "rho": jnp.mean(jnp.minimum(rho_taken, self.truncation)),
-            **described("q", q_taken),
-            **described("kl", average.kl(policy)),
+            **summary_metrics("q", q_taken),
+            **summary_metrics("kl", average.kl(policy)),
         }
 
 

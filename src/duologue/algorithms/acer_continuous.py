@@ -19,11 +19,11 @@ from duologue.algorithms.acer import replayed_rollouts
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, from_unit, to_unit
+from duologue.networks.heads import from_unit, require_bounded_box, to_unit
 from duologue.ops.distributions import Normal, draws
-from duologue.ops.metrics import described
-from duologue.ops.optim import Adam, LearningRate, RMSProp, flat, gradient_step, opt_init, polyak, target_of
-from duologue.ops.returns import general_off_policy_returns, learned_reward, over_envs, retrace
+from duologue.ops.metrics import summary_metrics
+from duologue.ops.optim import Adam, LearningRate, RMSProp, flat_optimizer, gradient_step, opt_init, polyak, target_of
+from duologue.ops.returns import general_off_policy_returns, retrace, scale_and_clip, vmap_envs
 from duologue.ops.statistics import explained_variance
 from duologue.ops.trust_region import project
 from duologue.types import Box, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -150,7 +150,7 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
+        return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERContinuousState:
         actor_key, value_key, advantage_key = jax.random.split(key, 3)
@@ -158,7 +158,7 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
             actor=self.networks.normal_actor(spec, key=actor_key),
             value=self.networks.state_value(spec, key=value_key),
             advantage=self.networks.critics(spec, 1, key=advantage_key),
-            space=bounded_box(spec.action),
+            space=require_bounded_box(spec.action),
         )
         opt_state = opt_init(self._optimizer, networks)
         return ACERContinuousState(networks=networks, average=target_of(networks.actor), opt_state=opt_state)
@@ -206,13 +206,13 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
         log_rho = log_ratio(policy, behaviour, action)
         rho = jnp.exp(log_rho)
 
-        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         rows = q, networks.value(batch.next_obs)
         ends = batch.terminated, batch.truncated
         # ρ^(1/d), for the ratio of d dimensions is a product of d, and the trace would die with it.
         trace = jnp.exp(log_rho / action.shape[-1])
-        q_retrace = over_envs(retrace)(reward, *rows, trace, *ends, discount=self.discount, lambda_=self.lambda_)
-        q_opc = over_envs(general_off_policy_returns)(reward, *rows, jnp.ones_like(rho), *ends, discount=self.discount)
+        q_retrace = vmap_envs(retrace)(reward, *rows, trace, *ends, discount=self.discount, lambda_=self.lambda_)
+        q_opc = vmap_envs(general_off_policy_returns)(reward, *rows, jnp.ones_like(rho), *ends, discount=self.discount)
 
         def at(statistics: Float[Array, "T B d"]) -> Normal:
             return Normal(from_unit(networks.space, statistics), policy.scale)
@@ -237,6 +237,6 @@ class ACERContinuous(AbstractAlgorithm[ACERContinuousState]):
             "bound_by_trust_region": jnp.mean(jnp.any(ascent != free, axis=-1).astype(jnp.float32)),
             "explained_variance": explained_variance(q, q_retrace),
             "rho": jnp.mean(jnp.minimum(rho, self.truncation)),
-            **described("q", q),
-            **described("kl", average.kl(policy)),
+            **summary_metrics("q", q),
+            **summary_metrics("kl", average.kl(policy)),
         }

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.networks.vae import VAE, vae_loss
 from duologue.ops.distributions import Bounds
 from duologue.ops.losses import td_loss
@@ -50,7 +50,7 @@ def perturbed(
     *, limit: float,
 ) -> Float[Array, "*batch d"]:  # fmt: skip
     """a + Φ h ξ(s, a), back inside the box; h is its half-range."""
-    box = bounds.like(action)
+    box = bounds.broadcast(action)
     return box.clip(action + limit * box.half_range * perturbation(obs, action))
 
 
@@ -128,7 +128,7 @@ class BCQ(AbstractAlgorithm[BCQState]):
         optimizer = adam(self.learning_rate)
         return BCQState(
             vae=vae, perturbation=perturbation, critics=critics, target_perturbation=target_of(perturbation),
-            target_critics=target_of(critics), bounds=bounds(bounded_box(spec.action)),
+            target_critics=target_of(critics), bounds=box_bounds(require_bounded_box(spec.action)),
             vae_opt=opt_init(optimizer, vae), actor_opt=opt_init(optimizer, perturbation),
             critic_opt=opt_init(optimizer, critics),
         )  # fmt: skip

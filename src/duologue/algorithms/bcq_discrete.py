@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks.builder import AbstractNetworks, ActorQ, Networks
-from duologue.ops.distributions import MASKED_LOGIT, Categorical, taken
-from duologue.ops.metrics import described
+from duologue.ops.distributions import MASKED_LOGIT, Categorical, entry_at
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition, has_mask
@@ -40,12 +40,17 @@ def loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """Huber loss of Q(s, a) to its target, cross-entropy of the clone, and a little weight on its logits."""
     clone, q = networks.policy_and_q(obs)
-    error = jnp.abs(taken(q, action) - target)
+    error = jnp.abs(entry_at(q, action) - target)
     huber = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5))
     cloning = -jnp.mean(clone.log_prob(action))
     logits = jnp.where(clone.logits > 0.5 * MASKED_LOGIT, clone.logits, 0.0)  # no parameter moves a masked one
     total = huber + cloning + regularisation * jnp.mean(logits**2)
-    return total, {"loss": total, "critic_loss": huber, "cloning_loss": cloning, **described("q", taken(q, action))}
+    return total, {
+        "loss": total,
+        "critic_loss": huber,
+        "cloning_loss": cloning,
+        **summary_metrics("q", entry_at(q, action)),
+    }
 
 
 class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
@@ -97,13 +102,13 @@ class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
         return state.networks.policy(obs).log_prob(action)
 
     def q(self, state: BCQDiscreteState, obs: Obs, action: Array) -> Array:
-        return taken(state.networks.policy_and_q(obs)[1], action)[None]
+        return entry_at(state.networks.policy_and_q(obs)[1], action)[None]
 
     def update(self, state: BCQDiscreteState, batch: Transition, *, key: Array) -> tuple[BCQDiscreteState, Metrics]:
         """One step of clone and Q, and of the target, on transitions `[N]`. Nothing is sampled."""
         clone, q = state.networks.policy_and_q(batch.next_obs)
         best = constrained(q, allowed(clone, batch.next_obs, self.threshold))
-        value = taken(state.target_networks.policy_and_q(batch.next_obs)[1], best)
+        value = entry_at(state.target_networks.policy_and_q(batch.next_obs)[1], best)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
         networks, opt_state, metrics = gradient_step(
             loss, state.networks, state.opt_state, adam(self.learning_rate),

@@ -21,7 +21,7 @@ from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.vae import VAE, vae_loss
 from duologue.ops.distributions import TanhNormal, draws
 from duologue.ops.divergences import KL, MMD
-from duologue.ops.metrics import described
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.ops.temperature import Dual, Fixed
@@ -54,7 +54,7 @@ def critic_loss(
     """L = Σᵢ E[mᵢ (Qᵢ(s, a) − y)²]; critic i learns from the rows that its mask has."""
     q = critics(obs, action)
     loss = jnp.sum(jnp.mean(mask * (q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
+    return loss, {"critic_loss": loss, **summary_metrics("q", q)}
 
 
 def actor_loss(
@@ -78,9 +78,9 @@ def actor_loss(
     improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)
     loss = improvement + weight * jnp.mean(divergence)
     return loss, {
-        "actor_loss": loss, "q_spread": spread, **described("divergence", divergence),
-        **described("action_distance", squared_distance(jax.vmap(policy.squash)(data), actions)),
-        **described("raw_action_distance", squared_distance(data, raw)),
+        "actor_loss": loss, "q_spread": spread, **summary_metrics("divergence", divergence),
+        **summary_metrics("action_distance", squared_distance(jax.vmap(policy.squash)(data), actions)),
+        **summary_metrics("raw_action_distance", squared_distance(data, raw)),
     }  # fmt: skip
 
 

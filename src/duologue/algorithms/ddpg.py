@@ -12,7 +12,7 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.td3 import TD3, TD3State, actor_loss
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.losses import td_loss
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
@@ -65,7 +65,8 @@ class DDPG(AbstractAlgorithm[TD3State]):
         critic = self.networks.critics(spec, 1, key=critic_key)
         return TD3State(
             actor=actor, critics=critic, target_actor=target_of(actor), target_critics=target_of(critic),
-            bounds=bounds(bounded_box(spec.action)), actor_opt=opt_init(adam(self.actor_learning_rate), actor),
+            bounds=box_bounds(require_bounded_box(spec.action)),
+            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
             critic_opt=opt_init(adam(self.critic_learning_rate), critic),
         )  # fmt: skip
 

@@ -11,9 +11,9 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, recorded
 from duologue.fields import Fraction, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.distributions import Bounds
-from duologue.ops.losses import td_loss, value_of
+from duologue.ops.losses import action_value, td_loss
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -57,7 +57,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         critics = self.networks.critics(spec, 1, key=critics_key)
         return FQEState(
             policy=self.algorithm.init(spec, key=policy_key), critics=critics, target_critics=target_of(critics),
-            bounds=None if isinstance(spec.action, Discrete) else bounds(bounded_box(spec.action)),
+            bounds=None if isinstance(spec.action, Discrete) else box_bounds(require_bounded_box(spec.action)),
             opt_state=opt_init(adam(self.learning_rate), critics),
         )  # fmt: skip
 
@@ -72,7 +72,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         return action, {}, None
 
     def q(self, state: FQEState, obs: Obs, action: Array) -> Array:
-        return value_of(state.critics, obs, action)
+        return action_value(state.critics, obs, action)
 
     def v(self, state: FQEState, obs: Obs) -> Array:
         """Q(s, π(s)). Where the test policy samples, one draw of it, always the same."""
@@ -82,7 +82,7 @@ class FQE(AbstractAlgorithm[FQEState]):
     def update(self, state: FQEState, batch: Transition, *, key: Array) -> tuple[FQEState, Metrics]:
         """One step of the critic on transitions `[N]`: y = r + γ(1 − term) Q̄(s', π(s'))."""
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
-        value = value_of(state.target_critics, batch.next_obs, next_action)[0]
+        value = action_value(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)
         critics, opt_state, metrics = gradient_step(
             td_loss, state.critics, state.opt_state, adam(self.learning_rate), batch.obs, batch.action, target

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.fields import Fraction, Inside, NonNegative, NonNegativeInt, Positive, PositiveInt
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, OpenFraction, Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.distributions import Bounds, Normal
 from duologue.ops.losses import td_loss
-from duologue.ops.metrics import described
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -65,7 +65,7 @@ def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], expectile: float) 
     """L_V = E[L₂^τ(minᵢ Q̄ᵢ(s, a) − V(s))] (eq. 5), over the data's actions."""
     v = value(obs)
     loss = jnp.mean(expectile_loss(q - v, expectile))
-    return loss, {"value_loss": loss, **described("value", v)}
+    return loss, {"value_loss": loss, **summary_metrics("value", v)}
 
 
 def actor_loss(
@@ -74,7 +74,7 @@ def actor_loss(
     """L_π = −E[w log π(a|s)],   w = min(exp(β (minᵢ Q̄ᵢ(s, a) − V(s))), w_max) (eq. 7)."""
     log_prob = actor(obs, half_range).log_prob(action)
     loss = -jnp.mean(weight * log_prob)
-    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+    return loss, {"actor_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
 class IQL(AbstractAlgorithm[IQLState]):
@@ -89,7 +89,7 @@ class IQL(AbstractAlgorithm[IQLState]):
     """η of V."""
     critic_learning_rate: LearningRate = 3e-4
     """η of the critics."""
-    expectile: Inside = 0.7
+    expectile: OpenFraction = 0.7
     """τ of the expectile."""
     inverse_temperature: NonNegative = 3.0
     """β, how strongly cloning favours actions of larger advantage."""
@@ -122,7 +122,7 @@ class IQL(AbstractAlgorithm[IQLState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
         actor_key, value_key, critics_key = jax.random.split(key, 3)
-        box = bounds(bounded_box(spec.action))
+        box = box_bounds(require_bounded_box(spec.action))
         actor = Actor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(box.low))
         value = self.networks.state_value(spec, key=value_key)
         critics = self.networks.critics(spec, 2, key=critics_key)

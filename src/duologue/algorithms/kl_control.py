@@ -16,7 +16,7 @@ from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.ops.distributions import TanhNormal
 from duologue.ops.losses import cloning_loss
-from duologue.ops.metrics import described
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -46,7 +46,7 @@ def actor_loss(
     """J_π = E[α (log π(ã|s) − log β(ã|s)) − minᵢ Qᵢ(s, ã)], ã ~ π reparameterised."""
     action, ratio = log_ratio(actor(obs), clone(obs), key)
     loss = -jnp.mean(soft_value(critics(obs, action), ratio, jnp.asarray(alpha)))
-    return loss, {"actor_loss": loss, **described("divergence", ratio)}
+    return loss, {"actor_loss": loss, **summary_metrics("divergence", ratio)}
 
 
 class KLControl(AbstractAlgorithm[KLControlState]):

@@ -48,7 +48,7 @@ def merge_obs(moments: ObsMoments, obs: Obs) -> ObsMoments:
     """`moments` and those of observations `[B]` together."""
     match moments:
         case RunningMoments():
-            return moments.merge(RunningMoments.of(obs))
+            return moments.merge(RunningMoments.from_batch(obs))
         case dict():
             return {name: merge_obs(part, obs[name]) for name, part in moments.items()}
         case _:
@@ -126,7 +126,10 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         obs_moments, return_moments = state.pending
         reward = transition.reward[..., -1] if self.experience.tasks else transition.reward
         discounted_return = self.discount * carry.discounted_return + reward
-        pending = merge_obs(obs_moments, transition.obs), return_moments.merge(RunningMoments.of(discounted_return))
+        pending = (
+            merge_obs(obs_moments, transition.obs),
+            return_moments.merge(RunningMoments.from_batch(discounted_return)),
+        )
         ended = transition.terminated | transition.truncated
         inner, inner_carry = self.algorithm.observe(
             state.algorithm, carry.algorithm, self._normalize(state.current, transition)

@@ -24,15 +24,15 @@ from duologue.ops.optim import (
     Adam,
     LearningRate,
     RMSProp,
-    every_step,
-    flat,
+    flat_optimizer,
+    fold_steps,
     gradient_step,
-    minibatches,
+    minibatch_count,
+    minibatch_rows,
     opt_init,
-    shuffled,
 )
-from duologue.ops.returns import learned_reward
-from duologue.ops.statistics import explained_variance, normalized
+from duologue.ops.returns import scale_and_clip
+from duologue.ops.statistics import explained_variance, standardize
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 BETAS = (1e-6, 1e6)
@@ -184,12 +184,12 @@ class PPO(AbstractAlgorithm[PPOState]):
                 "minibatch_size = 1: its one advantage would be normalised to 0. Give more, or set "
                 "normalize_advantage to False."
             )
-        count = minibatches(self.rollout_length * self.num_envs, self.minibatch_size)
+        count = minibatch_count(self.rollout_length * self.num_envs, self.minibatch_size)
         return Experience(self.num_envs, self.rollout_length, gradient_steps=self.epochs * count)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return flat(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
+        return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> PPOState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -212,9 +212,9 @@ class PPO(AbstractAlgorithm[PPOState]):
     def update(self, state: PPOState, batch: Transition, *, key: Array) -> tuple[PPOState, Metrics]:
         """All gradient steps on a rollout `[T, B]`."""
         networks = state.networks
-        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         samples = samples_of(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
-        rows = shuffled(samples.value.size, self.minibatch_size, self.epochs, key=key)
+        rows = minibatch_rows(samples.value.size, self.minibatch_size, self.epochs, key=key)
         of_minibatch = partial(
             loss, objective=partial(self.objective.loss, state.objective), value_clip=self.value_clip,
             value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
@@ -224,13 +224,13 @@ class PPO(AbstractAlgorithm[PPOState]):
             networks, opt_state = now
             sample = jax.tree.map(lambda x: x[rows], samples)
             if self.normalize_advantage:
-                sample = sample._replace(advantage=normalized(sample.advantage))
+                sample = sample._replace(advantage=standardize(sample.advantage))
             networks, opt_state, metrics = gradient_step(of_minibatch, networks, opt_state, self._optimizer, sample)
             return (networks, opt_state), metrics
 
         limit = self.target_kl
         stop = None if limit is None else lambda metrics: metrics["approx_kl"] > 1.5 * limit
-        (networks, opt_state), metrics = every_step(step, (networks, state.opt_state), rows, stop=stop)
+        (networks, opt_state), metrics = fold_steps(step, (networks, state.opt_state), rows, stop=stop)
         kl = jnp.mean(samples.old.kl(networks.policy(samples.obs)))
         metrics |= {"kl": kl, "explained_variance": explained_variance(samples.value, samples.target)}
         objective = self.objective.update(state.objective, kl)

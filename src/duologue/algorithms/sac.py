@@ -16,8 +16,8 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.ops.distributions import TanhNormal
-from duologue.ops.losses import value_of
-from duologue.ops.metrics import described
+from duologue.ops.losses import action_value
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
 from duologue.ops.temperature import Fixed, Learned, check_target
@@ -43,7 +43,7 @@ def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, 
     """ã ~ π and log π(ã|s), the density over actions in [−1, 1] as in the paper: in the environment's own units the
     entropy, and so every value, would shift by Σ log hᵢ a step."""
     action, log_prob = policy.sample_and_log_prob(key)
-    return action, policy.in_half_ranges(log_prob)
+    return action, policy.to_half_ranges(log_prob)
 
 
 def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
@@ -63,9 +63,9 @@ def critic_loss(
     critics: Critics, obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_Q = Σᵢ E[½ (Qᵢ(s, a) − y)²] (eq. 5)."""
-    q = value_of(critics, obs, action)
+    q = action_value(critics, obs, action)
     loss = jnp.sum(jnp.mean(0.5 * (q - target[None]) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, **described("q", q)}
+    return loss, {"critic_loss": loss, **summary_metrics("q", q)}
 
 
 def actor_loss(
@@ -74,7 +74,7 @@ def actor_loss(
     """J_π = E[α log π(ã|s) − minᵢ Qᵢ(s, ã)], with ã ~ π(·|s) reparameterised (eq. 9)."""
     action, log_prob = sample_in_half_ranges(actor(obs), key)
     loss = -jnp.mean(soft_value(critics(obs, action), log_prob, alpha))
-    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+    return loss, {"actor_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
 class SAC(AbstractAlgorithm[SACState]):

@@ -16,8 +16,8 @@ from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import largest_entropy
 from duologue.ops.distributions import Categorical
-from duologue.ops.losses import of_action
-from duologue.ops.metrics import described
+from duologue.ops.losses import q_at
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
 from duologue.ops.temperature import Fixed, Learned, check_target
@@ -38,7 +38,7 @@ def actor_loss(
     """J_π = −E[V(s)], exact over actions (eq. 12)."""
     policy = actor(obs)
     loss = -jnp.mean(soft_value(q, policy, alpha))
-    return loss, {"actor_loss": loss, **described("entropy", policy.entropy())}
+    return loss, {"actor_loss": loss, **summary_metrics("entropy", policy.entropy())}
 
 
 class SACDiscrete(AbstractAlgorithm[SACState]):
@@ -100,7 +100,7 @@ class SACDiscrete(AbstractAlgorithm[SACState]):
     act, log_prob = SAC.act, SAC.log_prob
 
     def q(self, state: SACState, obs: Obs, action: Array) -> Array:
-        return of_action(state.critics(obs), action)
+        return q_at(state.critics(obs), action)
 
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
         """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. Nothing is sampled."""

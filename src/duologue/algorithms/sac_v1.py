@@ -18,7 +18,7 @@ from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.algorithms.sac import Actor, Critics, critic_loss, sample_in_half_ranges, soft_value
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.ops.metrics import described
+from duologue.ops.metrics import summary_metrics
 from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
@@ -40,14 +40,14 @@ def value_loss(value: Value, obs: Obs, target: Float[Array, " N"]) -> tuple[Floa
     """J_V = E[½ (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²] (eq. 5); `target` is the inner bracket."""
     v = value(obs)
     loss = jnp.mean(0.5 * (v - target) ** 2)
-    return loss, {"value_loss": loss, **described("value", v)}
+    return loss, {"value_loss": loss, **summary_metrics("value", v)}
 
 
 def actor_loss(actor: Actor, critics: Critics, alpha: float, obs: Obs, key: Array) -> tuple[Float[Array, ""], Metrics]:
     """J_π = E[α log π(ã|s) − Q₁(s, ã)], with ã ~ π(·|s) reparameterised (eq. 12, with Q₁ for Q)."""
     action, log_prob = sample_in_half_ranges(actor(obs), key)
     loss = jnp.mean(alpha * log_prob - critics(obs, action)[0])
-    return loss, {"actor_loss": loss, **described("log_prob", log_prob)}
+    return loss, {"actor_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
 class SACv1(AbstractAlgorithm[SACv1State]):

@@ -17,11 +17,11 @@ from jaxtyping import Array, Float
 from duologue.algorithms.base import AbstractAlgorithm, replayed
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.networks.heads import bounded_box, bounds
+from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.distributions import Bounds
 from duologue.ops.losses import td_loss
-from duologue.ops.metrics import over_steps
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, slowed, target_of
+from duologue.ops.metrics import join_steps
+from duologue.ops.optim import LearningRate, adam, delayed_rate, gradient_step, opt_init, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
@@ -45,7 +45,7 @@ def noisy(
     action: Float[Array, "*batch d"], bounds: Bounds, key: Array, *, noise: float, clip: float = jnp.inf
 ) -> Float[Array, "*batch d"]:
     """a + h clip(ε, −c, c), ε ~ N(0, σ²), back inside the box; σ and c are in half-ranges h."""
-    box = bounds.like(action)
+    box = bounds.broadcast(action)
     epsilon = jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)
     return box.clip(action + box.half_range * epsilon)
 
@@ -117,7 +117,7 @@ class TD3(AbstractAlgorithm[TD3State]):
         critics = self.networks.critics(spec, 2, key=critics_key)
         return TD3State(
             actor=actor, critics=critics, target_actor=target_of(actor), target_critics=target_of(critics),
-            bounds=bounds(bounded_box(spec.action)), actor_opt=opt_init(actor_optimizer(self), actor),
+            bounds=box_bounds(require_bounded_box(spec.action)), actor_opt=opt_init(actor_optimizer(self), actor),
             critic_opt=opt_init(adam(self.critic_learning_rate), critics),
         )  # fmt: skip
 
@@ -158,9 +158,9 @@ class TD3(AbstractAlgorithm[TD3State]):
             target_critics=polyak(state.target_critics, critics, self.tau), bounds=state.bounds,
             actor_opt=actor_opt, critic_opt=critic_opt,
         )  # fmt: skip
-        return state, {**over_steps(metrics), **actor_metrics}
+        return state, {**join_steps(metrics), **actor_metrics}
 
 
 def actor_optimizer(algorithm: Any) -> optax.GradientTransformation:
     """Adam, whose rate follows the count of the critics' steps, D for one of the actor's."""
-    return adam(slowed(algorithm.actor_learning_rate, algorithm.policy_delay))
+    return adam(delayed_rate(algorithm.actor_learning_rate, algorithm.policy_delay))

@@ -16,11 +16,20 @@ from jaxtyping import Array, Bool, Float, Int
 from duologue.algorithms.a2c import Samples, samples_of, value_loss
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.errors import ConfigError
-from duologue.fields import Fraction, Inside, Positive, PositiveInt
+from duologue.fields import Fraction, OpenFraction, Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks, SeparateActorCritic
-from duologue.ops.optim import Adam, LearningRate, RMSProp, every_step, flat, gradient_step, minibatches, shuffled
-from duologue.ops.returns import learned_reward
-from duologue.ops.statistics import explained_variance, normalized
+from duologue.ops.optim import (
+    Adam,
+    LearningRate,
+    RMSProp,
+    flat_optimizer,
+    fold_steps,
+    gradient_step,
+    minibatch_count,
+    minibatch_rows,
+)
+from duologue.ops.returns import scale_and_clip
+from duologue.ops.statistics import explained_variance, standardize
 from duologue.ops.trust_region import line_search, natural_step
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
@@ -63,7 +72,7 @@ class TRPO(AbstractAlgorithm[TRPOState]):
     """Iterations of conjugate gradient."""
     line_search_steps: PositiveInt = 10
     """Step lengths βʲ that are tried, j = 0, 1, …"""
-    line_search_shrink: Inside = 0.8
+    line_search_shrink: OpenFraction = 0.8
     """β, the ratio of a length to the one before."""
     learning_rate: LearningRate = 1e-3
     """η of the critic, a number or a `Linear` schedule."""
@@ -94,12 +103,12 @@ class TRPO(AbstractAlgorithm[TRPOState]):
 
     @property
     def experience(self) -> Experience:
-        count = minibatches(self.rollout_length * self.num_envs, self.minibatch_size)
+        count = minibatch_count(self.rollout_length * self.num_envs, self.minibatch_size)
         return Experience(self.num_envs, self.rollout_length, gradient_steps=self.epochs * count)
 
     @property
     def _critic_optimizer(self) -> optax.GradientTransformation:
-        return flat(self.optimizer, self.learning_rate)
+        return flat_optimizer(self.optimizer, self.learning_rate)
 
     def init(self, spec: EnvSpec, *, key: Array) -> TRPOState:
         networks = self.networks.actor_critic(spec, key=key)
@@ -128,12 +137,12 @@ class TRPO(AbstractAlgorithm[TRPOState]):
     def update(self, state: TRPOState, batch: Transition, *, key: Array) -> tuple[TRPOState, Metrics]:
         """One step of the actor, and the epochs of the critic, on a rollout `[T, B]`."""
         networks = state.networks
-        reward = learned_reward(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
+        reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         samples = samples_of(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
         if self.normalize_advantage:
-            samples = samples._replace(advantage=normalized(samples.advantage))
+            samples = samples._replace(advantage=standardize(samples.advantage))
         networks, actor_metrics = self._actor_step(networks, samples)
-        rows = shuffled(samples.value.size, self.minibatch_size, self.epochs, key=key)
+        rows = minibatch_rows(samples.value.size, self.minibatch_size, self.epochs, key=key)
 
         def step(now: tuple[PyTree, PyTree], rows: Int[Array, " size"]) -> tuple[PyTree, Metrics]:
             critic, opt_state = now
@@ -143,7 +152,7 @@ class TRPO(AbstractAlgorithm[TRPOState]):
             )
             return (critic, opt_state), metrics
 
-        (critic, critic_opt), critic_metrics = every_step(step, (critic_of(networks), state.critic_opt), rows)
+        (critic, critic_opt), critic_metrics = fold_steps(step, (critic_of(networks), state.critic_opt), rows)
         networks = eqx.tree_at(critic_of, networks, critic)
         fit = explained_variance(samples.value, samples.target)
         state = TRPOState(networks=networks, critic_opt=critic_opt)

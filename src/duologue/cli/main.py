@@ -26,8 +26,8 @@ from duologue.cli.commands import ALGORITHMS as ALGORITHMS
 from duologue.cli.commands import COMMANDS, Collect, Data, Evaluate, List, Plot, Resume, Watch
 from duologue.cli.parse import parse_train, registry
 from duologue.cli.train import loggers, prepare_jax, pursue, show, standing_of, train_arguments
-from duologue.data.summary import card
-from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, nearest
+from duologue.data.summary import data_card
+from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraError, suggestion
 from duologue.fields import MOST, NonNegativeInt, check
 from duologue.ops.metrics import RETURN
 from duologue.runs.collect import collect_random
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        raise ConfigError(f"duologue has no command {name!r}. {nearest(name, COMMANDS)}")
+        raise ConfigError(f"duologue has no command {name!r}. {suggestion(name, COMMANDS)}")
     if name == "train":
         return run_train(rest)
     command = tyro.cli(COMMANDS[name], args=rest, prog=f"duologue {name}", registry=registry)
@@ -111,7 +111,7 @@ def run_train(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in ALGORITHMS:
-        raise ConfigError(f"There is no algorithm {name!r}. {nearest(name, ALGORITHMS)}")
+        raise ConfigError(f"There is no algorithm {name!r}. {suggestion(name, ALGORITHMS)}")
     rest, axes = grid.split(rest)
     if axes:
         return run_grid(grid.combinations(name, rest, axes), arguments)
@@ -256,7 +256,7 @@ def run_collect(command: Collect) -> int:
 def run_data(command: Data) -> int:
     data = read_data(command.data, timeout_and_terminal=command.timeout_and_terminal)
     console, table = Console(highlight=False), Table(box=None, show_header=False, padding=(0, 2))
-    for label, text in card(data).items():
+    for label, text in data_card(data).items():
         table.add_row(Text(label, "bold"), Text(text))
     console.print(table)
     env = "" if data.spec.id.startswith("<") else f" {quoted(data.spec.id)}"

@@ -13,7 +13,7 @@ Standing = Literal["new", "unfinished", "finished"]
 
 def standing(path: Path, plan: Plan) -> Standing:
     """How far the run of `plan` has come in the folder `path`. Raises `ConfigError` where another one is there."""
-    saved = checkpoint.has_any(path)
+    saved = checkpoint.has_checkpoint(path)
     if not (path / "config.json").is_file():
         if saved:
             raise ConfigError(
@@ -29,7 +29,7 @@ def standing(path: Path, plan: Plan) -> Standing:
     if not saved:  # killed, or failed, before it first saved
         return "new"
     try:
-        found, _ = checkpoint.latest(path / "checkpoints" / "latest")
+        found, _ = checkpoint.find_latest(path / "checkpoints" / "latest")
     except CheckpointError:  # `resume` will say why
         return "unfinished"
     return "finished" if checkpoint.read_manifest(found).step >= plan.steps else "unfinished"

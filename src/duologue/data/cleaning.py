@@ -7,15 +7,15 @@ import jax
 import numpy as np
 
 from duologue.errors import ConfigError
-from duologue.types import Box, Discrete, Space, inside
+from duologue.types import Box, Discrete, Space, clip_to_bounds
 
-Both = Literal["timeout", "terminal"]
+TimeoutAndTerminal = Literal["timeout", "terminal"]
 """What a row with both flags is."""
 ASSUMED = "Assumed: "
 """Begins the notes that the environment itself answers, once it is known."""
 
 
-def clean(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def clean_columns(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """All columns by D4RL's names, `[n, …]`, equally long and finite. Raises `ConfigError` naming a column that is
     missing or bad."""
     for name in ("observations", "actions", "rewards"):
@@ -26,8 +26,8 @@ def clean(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
             "there is no column 'terminals', which says where the environment itself ended an episode, and no time "
             "limit. Add it: one truth value for each row; np.zeros(n, bool) where only time limits end episodes."
         )
-    columns = {name: _each(CHECKS.get(name, _extra), name, column, notes) for name, column in raw.items()}
-    (first, obs), *others = [named for name, column in columns.items() for named in _parts(name, column)]
+    columns = {name: _check_column(CHECKS.get(name, _check_extra), name, column, notes) for name, column in raw.items()}
+    (first, obs), *others = [named for name, column in columns.items() for named in _leaves(name, column)]
     for name, x in others:
         if len(x) != len(obs):
             raise ConfigError(f"column {name!r} has {len(x):,} rows, column {first!r} {len(obs):,}: must be as many.")
@@ -39,35 +39,40 @@ def clean(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return columns
 
 
-def flags(columns: dict[str, Any], both: Both, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def episode_flags(
+    columns: dict[str, Any], timeout_and_terminal: TimeoutAndTerminal, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """`terminated` and `truncated` `[n]`, of which no row has both."""
     terminals = columns["terminals"]
     timeouts = columns.get("timeouts", np.zeros_like(terminals))
     twice = terminals & timeouts
-    if twice.any() and both == "timeout" and twice.sum() == timeouts.sum():
-        notes.append(f'{of(twice)}, all timeouts, are terminals too: taken for time limits. Else: both="terminal".')
+    if twice.any() and timeout_and_terminal == "timeout" and twice.sum() == timeouts.sum():
+        notes.append(
+            f"{rows_in_words(twice)}, all timeouts, are terminals too: taken for time limits. "
+            'Else: timeout_and_terminal="terminal".'
+        )
         return terminals & ~twice, timeouts
     if twice.any():
-        notes.append(f"{of(twice)} are both terminals and timeouts: taken for terminals.")
+        notes.append(f"{rows_in_words(twice)} are both terminals and timeouts: taken for terminals.")
     return terminals, timeouts & ~twice
 
 
-def actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple[np.ndarray, Space]:
+def clean_actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple[np.ndarray, Space]:
     """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space: the one that is known, else what they suggest.
     Raises `ConfigError` where they are not of it."""
     match space:
         case Discrete():
-            return _discrete(x, space, notes)
-        case None if x[0].size == 1 and (x.dtype.kind != "f" or (x.ndim == 1 and _counts(x))):
-            return _discrete(x, None, notes)
+            return _clean_discrete(x, space, notes)
+        case None if x[0].size == 1 and (x.dtype.kind != "f" or (x.ndim == 1 and _are_counts(x))):
+            return _clean_discrete(x, None, notes)
         case None | Box():
-            return _continuous(x, space, notes)
+            return _clean_continuous(x, space, notes)
     raise ConfigError(f"the action space {space} is not served: must be Box or Discrete.")
 
 
-def _discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> tuple[np.ndarray, Discrete]:
+def _clean_discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> tuple[np.ndarray, Discrete]:
     kind, start = f"{x.dtype}{list(x.shape)}", 0 if space is None else space.start
-    if x[0].size != 1 or not _counts(x := x.reshape(-1) - start):
+    if x[0].size != 1 or not _are_counts(x := x.reshape(-1) - start):
         raise ConfigError(f"column 'actions' is {kind}: must count discrete actions from {start}, one for each row.")
     if space is None:
         space = Discrete(int(x.max()) + 1)
@@ -79,13 +84,13 @@ def _discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> tuple[
     return x.astype(np.int32), space
 
 
-def _continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.ndarray, Box]:
-    x = _float32("actions", _with_axis("actions", x, notes), notes)
+def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.ndarray, Box]:
+    x = _to_float32("actions", _add_axis("actions", x, notes), notes)
     if space is not None:
         if x.shape[1:] != space.shape:
             raise ConfigError(f"column 'actions' has the shape {list(x.shape)}, the action space is {space}.")
         space = Box(space.shape, "float32", space.low, space.high)
-        return clipped(x, space, "the file", notes), space
+        return clip_actions(x, space, "the file", notes), space
     if (np.abs(x) <= 1).all():
         low, high = (np.full(x[0].size, side).tolist() for side in (-1.0, 1.0))
         notes.append(f"{ASSUMED}actions are bounded by -1 and 1, within which all lie.")
@@ -95,40 +100,40 @@ def _continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.
     return x, Box(x.shape[1:], "float32", tuple(low), tuple(high))
 
 
-def clipped(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:
+def clip_actions(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:
     """Actions inside their box."""
-    within = inside(space, x)
-    outside = affected(x != within)
+    within = clip_to_bounds(space, x)
+    outside = rows_with_any(x != within)
     if outside.any():
-        notes.append(f"actions: {of(outside)} lay outside the bounds of {whose} and were clipped.")
+        notes.append(f"actions: {rows_in_words(outside)} lay outside the bounds of {whose} and were clipped.")
     return within
 
 
-def _counts(x: np.ndarray) -> bool:
+def _are_counts(x: np.ndarray) -> bool:
     return bool(((x >= 0) & (x < 2**31 - 1) & (x == np.floor(x))).all())
 
 
 # Single columns
 
 
-def _each(check: Callable[..., Any], name: str, column: Any, notes: list[str]) -> Any:
+def _check_column(check: Callable[..., Any], name: str, column: Any, notes: list[str]) -> Any:
     """A column, or each part of one that is a dict, through `check`."""
     if not isinstance(column, dict):
-        return check(name, _array(name, column, notes), notes)
-    if not column or check is not _observed:
+        return check(name, _real_numbers(name, column, notes), notes)
+    if not column or check is not _check_observation:
         raise ConfigError(f"column {name!r} is a dict of {', '.join(map(str, column)) or 'nothing'}: must be an array.")
-    return {part: _each(check, f"{name}/{part}", x, notes) for part, x in column.items()}
+    return {part: _check_column(check, f"{name}/{part}", x, notes) for part, x in column.items()}
 
 
-def _parts(name: str, column: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _leaves(name: str, column: Any) -> Iterator[tuple[str, np.ndarray]]:
     if not isinstance(column, dict):
         yield name, column
     else:
         for part, x in column.items():
-            yield from _parts(f"{name}/{part}", x)
+            yield from _leaves(f"{name}/{part}", x)
 
 
-def _array(name: str, x: Any, notes: list[str]) -> np.ndarray:
+def _real_numbers(name: str, x: Any, notes: list[str]) -> np.ndarray:
     """Finite real numbers or booleans in this machine's byte order."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub" or not x.ndim:
@@ -139,38 +144,39 @@ def _array(name: str, x: Any, notes: list[str]) -> np.ndarray:
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         bad = ~np.isfinite(x)
         raise ConfigError(
-            f"column {name!r} holds {bad.sum():,} NaN or infinite values, the first in row {affected(bad).argmax():,}."
+            f"column {name!r} holds {bad.sum():,} NaN or infinite values, the first in row "
+            f"{rows_with_any(bad).argmax():,}."
         )
     return x
 
 
-def _float32(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+def _to_float32(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     if x.dtype == np.float32:
         return x
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
     if not np.isfinite(narrow).all():
-        row = affected(~np.isfinite(narrow)).argmax()
+        row = rows_with_any(~np.isfinite(narrow)).argmax()
         raise ConfigError(f"column {name!r} holds numbers too large for float32, the first in row {row:,}.")
     notes.append(f"{name}: {x.dtype} became float32.")
     return narrow
 
 
-def _with_axis(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+def _add_axis(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     if x.ndim > 1:
         return x
     notes.append(f"{name}: one number for each row became a vector of one.")
     return x[:, None]
 
 
-def _observed(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+def _check_observation(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     """Images, bytes with three axes, stay; all else becomes float32."""
     if x.dtype == np.uint8 and x.ndim == 4:
         return x
-    return _float32(name, _with_axis(name, x, notes), notes)
+    return _to_float32(name, _add_axis(name, x, notes), notes)
 
 
-def _vector(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+def _to_vector(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     if x.ndim == 2 and x.shape[1] == 1:
         notes.append(f"{name}: {list(x.shape)} became [{len(x)}].")
         x = x[:, 0]
@@ -179,12 +185,12 @@ def _vector(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     return x
 
 
-def _reward(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    return _float32(name, _vector(name, x, notes), notes)
+def _check_reward(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+    return _to_float32(name, _to_vector(name, x, notes), notes)
 
 
-def _flag(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    x = _vector(name, x, notes)
+def _check_flag(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+    x = _to_vector(name, x, notes)
     if x.dtype.kind == "b":
         return x
     neither = (x != 0) & (x != 1)
@@ -195,12 +201,12 @@ def _flag(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     return x.astype(bool)
 
 
-def _extra(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
+def _check_extra(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     """Integers stay integers."""
     if x.dtype.kind == "b" or x.dtype == np.int32:
         return x
     if x.dtype.kind == "f":
-        return _float32(name, x, notes)
+        return _to_float32(name, x, notes)
     if x.size and (x.min() < -(2**31) or x.max() >= 2**31):
         raise ConfigError(f"column {name!r} holds numbers too large for int32.")
     notes.append(f"{name}: {x.dtype} became int32.")
@@ -208,19 +214,19 @@ def _extra(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 CHECKS: dict[str, Callable[..., Any]] = {
-    "observations": _observed, "next_observations": _observed, "actions": lambda name, x, notes: x, "rewards": _reward,
-    "terminals": _flag, "timeouts": _flag,
+    "observations": _check_observation, "next_observations": _check_observation,
+    "actions": lambda name, x, notes: x, "rewards": _check_reward, "terminals": _check_flag, "timeouts": _check_flag,
 }  # fmt: skip
 
 
 # Counting rows
 
 
-def affected(where: np.ndarray) -> np.ndarray:
+def rows_with_any(where: np.ndarray) -> np.ndarray:
     """Rows `[n]` in which anything is true."""
     return np.asarray(where.any(axis=tuple(range(1, where.ndim))))
 
 
-def of(rows: np.ndarray) -> str:
+def rows_in_words(rows: np.ndarray) -> str:
     """How many of `rows` are true, in words."""
     return f"{rows.sum():,} of {len(rows):,} rows"

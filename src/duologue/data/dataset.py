@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.data import cleaning as cleaning
-from duologue.data import npz as readers
 from duologue.data import recording
-from duologue.data.cleaning import ASSUMED, Both, affected, clipped, of
-from duologue.data.recording import Recording, ignored
+from duologue.data.cleaning import ASSUMED, TimeoutAndTerminal, clip_actions, rows_in_words, rows_with_any
+from duologue.data.readers import read_recording
+from duologue.data.recording import Recording, unread_notes
 from duologue.data.ring import Ring
 from duologue.errors import ConfigError
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Obs, Space, Transition
 
 TOLERANCE = 1e-5
 """How far a successor may lie from the observation that follows it, relative to it where that is above 1."""
-UNNAMED = "<data>"
+UNNAMED_ENV = "<data>"
 """The environment of data that name none."""
 
 
@@ -47,7 +47,7 @@ class DataSet:
     """Whether the first row begins an episode. A replay that has gone round begins in the midst of one."""
 
     @property
-    def begins(self) -> np.ndarray:
+    def episode_starts(self) -> np.ndarray:
         """Which rows begin an episode, `[n]`. Of one behind a cut that is not known, and not said."""
         ends = self.rows.terminated | self.rows.truncated
         ends[list(self.cut)] = False
@@ -61,13 +61,14 @@ class DataSet:
         return sum(x.nbytes for x in jax.tree.leaves(self.rows))
 
 
-def read(source: str | Path, *, both: Both = "timeout") -> DataSet:
+def read_dataset(source: str | Path, *, timeout_and_terminal: TimeoutAndTerminal = "timeout") -> DataSet:
     """The data of a `.npz` or HDF5 file, of a Minari folder, or of a Minari id that was downloaded.
 
-    Where all time limits are flagged as terminals too, they are time limits, unless `both` says `"terminal"`. Raises
-    `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra `minari`.
+    Where all time limits are flagged as terminals too, they are time limits, unless `timeout_and_terminal` says
+    `"terminal"`. Raises `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra
+    `minari`.
     """
-    return _cleaned(readers.load(source), str(source), both)
+    return _make_dataset(read_recording(source), str(source), timeout_and_terminal)
 
 
 def from_columns(
@@ -75,18 +76,18 @@ def from_columns(
     *,
     spec: EnvSpec | None = None,
     source: str = "<arrays>",
-    both: Both = "timeout",
+    timeout_and_terminal: TimeoutAndTerminal = "timeout",
 ) -> DataSet:
     """The data of arrays `[n, …]` under D4RL's names: `observations` (or a dict of arrays), `actions`, `rewards`,
     `terminals`, and if there are any `timeouts`, `next_observations`, `extras/NAME`. Raises `ConfigError`."""
-    read = {name: column for name, column in columns.items() if recording.known(name)}
-    notes = ignored(columns.keys() - read.keys())
+    read = {name: column for name, column in columns.items() if recording.is_column(name)}
+    notes = unread_notes(columns.keys() - read.keys())
     if spec is None:
-        return _cleaned(Recording(read, None, None, notes), source, both)
-    return fit(_cleaned(Recording(read, spec.id, spec.action, notes), source, both), spec)
+        return _make_dataset(Recording(read, None, None, notes), source, timeout_and_terminal)
+    return adapt_to_env(_make_dataset(Recording(read, spec.id, spec.action, notes), source, timeout_and_terminal), spec)
 
 
-def ring(data: DataSet) -> Ring:
+def full_ring(data: DataSet) -> Ring:
     """A full ring of one environment on the device, leaves `[n, 1, …]`, to `sample` from."""
     rows: Transition = jax.tree.map(lambda x: jnp.asarray(x[:, None]), data.rows)
     return Ring(rows, jnp.asarray(len(data), jnp.int32), None)
@@ -95,7 +96,7 @@ def ring(data: DataSet) -> Ring:
 # To the environment
 
 
-def fit(data: DataSet, spec: EnvSpec) -> DataSet:
+def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
     """The data as recordings of this environment, with its bounds; actions beyond them are clipped. Raises
     `ConfigError` where shapes or kinds differ."""
 
@@ -128,58 +129,60 @@ def fit(data: DataSet, spec: EnvSpec) -> DataSet:
             if action.min() < 0 or action.max() >= n:
                 raise refused("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
         case Box(shape=shape), Box(shape=wanted) if shape == wanted:
-            action = clipped(action, spec.action, spec.id, notes)
+            action = clip_actions(action, spec.action, spec.id, notes)
         case ours, theirs:
             raise refused("action", ours, theirs)
     obs, next_obs = (observed(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
-    if (before := _kinds(data.rows.obs)) != (after := _kinds(obs)):
+    if (before := _dtype_names(data.rows.obs)) != (after := _dtype_names(obs)):
         notes.append(f"observations: {before} became {after}, as {spec.id} has them.")
-    if data.spec.id not in (UNNAMED, spec.id):
+    if data.spec.id not in (UNNAMED_ENV, spec.id):
         notes.append(f"They were recorded in {data.spec.id}, and are used for {spec.id}.")
     rows = data.rows._replace(obs=obs, next_obs=next_obs, action=action)
     return replace(data, rows=rows, spec=spec, notes=tuple(notes))
 
 
-def _kinds(obs: Obs) -> str:
+def _dtype_names(obs: Obs) -> str:
     return ", ".join(x.dtype.name for x in jax.tree.leaves(obs))
 
 
 # From columns to rows
 
 
-def _cleaned(recorded: Recording, source: str, both: Both) -> DataSet:
-    if both not in ("timeout", "terminal"):
-        raise ConfigError(f"both = {both!r}: must be 'timeout' or 'terminal'.")
+def _make_dataset(recorded: Recording, source: str, timeout_and_terminal: TimeoutAndTerminal) -> DataSet:
+    if timeout_and_terminal not in ("timeout", "terminal"):
+        raise ConfigError(f"timeout_and_terminal = {timeout_and_terminal!r}: must be 'timeout' or 'terminal'.")
     try:
         notes = list(recorded.notes)
-        columns = cleaning.clean(recording.grouped(recorded.columns), notes)
-        terminated, truncated = cleaning.flags(columns, both, notes)
-        action, space = cleaning.actions(columns["actions"], recorded.action, notes)
+        columns = cleaning.clean_columns(recording.group_parts(recorded.columns), notes)
+        terminated, truncated = cleaning.episode_flags(columns, timeout_and_terminal, notes)
+        action, space = cleaning.clean_actions(columns["actions"], recorded.action, notes)
         extras: dict[str, Any] = {}
         for name, x in columns.items():
-            if (kept := recording.extra(name)) and extras.setdefault(kept, x) is not x:
+            if (kept := recording.extra_name(name)) and extras.setdefault(kept, x) is not x:
                 raise ConfigError(f"two columns hold {kept!r}, one of them {name!r}.")
         obs, next_obs = columns["observations"], columns.get("next_observations")
         rows = Transition(obs, action, columns["rewards"], terminated, truncated, next_obs, extras)
-        rows, cut = (_shifted if next_obs is None else _chained)(rows, "timeouts" in columns, notes)
+        rows, cut = (_rows_by_shifting if next_obs is None else _rows_with_successors)(
+            rows, "timeouts" in columns, notes
+        )
         seen = {"observations": rows.obs, "actions": rows.action, "rewards": rows.reward}
-        jax.tree.map_with_path(lambda path, x: _constant(path, x, notes), seen)
+        jax.tree.map_with_path(lambda path, x: _note_constants(path, x, notes), seen)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    spec = EnvSpec(recorded.env or UNNAMED, _observation(rows.obs), space)
-    return DataSet(rows, spec, tuple(notes), source, _digest(rows), tuple(cut.tolist()))
+    spec = EnvSpec(recorded.env or UNNAMED_ENV, _observed_space(rows.obs), space)
+    return DataSet(rows, spec, tuple(notes), source, _hash_rows(rows), tuple(cut.tolist()))
 
 
-def _chained(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
+def _rows_with_successors(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
     """Rows with successors of their own. Where the next observation is another one, the record breaks off: that is a
     time limit in a file without `timeouts`, else a cut. The rows cut come second."""
     following = jax.tree.map(lambda x: x[1:], rows.obs)
-    same = np.append(_same(jax.tree.map(lambda x: x[:-1], rows.next_obs), following), False)
+    same = np.append(_same_observation(jax.tree.map(lambda x: x[:-1], rows.next_obs), following), False)
     last, ended = np.arange(len(same)) == len(same) - 1, rows.terminated | rows.truncated
     broken, unfinished = ~same & ~ended & ~last, last & ~ended
     if broken.any():
         what = "cut there" if timeouts else "taken for time limits, as there is no column timeouts"
-        notes.append(f"{of(broken)} are followed by another observation than their successor: {what}.")
+        notes.append(f"{rows_in_words(broken)} are followed by another observation than their successor: {what}.")
     elif not timeouts:
         notes.append("There is no column timeouts, and no episode was seen to end by time limit.")
     if unfinished.any():
@@ -187,14 +190,14 @@ def _chained(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transi
     running = rows.truncated & same
     if running.any():
         notes.append(
-            f"timeouts: {of(running)} have the next row's observation as successor. If the environment was reset "
-            "in between, the file's next_observations are wrong there."
+            f"timeouts: {rows_in_words(running)} have the next row's observation as successor. If the environment "
+            "was reset in between, the file's next_observations are wrong there."
         )
     cut = unfinished | broken if timeouts else unfinished
     return rows._replace(truncated=rows.truncated | broken | unfinished), np.flatnonzero(cut)
 
 
-def _shifted(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
+def _rows_by_shifting(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
     """Rows whose successor is the next row's observation. Those that have none there, because a time limit or the end
     of the file came between, are dropped, and the rows before are cut."""
     terminated, truncated = rows.terminated, rows.truncated & ~rows.terminated
@@ -206,8 +209,8 @@ def _shifted(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transi
         notes.append("There are neither timeouts nor next_observations: where time limits fell cannot be told.")
     if truncated.any():
         notes.append(
-            f"{of(truncated)} ended by time limit with no next_observations to tell the successor: dropped, the rows "
-            "before marked as truncated; returns lack their rewards."
+            f"{rows_in_words(truncated)} ended by time limit with no next_observations to tell the successor: "
+            "dropped, the rows before marked as truncated; returns lack their rewards."
         )
     if unfinished:
         notes.append("The last episode is unfinished: its last row has no successor and was dropped.")
@@ -224,19 +227,19 @@ def _shifted(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transi
     return jax.tree.map(lambda x: x[kept], rows), np.flatnonzero(cut[kept])
 
 
-def _same(successor: Obs, following: Obs) -> np.ndarray:
+def _same_observation(successor: Obs, following: Obs) -> np.ndarray:
     """For each row, whether two observations are the same one."""
 
     def equal(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.dtype == np.uint8:
-            return ~affected(x != y)
+            return ~rows_with_any(x != y)
         with np.errstate(over="ignore"):
-            return ~affected(np.abs(x - y) > TOLERANCE * np.maximum(1, np.abs(y)))
+            return ~rows_with_any(np.abs(x - y) > TOLERANCE * np.maximum(1, np.abs(y)))
 
     return np.logical_and.reduce(jax.tree.leaves(jax.tree.map(equal, successor, following)))
 
 
-def _constant(path: Any, x: np.ndarray, notes: list[str]) -> None:
+def _note_constants(path: Any, x: np.ndarray, notes: list[str]) -> None:
     """Tell of numbers `[n]` that they never change, or which entries of vectors `[n, d]` do not."""
     if len(x) < 2 or x.ndim > 2 or not (still := np.flatnonzero((x == x[0]).all(0))).size:
         return
@@ -246,13 +249,13 @@ def _constant(path: Any, x: np.ndarray, notes: list[str]) -> None:
     notes.append(f"{name}: {of_entries or f'all are {x[0]:g}.'}")
 
 
-def _observation(obs: Obs) -> Space:
+def _observed_space(obs: Obs) -> Space:
     if isinstance(obs, dict):
-        return Dict({name: _observation(part) for name, part in obs.items()})
+        return Dict({name: _observed_space(part) for name, part in obs.items()})
     return Box(obs.shape[1:], obs.dtype.name)
 
 
-def _digest(rows: Transition) -> str:
+def _hash_rows(rows: Transition) -> str:
     digest = hashlib.sha256()
     for path, x in jax.tree_util.tree_leaves_with_path(rows):
         digest.update(f"{jax.tree_util.keystr(path)} {x.dtype.name} {list(x.shape)}".encode())

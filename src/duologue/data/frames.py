@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Int
 
 from duologue.types import Obs, PyTree, Transition
 
-SHARE = 8
+TRANSITIONS_PER_CUT = 8
 """One successor is kept apart for so many transitions. Where episodes are shorter than that on average, those of the
 oldest cuts are lost, and a truncated row among them bootstraps from its own observation."""
 
@@ -37,7 +37,7 @@ class Frames(eqx.Module):
     """How many frames each leaf of the observations is: 1 where it is an image, 0 where it is none."""
 
 
-def depths_of(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
+def frame_depths(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
     """How many frames each leaf `[B, …]` of `obs` is. An image has three axes of bytes, a stack of images as many or
     one more; `stacked` has the frames of each leaf, where there are stacks."""
 
@@ -48,52 +48,52 @@ def depths_of(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
     return tuple(map(depth, leaves, [1] * len(leaves) if stacked is None else jax.tree.leaves(stacked)))
 
 
-def behind(depths: tuple[int, ...]) -> int:
+def history(depths: tuple[int, ...]) -> int:
     """The rows before its own that an observation reaches back to, at most."""
     return max((1, *depths)) - 1
 
 
-def init(transition: Transition, capacity: int, stacked: PyTree = None) -> tuple[Transition, Frames | None]:
+def init_frames(transition: Transition, capacity: int, stacked: PyTree = None) -> tuple[Transition, Frames | None]:
     """`transition` `[B]` as a ring stores it, with one frame of each stack and numbers in place of next frames, and
     nothing kept apart yet."""
-    depths = depths_of(transition.obs, stacked)
+    depths = frame_depths(transition.obs, stacked)
     if not any(depths):
         return transition, None
 
     def frame(x: Any, depth: int) -> Any:
         return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[1 + (depth > 1) :]), x.dtype)
 
-    obs = _each_image(depths, frame, transition.obs)
+    obs = _map_images(depths, frame, transition.obs)
     images = _images(depths, obs)
     envs = images[0].shape[0]
-    slots = max(envs, capacity * envs // SHARE)
+    slots = max(envs, capacity * envs // TRANSITIONS_PER_CUT)
     newest = [jnp.zeros(x.shape, x.dtype) for x in images]
     cuts = [jnp.zeros((slots, *x.shape[1:]), x.dtype) for x in images]
     number = jax.ShapeDtypeStruct((envs,), jnp.int32)
-    next_obs = _each_image(depths, lambda x, depth: number, transition.next_obs)
+    next_obs = _map_images(depths, lambda x, depth: number, transition.next_obs)
     return transition._replace(obs=obs, next_obs=next_obs), Frames(newest, cuts, jnp.zeros((), jnp.int32), depths)
 
 
-def add(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]:
+def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]:
     """The rollout `[T, B]` as a ring stores it, and the successors of its cuts kept."""
     single = lambda x, depth: x if depth == 1 else latest_frame(x)  # noqa: E731
-    obs, successors = (_each_image(frames.depths, single, x) for x in (rollout.obs, rollout.next_obs))
+    obs, successors = (_map_images(frames.depths, single, x) for x in (rollout.obs, rollout.next_obs))
     images = _images(frames.depths, successors)
-    numbers, frames = _kept(frames, rollout.terminated | rollout.truncated, images)
-    next_obs = _each_image(frames.depths, lambda x, depth: numbers, successors)
+    numbers, frames = _keep_cuts(frames, rollout.terminated | rollout.truncated, images)
+    next_obs = _map_images(frames.depths, lambda x, depth: numbers, successors)
     frames = dataclasses.replace(frames, newest=[x[-1] for x in images])
     return rollout._replace(obs=obs, next_obs=next_obs), frames
 
 
-def cut(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
+def cut_frames(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
     """What is `stored` in place of the next observations, and the successors of cuts, when the newest row, number
     `row` of the ring, becomes a cut in these environments."""
-    numbers, frames = _kept(frames, envs[None], [x[None] for x in frames.newest])
+    numbers, frames = _keep_cuts(frames, envs[None], [x[None] for x in frames.newest])
     put = lambda x, depth: x.at[row].set(jnp.where(envs, numbers[0], x[row]))  # noqa: E731
-    return _each_image(frames.depths, put, stored), frames
+    return _map_images(frames.depths, put, stored), frames
 
 
-def _kept(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
+def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
     """The numbers of these cuts, −1 where there is none, and their successors kept, of `[T, B, *frame]` each."""
     flat = ended.ravel()
     numbers = frames.count + jnp.cumsum(flat, dtype=jnp.int32) - 1
@@ -109,10 +109,12 @@ def _kept(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) ->
     return numbers, dataclasses.replace(frames, cuts=cuts, count=count)
 
 
-def observations(frames: Frames, data: Transition, sampled: Obs, row: Int[Array, "L N"], env: Int[Array, "1 N"]) -> Obs:
+def rebuild_observations(
+    frames: Frames, data: Transition, sampled: Obs, row: Int[Array, "L N"], env: Int[Array, "1 N"]
+) -> Obs:
     """The observations `[L, N]` of rows of a ring's `data`, counted from the first that was ever written; `sampled` is
     what is stored of them."""
-    most = behind(frames.depths)
+    most = history(frames.depths)
     if not most:
         return sampled
     age = episode_ages(data.terminated, data.truncated, row, env, most)
@@ -120,10 +122,10 @@ def observations(frames: Frames, data: Transition, sampled: Obs, row: Int[Array,
     def rebuilt(x: Array, depth: int, stored: Array) -> Array:
         return x if depth == 1 else read_stacks(stored, row, env, age, depth)
 
-    return _each_image(frames.depths, rebuilt, sampled, data.obs)
+    return _map_images(frames.depths, rebuilt, sampled, data.obs)
 
 
-def successors(
+def rebuild_successors(
     frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "1 N"], newest: Bool[Array, "L N"]
 ) -> Obs:
     """The next observations `[L, N]` of sampled rows, from what is `stored` in their place, their own observations, and
@@ -141,14 +143,14 @@ def successors(
         cut = jnp.where(flag(lost), own, whole(cuts[number % slots]))
         return jnp.where(flag(number < 0), running, cut)
 
-    return _each_image(frames.depths, successor, stored, obs, following)
+    return _map_images(frames.depths, successor, stored, obs, following)
 
 
 def _images(depths: tuple[int, ...], obs: Obs) -> list[Any]:
     return [x for x, depth in zip(jax.tree.leaves(obs), depths, strict=True) if depth]
 
 
-def _each_image(depths: tuple[int, ...], function: Callable[..., Any], obs: Obs, *others: Obs) -> Obs:
+def _map_images(depths: tuple[int, ...], function: Callable[..., Any], obs: Obs, *others: Obs) -> Obs:
     """`obs` with `function(leaf, depth, *leaves of others)` in the place of what is an image."""
     leaves, tree = jax.tree.flatten(obs)
     columns = zip(leaves, depths, *map(jax.tree.leaves, others), strict=True)

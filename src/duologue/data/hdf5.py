@@ -9,60 +9,60 @@ from typing import Any
 import jax
 import numpy as np
 
-from duologue.data.recording import Recording, about, ignored, known, parsed, reading
+from duologue.data.recording import Recording, convert_read_errors, is_column, parse_env, parse_metadata, unread_notes
 from duologue.errors import ConfigError, MissingExtraError
 
-COMPRESSION = 10_000
+MAX_EXPANSION = 10_000
 """No stored byte expands to more than this."""
 
 
-def hdf5(path: Path) -> Recording:
+def read_hdf5(path: Path) -> Recording:
     """The columns of an HDF5 file with D4RL's layout. Raises `ConfigError`."""
-    with reading(path), import_h5py(f"reading {path}").File(path, "r") as file:
+    with convert_read_errors(path), import_h5py(f"reading {path}").File(path, "r") as file:
         names = [name for name in file if name not in ("infos", "extras")]
         for group in {"infos", "extras"} & set(file):
-            inside = _linked(file, group, path)
+            inside = _open_item(file, group, path)
             names += (
                 [f"{group}/{name}" for name in inside]
                 if isinstance(inside, import_h5py(f"reading {path}").Group)
                 else [group]
             )
-        columns = {name: _read(file, name, path) for name in filter(known, names)}
-        env, action = about(dict(file.attrs), str(path), "env")
-    return Recording(columns, env, action, ignored(set(names) - columns.keys()))
+        columns = {name: _read_item(file, name, path) for name in filter(is_column, names)}
+        env, action = parse_env(dict(file.attrs), str(path), "env")
+    return Recording(columns, env, action, unread_notes(set(names) - columns.keys()))
 
 
-def minari(folder: Path) -> Recording:
+def read_minari(folder: Path) -> Recording:
     """The episodes of a Minari data set one after another. Raises `ConfigError`."""
     path = folder / "data" / "main_data.hdf5"
     if not path.is_file():
         raise ConfigError(f"{folder} is no Minari data set in HDF5: it has no data/main_data.hdf5.")
-    with reading(path), import_h5py(f"reading {path}").File(path, "r") as file:
+    with convert_read_errors(path), import_h5py(f"reading {path}").File(path, "r") as file:
         names = [name for name in file if re.fullmatch(r"episode_\d+", name)]
         if not names:
             raise ConfigError(f"{path} holds no episodes.")
         names.sort(key=lambda name: int(name.removeprefix("episode_")))
-        episodes = [_episode(_linked(file, name, path), f"{path}: {name}") for name in names]
-        columns = {name: _joined([each[name] for each in episodes], name) for name in episodes[0]}
-        unread = {part for name in names for part in file[name]} - EPISODE.keys() | set(file) - set(names)
+        episodes = [_read_episode(_open_item(file, name, path), f"{path}: {name}") for name in names]
+        columns = {name: _concatenate([each[name] for each in episodes], name) for name in episodes[0]}
+        unread = {part for name in names for part in file[name]} - MINARI_COLUMNS.keys() | set(file) - set(names)
         said = dict(file.attrs)
     for place in (folder / "data" / "metadata.json", folder / "metadata.json"):
         if place.is_file():
-            with reading(place):
-                said = parsed(place.read_text(encoding="utf-8"), str(place), finite=False)
+            with convert_read_errors(place):
+                said = parse_metadata(place.read_text(encoding="utf-8"), str(place), finite=False)
             break
-    env, action = about(said, str(folder), "env_spec")
-    return Recording(columns, env, action, ignored(unread))
+    env, action = parse_env(said, str(folder), "env_spec")
+    return Recording(columns, env, action, unread_notes(unread))
 
 
-EPISODE = {name: name for name in ("observations", "actions", "rewards")}
-EPISODE |= {"terminations": "terminals", "truncations": "timeouts"}
+MINARI_COLUMNS = {name: name for name in ("observations", "actions", "rewards")}
+MINARI_COLUMNS |= {"terminations": "terminals", "truncations": "timeouts"}
 """Minari's names, and D4RL's for them."""
 
 
-def _episode(group: Any, where: str) -> dict[str, Any]:
+def _read_episode(group: Any, where: str) -> dict[str, Any]:
     """The columns of one episode, `[T, …]`, from observations `[T + 1, …]`."""
-    columns = {ours: _read(group, theirs, where) for theirs, ours in EPISODE.items()}
+    columns = {ours: _read_item(group, theirs, where) for theirs, ours in MINARI_COLUMNS.items()}
     observations, steps = columns["observations"], len(columns["rewards"])
     for name in ("terminals", "timeouts"):
         if columns[name].dtype.kind not in "biu" or columns[name].shape != (steps,):
@@ -73,12 +73,12 @@ def _episode(group: Any, where: str) -> dict[str, Any]:
     return columns | {"next_observations": jax.tree.map(lambda x: x[1:], observations)}
 
 
-def _joined(parts: list[Any], name: str) -> Any:
+def _concatenate(parts: list[Any], name: str) -> Any:
     if not isinstance(parts[0], dict):
         return np.concatenate(parts)
     if any(part.keys() != parts[0].keys() for part in parts):
         raise ConfigError(f"episodes differ in the parts of their {name}.")
-    return {key: _joined([part[key] for part in parts], f"{name}/{key}") for key in parts[0]}
+    return {key: _concatenate([part[key] for part in parts], f"{name}/{key}") for key in parts[0]}
 
 
 def import_h5py(task: str) -> Any:
@@ -90,7 +90,7 @@ def import_h5py(task: str) -> Any:
     return h5py
 
 
-def _linked(group: Any, name: str, where: Path | str) -> Any:
+def _open_item(group: Any, name: str, where: Path | str) -> Any:
     """What lies under `name` in this very file."""
     link = group.get(name, getlink=True)
     if link is None:
@@ -100,20 +100,20 @@ def _linked(group: Any, name: str, where: Path | str) -> Any:
     return group[name]
 
 
-def _read(group: Any, name: str, where: Path | str, depth: int = 0) -> Any:
+def _read_item(group: Any, name: str, where: Path | str, depth: int = 0) -> Any:
     """A data set as an array, or a group as a dict of them."""
-    item, where_it_is = _linked(group, name, where), f"{where}: {name!r}"
+    item, where_it_is = _open_item(group, name, where), f"{where}: {name!r}"
     if isinstance(item, import_h5py(f"reading {where}").Group):
         if depth == 4:  # groups may hold themselves
             raise ConfigError(f"{where_it_is} is nested deeper than 4.")
-        return {part: _read(item, part, where_it_is, depth + 1) for part in item}
+        return {part: _read_item(item, part, where_it_is, depth + 1) for part in item}
     if item.is_virtual or item.external:
         raise ConfigError(f"{where_it_is} keeps its numbers in another file, which is never opened.")
     if item.shape is None or item.dtype.kind not in "fiub":
         raise ConfigError(f"{where_it_is} has dtype {item.dtype}: must be real numbers or booleans.")
     # What was never written reads as zeros, as many as the shape says.
     stored, size = item.id.get_storage_size(), math.prod(item.shape) * item.dtype.itemsize
-    allowed = stored if item.chunks is None else COMPRESSION * stored
+    allowed = stored if item.chunks is None else MAX_EXPANSION * stored
     whole = math.prod(-(-n // chunk) for n, chunk in zip(item.shape, item.chunks or (), strict=False))
     missing = item.chunks is not None and item.id.get_num_chunks() < whole
     if size > allowed or missing or stored > os.path.getsize(item.file.filename):

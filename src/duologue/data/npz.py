@@ -5,52 +5,22 @@ is read before its size has been compared with the file's own.
 """
 
 import math
-import os
-import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from duologue.data.hdf5 import hdf5, minari
-from duologue.data.recording import Recording, about, ignored, known, parsed, reading
+from duologue.data.recording import Recording, convert_read_errors, is_column, parse_env, parse_metadata, unread_notes
 from duologue.errors import ConfigError
 from duologue.types import Space
 
-DEFLATE = 1_100
+MAX_DEFLATE = 1_100
 """Deflate expands no byte to more than this."""
-MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 
 
-def load(source: str | Path) -> Recording:
-    """The recording at a path, or of a Minari id. Raises `ConfigError` for whatever cannot be read as one,
-    `MissingExtraError` for HDF5 without the extra `minari`."""
-    path = Path(source).expanduser()
-    if not path.exists() and MINARI_ID.fullmatch(str(source)):
-        path = _downloaded(str(source))
-    if path.is_dir():
-        return minari(path)
-    if not path.is_file():
-        raise ConfigError(f"no recorded data at {source}: must be a .npz or HDF5 file, a Minari folder or a Minari id.")
-    match path.suffix:
-        case ".npz":
-            return npz(path)
-        case ".hdf5" | ".h5":
-            return hdf5(path)
-    raise ConfigError(f"{path} must be a .npz, .hdf5 or .h5 file, or a Minari folder.")
-
-
-def _downloaded(name: str) -> Path:
-    """Where Minari has put the data set of this id."""
-    root = Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
-    if not (root / name).is_dir():
-        raise ConfigError(f"the data set {name} is not in {root}. Fetch it first: minari download {name}")
-    return root / name
-
-
-def npz(path: Path) -> Recording:
+def read_npz(path: Path) -> Recording:
     """The columns of a `.npz` file; an entry `metadata` may hold JSON about the environment. Raises `ConfigError`."""
-    with reading(path), zipfile.ZipFile(path) as archive:
+    with convert_read_errors(path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
         for name, member in zip(names, members, strict=True):
@@ -60,16 +30,18 @@ def npz(path: Path) -> Recording:
                 raise ConfigError(f"{path} holds {name!r} twice.")
         if sum(member.compress_size for member in members) > path.stat().st_size:
             raise ConfigError(f"{path} says that it holds more bytes than it has.")
-        read = {name: member for name, member in zip(names, members, strict=True) if known(name) or name == "metadata"}
-        columns = {name: _member(path, archive, member) for name, member in read.items()}
-    env, action = _metadata(columns.pop("metadata", None), path)
-    return Recording(columns, env, action, ignored(set(names) - read.keys()))
+        read = {
+            name: member for name, member in zip(names, members, strict=True) if is_column(name) or name == "metadata"
+        }
+        columns = {name: _read_member(path, archive, member) for name, member in read.items()}
+    env, action = _read_metadata(columns.pop("metadata", None), path)
+    return Recording(columns, env, action, unread_notes(set(names) - read.keys()))
 
 
-def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array. Its header is read first: NumPy allocates what that says."""
     where = f"{path}: {member.filename!r}"
-    plausible = member.file_size <= DEFLATE * (member.compress_size + 1)
+    plausible = member.file_size <= MAX_DEFLATE * (member.compress_size + 1)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or not plausible:
         raise ConfigError(f"{where} is compressed as NumPy never does.")
     with archive.open(member) as file:
@@ -88,9 +60,9 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
     return array
 
 
-def _metadata(array: np.ndarray | None, path: Path) -> tuple[str | None, Space | None]:
+def _read_metadata(array: np.ndarray | None, path: Path) -> tuple[str | None, Space | None]:
     if array is None:
         return None, None
     if array.shape or array.dtype.kind != "U":
         raise ConfigError(f"{path}: 'metadata' is {array.dtype}{list(array.shape)}: must be one string of JSON.")
-    return about(parsed(str(array), f"{path}: 'metadata'"), f"{path}: 'metadata'", "env")
+    return parse_env(parse_metadata(str(array), f"{path}: 'metadata'"), f"{path}: 'metadata'", "env")

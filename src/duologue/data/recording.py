@@ -12,7 +12,9 @@ from duologue.storage import json_text
 from duologue.types import Box, Discrete, Space
 
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-INFOS = {name: name for name in ("log_prob", "raw_action", "probs", "loc", "scale")} | {"action_log_probs": "log_prob"}
+INFO_EXTRAS = {name: name for name in ("log_prob", "raw_action", "probs", "loc", "scale")} | {
+    "action_log_probs": "log_prob"
+}
 """Of D4RL's `infos/…`, what a policy knew when it acted, and our names for it."""
 
 
@@ -26,18 +28,18 @@ class Recording(NamedTuple):
     notes: list[str]
 
 
-def extra(name: str) -> str | None:
+def extra_name(name: str) -> str | None:
     """Under which name a column is kept in `Transition.extras`; `None` if it is not."""
     group, _, rest = name.partition("/")
-    return {"extras": rest or None, "infos": INFOS.get(rest)}.get(group)
+    return {"extras": rest or None, "infos": INFO_EXTRAS.get(rest)}.get(group)
 
 
-def known(name: str) -> bool:
+def is_column(name: str) -> bool:
     """Whether a column is read: one of D4RL's, a part of an observation that is a dict, or one of the extras."""
-    return name in COLUMNS or name.startswith(("observations/", "next_observations/")) or extra(name) is not None
+    return name in COLUMNS or name.startswith(("observations/", "next_observations/")) or extra_name(name) is not None
 
 
-def grouped(columns: dict[str, Any]) -> dict[str, Any]:
+def group_parts(columns: dict[str, Any]) -> dict[str, Any]:
     """`observations/NAME` gathered into a dict under `observations`, and likewise the next ones."""
     parts: dict[str, Any] = {}
     for name, column in columns.items():
@@ -50,7 +52,7 @@ def grouped(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def convert_read_errors(path: Path) -> Iterator[None]:
     """Whatever a broken file makes the parsers raise becomes one `ConfigError`."""
     try:
         yield
@@ -60,30 +62,30 @@ def reading(path: Path) -> Iterator[None]:
         raise ConfigError(f"cannot read {path}: {error or type(error).__name__}. Is the file whole?") from error
 
 
-def ignored(names: Set[str]) -> list[str]:
+def unread_notes(names: Set[str]) -> list[str]:
     return [f"Not read: {', '.join(sorted(names))}."] if names else []
 
 
 # What a file says of itself
 
 
-def about(said: Any, where: str, key: str) -> tuple[str | None, Space | None]:
+def parse_env(said: Any, where: str, key: str) -> tuple[str | None, Space | None]:
     """The environment's id and action space, as far as they are told."""
     if not isinstance(said, dict):
         raise ConfigError(f"{where} must be a JSON object.")
     env, space = said.get(key), said.get("action_space")
     if isinstance(env, str) and env.startswith("{"):
-        env = parsed(env, f"{where}: {key!r}", finite=False)
+        env = parse_metadata(env, f"{where}: {key!r}", finite=False)
     if isinstance(env, dict):
         env = env.get("id")
     if not isinstance(env, str | None):
         raise ConfigError(f"{where}: {key!r} must be the id of an environment.")
     if isinstance(space, str):
-        space = parsed(space, f"{where}: 'action_space'", finite=False)
-    return env, None if space is None else _space(space, f"{where}: 'action_space'")
+        space = parse_metadata(space, f"{where}: 'action_space'", finite=False)
+    return env, None if space is None else _parse_space(space, f"{where}: 'action_space'")
 
 
-def _space(value: Any, where: str) -> Space:
+def _parse_space(value: Any, where: str) -> Space:
     """`{"n": …}` or `{"low": …, "high": …}`, Minari's among them."""
     match value:
         case {"type": str(kind)} if kind not in ("Box", "Discrete"):
@@ -102,7 +104,7 @@ def _space(value: Any, where: str) -> Space:
     raise ConfigError(f'{where} must be {{"n": 3}} or {{"low": [-1.0], "high": [1.0]}}.')
 
 
-def parsed(text: str, where: str, *, finite: bool = True) -> Any:
+def parse_metadata(text: str, where: str, *, finite: bool = True) -> Any:
     """The value of JSON; strict, unless infinities are allowed, which Minari writes for bounds."""
     try:
         return json_text.loads(text, finite=finite)

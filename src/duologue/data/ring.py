@@ -43,7 +43,7 @@ def init(transition: Transition, capacity: int, stacked: PyTree = None) -> Ring:
     """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes. Where
     observations are stacks of frames, `stacked` says of how many each leaf is. The first row begins an episode, and so
     does each one after a flag."""
-    stored, kept = frames.init(transition, capacity, stacked)
+    stored, kept = frames.init_frames(transition, capacity, stacked)
     data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), stored)
     return Ring(data, jnp.zeros((), jnp.int32), kept)
 
@@ -62,7 +62,7 @@ def add(ring: Ring, rollout: Transition) -> Ring:
         raise ValueError(f"a ring of {ring.capacity} rows cannot be written {length} at a time")
     start, kept = ring.written % ring.capacity, ring.frames
     if kept is not None:
-        rollout, kept = frames.add(kept, rollout)
+        rollout, kept = frames.add_frames(kept, rollout)
     data = jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0), ring.data, rollout)
     return Ring(data, ring.written + length, kept)
 
@@ -70,17 +70,17 @@ def add(ring: Ring, rollout: Transition) -> Ring:
 def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
     """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[L, N]` of `length` rows of
     one environment, none of which crosses the write head."""
-    rows, envs = indices(ring, key, batch_size, 1 if length is None else length)
+    rows, envs = sample_indices(ring, key, batch_size, 1 if length is None else length)
     batch: Transition = jax.tree.map(lambda x: x[rows % ring.capacity, envs], ring.data)
     if ring.frames is not None:
-        obs = frames.observations(ring.frames, ring.data, batch.obs, rows, envs)
+        obs = frames.rebuild_observations(ring.frames, ring.data, batch.obs, rows, envs)
         after = jax.tree.map(lambda x: x[(rows + 1) % ring.capacity, envs], ring.data.obs)
-        next_obs = frames.successors(ring.frames, batch.next_obs, obs, after, envs, rows == ring.written - 1)
+        next_obs = frames.rebuild_successors(ring.frames, batch.next_obs, obs, after, envs, rows == ring.written - 1)
         batch = batch._replace(obs=obs, next_obs=next_obs)
     return jax.tree.map(lambda x: x[0], batch) if length is None else batch
 
 
-def indices(
+def sample_indices(
     ring: Ring, key: Key[Array, ""], batch_size: int, length: int
 ) -> tuple[Int[Array, "L N"], Int[Array, "1 N"]]:
     """Rows, counted from the first that was ever written, and environments of uniform sequences. The oldest row whose
@@ -88,7 +88,7 @@ def indices(
     of_row, of_env = jax.random.split(key)
     num_envs = ring.data.reward.shape[1]
     oldest = ring.written - ring.rows
-    behind = 0 if ring.frames is None else frames.behind(ring.frames.depths)
+    behind = 0 if ring.frames is None else frames.history(ring.frames.depths)
     first = jnp.where(oldest > 0, oldest + behind, 0)  # nothing came before row 0
     starts = jax.random.randint(of_row, (1, batch_size), 0, ring.written - first - length + 1)
     envs = jax.random.randint(of_env, (1, batch_size), 0, num_envs)
@@ -102,32 +102,32 @@ def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
     ends = envs & ~(data.terminated[row] | data.truncated[row]) & (ring.written > 0)
     data = data._replace(truncated=data.truncated.at[row].set(data.truncated[row] | ends))
     if kept is not None:
-        next_obs, kept = frames.cut(kept, data.next_obs, row, ends)
+        next_obs, kept = frames.cut_frames(kept, data.next_obs, row, ends)
         data = data._replace(next_obs=next_obs)
     return Ring(data, ring.written, kept)
 
 
-def packed(ring: Ring) -> Ring:
+def pack(ring: Ring) -> Ring:
     """Only the rows that hold something, as NumPy arrays: what is worth keeping of a ring that is not full yet. Leaves
     may lead with a seeds axis."""
     axis, kept = np.ndim(ring.written), ring.frames
 
     def first(tree: PyTree, count: Array) -> PyTree:
         where = (slice(None),) * axis + (slice(int(np.max(count))),)
-        return jax.tree.map(lambda x: _on_host(x, where), tree)
+        return jax.tree.map(lambda x: _copy_to_host(x, where), tree)
 
     kept = kept and dataclasses.replace(kept, cuts=first(kept.cuts, kept.count))
     return Ring(first(ring.data, ring.written), ring.written, kept)
 
 
-def _on_host(x: Array, where: tuple[slice, ...]) -> np.ndarray:
+def _copy_to_host(x: Array, where: tuple[slice, ...]) -> np.ndarray:
     """`x[where]` without a copy of all of it: NumPy reads in place what lies on one device, and would gather what lies
     on several. These lead with the seeds axis."""
     parts = [np.asarray(shard.data)[where] for shard in x.addressable_shards]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def unpacked(ring: Ring, like: Ring) -> Ring:
+def unpack(ring: Ring, like: Ring) -> Ring:
     """The inverse of `packed`: a ring like `like`, whose leaves may be shapes. Raises `ValueError` if it does not fit
     there."""
     axis = np.ndim(ring.written)
@@ -144,7 +144,7 @@ def unpacked(ring: Ring, like: Ring) -> Ring:
     return Ring(data, ring.written, kept)
 
 
-def any_rows(like: Ring) -> Ring:
+def open_template(like: Ring) -> Ring:
     """`like` with `...` for the arrays that `packed` may cut."""
     cut = lambda ring: (ring.data, ring.frames and ring.frames.cuts)  # noqa: E731
     return eqx.tree_at(cut, like, jax.tree.map(lambda _: ..., cut(like)))

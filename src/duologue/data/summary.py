@@ -8,38 +8,38 @@ import numpy as np
 from duologue.data.dataset import DataSet
 from duologue.types import Box, Discrete, Space
 
-NEAR = 1e-3
+BOUND_TOLERANCE = 1e-3
 """An action so near to a bound is at it: what is squashed reaches none."""
-D4RL = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
+D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
 D4RL_SCORES = {
     "halfcheetah": (-280.18, 12135.0), "hopper": (-20.27, 3234.3), "walker2d": (1.63, 4592.3), "ant": (-325.6, 3879.7),
 }  # fmt: skip
 """Returns of D4RL's random and expert policies."""
 
 
-def card(data: DataSet) -> dict[str, str]:
+def data_card(data: DataSet) -> dict[str, str]:
     """What one should see before learning from the data: labels and texts, in order."""
     rows, last = data.rows, len(data) - 1
     flagged = rows.terminated | rows.truncated
     ends = np.flatnonzero(flagged | (np.arange(len(data)) == last))
     starts = np.append(0, ends[:-1] + 1)
-    complete = flagged[ends] & ~np.isin(ends, data.cut) & data.begins[starts]
+    complete = flagged[ends] & ~np.isin(ends, data.cut) & data.episode_starts[starts]
     returns = np.add.reduceat(rows.reward.astype(np.float64), starts)[complete]
     lengths = (ends - starts + 1)[complete]
     told = {
         "source": f"{data.source} ({data.spec.id})",
         "rows": f"{len(data):,}",
         "episodes": f"{len(ends):,} ({complete.sum():,} complete, {(~complete).sum():,} unfinished)",
-        "returns": _spread(returns),
+        "returns": _spread_text(returns),
     }
-    name = next(filter(None, map(D4RL.match, (Path(data.source).name, data.spec.id))), None)
+    name = next(filter(None, map(D4RL_NAME.match, (Path(data.source).name, data.spec.id))), None)
     if name and len(returns):
         random, expert = D4RL_SCORES[name[1]]
         told["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
     return told | {
-        "lengths": _spread(lengths),
-        "rewards": _spread(rows.reward),
-        "actions": _coverage(rows.action, data.spec.action),
+        "lengths": _spread_text(lengths),
+        "rewards": _spread_text(rows.reward),
+        "actions": _coverage_text(rows.action, data.spec.action),
         "flags": f"{rows.terminated.sum():,} terminals, {rows.truncated.sum() - len(data.cut):,} timeouts, "
         f"{len(data.cut):,} cuts where the recording breaks off",
         "memory": f"{data.nbytes / 2**20:,.1f} MiB",
@@ -47,13 +47,13 @@ def card(data: DataSet) -> dict[str, str]:
     }
 
 
-def _spread(x: np.ndarray) -> str:
+def _spread_text(x: np.ndarray) -> str:
     if not len(x):
         return "no complete episode"
     return f"mean {x.mean(dtype=np.float64):,.2f}, min {x.min():,.2f}, max {x.max():,.2f}"
 
 
-def _coverage(action: np.ndarray, space: Space) -> str:
+def _coverage_text(action: np.ndarray, space: Space) -> str:
     """For each dimension its range and the share of rows at the bounds, or how often each discrete action came."""
     if isinstance(space, Discrete):
         counts = np.bincount(action, minlength=space.n)
@@ -63,6 +63,6 @@ def _coverage(action: np.ndarray, space: Space) -> str:
     for side in (space.low, space.high) if isinstance(space, Box) else ():
         if side is not None:
             bound = np.asarray(side, np.float32)
-            at |= np.abs(action - bound) <= NEAR * np.maximum(1, np.abs(bound))
+            at |= np.abs(action - bound) <= BOUND_TOLERANCE * np.maximum(1, np.abs(bound))
     told = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
     return "; ".join(f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(told))

@@ -12,10 +12,10 @@ from duologue.data.dataset import DataSet
 from duologue.data.hdf5 import import_h5py
 from duologue.errors import CheckpointError, ConfigError
 from duologue.storage import files
-from duologue.types import Box, Discrete, EnvSpec, Space, with_start
+from duologue.types import Box, Discrete, EnvSpec, Space, add_start
 
 
-def behind(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def prepend_columns(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`columns` with those of their names in `first` in front."""
     return {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}
 
@@ -24,15 +24,15 @@ def columns_of(data: DataSet) -> dict[str, np.ndarray]:
     """Those of a recording, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
     rows = data.rows
     timeouts = rows.truncated & ~np.isin(np.arange(len(data)), data.cut)
-    return flat(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])
+    return flatten_columns(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])
 
 
-def flat(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
+def flatten_columns(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
     """Columns in D4RL's order under its names, `observations/KEY` of Dicts, counted as the environment counts."""
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
     spaces = {"observations": spec.observation, "actions": spec.action, "next_observations": spec.observation}
     named = {
-        name: with_start(spaces[name], column) if name in spaces else column
+        name: add_start(spaces[name], column) if name in spaces else column
         for name, column in zip(names, columns, strict=True)
     }
     return {
@@ -42,15 +42,15 @@ def flat(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
     }
 
 
-def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+def write_columns(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """A `.npz`, or with the extra `minari` a `.hdf5`, as `read_data` reads it; written beside, synced, renamed."""
     files.make_folder(path.parent)
     if path.suffix == ".npz":
-        with files.replacing(path) as beside, beside.open("wb") as file:
+        with files.replace_file(path) as beside, beside.open("wb") as file:
             np.savez(file, metadata=np.asarray(json.dumps(about, allow_nan=False)), **columns)  # pyright: ignore[reportArgumentType]
     else:
         h5py = import_h5py(f"writing {path}")
-        with files.replacing(path) as beside, h5py.File(beside, "w") as file:
+        with files.replace_file(path) as beside, h5py.File(beside, "w") as file:
             for name, column in columns.items():
                 file.create_dataset(name, data=column)
             file.attrs.update(
@@ -58,7 +58,7 @@ def write(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> 
             )
 
 
-def check_out(out: str | Path) -> Path:
+def check_data_path(out: str | Path) -> Path:
     """Where data go. Raises `ConfigError` for a name that would not be read again, that is taken, or that cannot be
     written."""
     path = Path(out)
@@ -70,15 +70,15 @@ def check_out(out: str | Path) -> Path:
         import_h5py(f"writing {path}")
     try:
         files.make_folder(path.parent)
-        with files.writing(path):
-            files.temporary(path).touch()
-            files.temporary(path).unlink()
+        with files.convert_write_errors(path):
+            files.temporary_path(path).touch()
+            files.temporary_path(path).unlink()
     except CheckpointError as error:
         raise ConfigError(f"out = {str(out)!r}: {error}") from error
     return path
 
 
-def described(env: str, space: Space, **more: Any) -> dict[str, Any]:
+def file_metadata(env: str, space: Space, **more: Any) -> dict[str, Any]:
     """What a file says of itself."""
     match space:
         case Discrete(n, start):

@@ -19,9 +19,9 @@ import numpy as np
 from gymnasium.vector.async_vector_env import AsyncState
 
 from duologue.envs.base import AbstractHostEnvs
-from duologue.envs.gymnasium import Make, factory_of, name_of, open_env, spec_of
+from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
-from duologue.envs.spaces import checked, door, empty, writer
+from duologue.envs.spaces import action_converter, check_action, empty_arrays, obs_writer
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Step
 
@@ -35,7 +35,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
 
     def __init__(
         self,
-        make: Make,
+        make: GymSource,
         num_envs: int,
         *,
         seed: int,
@@ -45,8 +45,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     ):
         factory = factory_of(make, max_episode_steps)
         one = open_env(factory, make, max_episode_steps)
-        self.spec, self.num_envs = spec_of(one, make), num_envs
-        self._write, self._door = writer(one.observation_space), door(one.action_space)
+        self.spec, self.num_envs = env_spec(one, make), num_envs
+        self._write, self._door = obs_writer(one.observation_space), action_converter(one.action_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         try:
@@ -54,7 +54,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
                 # Without shared memory: that would broadcast an observation of another shape without a word.
                 self._pool = _Pool(
                     [factory] * num_envs,
-                    context=_context(),
+                    context=_start_method(),
                     shared_memory=False,
                     autoreset_mode=gym.vector.AutoresetMode.DISABLED,
                 )
@@ -70,7 +70,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._obs
 
     def step(self, action: np.ndarray) -> Step:
-        action = checked(action, self.spec.action, self.num_envs)
+        action = check_action(action, self.spec.action, self.num_envs)
         self._journal.actions.append(action)
         seen, reward, terminated, truncated, info = self._step(action)
         next_obs, ended = self._batch(seen), np.asarray(terminated | truncated, bool)
@@ -78,7 +78,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
             self._journal.next_episode(i)
         self._obs = self._begin(ended) if ended.any() else next_obs
         flags = np.array(terminated, bool), np.array(truncated, bool)
-        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, succeeded(info))
+        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, pool_success(info))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._journal.snapshot(self.spec.action, self._obs)
@@ -87,7 +87,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         """As in one process, but all step together: those whose episode is younger are reset until their time comes,
         and to the end those that end before their time, which are lost."""
         self._journal.load(snapshot)
-        obs, lengths = empty(self.spec.observation, self.num_envs), snapshot["length"]
+        obs, lengths = empty_arrays(self.spec.observation, self.num_envs), snapshot["length"]
         lost = np.zeros(self.num_envs, bool)
         for t, action in enumerate([*self._journal.actions, None]):
             waiting = (lengths.max() - lengths >= t) | lost
@@ -119,7 +119,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
 
     def _batch(self, seen: Any) -> Obs:
         """Fresh arrays of what the processes gave, checked row by row."""
-        obs = empty(self.spec.observation, self.num_envs)
+        obs = empty_arrays(self.spec.observation, self.num_envs)
         for i in range(self.num_envs):
             one = {name: part[i] for name, part in seen.items()} if isinstance(seen, dict) else seen[i]
             try:
@@ -133,17 +133,17 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         """What the pool answers. After an `EnvError` it is done with: a late answer would be taken for the next one."""
         try:
             return what()
-        except _Raised as error:
+        except _RemoteError as error:
             self.close()
             raise self._journal.failure(error.index, error, f"\n{error.trace}") from error
         except Exception as error:
             late = isinstance(error, TimeoutError | multiprocessing.TimeoutError)
-            absent = {} if self._pool.closed else self._pool.absent(late=late)
+            absent = {} if self._pool.closed else self._pool.missing_answers(late=late)
             self.close()
-            raise self._unanswered(absent, error) from error
+            raise self._no_answer_error(absent, error) from error
 
-    def _unanswered(self, absent: dict[int, int | None], error: Exception) -> EnvError:
-        """Which environments gave no answer, after `_Pool.absent`, and what to do about it."""
+    def _no_answer_error(self, absent: dict[int, int | None], error: Exception) -> EnvError:
+        """Which environments gave no answer, after `_Pool.missing_answers`, and what to do about it."""
         if not absent:
             return EnvError(f"The processes of {self.spec.id} failed. {type(error).__name__}: {error}")
         said = {
@@ -160,14 +160,14 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return EnvError(f"{'; '.join(failures)}.{remedies}")
 
 
-def succeeded(info: dict[str, Any]) -> dict[str, np.ndarray]:
+def pool_success(info: dict[str, Any]) -> dict[str, np.ndarray]:
     """`is_success` as the pool gathers it, NaN where an environment did not report it; nothing where none did."""
     if "is_success" not in info:
         return {}
     return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
 
 
-class _Raised(EnvError):
+class _RemoteError(EnvError):
     """What an environment raised in its process."""
 
     def __init__(self, index: int, said: str, trace: str):
@@ -181,7 +181,7 @@ class _Pool(gym.vector.AsyncVectorEnv):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        atexit.register(_end, weakref.ref(self))  # before multiprocessing's own, which would wait for them
+        atexit.register(_close_pool, weakref.ref(self))  # before multiprocessing's own, which would wait for them
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         if terminate:
@@ -194,9 +194,9 @@ class _Pool(gym.vector.AsyncVectorEnv):
         if all(successes):
             return
         index, kind, value, trace = self.error_queue.get(timeout=5)
-        raise _Raised(index, f"raised {kind.__name__}: {value}", trace)
+        raise _RemoteError(index, f"raised {kind.__name__}: {value}", trace)
 
-    def absent(self, *, late: bool) -> dict[int, int | None]:
+    def missing_answers(self, *, late: bool) -> dict[int, int | None]:
         """The environments whose process has ended, with its exit code; and where an answer is `late` those that owe
         one, with `None`."""
         if not late:  # a process closes its pipe a little before it is known to have ended
@@ -209,7 +209,7 @@ class _Pool(gym.vector.AsyncVectorEnv):
         }
 
 
-def _end(pool: weakref.ref[_Pool]) -> None:
+def _close_pool(pool: weakref.ref[_Pool]) -> None:
     if (left := pool()) is not None and not left.closed:
         with suppress(Exception), warnings.catch_warnings(action="ignore"):
             left.close(terminate=True)
@@ -232,7 +232,7 @@ def _quiet_start() -> Iterator[None]:
         main.update(hidden)
 
 
-def _context() -> str:
+def _start_method() -> str:
     if "forkserver" in multiprocessing.get_all_start_methods():
         multiprocessing.set_forkserver_preload(["gymnasium"])
         return "forkserver"

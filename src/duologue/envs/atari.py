@@ -21,7 +21,7 @@ def is_atari(name: str) -> bool:
     return name.startswith("ALE/")
 
 
-def preprocessed(
+def atari_spec(
     name: str, max_episode_steps: int | None = None, *, life_loss: bool = False, sticky: float | None = None
 ) -> EnvSpec | str:
     """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can, but for
@@ -35,7 +35,7 @@ def preprocessed(
     spec = copy.deepcopy(gym.spec(name))
     repeated = spec.kwargs.get("repeat_action_probability", 0.0) if sticky is None else sticky
     spec.kwargs.update(frameskip=1, repeat_action_probability=0.0)  # both are wrappers'
-    spec.entry_point = loaded_once()
+    spec.entry_point = game_maker()
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
     spec.additional_wrappers = (
         WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", {"repeat_action_probability": repeated}),
@@ -61,11 +61,11 @@ def atari(
     if not is_atari(name):
         raise ConfigError(f"{name!r} is no Atari game: their ids begin with ALE/, like ALE/Breakout-v5.")
     return gym.make(
-        preprocessed(name, max_episode_steps, life_loss=life_loss, sticky=repeat_action_probability), **options
+        atari_spec(name, max_episode_steps, life_loss=life_loss, sticky=repeat_action_probability), **options
     )
 
 
-def loaded_once() -> Callable[..., gym.Env]:
+def game_maker() -> Callable[..., gym.Env]:
     """A maker of the game itself. Every episode begins where the game stood when it was loaded, and so follows from its
     seed alone.
 

@@ -11,19 +11,28 @@ from typing import Any, TypeGuard
 import gymnasium as gym
 import numpy as np
 
-from duologue.envs.atari import begin_new_game, is_atari, preprocessed
+from duologue.envs.atari import atari_spec, begin_new_game, is_atari
 from duologue.envs.base import AbstractHostEnvs
-from duologue.envs.journal import Journal, Rows, replay, success
-from duologue.envs.spaces import action_space, checked, copy, door, empty, observation_space, stacked, writer
+from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
+from duologue.envs.spaces import (
+    action_converter,
+    action_space,
+    check_action,
+    copy_obs,
+    empty_arrays,
+    mark_stacked,
+    obs_writer,
+    observation_space,
+)
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
 
-Make = str | Callable[[], gym.Env]
+GymSource = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
 
 PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari"}
 """Words of Gymnasium's complaint about a missing package, and our extra that installs it."""
-HANDING_ON = (
+TRANSPARENT = (
     gym.wrappers.TimeLimit,
     gym.wrappers.OrderEnforcing,
     gym.wrappers.PassiveEnvChecker,
@@ -41,9 +50,9 @@ class GymnasiumEnvs(AbstractHostEnvs):
     """
 
     def __init__(
-        self, make: Make, num_envs: int, *, seed: int, purpose: str = "train", max_episode_steps: int | None = None,
-        render_mode: str | None = None, wrapper: Callable[[gym.Env], gym.Env] | None = None,
-        info: tuple[str, ...] = (),
+        self, make: GymSource, num_envs: int, *, seed: int, purpose: str = "train",
+        max_episode_steps: int | None = None, render_mode: str | None = None,
+        wrapper: Callable[[gym.Env], gym.Env] | None = None, info: tuple[str, ...] = (),
     ):  # fmt: skip
         factory = factory_of(make, max_episode_steps, render_mode)
         envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
@@ -53,37 +62,37 @@ class GymnasiumEnvs(AbstractHostEnvs):
                 "lambda: gymnasium.make(…)."
             )
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
-        self.spec, self.num_envs = spec_of(self._envs[0], make), num_envs
+        self.spec, self.num_envs = env_spec(self._envs[0], make), num_envs
         for i, env in enumerate(self._envs):
-            if spec_of(env, make) != self.spec:
-                raise ConfigError(f"environment {i} differs from environment 0: {spec_of(env, make)}, {self.spec}.")
-        self._write = writer(self._envs[0].observation_space)
-        self._door = door(self._envs[0].action_space)
+            if env_spec(env, make) != self.spec:
+                raise ConfigError(f"environment {i} differs from environment 0: {env_spec(env, make)}, {self.spec}.")
+        self._write = obs_writer(self._envs[0].observation_space)
+        self._door = action_converter(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)
-        self._obs = empty(self.spec.observation, num_envs)
+        self._obs = empty_arrays(self.spec.observation, num_envs)
         self._reports_success, self._info = False, info
 
     def reset(self) -> Obs:
         self._journal.restart()
         for env in self._envs:
             begin_new_game(env)
-        self._obs = empty(self.spec.observation, self.num_envs)
+        self._obs = empty_arrays(self.spec.observation, self.num_envs)
         self._reset(range(self.num_envs), self._obs)
         return self._obs
 
     def step(self, action: np.ndarray) -> Step:
-        action = checked(action, self.spec.action, self.num_envs)
+        action = check_action(action, self.spec.action, self.num_envs)
         self._journal.actions.append(action)
         rows = self._rows()
         self._step(range(self.num_envs), action, rows)
         self._obs = rows.obs
         if rows.ended:
-            self._obs = copy(rows.obs)
+            self._obs = copy_obs(rows.obs)
             for i in rows.ended:
                 self._journal.next_episode(i)
             self._reset(rows.ended, self._obs)
         self._reports_success |= bool(rows.success)
-        info = (success(rows) if self._reports_success else {}) | rows.info
+        info = (success_info(rows) if self._reports_success else {}) | rows.info
         return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, info)
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -91,7 +100,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
         rows = self._rows()
-        message = replay(self._journal, snapshot, rows, reset=self._reset, step=self._step)
+        message = replay_episodes(self._journal, snapshot, rows, reset=self._reset, step=self._step)
         self._obs = rows.obs
         return self._obs, message
 
@@ -99,8 +108,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         for env in self._envs:
             env.close()
 
-    def _rows(self) -> Rows:
-        return Rows(empty(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
+    def _rows(self) -> StepArrays:
+        return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
 
     def _reset(self, indices: Sequence[int], obs: Obs) -> None:
         """Begin the journal's episodes of these environments; their first observations go into `obs`."""
@@ -110,7 +119,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
             except Exception as error:
                 raise self._journal.failure(i, error) from error
 
-    def _step(self, indices: Sequence[int], action: np.ndarray, rows: Rows) -> None:
+    def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
         """Step these environments, each with its row of `action`."""
         envs, commands, put, i = self._envs, self._door(action), rows.put, 0
         try:
@@ -120,16 +129,14 @@ class GymnasiumEnvs(AbstractHostEnvs):
             raise self._journal.failure(i, error) from error
 
 
-def factory_of(make: Make, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
+def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
     """A function that makes one environment, and that a process which does not know this library can run. A callable
     says itself how it renders."""
     if isinstance(make, str):
         # Atari's ids are registered when its package is imported: where it is missing, that is said when one is made.
         options = {} if render_mode is None else {"render_mode": render_mode}
         if is_atari(make) and find_spec("ale_py"):
-            return functools.partial(
-                gym.make, preprocessed(make, max_episode_steps), disable_env_checker=True, **options
-            )
+            return functools.partial(gym.make, atari_spec(make, max_episode_steps), disable_env_checker=True, **options)
         return functools.partial(
             gym.make, make, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
         )
@@ -139,7 +146,7 @@ def factory_of(make: Make, max_episode_steps: int | None, render_mode: str | Non
     return lambda: limit(make(), max_episode_steps)
 
 
-def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int | None) -> gym.Env:
+def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps: int | None) -> gym.Env:
     """One environment from `factory`; what goes wrong is said in terms of `make`."""
     name = name_of(make)
     try:
@@ -152,7 +159,7 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         if is_atari(name) and not find_spec("ale_py"):
             raise MissingExtraError("atari", name) from error
-        raise ConfigError(unknown(name, error)) from error
+        raise ConfigError(unknown_id_message(name, error)) from error
     except ImportError as error:
         if is_atari(name):
             raise MissingExtraError("atari", name) from error
@@ -173,7 +180,7 @@ def open_env(factory: Callable[[], gym.Env], make: Make, max_episode_steps: int 
         if getattr(env, part, None) is None:
             raise ConfigError(f"{name} makes an environment without {part}: give it one, of gymnasium.spaces.")
     theirs = None if isinstance(make, str) or not isinstance(env, gym.wrappers.TimeLimit) else env.env
-    own = None if theirs is None else limit_of(theirs)
+    own = None if theirs is None else time_limit(theirs)
     if own is not None and max_episode_steps is not None and own < max_episode_steps:
         raise ConfigError(
             f"max_episode_steps = {max_episode_steps}: {name} ends its own episodes after {own} steps already. Set a "
@@ -190,7 +197,7 @@ def name_of(source: Any) -> str:
     return f"<{named.__module__}.{named.__qualname__}>"
 
 
-def unknown(name: str, error: Exception) -> str:
+def unknown_id_message(name: str, error: Exception) -> str:
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
     hint = f"Closest: {', '.join(map(repr, close))}. " if close else ""
     return (
@@ -199,20 +206,20 @@ def unknown(name: str, error: Exception) -> str:
     )
 
 
-def limit_of(env: gym.Env) -> int | None:
+def time_limit(env: gym.Env) -> int | None:
     """The steps after which the outermost time limit of `env` truncates."""
     return env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
 
 
-def spec_of(env: gym.Env, make: Make) -> EnvSpec:
+def env_spec(env: gym.Env, make: GymSource) -> EnvSpec:
     """What an algorithm may know of `env`. Raises `ConfigError` for spaces that cannot be served."""
     threshold = None if env.spec is None else env.spec.reward_threshold
     observation = observation_space(env.observation_space)
     return EnvSpec(
         name_of(make),
-        stacked(observation) if stacks_frames(env) else observation,
+        mark_stacked(observation) if stacks_frames(env) else observation,
         action_space(env.action_space),
-        limit_of(env),
+        time_limit(env),
         None if threshold is None else float(threshold),
     )
 
@@ -230,7 +237,7 @@ def stacks_frames(env: gym.Env) -> bool:
 
 def _leaves_observations(env: gym.Env) -> TypeGuard[gym.Wrapper]:
     """Whether `env` is a wrapper that is known to hand observations, and calls of `reset`, on as they are."""
-    if type(env) in HANDING_ON:
+    if type(env) in TRANSPARENT:
         return True
     for kind in (gym.ActionWrapper, gym.RewardWrapper):
         if isinstance(env, kind):

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.envs.spaces import bounds
-from duologue.errors import ConfigError, MissingExtraError, nearest
-from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, inside
+from duologue.envs.spaces import finite_bounds
+from duologue.errors import ConfigError, MissingExtraError, suggestion
+from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, clip_to_bounds
 
 
 class GymnaxEnvs(AbstractJaxEnvs):
@@ -29,14 +29,14 @@ class GymnaxEnvs(AbstractJaxEnvs):
         except ImportError:
             raise MissingExtraError("gymnax", f"gymnax/{name}") from None
         if name not in gymnax.registered_envs:
-            raise ConfigError(f"gymnax has no environment {name!r}. {nearest(name, gymnax.registered_envs)}")
+            raise ConfigError(f"gymnax has no environment {name!r}. {suggestion(name, gymnax.registered_envs)}")
         with free_promotion():
             env, params = gymnax.make(name)
             if max_episode_steps is not None:
                 params = params.replace(max_steps_in_episode=max_episode_steps)
             # What gymnax says of its observations is not always what it gives.
             obs = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0))
-            action = converted(env.action_space(params), name)
+            action = convert_space(env.action_space(params), name)
             n = getattr(env.observation_space(params), "n", None)
         self._env, self._params, self.num_envs = env, params, num_envs
         limit = int(params.max_steps_in_episode)
@@ -49,7 +49,7 @@ class GymnaxEnvs(AbstractJaxEnvs):
         return state, obs
 
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
-        keys, action = jax.random.split(key, self.num_envs), inside(self.spec.action, action)
+        keys, action = jax.random.split(key, self.num_envs), clip_to_bounds(self.spec.action, action)
         with free_promotion():
             step = jax.vmap(self._env.step, (0, 0, 0, None))
             obs, state, reward, terminated, truncated, info = step(keys, env_state, action, self._params)
@@ -58,12 +58,12 @@ class GymnaxEnvs(AbstractJaxEnvs):
         return state, Step(obs, next_obs, reward.astype(jnp.float32), terminated, truncated, numbers)
 
 
-def converted(space: Any, name: str) -> Space:
+def convert_space(space: Any, name: str) -> Space:
     """Our space for one of gymnax's own classes or of Gymnasium's. Raises `ConfigError` for others."""
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low") and np.issubdtype(np.dtype(space.dtype), np.floating):
-        return Box(tuple(space.shape), "float32", *bounds(space.low, space.high, space.shape))
+        return Box(tuple(space.shape), "float32", *finite_bounds(space.low, space.high, space.shape))
     raise ConfigError(f"The action space {space} of gymnax/{name} cannot be served: it must be discrete or a real box.")
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from duologue.envs.base import seed_of
-from duologue.envs.spaces import empty
+from duologue.envs.spaces import empty_arrays
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Space
 
-FORGET = 1024
+FORGET_AFTER = 1024
 """Vector steps after which actions that no running episode needs are dropped."""
 
 
@@ -48,7 +48,7 @@ class Journal:
     def next_episode(self, i: int) -> None:
         self.episode[i] += 1
         self._began[i] = len(self.actions)
-        if len(self.actions) > FORGET and (oldest := min(self._began)):
+        if len(self.actions) > FORGET_AFTER and (oldest := min(self._began)):
             del self.actions[:oldest]
             self._began = [began - oldest for began in self._began]
 
@@ -56,7 +56,7 @@ class Journal:
         """The reset seed of environment `i`'s episode."""
         return seed_of(self._seed, self._purpose, i, self.episode[i])
 
-    def running(self, t: int) -> list[int]:
+    def running_at(self, t: int) -> list[int]:
         """The environments whose running episode holds `actions[t]`."""
         return [i for i, began in enumerate(self._began) if began <= t]
 
@@ -73,7 +73,7 @@ class Journal:
         """Episode numbers, the running episodes' actions one after the other, their lengths, and a hash of each
         current observation."""
         end = len(self.actions)
-        table = np.asarray(self.actions) if end else empty(action, len(self.episode))[None][:0]
+        table = np.asarray(self.actions) if end else empty_arrays(action, len(self.episode))[None][:0]
         return {
             "episode": np.asarray(self.episode, np.int32),
             "length": np.asarray([end - began for began in self._began], np.int32),
@@ -101,7 +101,7 @@ TRUTHS = (True, False)
 """And what equals one of them: NumPy's, 0 and 1."""
 
 
-def number(value: Any, what: str) -> float:
+def one_number(value: Any, what: str) -> float:
     """`value` as one number; an array of one element counts. Raises `EnvError` otherwise."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
@@ -109,7 +109,7 @@ def number(value: Any, what: str) -> float:
     return float(array.reshape(()))
 
 
-class Rows:
+class StepArrays:
     """The fresh arrays of one vector step while they are filled, one environment after the other."""
 
     __slots__ = ("_write", "ended", "info", "obs", "reward", "success", "terminated", "truncated")
@@ -126,20 +126,20 @@ class Rows:
         """Write the five-tuple of environment `i`. Raises `EnvError` for what is not as Gymnasium defines it."""
         obs, reward, terminated, truncated, info = answer
         self._write(self.obs, i, obs)
-        self.reward[i] = reward if isinstance(reward, NUMBERS) else number(reward, "the reward")
+        self.reward[i] = reward if isinstance(reward, NUMBERS) else one_number(reward, "the reward")
         if terminated not in TRUTHS or truncated not in TRUTHS:
             raise EnvError(f"gave terminated = {terminated!r} and truncated = {truncated!r}: must be true or false")
         self.terminated[i], self.truncated[i] = terminated, truncated
         if terminated or truncated:
             self.ended.append(i)
         if info and (success := info.get("is_success")) is not None:
-            self.success[i] = number(success, "is_success")
+            self.success[i] = one_number(success, "is_success")
         for name, values in self.info.items():
             if name in info:
-                values[i] = number(info[name], f"info[{name!r}]")
+                values[i] = one_number(info[name], f"info[{name!r}]")
 
 
-def success(rows: Rows) -> dict[str, np.ndarray]:
+def success_info(rows: StepArrays) -> dict[str, np.ndarray]:
     """`is_success` for every environment, NaN where it was not reported."""
     values = np.full(len(rows.reward), np.nan, np.float32)
     for i, value in rows.success.items():
@@ -147,9 +147,9 @@ def success(rows: Rows) -> dict[str, np.ndarray]:
     return {"is_success": values}
 
 
-def replay(
-    journal: Journal, snapshot: dict[str, np.ndarray], rows: Rows,
-    *, reset: Callable[[Sequence[int], Obs], None], step: Callable[[Sequence[int], np.ndarray, Rows], None],
+def replay_episodes(
+    journal: Journal, snapshot: dict[str, np.ndarray], rows: StepArrays,
+    *, reset: Callable[[Sequence[int], Obs], None], step: Callable[[Sequence[int], np.ndarray, StepArrays], None],
 ) -> str | None:  # fmt: skip
     """Bring environments to where `snapshot` left them and fill `rows.obs`; a message names those that came out
     elsewhere, which begin their next episode."""
@@ -157,7 +157,7 @@ def replay(
     count = len(journal.episode)
     reset(range(count), rows.obs)
     for t, action in enumerate(journal.actions):
-        step([i for i in journal.running(t) if i not in rows.ended], action, rows)
+        step([i for i in journal.running_at(t) if i not in rows.ended], action, rows)
     saved = snapshot["obs_sha256"]
     lost = [i for i in range(count) if i in rows.ended or not np.array_equal(digest(rows.obs, i), saved[i])]
     for i in lost:

@@ -8,21 +8,21 @@ import gymnasium as gym
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
 from duologue.envs.many_seeds import SeedEnvs
-from duologue.envs.tasks import Tasked, untasked
+from duologue.envs.tasks import EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
 
-COMPILED, PLANNED = ("gymnax", "probe"), ("brax", "playground", "envpool")
+JAX_PREFIXES, PLANNED_PREFIXES = ("gymnax", "probe"), ("brax", "playground", "envpool")
 """Prefixes of ids of environments written in JAX, and of backends that are not built yet."""
 
 
-Source: TypeAlias = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs | Tasked
+Source: TypeAlias = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs | EnvWithTasks
 """An id, a callable that returns a Gymnasium environment, an adapter, or either with tasks."""
 
 
 def is_compiled(env: Source) -> bool:
     """Whether an environment is written in JAX, and so runs in the compiled loop."""
-    env = untasked(env)
-    return env.partition("/")[0] in COMPILED if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
+    env = strip_tasks(env)
+    return env.partition("/")[0] in JAX_PREFIXES if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
 
 
 def make(
@@ -40,10 +40,10 @@ def make(
     `asynchronous` steps each Gymnasium environment in a process of its own. `info` names the numbers that a step's
     `info` must hold. Raises `ConfigError` for what there is not.
     """
-    if isinstance(env, Tasked):
+    if isinstance(env, EnvWithTasks):
         options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
         made = make(env.env, num_envs, asynchronous=asynchronous, info=env.tasks.info, **options)
-        return env.made(made)
+        return env.wrap(made)
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
         if env.num_envs != num_envs:
             raise ConfigError(f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}.")
@@ -67,7 +67,7 @@ def make(
                 f"max_episode_steps = {max_episode_steps}: the episodes of a probe are as long as they are."
             )
         return ProbeEnvs(name, num_envs)
-    if prefix in PLANNED:
+    if prefix in PLANNED_PREFIXES:
         raise ConfigError(f"env = {env!r}: the backend {prefix}/ is planned and not built yet.")
     if not isinstance(env, str) and not callable(env):
         raise ConfigError(f"env = {env!r}: must be an id, a callable that returns a gymnasium.Env, or an adapter.")
@@ -90,7 +90,7 @@ def make_seeds(
     made = [make(env, num_envs, seed=seed, **options)]
     if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
         return made[0]
-    if isinstance(untasked(env), AbstractHostEnvs):
+    if isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
             f"seeds = {seeds}: the adapter that was passed is the environments of one agent. Give an id, or a callable "
             "that makes one environment."

@@ -19,7 +19,7 @@ class SeedEnvs(AbstractHostEnvs):
         self.spec, self.num_envs = self._envs[0].spec, self._envs[0].num_envs
 
     def reset(self) -> Obs:
-        return stacked([self._of(i, envs.reset) for i, envs in enumerate(self._envs)])
+        return stack_trees([self._of(i, envs.reset) for i, envs in enumerate(self._envs)])
 
     def step(self, action: np.ndarray) -> Step:
         steps = [self._of(i, envs.step, action[i]) for i, envs in enumerate(self._envs)]
@@ -27,7 +27,7 @@ class SeedEnvs(AbstractHostEnvs):
         if any("is_success" in step.info for step in steps):
             unknown = np.full(self.num_envs, np.nan, np.float32)
             info = {"is_success": np.stack([step.info.get("is_success", unknown) for step in steps])}
-        together = stacked([step._replace(info={}) for step in steps])
+        together = stack_trees([step._replace(info={}) for step in steps])
         return together._replace(info=info)
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ class SeedEnvs(AbstractHostEnvs):
             for i, envs in enumerate(self._envs)
         ]
         messages = [f"Seed number {i}: {message}" for i, (_, message) in enumerate(restored) if message]
-        return stacked([obs for obs, _ in restored]), " ".join(messages) or None
+        return stack_trees([obs for obs, _ in restored]), " ".join(messages) or None
 
     def close(self) -> None:
         for envs in self._envs:
@@ -57,6 +57,6 @@ class SeedEnvs(AbstractHostEnvs):
             raise EnvError(f"Seed number {i}: {error}") from error
 
 
-def stacked(parts: Sequence[Obs]) -> Obs:
+def stack_trees(parts: Sequence[Obs]) -> Obs:
     """One array, or one tree of arrays, out of one for each seed."""
     return jax.tree.map(lambda *each: np.stack(each), *parts)

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.envs.spaces import action_space, observation_space
-from duologue.errors import ConfigError, nearest
+from duologue.errors import ConfigError, suggestion
 from duologue.types import EnvSpec, Obs, PyTree, Step
 
-TRUNCATED_AFTER = 5
+TRUNCATION_STEPS = 5
 """Steps of an episode of the truncation probe."""
 
 
@@ -56,7 +55,7 @@ def _sign(key: Array) -> Array:
     return jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
 
 
-def _probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Probe:
+def _one_step_probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Probe:
     """One step of `reward(obs, action)`, terminated, two actions; `changes` say what is different."""
     usual = {"steps": 1, "truncates": False, "action": gym.spaces.Discrete(2)}
     return Probe(begin, lambda obs, action, t: (reward(obs, action), obs), cases=cases, **usual | changes)
@@ -64,9 +63,9 @@ def _probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Probe:
 
 PROBES: dict[str, Probe] = {
     # The critic alone: one reward, always.
-    "constant": _probe(_zero, lambda obs, action: jnp.ones(()), lambda discount: [Case(0, 1)]),
+    "constant": _one_step_probe(_zero, lambda obs, action: jnp.ones(()), lambda discount: [Case(0, 1)]),
     # The critic reads its observation.
-    "observation": _probe(_sign, lambda obs, action: obs, lambda discount: [Case(1, 1), Case(-1, -1)]),
+    "observation": _one_step_probe(_sign, lambda obs, action: obs, lambda discount: [Case(1, 1), Case(-1, -1)]),
     # Rewards are discounted: 0 first, then 1.
     "discount": Probe(
         _zero,
@@ -77,32 +76,32 @@ PROBES: dict[str, Probe] = {
         cases=lambda discount: [Case(0, discount), Case(1, 1)],
     ),
     # The actor prefers what pays.
-    "action": _probe(
+    "action": _one_step_probe(
         _zero, lambda obs, action: jnp.where(action == 1, 1.0, -1.0), lambda discount: [Case(0, 1, action=1)]
     ),
     # The actor reads its observation.
-    "both": _probe(
+    "both": _one_step_probe(
         _sign,
         lambda obs, action: jnp.where((action == 1) == (obs > 0), 1.0, -1.0),
         lambda discount: [Case(1, 1, action=1), Case(-1, 1, action=0)],
     ),
     # A time limit is no end: 1 + γ + γ² + …
-    "truncation": _probe(
+    "truncation": _one_step_probe(
         _zero,
         lambda obs, action: jnp.ones(()),
         lambda discount: [Case(0, 1 / (1 - discount))],
-        steps=TRUNCATED_AFTER,
+        steps=TRUNCATION_STEPS,
         truncates=True,
     ),
     # The actor prefers what pays, among real numbers.
-    "action-continuous": _probe(
+    "action-continuous": _one_step_probe(
         _zero,
         lambda obs, action: 1 - (action[0] - 0.5) ** 2,
         lambda discount: [Case(0, 1, action=0.5)],
         action=gym.spaces.Box(-1.0, 1.0, (1,)),
     ),
     # The actor reads its observation, and answers with a real number.
-    "both-continuous": _probe(
+    "both-continuous": _one_step_probe(
         _sign,
         lambda obs, action: 1 - (action[0] - 0.5 * obs) ** 2,
         lambda discount: [Case(1, 1, action=0.5), Case(-1, 1, action=-0.5)],
@@ -113,10 +112,10 @@ PROBES: dict[str, Probe] = {
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,))
 
 
-def probe(name: str) -> Probe:
+def find_probe(name: str) -> Probe:
     """The probe of this name. Raises `ConfigError`."""
     if name not in PROBES:
-        raise ConfigError(f"There is no probe {name!r}. {nearest(name, PROBES)}")
+        raise ConfigError(f"There is no probe {name!r}. {suggestion(name, PROBES)}")
     return PROBES[name]
 
 
@@ -128,7 +127,7 @@ class ProbeEnvs(AbstractJaxEnvs):
     _probe: Probe
 
     def __init__(self, name: str, num_envs: int):
-        self._probe, self.num_envs = probe(name), num_envs
+        self._probe, self.num_envs = find_probe(name), num_envs
         self.spec = EnvSpec(
             id=f"probe/{name}",
             observation=observation_space(OBSERVATION),
@@ -150,28 +149,3 @@ class ProbeEnvs(AbstractJaxEnvs):
         terminated, truncated = (never, ended) if self._probe.truncates else (ended, never)
         step = Step(after[:, None], next_obs[:, None], reward, terminated, truncated, {})
         return (after, jnp.where(ended, 0, t + 1)), step
-
-
-class ProbeEnv(gym.Env):
-    """The same probe, one environment, for Gymnasium."""
-
-    observation_space = OBSERVATION
-
-    def __init__(self, name: str):
-        self._probe = probe(name)
-        self.action_space = self._probe.action
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        self._obs = self._probe.begin(jax.random.key(int(self.np_random.integers(2**31))))
-        self._t = 0
-        return self._seen(), {}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        reward, self._obs = self._probe.advance(self._obs, jnp.asarray(action), jnp.asarray(self._t))
-        self._t += 1
-        ended = self._t >= self._probe.steps
-        return self._seen(), float(reward), ended and not self._probe.truncates, ended and self._probe.truncates, {}
-
-    def _seen(self) -> np.ndarray:
-        return np.asarray(self._obs, np.float32)[None]

@@ -6,7 +6,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from duologue.envs.gymnasium import GymnasiumEnvs, Make, factory_of, name_of, open_env
+from duologue.envs.gymnasium import GymnasiumEnvs, GymSource, factory_of, name_of, open_env
 from duologue.errors import ConfigError, EnvError
 
 FPS = 30.0
@@ -24,16 +24,16 @@ class Camera:
     def __call__(self, env: gym.Env) -> gym.Env:
         own = env.metadata.get("render_fps")
         self.fps = float(own) if isinstance(own, int | float) and 0 < own < np.inf else FPS
-        return Filmed(env, self._taken.append)
+        return FilmedEnv(env, self._taken.append)
 
-    def developed(self) -> list[np.ndarray]:
+    def take_pictures(self) -> list[np.ndarray]:
         """The pictures since the last call, uint8 `[H, W, 3]` each."""
         pictures = self._taken.copy()
         self._taken.clear()
         return pictures
 
 
-class Filmed(gym.Wrapper):
+class FilmedEnv(gym.Wrapper):
     """Shows each state once: the first of an episode before its first step, so that one nobody plays is not shown."""
 
     def __init__(self, env: gym.Env, show: Callable[[np.ndarray], None]):
@@ -63,7 +63,7 @@ class Filmed(gym.Wrapper):
         return np.array(picture)  # an environment may draw on it again
 
 
-def in_window(make: Make, **options: Any) -> GymnasiumEnvs:
+def make_window_env(make: GymSource, **options: Any) -> GymnasiumEnvs:
     """One environment that shows itself in a window: its own, or where it has none Gymnasium's for its pictures.
 
     `options` are those of `GymnasiumEnvs`. Raises `ConfigError` for one that cannot be shown.
@@ -72,16 +72,16 @@ def in_window(make: Make, **options: Any) -> GymnasiumEnvs:
     if "human" in modes:
         return GymnasiumEnvs(make, 1, render_mode="human", **options)
     check_modes(make, modes, "'human' or 'rgb_array'")
-    return GymnasiumEnvs(make, 1, render_mode="rgb_array", wrapper=windowed, **options)
+    return GymnasiumEnvs(make, 1, render_mode="rgb_array", wrapper=show_in_window, **options)
 
 
-def in_pictures(make: Make, camera: Camera, **options: Any) -> GymnasiumEnvs:
+def make_camera_env(make: GymSource, camera: Camera, **options: Any) -> GymnasiumEnvs:
     """One environment that `camera` takes pictures of. Raises `ConfigError` for one that gives none."""
     check_modes(make, render_modes(make), "'rgb_array'")
     return GymnasiumEnvs(make, 1, render_mode="rgb_array", wrapper=camera, **options)
 
 
-def check_modes(make: Make, modes: list[str], wanted: str) -> None:
+def check_modes(make: GymSource, modes: list[str], wanted: str) -> None:
     """Raise `ConfigError` unless pictures are among the `modes`."""
     if "rgb_array" in modes:
         return
@@ -94,13 +94,13 @@ def check_modes(make: Make, modes: list[str], wanted: str) -> None:
     )
 
 
-def windowed(env: gym.Env) -> gym.Env:
+def show_in_window(env: gym.Env) -> gym.Env:
     if "render_fps" not in env.metadata:  # the wrapper insists
         env.unwrapped.metadata = {**env.metadata, "render_fps": int(FPS)}
     return gym.wrappers.HumanRendering(env)
 
 
-def render_modes(make: Make) -> list[str]:
+def render_modes(make: GymSource) -> list[str]:
     """The render modes that an id can be made with; of a callable the one it has chosen, if any. One environment is
     made to see."""
     env = open_env(factory_of(make, None), make, None)

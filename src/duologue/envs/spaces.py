@@ -27,8 +27,8 @@ def observation_space(space: gym.Space) -> Space:
         case spaces.Box() if space.shape:
             dtype = NARROWER.get(space.dtype.name, space.dtype.name)
             few = np.prod(space.shape) <= MAX_OBS_BOUNDS
-            return Box(space.shape, dtype, *(bounds(space.low, space.high, space.shape) if few else ()))
-    return integers(space, "observation")
+            return Box(space.shape, dtype, *(finite_bounds(space.low, space.high, space.shape) if few else ()))
+    return integer_space(space, "observation")
 
 
 def action_space(space: gym.Space) -> Space:
@@ -37,11 +37,11 @@ def action_space(space: gym.Space) -> Space:
         case spaces.MultiBinary(shape=(n,)):
             return MultiDiscrete((2,) * n)
         case spaces.Box() if space.shape and space.dtype.kind == "f":
-            return Box(space.shape, "float32", *bounds(space.low, space.high, space.shape))
-    return integers(space, "action")
+            return Box(space.shape, "float32", *finite_bounds(space.low, space.high, space.shape))
+    return integer_space(space, "action")
 
 
-def integers(space: gym.Space, role: str) -> Space:
+def integer_space(space: gym.Space, role: str) -> Space:
     match space:
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
@@ -56,7 +56,9 @@ def integers(space: gym.Space, role: str) -> Space:
     )
 
 
-def bounds(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def finite_bounds(
+    low: Any, high: Any, shape: tuple[int, ...]
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Each as one number for each element, or `None` if any is infinite or as large as float32 goes, which means the
     same."""
     both = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
@@ -65,23 +67,23 @@ def bounds(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ..
     return low, high
 
 
-def stacked(space: Space) -> Space:
+def mark_stacked(space: Space) -> Space:
     """`space` with every box in it marked as a stack of frames."""
     match space:
         case Box():
             return replace(space, stacked=True)
         case Dict(spaces=parts):
-            return Dict({name: stacked(part) for name, part in parts.items()})
+            return Dict({name: mark_stacked(part) for name, part in parts.items()})
     return space
 
 
-def depths(space: Space) -> Any:
+def stack_depths(space: Space) -> Any:
     """How many frames each leaf of an observation stacks: 1 where it is no stack."""
     match space:
         case Box(shape=shape, stacked=True):
             return shape[0]
         case Dict(spaces=parts):
-            return {name: depths(part) for name, part in parts.items()}
+            return {name: stack_depths(part) for name, part in parts.items()}
     return 1
 
 
@@ -98,23 +100,23 @@ def array_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
             raise TypeError("a Dict is not one array")
 
 
-def empty(space: Space, num_envs: int) -> Obs:
+def empty_arrays(space: Space, num_envs: int) -> Obs:
     """Unwritten arrays for `num_envs` elements of `space`."""
     if isinstance(space, Dict):
-        return {name: empty(part, num_envs) for name, part in space.spaces.items()}
+        return {name: empty_arrays(part, num_envs) for name, part in space.spaces.items()}
     shape, dtype = array_type(space)
     return np.empty((num_envs, *shape), dtype)
 
 
-def copy(obs: Obs) -> Obs:
-    return {name: copy(part) for name, part in obs.items()} if isinstance(obs, dict) else obs.copy()
+def copy_obs(obs: Obs) -> Obs:
+    return {name: copy_obs(part) for name, part in obs.items()} if isinstance(obs, dict) else obs.copy()
 
 
-def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
+def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
     """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape, and where it counts its
     numbers, are the space's own."""
     if isinstance(space, spaces.Dict):
-        parts = {name: writer(part) for name, part in space.spaces.items()}
+        parts = {name: obs_writer(part) for name, part in space.spaces.items()}
 
         def write_parts(rows: Obs, i: int, obs: Any) -> None:
             if not isinstance(obs, dict) or not parts.keys() <= obs.keys():
@@ -144,7 +146,7 @@ def writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
     return write
 
 
-def door(space: gym.Space) -> Callable[[np.ndarray], Any]:
+def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
     """From actions of our spec, any number of them, to what the environment takes: clipped to its box, shifted to its
     start."""
     match space:
@@ -158,7 +160,7 @@ def door(space: gym.Space) -> Callable[[np.ndarray], Any]:
             return lambda action: (action + start).astype(space.dtype)
 
 
-def checked(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
+def check_action(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
     """A copy of `action` in the spec's dtype, for the caller may write into its own later."""
     shape, dtype = array_type(space)
     given = np.asarray(action)

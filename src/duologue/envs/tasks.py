@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Key
 
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.spaces import array_type
-from duologue.errors import ConfigError, EnvError, nearest
-from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, inside
+from duologue.errors import ConfigError, EnvError, suggestion
+from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, clip_to_bounds
 
 Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
 """`(obs, action, reward, next_obs, terminated, info) -> reward` of one step, `[]`; vmapped over environments."""
@@ -57,11 +57,11 @@ class Tasks:
         """The main task alone."""
         return Tasks(self.functions[-1], info=self.info)
 
-    def on(self, env: Any) -> "Tasked":
+    def attach(self, env: Any) -> "EnvWithTasks":
         """These tasks in an environment: an id, a callable or an adapter. What `train(tasks=…)` makes of its own."""
-        if isinstance(env, Tasked):
+        if isinstance(env, EnvWithTasks):
             raise ConfigError(f"tasks: the environment has tasks already, {env.tasks}. Give one set.")
-        return Tasked(env, self)
+        return EnvWithTasks(env, self)
 
     def rewards(
         self, obs: Obs, action: Array, reward: Array, next_obs: Obs, terminated: Array, info: dict[str, Array]
@@ -84,9 +84,9 @@ class Tasks:
     def check(self, spec: EnvSpec) -> None:
         """Evaluate each task once on a step of zeros. Raises `ConfigError` for one that cannot be, or that gives
         anything but a number."""
-        obs, zero = zeros(spec.observation), np.float32(0)
+        obs, zero = zero_element(spec.observation), np.float32(0)
         for name, task in zip(self.names, self.functions, strict=True):
-            step = obs, zeros(spec.action), zero, obs, np.bool_(False), dict.fromkeys(self.info, zero)
+            step = obs, zero_element(spec.action), zero, obs, np.bool_(False), dict.fromkeys(self.info, zero)
             try:
                 with np.errstate(all="ignore"):  # on NumPy's arrays, which refuse an index that JAX quietly clamps
                     answer = task(*step)
@@ -101,46 +101,46 @@ class Tasks:
             except Exception as error:
                 raise ConfigError(
                     f"task {name!r} cannot be evaluated in {spec.id}: {type(error).__name__}: {error}. "
-                    + hint(error, spec, self.info)
+                    + task_hint(error, spec, self.info)
                 ) from error
             if not number:
                 raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
 
 
-def hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
+def task_hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
     """What a task can read, as far as the error asks for it."""
     match error:
         case KeyError():
             return f"info has {', '.join(info) or 'nothing'}; name what is read in Tasks(…, info=…)."
         case IndexError():
-            return f"Observations are {described(spec.observation)}, actions {described(spec.action)}."
+            return f"Observations are {describe_space(spec.observation)}, actions {describe_space(spec.action)}."
         case _:
             return "It is called as task(obs, action, reward, next_obs, terminated, info)."
 
 
-def zeros(space: Space) -> Any:
+def zero_element(space: Space) -> Any:
     """One element of a space."""
     if isinstance(space, Dict):
-        return {name: zeros(part) for name, part in space.spaces.items()}
+        return {name: zero_element(part) for name, part in space.spaces.items()}
     return np.zeros(*array_type(space))
 
 
-def described(space: Space) -> str:
+def describe_space(space: Space) -> str:
     if isinstance(space, Dict):
-        return "a dict of " + ", ".join(f"{name} {described(part)}" for name, part in space.spaces.items())
+        return "a dict of " + ", ".join(f"{name} {describe_space(part)}" for name, part in space.spaces.items())
     shape, dtype = array_type(space)
     return f"{dtype}{list(shape)}"
 
 
 @dataclass(frozen=True)
-class Tasked:
+class EnvWithTasks:
     """An environment with tasks. For an algorithm of one reward, that is the main task's, and no axis is there."""
 
     env: Any
     tasks: Tasks
     main_alone: bool = False
 
-    def made(self, envs: AbstractHostEnvs | AbstractJaxEnvs) -> AbstractHostEnvs | AbstractJaxEnvs:
+    def wrap(self, envs: AbstractHostEnvs | AbstractJaxEnvs) -> AbstractHostEnvs | AbstractJaxEnvs:
         """Adapters of the environment, with the rewards of the tasks. Raises `ConfigError`."""
         self.tasks.check(envs.spec)
         tasks = self.tasks.main if self.main_alone else self.tasks
@@ -148,12 +148,12 @@ class Tasked:
         return TaskedJaxEnvs(envs, tasks, spec) if isinstance(envs, AbstractJaxEnvs) else TaskedEnvs(envs, tasks, spec)
 
 
-def untasked(env: Any) -> Any:
+def strip_tasks(env: Any) -> Any:
     """The environment itself, without its tasks."""
-    return env.env if isinstance(env, Tasked) else env
+    return env.env if isinstance(env, EnvWithTasks) else env
 
 
-def of_spec(rewards: Any, spec: EnvSpec) -> Any:
+def select_rewards(rewards: Any, spec: EnvSpec) -> Any:
     """Rewards `[B, K]` as they are, where the spec has tasks, else those of the only one, `[B]`."""
     return rewards if spec.tasks else rewards[:, 0]
 
@@ -173,7 +173,7 @@ class TaskedEnvs(AbstractHostEnvs):
     def step(self, action: np.ndarray) -> Step:
         seen = self._envs.step(action)
         info = self._tasks.read(seen.info)
-        done = inside(self.spec.action, action)  # what the environment did
+        done = clip_to_bounds(self.spec.action, action)  # what the environment did
         rewards = np.array(self._rewards(self._obs, done, seen.reward, seen.next_obs, seen.terminated, info))
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
@@ -181,7 +181,7 @@ class TaskedEnvs(AbstractHostEnvs):
             hint = f" The step's info had no number {', '.join(map(repr, lacking))}." if lacking else ""
             raise EnvError(f"task {self._tasks.names[task]!r} gave {rewards[i, task]} in environment {i}.{hint}")
         self._obs = seen.obs
-        return seen._replace(reward=of_spec(rewards, self.spec))
+        return seen._replace(reward=select_rewards(rewards, self.spec))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._envs.snapshot()
@@ -213,9 +213,9 @@ class TaskedJaxEnvs(AbstractJaxEnvs):
         inner, obs = env_state
         inner, seen = self._envs.step(inner, action, key=key)
         info = self._tasks.read(seen.info)
-        done = inside(self.spec.action, action)  # what the environment did
+        done = clip_to_bounds(self.spec.action, action)  # what the environment did
         rewards = self._tasks.rewards(obs, done, seen.reward, seen.next_obs, seen.terminated, info)
-        return (inner, seen.obs), seen._replace(reward=of_spec(rewards, self.spec))
+        return (inner, seen.obs), seen._replace(reward=select_rewards(rewards, self.spec))
 
 
 # Ready sets
@@ -276,25 +276,27 @@ lunar_lander = Tasks(touch, hover_planar, hover_angular, upright, goal_distance,
 mountain_car = Tasks(fast, left, right, goal, name="mountain-car")
 """Those of `MountainCarContinuous-v0`, Gymnasium's and gymnax's; main task: the flag."""
 
-READY = {tasks.name: tasks for tasks in (lunar_lander, mountain_car)}
+READY_TASKS = {tasks.name: tasks for tasks in (lunar_lander, mountain_car)}
 """The sets that have a name on the command line and in files."""
 
 
-def ready(name: str) -> Tasks:
+def ready_tasks(name: str) -> Tasks:
     """The set of this name. Raises `ConfigError`."""
-    if name not in READY:
-        raise ConfigError(f"There are no tasks {name!r}. {nearest(name, READY)} In Python, tasks= takes your own.")
-    return READY[name]
+    if name not in READY_TASKS:
+        raise ConfigError(
+            f"There are no tasks {name!r}. {suggestion(name, READY_TASKS)} In Python, tasks= takes your own."
+        )
+    return READY_TASKS[name]
 
 
 def is_ready(tasks: Tasks) -> bool:
     """Whether its name says all of it."""
-    return READY.get(tasks.name) is tasks
+    return READY_TASKS.get(tasks.name) is tasks
 
 
-def index(spec: EnvSpec, task: str) -> int:
+def task_index(spec: EnvSpec, task: str) -> int:
     """Where a task stands in the rewards of `spec`. Raises `ConfigError`."""
     if task not in spec.tasks:
-        known = nearest(str(task), spec.tasks) if spec.tasks else "It learned one reward, a main task's or its own."
+        known = suggestion(str(task), spec.tasks) if spec.tasks else "It learned one reward, a main task's or its own."
         raise ConfigError(f"task = {task!r}: this run has no such task. {known}")
     return spec.tasks.index(task)

@@ -22,7 +22,7 @@ from duologue.loops.learning import Outcome, learn
 from duologue.loops.replay_ring import empty_ring
 from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track  # fmt: skip
-from duologue.ops.metrics import joined
+from duologue.ops.metrics import add_metrics
 from duologue.types import PyTree, Transition
 
 
@@ -171,7 +171,7 @@ def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: A
         returns=totals.returns + returns,
         lengths=totals.lengths + lengths,
         updates=totals.updates + learned.updates,
-        metrics=joined(totals.metrics, learned.metrics),
+        metrics=add_metrics(totals.metrics, learned.metrics),
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
     )

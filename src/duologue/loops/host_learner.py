@@ -12,14 +12,14 @@ from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.data.ring import Ring
-from duologue.errors import diverged
+from duologue.errors import divergence_error
 from duologue.loops.dispatch import lean
 from duologue.loops.exploration import exploring
 from duologue.loops.keys import purpose_key
 from duologue.loops.learning import learn
 from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
 from duologue.loops.state import LoopState
-from duologue.ops.metrics import rule
+from duologue.ops.metrics import rule_of
 from duologue.types import EnvSpec, Obs, PyTree, Transition
 
 Leaves = list[Array]
@@ -97,7 +97,7 @@ class Player:
             self._seen = self._view(self._leaves)
         action = np.asarray(action)
         if action.dtype.kind == "f" and not np.isfinite(action).all():
-            raise diverged(f"an action is not finite at step {t:,} of its environment")
+            raise divergence_error(f"an action is not finite at step {t:,} of its environment")
         return action, extras
 
     def note(self, newest: Transition) -> None:
@@ -123,7 +123,7 @@ class Player:
         if not rows:
             return np.zeros((), np.int64), {}
         updates, *columns = np.moveaxis(np.stack(rows), -1, 0)
-        told = {name: rule(name).over(x) for name, x in zip(self._names, columns, strict=True)}
+        told = {name: rule_of(name).reduce(x) for name, x in zip(self._names, columns, strict=True)}
         return updates.sum(axis=0).astype(np.int64), told
 
 

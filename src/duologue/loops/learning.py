@@ -11,7 +11,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.loops.keys import purpose_key
-from duologue.ops.metrics import before, joined
+from duologue.ops.metrics import add_metrics, empty_sums
 from duologue.types import (
     Metrics,
     Poisson,
@@ -43,7 +43,7 @@ def learn(
         learner, metrics = algorithm.update(learner, rollout, key=key)
         metrics = named(metrics, tasks)
     else:
-        metrics = before(metrics_shape(algorithm, learner, ring, tasks))
+        metrics = empty_sums(metrics_shape(algorithm, learner, ring, tasks))
     replay = experience.replay
     if replay is None or ring is None:
         return Outcome(learner, ring, metrics, updates)
@@ -55,7 +55,7 @@ def learn(
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
         learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
-        return learner, joined(both[1], named(news, tasks))
+        return learner, add_metrics(both[1], named(news, tasks))
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
     return Outcome(learner, ring, metrics, updates + more)

@@ -24,7 +24,7 @@ from duologue.loops.keys import key_for, purpose_key, run_key
 from duologue.loops.learning import batch
 from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
 from duologue.loops.state import LoopState
-from duologue.ops.metrics import before, joined, told
+from duologue.ops.metrics import add_metrics, empty_sums, train_row
 from duologue.types import EnvSpec, PyTree, Replay, Transition
 
 
@@ -46,12 +46,12 @@ class Recorded:
     def at(self, call: int) -> tuple[Ring, int]:
         """What the call number `call` samples from, and the number of the first call that no longer does."""
         if (window := self.window) is None:
-            return dataset.ring(self.data), 2**31
+            return dataset.full_ring(self.data), 2**31
         number = call // self.calls
         # Round the end: else rows near either end would be drawn less often. The last row is always cut.
         start = int(np.random.default_rng([self.seed, number]).integers(len(self.data)))
         rows = jax.tree.map(lambda x: x.take(range(start, start + window), axis=0, mode="wrap"), self.data.rows)
-        return dataset.ring(replace(self.data, rows=rows)), (number + 1) * self.calls
+        return dataset.full_ring(replace(self.data, rows=rows)), (number + 1) * self.calls
 
     def close(self) -> None:
         """Nothing is open; environments on the host have this too."""
@@ -61,7 +61,7 @@ class Recorded:
         size = self.window or len(self.data)
         for start in range(0, len(self.data), size):
             rows = jax.tree.map(lambda x, start=start: x[start : start + size], self.data.rows)
-            yield dataset.ring(replace(self.data, rows=rows)).data
+            yield dataset.full_ring(replace(self.data, rows=rows)).data
 
 
 class Updates(eqx.Module):
@@ -73,7 +73,7 @@ class Updates(eqx.Module):
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Values under the names users know. With several seeds each is `[S]`. Data hold one reward: there are no
         `tasks`."""
-        return told(self.metrics, self.updates)
+        return train_row(self.metrics, self.updates)
 
 
 def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> Recorded:
@@ -193,7 +193,7 @@ def _program(
     metrics = jax.eval_shape(lambda *args: once(*args)[1], learner, ring, key)
 
     def zero() -> Updates:
-        none = Updates(jnp.zeros((), jnp.int32), before(metrics))
+        none = Updates(jnp.zeros((), jnp.int32), empty_sums(metrics))
         return none if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), none)
 
     def chunk(
@@ -203,7 +203,7 @@ def _program(
 
         def step(i: Array, now: tuple[PyTree, Updates]) -> tuple[PyTree, Updates]:
             learner, news = once(now[0], ring, jax.random.fold_in(key, i))
-            return learner, Updates(now[1].updates + 1, joined(now[1].metrics, news))
+            return learner, Updates(now[1].updates + 1, add_metrics(now[1].metrics, news))
 
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
         learner, so_far = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, so_far))

@@ -8,7 +8,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.data import frames
 from duologue.data import ring as rings
 from duologue.data.ring import Ring
-from duologue.envs.spaces import depths, empty
+from duologue.envs.spaces import empty_arrays, stack_depths
 from duologue.errors import ConfigError
 from duologue.loops.exploration import uniform
 from duologue.loops.state import rewards_shape
@@ -29,8 +29,8 @@ def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs
 
 def _ring_of(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
     """What a ring is made from, for transitions like `example`, `[B]`: that, its rows, and the frames of stacks."""
-    stacked = depths(spec.observation)
-    behind = frames.behind(frames.depths_of(example.obs, stacked))
+    stacked = stack_depths(spec.observation)
+    behind = frames.history(frames.frame_depths(example.obs, stacked))
     return example, rows(algorithm, example.reward.shape[0], behind), stacked
 
 
@@ -46,7 +46,7 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
             f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
         )
     learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
-    carry, obs = algorithm.initial_carry(num_envs), empty(spec.observation, num_envs)
+    carry, obs = algorithm.initial_carry(num_envs), empty_arrays(spec.observation, num_envs)
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
         jax.eval_shape(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from duologue.errors import EnvError, diverged
-from duologue.ops.metrics import RETURN, before, told
+from duologue.errors import EnvError, divergence_error
+from duologue.ops.metrics import RETURN, empty_sums, train_row
 from duologue.types import Obs, PyTree, Transition
 
 
@@ -98,7 +98,7 @@ class Totals(eqx.Module):
     def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         returns = jnp.zeros(rewards_shape(1, tasks)[1:])
-        return cls(zero, returns, jnp.zeros(()), zero, before(metrics), None, jnp.full(2, -1, jnp.int32))
+        return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, jnp.full(2, -1, jnp.int32))
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`. The return is
@@ -114,7 +114,7 @@ class Totals(eqx.Module):
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
-            **told(metrics, self.updates),
+            **train_row(metrics, self.updates),
         }
 
 
@@ -152,7 +152,7 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
             of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
             at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs}"
             if part == 0:
-                raise diverged(f"the action for {' '.join(at)} is not finite")
+                raise divergence_error(f"the action for {' '.join(at)} is not finite")
             rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]
             what = [*rewards, "observation"][part - 1]
             raise EnvError(

@@ -1,4 +1,4 @@
-"""Actors, and actors with critics, as networks of them."""
+"""Actor networks, alone and together with a critic."""
 
 from abc import abstractmethod
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import AbstractHead, SquashedNormalHead, TanhHead, to_unit
-from duologue.networks.layers import MLP, Dense, Trunk, beside
+from duologue.networks.layers import MLP, Dense, Trunk, join_features
 from duologue.ops.distributions import AbstractDistribution, Categorical
 from duologue.types import Box, Obs
 
@@ -26,7 +26,7 @@ class AbstractActorCritic(eqx.Module):
         """V(obs)."""
 
     def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
-        """Both; override it where they share work."""
+        """π(· | obs) and V(obs). Override it if they share work."""
         return self.policy(obs), self.value(obs)
 
 
@@ -46,12 +46,12 @@ class SeparateActorCritic(AbstractActorCritic):
         return self.critic(self.critic_encoder(obs))[..., 0]
 
     def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
-        """π(· | obs), and all that the critic says."""
+        """π(· | obs), and all outputs of the critic."""
         return self.policy(obs), self.critic(self.critic_encoder(obs))
 
 
 class SharedActorCritic(AbstractActorCritic):
-    """One trunk with two linear layers on it."""
+    """One trunk, with a linear layer for the actor and one for the critic."""
 
     encoder: AbstractEncoder
     trunk: Trunk
@@ -70,25 +70,27 @@ class SharedActorCritic(AbstractActorCritic):
         return policy, values[..., 0]
 
     def policy_and_values(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch n"]]:
-        """π(· | obs), and all that the critic says."""
+        """π(· | obs), and all outputs of the critic."""
         features = self.trunk(self.encoder(obs))
         return self.head(self.actor(features), obs), self.critic(features)
 
 
 class ActorQ(eqx.Module):
-    """A policy and Q(s, ·) of discrete actions: an actor and a critic with an output for each action."""
+    """A policy and Q(s, ·) of discrete actions: an actor-critic whose critic has an output for each action."""
 
-    both: SeparateActorCritic | SharedActorCritic
+    network: SeparateActorCritic | SharedActorCritic
 
     def policy(self, obs: Obs) -> Categorical:
-        return self.both.policy(obs)  # pyright: ignore[reportReturnType]
+        """π(· | obs)."""
+        return self.network.policy(obs)  # pyright: ignore[reportReturnType]
 
     def policy_and_q(self, obs: Obs) -> tuple[Categorical, Float[Array, "*batch n"]]:
-        return self.both.policy_and_values(obs)  # pyright: ignore[reportReturnType]
+        """π(· | obs) and Q(obs, ·)."""
+        return self.network.policy_and_values(obs)  # pyright: ignore[reportReturnType]
 
 
-class Policy(eqx.Module):
-    """An actor: a distribution over actions, or the action itself, as its head has it."""
+class MLPActor(eqx.Module):
+    """An encoder, dense layers and a head. It returns what the head returns: a distribution, or the action itself."""
 
     encoder: AbstractEncoder
     mlp: MLP
@@ -99,11 +101,11 @@ class Policy(eqx.Module):
 
 
 class Perturbation(eqx.Module):
-    """ξ(s, a) in [−1, 1], a correction of each action, of which a state may have several."""
+    """ξ(s, a) in [−1, 1], a correction of each action. A state has one action, or several, `[n, *batch, d]`."""
 
     encoder: AbstractEncoder
     mlp: MLP
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return jnp.tanh(self.mlp(beside(self.encoder(obs), to_unit(self.space, action))))
+        return jnp.tanh(self.mlp(join_features(self.encoder(obs), to_unit(self.space, action))))

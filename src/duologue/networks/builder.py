@@ -1,7 +1,7 @@
-"""Actors and critics, and the builders that an algorithm holds in its field `networks`.
+"""Builders of actors and critics. An algorithm holds one in its field `networks`.
 
-An algorithm knows `AbstractNetworks`, which builds, and what comes of it: for A2C an `AbstractActorCritic`, for SAC
-functions of observations and actions. Your own networks are one subclass of `AbstractNetworks` and what it builds.
+An algorithm knows only the methods of `AbstractNetworks` and what they return: for A2C an `AbstractActorCritic`, for
+SAC functions of observations and actions. Your own networks are a subclass of `AbstractNetworks`, and what it builds.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, PositiveInt
 from duologue.networks.actors import AbstractActorCritic as AbstractActorCritic
 from duologue.networks.actors import ActorQ as ActorQ
-from duologue.networks.actors import Perturbation, Policy, SeparateActorCritic, SharedActorCritic
+from duologue.networks.actors import MLPActor, Perturbation, SeparateActorCritic, SharedActorCritic
 from duologue.networks.critics import ActionValue, ActionValues, Ensemble, StateValue
-from duologue.networks.encoders import AbstractEncoder, encoder
+from duologue.networks.encoders import AbstractEncoder, make_encoder
 from duologue.networks.heads import (
     AbstractHead,
     CategoricalHead,
     SquashedNormalHead,
     TanhHead,
-    bounded_box,
-    discrete,
     policy_head,
+    require_bounded_box,
+    require_discrete,
 )  # fmt: skip
 from duologue.networks.layers import MLP, Dense, Init, Trunk
 from duologue.networks.multitask import Intentions, TaskValue, TaskValues
@@ -38,18 +38,18 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu":
 
 
 class AbstractNetworks(Configurable):
-    """Builds networks from the spec. For your own: subclass it, its fields are then hyperparameters of the run. Only
-    what the algorithm asks for need be there.
+    """Builds networks from the spec of an environment.
 
-    Each raises `ConfigError` for a space it cannot serve.
+    A subclass of your own needs only the methods that the algorithm calls; its fields are hyperparameters of the run.
+    Each method raises `ConfigError` for a space that it cannot serve.
     """
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> AbstractActorCritic:
-        """What on-policy algorithms train."""
+        """A policy and a state value, which on-policy algorithms train."""
         raise self._lacks("actor_critic")
 
     def policy(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], AbstractDistribution]:
-        """π(·|s) over actions of any kind, not squashed."""
+        """π(·|s) over actions of any space, not squashed."""
         raise self._lacks("policy")
 
     def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], TanhNormal]:
@@ -73,8 +73,8 @@ class AbstractNetworks(Configurable):
         raise self._lacks("normal_actor")
 
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Callable[..., Array]:
-        """Qᵢ(s, a) `[E, *batch]` of a box, Qᵢ(s, ·) `[E, *batch, n]` of discrete actions. BCQ, BEAR and CQL ask for
-        several actions of each state, `[n, *batch, d]`: then `[E, n, *batch]`."""
+        """Qᵢ(s, a) `[E, *batch]` for a box, Qᵢ(s, ·) `[E, *batch, n]` for discrete actions, E = `members`. BCQ, BEAR
+        and CQL pass several actions of each state, `[n, *batch, d]`, and get `[E, n, *batch]`."""
         raise self._lacks("critics")
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs], Array]:
@@ -82,65 +82,65 @@ class AbstractNetworks(Configurable):
         raise self._lacks("state_value")
 
     def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
-        """A model of the data's actions in a bounded box."""
+        """A generative model of the actions in the data, for a bounded box."""
         raise self._lacks("vae")
 
     def perturbation(self, spec: EnvSpec, *, key: Array) -> Callable[[Obs, Array], Array]:
-        """ξ(s, a) in [−1, 1], of actions in a bounded box, of which there may be several for each state, `[n, *batch,
-        d]`."""
+        """ξ(s, a) in [−1, 1], for actions in a bounded box. A state may have several actions, `[n, *batch, d]`."""
         raise self._lacks("perturbation")
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
-        """πᵢ(·|s) of each task of the spec: called, distributions `[K, *batch]`; `.of(obs, task)`, that of one task for
-        each of N observations."""
+        """πᵢ(·|s) of each task of the spec. A call returns distributions `[K, *batch]`; `.task_policy(obs, task)`
+        returns the policy of one task for each of N observations."""
         raise self._lacks("intentions")
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
-        """Qᵢ of each task of the spec: of discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K, *batch]`,
-        and `.each` with an action for each task."""
+        """Qᵢ of each task of the spec. For discrete actions, obs → `[K, *batch, n]`; else (obs, action) → `[K,
+        *batch]`, and `.own_values` takes an action for each task."""
         raise self._lacks("task_values")
 
     def _lacks(self, method: str) -> ConfigError:
         return ConfigError(
-            f"{type(self).__name__} has no method {method}, which this algorithm builds its networks with."
+            f"{type(self).__name__} has no method {method}, and this algorithm builds its networks with it. Write one."
         )
 
 
 class Networks(AbstractNetworks):
-    """Dense layers after the encoder that the observation space asks for, for every actor and critic."""
+    """An encoder for the observation space, then dense layers, for every actor and critic."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of each hidden layer, after the encoder of the observation space."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
-    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or weights and biases as PyTorch's
-    layers begin, uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
+    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or PyTorch's, weights and biases
+    uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
-    """Actor and critic share encoder and hidden layers, each with a linear output of its own: A2C, PPO, ACER and
-    discrete BCQ; refused by those whose actor and critics are always apart."""
+    """Actor and critic share encoder and hidden layers, and each has its own linear output. For A2C, PPO, ACER and
+    discrete BCQ; algorithms with separate actor and critics refuse it."""
     state_dependent_std: bool | None = None
-    """Box actions: let log σ depend on the observation, instead of being one parameter for each action dimension. None
-    does as the papers: yes for the squashed policies of SAC, no for on-policy ones."""
+    """Box actions: log σ depends on the observation, instead of being one parameter for each action dimension. None
+    follows the papers: yes for the squashed policies of SAC, no for on-policy ones."""
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box; for squashed policies, as SAC's, of the raw action,
-    before tanh. Not read by deterministic actors, nor by IQL, which begins at σ = 1 half-range."""
+    before tanh. Deterministic actors do not read it, nor does IQL, which begins at σ = 1 half-range."""
     policy_scale: NonNegative = 0.01
-    """Scale of the first weights of the last policy layer. Small, the first policy is near uniform, or near the middle
-    of the box (OpenAI baselines); 1 is as all other layers, which SAC, SACv1, TD3, DDPG and IQL have."""
+    """Scale of the initial weights of the last policy layer. A small scale makes the first policy nearly uniform, or
+    nearly the middle of the box (OpenAI baselines). 1 is the scale of other layers, as in SAC, SACv1, TD3, DDPG and
+    IQL."""
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)
 
     def actor_q(self, spec: EnvSpec, *, key: Array) -> ActorQ:
-        return ActorQ(self._actor_critic(spec, values=discrete(spec.action).n, key=key))
+        return ActorQ(self._actor_critic(spec, values=require_discrete(spec.action).n, key=key))
 
     def _actor_critic(self, spec: EnvSpec, *, values: int, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
         head = self._head(spec)
-        actor_encoder = encoder(spec.observation, init=self.init, key=keys[0])
+        actor_encoder = make_encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (actor_encoder.size, *self.hidden_sizes)
         if self.shared_trunk:
             return SharedActorCritic(
@@ -154,28 +154,28 @@ class Networks(AbstractNetworks):
             actor_encoder=actor_encoder,
             actor=MLP((*sizes, head.size), output_scale=self.policy_scale, key=keys[2], **self._layer),
             head=head,
-            critic_encoder=encoder(spec.observation, init=self.init, key=keys[1]),
+            critic_encoder=make_encoder(spec.observation, init=self.init, key=keys[1]),
             critic=MLP((*sizes, values), key=keys[3], **self._layer),
         )
 
-    def policy(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def policy(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         return self._policy(spec, self._head(spec), key=key)
 
-    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
-        return self._policy(spec, self._squashed(bounded_box(spec.action)), key=key)
+    def squashed_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
+        return self._policy(spec, self._squashed(require_bounded_box(spec.action)), key=key)
 
-    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def deterministic_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         self._check_one_std()
-        return self._policy(spec, TanhHead(bounded_box(spec.action)), key=key)
+        return self._policy(spec, TanhHead(require_bounded_box(spec.action)), key=key)
 
-    def normal_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
+    def normal_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
         self._check_one_std()
-        space = bounded_box(spec.action)
+        space = require_bounded_box(spec.action)
         head = policy_head(space, state_dependent_std=False, initial_log_std=self.initial_log_std)
         return self._policy(spec, head, key=key)
 
-    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> Policy:
-        return self._policy(spec, CategoricalHead(discrete(spec.action).n), key=key)
+    def categorical_actor(self, spec: EnvSpec, *, key: Array) -> MLPActor:
+        return self._policy(spec, CategoricalHead(require_discrete(spec.action).n), key=key)
 
     def critics(self, spec: EnvSpec, members: int, *, key: Array) -> Ensemble:
         def build(key: Array) -> ActionValue | ActionValues:
@@ -183,23 +183,23 @@ class Networks(AbstractNetworks):
                 case Discrete(n):
                     return ActionValues(*self._layers(spec, outputs=n, key=key))
                 case _:
-                    space = bounded_box(spec.action)
+                    space = require_bounded_box(spec.action)
                     return ActionValue(*self._layers(spec, inputs=space.size, outputs=1, key=key), space)
 
-        return Ensemble.of(build, members, key=key)
+        return Ensemble.create(build, members, key=key)
 
     def state_value(self, spec: EnvSpec, *, key: Array) -> StateValue:
         return StateValue(*self._layers(spec, outputs=1, key=key))
 
     def vae(self, spec: EnvSpec, *, key: Array) -> VAE:
-        space, keys = bounded_box(spec.action), jax.random.split(key)
+        space, keys = require_bounded_box(spec.action), jax.random.split(key)
         latent = 2 * space.size
         inference = self._layers(spec, inputs=space.size, outputs=2 * latent, key=keys[0])
         generator = self._layers(spec, inputs=latent, outputs=space.size, key=keys[1])
         return VAE(*inference, *generator, space, latent)
 
     def perturbation(self, spec: EnvSpec, *, key: Array) -> Perturbation:
-        space = bounded_box(spec.action)
+        space = require_bounded_box(spec.action)
         return Perturbation(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
@@ -209,11 +209,11 @@ class Networks(AbstractNetworks):
                 head = CategoricalHead(n)
             case _ if self.state_dependent_std is False:
                 raise ConfigError(
-                    "networks.state_dependent_std = False: all tasks would share one σ, and each has its own. Leave it "
-                    "out."
+                    "networks.state_dependent_std = False: must be True or None, for each task has its own σ. Leave "
+                    "it out."
                 )
             case _:
-                head = self._squashed(bounded_box(spec.action))
+                head = self._squashed(require_bounded_box(spec.action))
         return Intentions(*self._heads(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
@@ -222,29 +222,30 @@ class Networks(AbstractNetworks):
             case Discrete(n):
                 return TaskValues(*self._heads(spec, outputs=n, key=key))
             case _:
-                space = bounded_box(spec.action)
+                space = require_bounded_box(spec.action)
                 return TaskValue(*self._heads(spec, inputs=space.size, outputs=1, key=key), space)
 
     def _heads(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, Trunk, Ensemble]:
-        """An encoder, a trunk that reads its features beside `inputs` numbers more, and a head for each task."""
+        """An encoder, a trunk that reads its features and `inputs` more numbers, and a head for each task."""
         self._check_apart()
         keys = jax.random.split(key, 3)
-        reads = encoder(spec.observation, init=self.init, key=keys[0])
+        reads = make_encoder(spec.observation, init=self.init, key=keys[0])
         sizes = (reads.size + inputs, *self.hidden_sizes)
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
         trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
-        return reads, trunk, Ensemble.of(own, len(spec.tasks), key=keys[2])
+        return reads, trunk, Ensemble.create(own, len(spec.tasks), key=keys[2])
 
     def _check_one_std(self) -> None:
         if self.state_dependent_std:
             raise ConfigError(
-                "networks.state_dependent_std = True: this policy has one σ for all states, or none. Leave it out."
+                "networks.state_dependent_std = True: must be False or None, for this policy has one σ, or none. "
+                "Leave it out."
             )
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
-        """Of a policy that is not squashed."""
+        """The head of a policy that is not squashed."""
         std = {"state_dependent_std": bool(self.state_dependent_std), "initial_log_std": self.initial_log_std}
         return policy_head(spec.action, **std)
 
@@ -252,24 +253,24 @@ class Networks(AbstractNetworks):
         own = jnp.full(space.size, self.initial_log_std, jnp.float32) if self.state_dependent_std is False else None
         return SquashedNormalHead(own, self.initial_log_std, space)
 
-    def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> Policy:
-        return Policy(*self._layers(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
+    def _policy(self, spec: EnvSpec, head: AbstractHead | SquashedNormalHead | TanhHead, *, key: Array) -> MLPActor:
+        return MLPActor(*self._layers(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def _layers(
         self, spec: EnvSpec, *, inputs: int = 0, outputs: int, output_scale: float = 1.0, key: Array
     ) -> tuple[AbstractEncoder, MLP]:
-        """An encoder of the observation, and dense layers that read its features beside `inputs` numbers more."""
+        """An encoder of the observation, and dense layers that read its features and `inputs` more numbers."""
         self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
-        reads = encoder(spec.observation, init=self.init, key=encoder_key)
+        reads = make_encoder(spec.observation, init=self.init, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
         return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **self._layer)
 
     @property
     def _layer(self) -> dict[str, Any]:
-        """What every layer is made with."""
+        """The options of every layer."""
         return {"activation": ACTIVATIONS[self.activation], "layer_norm": self.layer_norm, "init": self.init}
 
     def _check_apart(self) -> None:
         if self.shared_trunk:
-            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm's networks stand apart.")
+            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm has separate networks.")

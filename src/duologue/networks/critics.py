@@ -9,20 +9,20 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import to_unit
-from duologue.networks.layers import MLP, beside
+from duologue.networks.layers import MLP, join_features
 from duologue.types import Box, Obs, PyTree
 
 
 class ActionValue(eqx.Module):
-    """Q(s, a) of real actions, which it reads in half-ranges of their box; of one for each state, or of several,
-    `[n, *batch, d]`, for which each state is encoded once."""
+    """Q(s, a) of real actions, read in half-ranges of their box. A state has one action, or several, `[n, *batch, d]`;
+    it is encoded once."""
 
     encoder: AbstractEncoder
     mlp: MLP
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        return self.mlp(beside(self.encoder(obs), to_unit(self.space, action)))[..., 0]
+        return self.mlp(join_features(self.encoder(obs), to_unit(self.space, action)))[..., 0]
 
 
 class ActionValues(eqx.Module):
@@ -46,12 +46,13 @@ class StateValue(eqx.Module):
 
 
 class Ensemble(eqx.Module):
-    """Members of one shape with parameters of their own, in one batched product: leaves lead with E."""
+    """E networks of one shape, each with its own parameters, in one batched product. Leaves have a leading axis E."""
 
     members: PyTree
 
     @classmethod
-    def of(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
+    def create(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
+        """`members` networks, `build(key)` each."""
         # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
         return cls(jax.lax.map(build, jax.random.split(key, members)))
 

@@ -1,4 +1,4 @@
-"""From observations to features: the encoder that each observation space asks for.
+"""Encoders, from observations to features: one for each kind of observation space.
 
 Modules hold arrays only as leaves (shapes and functions are static), so they pass through `jit`, `scan` and `vmap`
 unfiltered. They act on any leading axes `*batch`.
@@ -19,12 +19,12 @@ from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Obs,
 
 
 class AbstractEncoder(eqx.Module):
-    """Observations `[*batch, ...]` to float32 features `[*batch, size]`."""
+    """Maps observations `[*batch, ...]` to float32 features `[*batch, size]`."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many features."""
+        """Number of features."""
 
     @abstractmethod
     def __call__(self, obs: Obs) -> Float[Array, "*batch size"]:
@@ -32,7 +32,7 @@ class AbstractEncoder(eqx.Module):
 
 
 class Flatten(AbstractEncoder):
-    """Real arrays of any shape, as they are."""
+    """Real arrays of any shape, flattened."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
 
@@ -74,8 +74,8 @@ class MultiOneHot(AbstractEncoder):
 class CNN(AbstractEncoder):
     """Convolutions `(filters, kernel, stride)`, then a dense layer, each followed by ReLU.
 
-    Frame stacks `[C, H, W]` and images `[H, W, C]` both work: the smaller of the first and last axis is the channels'.
-    Bytes are divided by 255.
+    Frame stacks `[C, H, W]` and images `[H, W, C]` both work: the smaller of the first and last axis holds the
+    channels. Bytes are divided by 255.
     """
 
     convolutions: tuple[Conv, ...]
@@ -128,7 +128,7 @@ def small_cnn(shape: tuple[int, ...], *, init: Init, key: Array) -> CNN:
     return CNN(shape, ((16, 3, 1),), 128, init=init, key=key)
 
 
-class Parts(AbstractEncoder):
+class DictEncoder(AbstractEncoder):
     """The parts of a dict, each with its own encoder, side by side in the order of their sorted keys."""
 
     encoders: dict[str, AbstractEncoder]
@@ -141,10 +141,10 @@ class Parts(AbstractEncoder):
         return jnp.concatenate([self.encoders[name](obs[name]) for name in sorted(self.encoders)], axis=-1)
 
 
-def encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
-    """The encoder of an observation space; the action mask of a `Dict` is not observed.
+def make_encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
+    """The encoder of an observation space. It leaves out the action mask of a `Dict`.
 
-    Arrays of rank three are images (`nature_cnn` from 36 × 36 up, else `small_cnn`), other real arrays are flattened.
+    Arrays of rank three are images (`nature_cnn` from 36 × 36 up, else `small_cnn`); other real arrays are flattened.
     Raises `ConfigError` for a `Dict` that holds nothing to observe.
     """
     match space:
@@ -162,10 +162,12 @@ def encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
             names = sorted(spaces.keys() - {ACTION_MASK})
             if not names:
                 raise ConfigError(
-                    f"Observation space {space} holds nothing to observe. Add a part beside {ACTION_MASK!r}."
+                    f"Observation space {space} holds nothing to observe. Add a part other than {ACTION_MASK!r}."
                 )
             keys = jax.random.split(key, len(names))
-            return Parts({name: encoder(spaces[name], init=init, key=k) for name, k in zip(names, keys, strict=True)})
+            return DictEncoder(
+                {name: make_encoder(spaces[name], init=init, key=k) for name, k in zip(names, keys, strict=True)}
+            )
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Heads: from network outputs to what an actor does, one for each kind of action space.
+"""Heads, from network outputs to policies: one for each kind of action space.
 
-A head reads `size` outputs and gives a distribution over actions in environment units, or the action itself.
+A head reads `size` outputs and returns a distribution over actions in environment units, or the action itself.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,7 @@ from duologue.errors import ConfigError
 from duologue.ops.distributions import AbstractDistribution, Bounds, Categorical, MultiCategorical, Normal, TanhNormal
 from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
 
-LOG_STD = (-20.0, 2.0)
+LOG_STD_RANGE = (-20.0, 2.0)
 """Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
 
 
@@ -23,15 +23,15 @@ class AbstractHead(eqx.Module):
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many outputs of the network it reads."""
+        """Number of network outputs that it reads."""
 
     @abstractmethod
     def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> AbstractDistribution:
-        """The policy; `obs` is there for its action mask."""
+        """The policy. A head reads only the action mask of `obs`."""
 
 
 class CategoricalHead(AbstractHead):
-    """Logits, masked where the observation holds an action mask."""
+    """Logits, masked if the observation holds an action mask."""
 
     n: int = eqx.field(static=True)
 
@@ -40,11 +40,11 @@ class CategoricalHead(AbstractHead):
         return self.n
 
     def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> Categorical:
-        return Categorical.masked(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
+        return Categorical.with_mask(outputs, obs[ACTION_MASK]) if has_mask(obs) else Categorical(outputs)
 
 
 class MultiCategoricalHead(AbstractHead):
-    """Logits of every component side by side, as are their masks where the observation holds them."""
+    """Logits of all components side by side. If the observation holds an action mask, it lies side by side too."""
 
     nvec: tuple[int, ...] = eqx.field(static=True)
 
@@ -54,7 +54,7 @@ class MultiCategoricalHead(AbstractHead):
 
     def __call__(self, outputs: Float[Array, "*batch size"], obs: Obs) -> MultiCategorical:
         if has_mask(obs):
-            return MultiCategorical.masked(outputs, obs[ACTION_MASK], self.nvec)
+            return MultiCategorical.with_mask(outputs, obs[ACTION_MASK], self.nvec)
         return MultiCategorical(outputs, self.nvec)
 
 
@@ -88,19 +88,19 @@ class StateDependentNormalHead(AbstractHead):
 
 
 def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Array, "*batch d"]) -> Normal:
-    """A normal in units of the box: 0 is its centre and ±1 its bounds. An unbounded box is taken as it is."""
+    """A normal in units of the box: 0 is its centre, ±1 are its bounds. An unbounded box has c = 0 and h = 1."""
     scale = jnp.exp(log_std)
     if space.low is None or space.high is None:
         return Normal(loc, scale)
-    box = bounds(space).like(loc)
+    box = box_bounds(space).broadcast(loc)
     return Normal(box.centre + box.half_range * loc, box.half_range * scale)
 
 
 class SquashedNormalHead(eqx.Module):
     """A normal behind tanh: a = c + h tanh(u), u ~ N(loc, σ²), log σ clipped to [−20, 2].
 
-    Loc and log σ are the two halves of the outputs, log σ counted from `initial_log_std`; with a `log_std` of its own,
-    one for all states, all outputs are loc.
+    The outputs are loc and log σ − `initial_log_std`, one half each. If the head has its own `log_std`, the same for
+    all states, all outputs are loc.
     """
 
     log_std: Float[Array, " d"] | None
@@ -117,7 +117,7 @@ class SquashedNormalHead(eqx.Module):
             log_std = self.initial_log_std + log_std
         else:
             loc, log_std = outputs, jnp.broadcast_to(self.log_std, outputs.shape)
-        return TanhNormal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)), *bounds(self.space))
+        return TanhNormal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD_RANGE)), *box_bounds(self.space))
 
 
 class TanhHead(eqx.Module):
@@ -133,78 +133,78 @@ class TanhHead(eqx.Module):
         return from_unit(self.space, jnp.tanh(outputs))
 
 
-def bounds(space: Box) -> Bounds:
-    """Those of a bounded box, `[d]` each."""
+def box_bounds(space: Box) -> Bounds:
+    """Low and high of a bounded box, `[d]` each."""
     return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
 
 
 def from_unit(space: Box, unit: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-    """[−1, 1] to environment units."""
-    box = bounds(space).like(unit)
+    """Convert actions in [−1, 1] to environment units."""
+    box = box_bounds(space).broadcast(unit)
     return box.centre + box.half_range * unit
 
 
 def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-    """Environment units to [−1, 1]."""
-    low, high = bounds(space).like(action)
+    """Convert actions in environment units to [−1, 1]."""
+    low, high = box_bounds(space).broadcast(action)
     return (2 * action - high - low) / (high - low)
 
 
-def check_room(space: Box) -> None:
-    """Raise `ConfigError` for a box one of whose components can have a single value only."""
+def check_box_width(space: Box) -> None:
+    """Raise `ConfigError` for a box with a component that can have only one value."""
     low, high = space.low or (), space.high or ()
-    if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # either may be missing
-        raise ConfigError(f"Action space {space} is not served: a component has no room between low and high.")
+    if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # a side may be missing
+        raise ConfigError(f"Action space {space} is not served: each component must have low < high.")
 
 
-def bounded_box(space: Space) -> Box:
-    """`space` as it is; `ConfigError` unless it is a bounded real Box of rank 1."""
+def require_bounded_box(space: Space) -> Box:
+    """`space` itself. Raises `ConfigError` unless it is a bounded real Box of rank 1."""
     match space:
         case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
-            check_room(space)
+            check_box_width(space)
             return space
         case Discrete() | MultiDiscrete():
             raise ConfigError(
-                f"Action space {space} is not served: this algorithm moves its actions along gradients, so they are a "
-                "bounded real Box of rank 1. For discrete actions: SACDiscrete, ACER, PPO, A2C."
+                f"Action space {space} is not served: this algorithm follows gradients of actions, so it must be a "
+                "bounded real Box of rank 1. For discrete actions use SACDiscrete, ACER, PPO or A2C."
             )
     raise ConfigError(
-        f"Action space {space} is not served: actions are of a bounded real Box of rank 1. Give bounds with "
+        f"Action space {space} is not served: must be a bounded real Box of rank 1. Give bounds with "
         "gymnasium.wrappers.RescaleAction or TransformAction."
     )
 
 
-def discrete(space: Space) -> Discrete:
-    """`space` as it is; `ConfigError` unless it is Discrete."""
+def require_discrete(space: Space) -> Discrete:
+    """`space` itself. Raises `ConfigError` unless it is Discrete."""
     if not isinstance(space, Discrete):
         raise ConfigError(
-            f"Action space {space} is not served: this algorithm sums over Discrete actions. For a bounded Box: SAC, "
-            "ACERContinuous, PPO; for all others: A2C, PPO."
+            f"Action space {space} is not served: must be Discrete, for this algorithm sums over actions. For a "
+            "bounded Box use SAC, ACERContinuous or PPO; for all other spaces A2C or PPO."
         )
     return space
 
 
 def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
-    """E[log |A(s)|], of the actions that a mask allows."""
+    """E[log |A(s)|], the mean entropy of the uniform policy over A(s), the actions that the mask allows."""
     if not has_mask(obs):
         return jnp.log(jnp.asarray(n, jnp.float32))
-    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # a state that ended may allow nothing
+    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # the state after an episode may allow nothing
     return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
 
 
 def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: float) -> AbstractHead:
-    """The head of an action space; `ConfigError` unless that is Discrete, MultiDiscrete or a real Box of rank 1."""
+    """Head of an action space. Raises `ConfigError` unless it is Discrete, MultiDiscrete or a real Box of rank 1."""
     match space:
         case Discrete(n):
             return CategoricalHead(n)
         case MultiDiscrete(nvec):
             return MultiCategoricalHead(nvec)
         case Box((d,), dtype) if dtype.startswith("float"):
-            check_room(space)
+            check_box_width(space)
             if state_dependent_std:
                 return StateDependentNormalHead(initial_log_std, space)
             return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)
     raise ConfigError(
-        f"Action space {space} is not served: actions are Discrete, MultiDiscrete or a real Box of rank 1. "
+        f"Action space {space} is not served: must be Discrete, MultiDiscrete or a real Box of rank 1. "
         "Wrap the environment in gymnasium.wrappers.TransformAction to flatten or convert its actions."
     )

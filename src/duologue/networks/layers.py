@@ -1,4 +1,4 @@
-"""The layers that networks are made of, and how their weights begin.
+"""The layers of networks, and their initial weights.
 
 Modules hold arrays only as leaves (shapes and functions are static), so they pass through `jit`, `scan` and `vmap`
 unfiltered. They act on any leading axes `*batch`.
@@ -21,17 +21,17 @@ INITIALIZERS = {
     "pytorch": jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
 }
 HIDDEN_SCALE = {"orthogonal": math.sqrt(2), "lecun": 1.0, "pytorch": 1.0}
-"""What a layer followed by a nonlinearity is scaled by; sqrt(2) as in OpenAI baselines."""
+"""Scale of the initial weights of a layer before a nonlinearity; sqrt(2) as in OpenAI baselines."""
 
 
 def initial_weight(init: Init, shape: tuple[int, ...], *, scale: float, key: Array) -> Float[Array, "..."]:
-    """`scale` times an orthogonal matrix; LeCun *normal* values (truncated, variance 1 / inputs); or uniform ones in
-    ±1/√inputs, as PyTorch's layers begin. Outputs last."""
+    """`scale` times an orthogonal matrix, LeCun *normal* values (truncated, variance 1 / inputs), or PyTorch's uniform
+    values in ±1/√inputs. The last axis of `shape` is that of outputs."""
     return scale * INITIALIZERS[init](key, shape, jnp.float32)
 
 
 def initial_bias(init: Init, shape: tuple[int, ...], *, scale: float, key: Array) -> Float[Array, " out"]:
-    """0, or, as PyTorch's layers begin, uniform within ±`scale`/√inputs; `shape` and `key` are the weight's."""
+    """0, or PyTorch's uniform values in ±`scale`/√inputs. `shape` and `key` are those of the weight."""
     if init != "pytorch":
         return jnp.zeros(shape[-1], jnp.float32)
     bound = scale / math.sqrt(math.prod(shape[:-1]))
@@ -39,8 +39,8 @@ def initial_bias(init: Init, shape: tuple[int, ...], *, scale: float, key: Array
 
 
 def product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
-    """x W, gradients too, in all bits of float32, where a GPU's default is TF32 with ten behind the point. Whoever sets
-    `jax_default_matmul_precision` is obeyed."""
+    """x W, and its gradients, with all bits of float32: the default of a GPU is TF32, with ten bits of mantissa. If
+    `jax_default_matmul_precision` is set, it decides."""
     chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return jnp.matmul(x, weight, precision="highest" if chosen is None else None)
 
@@ -75,8 +75,8 @@ class LayerNorm(eqx.Module):
 
 
 class Trunk(eqx.Module):
-    """Dense layers, each followed by `activation`, and by a layer normalisation before it where that is asked for.
-    `sizes` are the input's and the layers'; one alone: the identity."""
+    """Dense layers, each followed by `activation`; with `layer_norm`, a layer normalisation before each activation.
+    `sizes` are those of the input and of the layers. A single size gives the identity."""
 
     layers: tuple[Dense, ...]
     norms: tuple[LayerNorm, ...]
@@ -101,9 +101,9 @@ class Trunk(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """A trunk and a linear layer, whose first weights, and biases where they are not 0, are scaled by `output_scale`.
+    """A trunk and a linear layer. `output_scale` scales the initial weights and biases of the linear layer.
 
-    `sizes` are the input's, the hidden layers' and the output's: at least two.
+    `sizes` are those of the input, the hidden layers and the output: at least two.
     """
 
     trunk: Trunk
@@ -118,21 +118,21 @@ class MLP(eqx.Module):
         self.output = Dense(sizes[-2], sizes[-1], scale=output_scale, init=init, key=output_key)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        rows = x.reshape(-1, x.shape[-1])  # over two axes XLA copies what each gradient of a matrix sums
+        rows = x.reshape(-1, x.shape[-1])  # with two batch axes XLA copies the inputs of every gradient of a matrix
         y = self.output(self.trunk(rows))
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def beside(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
-    """Both in one vector; the features of a state, `[*batch, f]`, with each of several x, `[n, *batch, d]`."""
+def join_features(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
+    """Concatenate features and x. The features of a state, `[*batch, f]`, go with each of n x, `[n, *batch, d]`."""
     return jnp.concatenate([jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1])), x], axis=-1)
 
 
 class Conv(eqx.Module):
     """A square convolution without padding, as one product over patches.
 
-    XLA's convolution on a CPU needs 10 to 20 times as long for its gradient where it stands inside a loop, as all
-    learning here does (docs/design.md).
+    On a CPU, the gradient of XLA's convolution takes 10 to 20 times as long inside a loop, and all learning here is
+    inside one (docs/design.md).
     """
 
     weight: Float[Array, "kernel kernel in out"]
@@ -146,7 +146,7 @@ class Conv(eqx.Module):
 
     def __call__(self, x: Float[Array, "N H W in"]) -> Float[Array, "N H2 W2 out"]:
         kernel, _, inputs, outputs = self.weight.shape
-        blocks = -(-kernel // self.stride)  # that a patch is wide, each of stride × stride; zeros fill the last
+        blocks = -(-kernel // self.stride)  # width of a patch in blocks of stride × stride; zeros fill the last one
         fill = blocks * self.stride - kernel
         weight = jnp.pad(self.weight, ((0, fill), (0, fill), (0, 0), (0, 0)))
         weight = weight.reshape(blocks, self.stride, blocks, self.stride, inputs, outputs)
@@ -156,7 +156,7 @@ class Conv(eqx.Module):
 
 
 def patches(x: Float[Array, "N H W in"], kernel: int, stride: int, blocks: int) -> Float[Array, "N H2 W2 patch"]:
-    """What each output of a convolution sees: `blocks` × `blocks` blocks of `stride` × `stride` pixels."""
+    """The input of each output of a convolution: `blocks` × `blocks` blocks of `stride` × `stride` pixels."""
     count, height, width, channels = x.shape
     rows, columns = (height - kernel) // stride + 1, (width - kernel) // stride + 1
     tall, wide = rows + blocks - 1, columns + blocks - 1

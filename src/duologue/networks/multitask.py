@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, Int
 from duologue.networks.critics import Ensemble
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import CategoricalHead, SquashedNormalHead, to_unit
-from duologue.networks.layers import Trunk, beside
+from duologue.networks.layers import Trunk, join_features
 from duologue.types import Box, Obs
 
 
 class Intentions(eqx.Module):
-    """πᵢ(·|s), the policies of K tasks. Distributions lead with `K`."""
+    """πᵢ(·|s), the policies of K tasks. A call returns distributions with a leading axis `K`."""
 
     encoder: AbstractEncoder
     trunk: Trunk
@@ -25,8 +25,8 @@ class Intentions(eqx.Module):
     def __call__(self, obs: Obs) -> Any:
         return self.head(self._outputs(obs), obs)
 
-    def of(self, obs: Obs, task: Int[Array, " N"]) -> Any:
-        """The policy of one task for each of N observations."""
+    def task_policy(self, obs: Obs, task: Int[Array, " N"]) -> Any:
+        """The policy of task `task[i]` for observation i of N."""
         outputs = self._outputs(obs)
         return self.head(outputs[task, jnp.arange(outputs.shape[1])], obs)
 
@@ -54,9 +54,9 @@ class TaskValue(eqx.Module):
     space: Box = eqx.field(static=True)
 
     def __call__(self, obs: Obs, action: Float[Array, "*batch d"]) -> Float[Array, " K *batch"]:
-        return self.tasks(self.trunk(beside(self.encoder(obs), to_unit(self.space, action))))[..., 0]
+        return self.tasks(self.trunk(join_features(self.encoder(obs), to_unit(self.space, action))))[..., 0]
 
-    def each(self, obs: Obs, action: Float[Array, "K *batch d"]) -> Float[Array, " K *batch"]:
-        """Qᵢ(s, aᵢ): each task's value of an action of its own."""
-        features = beside(self.encoder(obs), to_unit(self.space, action))
+    def own_values(self, obs: Obs, action: Float[Array, "K *batch d"]) -> Float[Array, " K *batch"]:
+        """Qᵢ(s, aᵢ): each task's value of its own action, `action[i]`."""
+        features = join_features(self.encoder(obs), to_unit(self.space, action))
         return jax.vmap(lambda task, x: task(x))(self.tasks.members, self.trunk(features))[..., 0]

@@ -1,4 +1,4 @@
-"""A conditional variational auto-encoder: a model of which actions the data hold in a state.
+"""A conditional variational auto-encoder: a generative model of the actions that the data have in a state.
 
 Kingma and Welling (2014), *Auto-Encoding Variational Bayes*; conditional on the state as in Fujimoto et al. (2019),
 *Off-Policy Deep Reinforcement Learning without Exploration*, arXiv:1812.02900, appendix D.
@@ -11,14 +11,14 @@ from jaxtyping import Array, Float
 
 from duologue.networks.encoders import AbstractEncoder
 from duologue.networks.heads import from_unit, to_unit
-from duologue.networks.layers import MLP, beside
+from duologue.networks.layers import MLP, join_features
 from duologue.ops.distributions import Normal
 from duologue.types import Box, Metrics, Obs
 
-LOG_STD = (-4.0, 15.0)
-"""Log σ of the latent is clipped to this, as in BCQ's code and BEAR's."""
+LATENT_LOG_STD_RANGE = (-4.0, 15.0)
+"""Log σ of the latent is clipped to this range, as in the code of BCQ and BEAR."""
 LATENT_CLIP = 0.5
-"""Latents drawn to generate actions stay within ± this; those of training do not."""
+"""Latents that generate actions are clipped to ± this; latents of training are not."""
 
 
 class VAE(eqx.Module):
@@ -30,17 +30,17 @@ class VAE(eqx.Module):
     generator: MLP
     space: Box = eqx.field(static=True)
     latent: int = eqx.field(static=True)
-    """l, dimensions of z."""
+    """Dimensions of z (l)."""
 
     def posterior(self, obs: Obs, action: Float[Array, "*batch d"]) -> Normal:
         """q(z|s, a)."""
-        inputs = beside(self.inference_encoder(obs), to_unit(self.space, action))
+        inputs = join_features(self.inference_encoder(obs), to_unit(self.space, action))
         loc, log_std = jnp.split(self.inference(inputs), 2, axis=-1)
-        return Normal(loc, jnp.exp(jnp.clip(log_std, *LOG_STD)))
+        return Normal(loc, jnp.exp(jnp.clip(log_std, *LATENT_LOG_STD_RANGE)))
 
     def raw(self, obs: Obs, z: Float[Array, "*batch l"]) -> Float[Array, "*batch d"]:
-        """u(s, z), the generated action before tanh; of several z for each state, `[n, *batch, l]`, as many."""
-        return self.generator(beside(self.generator_encoder(obs), z))
+        """u(s, z), the generated action before tanh. A state may have several z, `[n, *batch, l]`."""
+        return self.generator(join_features(self.generator_encoder(obs), z))
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """a = c + h tanh(u)."""
@@ -53,15 +53,15 @@ class VAE(eqx.Module):
         return self.raw(obs, jnp.clip(z, -LATENT_CLIP, LATENT_CLIP))
 
     def sample(self, obs: Obs, count: int, *, key: Array) -> Float[Array, "n *batch d"]:
-        """`count` actions for each state that resemble those of the data."""
+        """`count` actions for each state, like those of the data."""
         return self.squash(self.sample_raw(obs, count, key=key))
 
 
 def vae_loss(vae: VAE, obs: Obs, action: Float[Array, "N d"], key: Array) -> tuple[Float[Array, ""], Metrics]:
     """E[mean (a − â)²] + ½ E[mean KL(q(z|s, a) ‖ N(0, 1))], â = p(s, z) for z ~ q, actions in half-ranges.
 
-    Both means run over dimensions too, as in BCQ's code and BEAR's: a sum over those of z would weigh the second term
-    2|A| times as much.
+    Both means include the dimensions, as in the code of BCQ and BEAR. A sum over the dimensions of z would give the
+    second term 2|A| times the weight.
     """
     posterior = vae.posterior(obs, action)
     generated = jnp.tanh(vae.raw(obs, posterior.sample(key)))

@@ -1,4 +1,4 @@
-"""Policies as distributions over actions. Any leading axes `*batch`; every method works elementwise over them."""
+"""Policies as distributions over actions. Each works elementwise over any leading axes `*batch`."""
 
 import math
 from abc import abstractmethod
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 MASKED_LOGIT = -1e9
-"""The logit of a disallowed action. Its probability is exactly 0, for exp(-1e9) underflows; and as it is finite,
-0 · log 0 is 0 in values and in derivatives of every order, where -inf would give NaN."""
+"""Logit of a forbidden action. Its probability is exactly 0, because exp(-1e9) underflows. It is finite, so 0 · log 0
+is 0 in values and in derivatives of every order, where -inf would give NaN."""
 
 
 class AbstractDistribution(eqx.Module):
-    """What an actor-critic method asks of a policy: to sample, to weigh and to compare."""
+    """A distribution over actions: it samples, gives log-probabilities, and compares itself with another."""
 
     @abstractmethod
     def sample(self, key: Array) -> Array:
@@ -39,7 +39,7 @@ class AbstractDistribution(eqx.Module):
     def mode(self) -> Array:
         """The most probable value."""
 
-    # What follows differs where actions are squashed raw ones; elsewhere a raw action is the action.
+    # These four differ only where an action is a squashed raw action. Elsewhere the raw action is the action.
 
     @property
     def base(self) -> "AbstractDistribution":
@@ -47,25 +47,25 @@ class AbstractDistribution(eqx.Module):
         return self
 
     def squash(self, raw: Array) -> Array:
-        """The action of a raw one."""
+        """The action that a raw action becomes."""
         return raw
 
     def log_prob_raw(self, raw: Array) -> Float[Array, "*batch"]:
         """log p(squash(raw))."""
         return self.log_prob(raw)
 
-    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """`log_prob` as the density of actions in half-ranges of their box."""
+    def to_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Convert a log-density of actions to that of actions in half-ranges of their box."""
         return log_prob
 
 
 def tanh_log_slope(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), the stable way to say it."""
+    """log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), in a numerically stable form."""
     return 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
-def taken(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """x(a) of x(·)."""
+def entry_at(x: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """x(a), the entry of x(·) `[*batch, n]` at an action `[*batch]`."""
     return jnp.take_along_axis(x, action[..., None], axis=-1)[..., 0]
 
 
@@ -75,7 +75,7 @@ class Categorical(AbstractDistribution):
     logits: Float[Array, "*batch n"]
 
     @staticmethod
-    def masked(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
+    def with_mask(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
         """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action; the
         logits may have further leading axes."""
         return Categorical(jnp.where(jnp.broadcast_to(mask.astype(bool), logits.shape), logits, MASKED_LOGIT))
@@ -92,7 +92,7 @@ class Categorical(AbstractDistribution):
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-        return taken(self.log_probs, x)
+        return entry_at(self.log_probs, x)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """H = -Σᵢ pᵢ log pᵢ."""
@@ -107,7 +107,7 @@ class Categorical(AbstractDistribution):
 
 
 class MultiCategorical(AbstractDistribution):
-    """Independent categoricals, p(x) = Πᵢ pᵢ(xᵢ), their logits side by side in `[*batch, sum(nvec)]`.
+    """Independent categoricals, p(x) = Πᵢ pᵢ(xᵢ). Their logits lie side by side, `[*batch, sum(nvec)]`.
 
     Samples are int32 `[*batch, k]`; log-probability, entropy and KL are sums over the `k = len(nvec)` components.
     """
@@ -116,11 +116,11 @@ class MultiCategorical(AbstractDistribution):
     nvec: tuple[int, ...] = eqx.field(static=True)
 
     @staticmethod
-    def masked(
+    def with_mask(
         logits: Float[Array, "*batch n"], mask: Shaped[Array, "*batch n"], nvec: tuple[int, ...]
     ) -> "MultiCategorical":
-        """`Categorical.masked` for each component: the masks lie side by side as the logits do."""
-        return MultiCategorical(Categorical.masked(logits, mask).logits, nvec)
+        """`Categorical.with_mask` for each component. The masks lie side by side, as the logits do."""
+        return MultiCategorical(Categorical.with_mask(logits, mask).logits, nvec)
 
     @property
     def components(self) -> tuple[Categorical, ...]:
@@ -176,7 +176,7 @@ class Normal(AbstractDistribution):
 
 
 class Bounds(NamedTuple):
-    """Low and high of a bounded box, `[d]` each, or `[*batch, d]` of `like`."""
+    """Low and high of a bounded box, `[d]` each, or `[*batch, d]` after `broadcast`."""
 
     low: Float[Array, "*batch d"]
     high: Float[Array, "*batch d"]
@@ -191,13 +191,13 @@ class Bounds(NamedTuple):
         """h = ½(high − low)."""
         return 0.5 * (self.high - self.low)
 
-    def like(self, action: Float[Array, "*batch d"]) -> "Bounds":
-        """The same for every action of a batch, since nothing may raise the rank of an array by itself."""
+    def broadcast(self, action: Float[Array, "*batch d"]) -> "Bounds":
+        """The bounds repeated for every action of a batch: strict rules forbid that JAX raises the rank by itself."""
         return Bounds(*(jnp.broadcast_to(bound, action.shape) for bound in self))
 
     def clip(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        """Back inside the box."""
-        return jnp.clip(action, *self.like(action))
+        """Clip actions to the box."""
+        return jnp.clip(action, *self.broadcast(action))
 
 
 class TanhNormal(eqx.Module):
@@ -205,9 +205,9 @@ class TanhNormal(eqx.Module):
 
     log p(a) = log N(u) - Σᵢ log(1 - tanh² uᵢ) - Σᵢ log hᵢ   (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)
 
-    Bounds are `[d]`, the same for the whole batch. `u` is the *raw* action: once tanh has rounded to 1, atanh cannot
-    recover it, so what has it keeps it. The entropy has no closed form, so there is no `entropy` and this is no
-    `AbstractDistribution`: minus the log-probability of a sample is its unbiased estimate.
+    Bounds are `[d]`, the same for the whole batch. `u` is the *raw* action. Once tanh has rounded to 1, atanh cannot
+    recover `u`, so code that has `u` keeps it. The entropy has no closed form: so there is no `entropy`, and this is no
+    `AbstractDistribution`. Minus the log-probability of a sample is an unbiased estimate of the entropy.
     """
 
     loc: Float[Array, "*batch d"]
@@ -222,10 +222,10 @@ class TanhNormal(eqx.Module):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.low, self.high).like(self.loc)
+        return Bounds(self.low, self.high).broadcast(self.loc)
 
-    def in_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """A log-density over actions in half-ranges of the box, + Σᵢ log hᵢ: what does not change with their units."""
+    def to_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Add Σᵢ log hᵢ: the log-density of actions in half-ranges of the box, which does not depend on their units."""
         return log_prob + jnp.sum(jnp.log(self.bounds.half_range), axis=-1)
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -233,7 +233,7 @@ class TanhNormal(eqx.Module):
         return self.bounds.centre + self.bounds.half_range * jnp.tanh(raw)
 
     def sample_and_log_prob(self, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-        """A draw and its log-density, exact at any distance from the middle; both carry gradients."""
+        """A draw and its log-density, exact at any distance from the middle. Both carry gradients."""
         raw = self.base.sample(key)
         return self.squash(raw), self.log_prob_raw(raw)
 
@@ -246,24 +246,25 @@ class TanhNormal(eqx.Module):
         return self.base.log_prob(raw) - jnp.sum(slope, axis=-1)
 
     def log_prob(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        """The log-density of an action whose u is not known: by atanh, clipped to 1e-6 half-ranges off the bounds."""
+        """The log-density of an action without its u: by atanh, clipped to 1e-6 half-ranges inside the bounds."""
         unit = (action - self.bounds.centre) / self.bounds.half_range
         squashed = jnp.clip(unit, -1 + 1e-6, 1 - 1e-6)
         return self.log_prob_raw(jnp.arctanh(squashed))
 
     def kl(self, other: "TanhNormal") -> Float[Array, "*batch"]:
-        """KL(self ‖ other) for equal bounds: that of the normals, since KL does not change under a bijection."""
+        """KL(self ‖ other) for equal bounds: the KL of the normals, because a bijection does not change it."""
         return self.base.kl(other.base)
 
     def mode(self) -> Float[Array, "*batch d"]:
-        """The squashed mode of u, the deterministic action of the papers (of the action itself it is the median)."""
+        """The squashed mode of u: the deterministic action of the papers, and the median of the action."""
         return self.squash(self.loc)
 
 
 def draws(sample: Callable[[Array], Any], count: int, *, key: Array) -> Any:
-    """`count` independent draws of `sample(key)`, behind a new first axis."""
+    """`count` independent draws of `sample(key)`, along a new first axis."""
     return jax.vmap(sample)(jax.random.split(key, count))
 
 
 def sum_of(terms: list[Float[Array, "*batch"]]) -> Float[Array, "*batch"]:
+    """Σᵢ termsᵢ, element by element."""
     return jnp.sum(jnp.stack(terms), axis=0)

@@ -1,6 +1,6 @@
-"""How far apart two policies are, from samples: the maximum mean discrepancy, and the likelihood that stands for a KL.
+"""Divergences of two policies from their samples: the maximum mean discrepancy, and a likelihood in place of a KL.
 
-`n` raw actions `[n, *batch, d]` of each are compared state by state.
+In each state, `n` raw actions `[n, *batch, d]` of one policy are compared with those of the other.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from duologue.fields import Configurable, Positive
 from duologue.ops.distributions import Normal, tanh_log_slope
 
-Samples = Float[Array, "n *batch d"]
+RawActions = Float[Array, "n *batch d"]
 
 
 def laplacian(difference: Float[Array, "*batch d"], sigma: float) -> Float[Array, "*batch"]:
@@ -30,7 +30,7 @@ KERNELS = {"laplacian": laplacian, "gaussian": gaussian}
 
 
 def mmd_squared(
-    x: Samples, y: Float[Array, "m *batch d"], *, kernel: Literal["laplacian", "gaussian"], sigma: float
+    x: RawActions, y: Float[Array, "m *batch d"], *, kernel: Literal["laplacian", "gaussian"], sigma: float
 ) -> Float[Array, "*batch"]:
     """MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), over all pairs, each with itself too (the biased estimate;
     Gretton et al., 2012, eq. 5). Rounding may leave it a little below 0."""
@@ -42,32 +42,32 @@ def mmd_squared(
 
 
 class AbstractDivergence(Configurable):
-    """What a constraint on a policy measures."""
+    """The divergence that a constraint on a policy limits."""
 
     @abstractmethod
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
-        """Of each state, between raw actions that resemble the `data` and the policy over raw actions, of which there
-        are `samples`."""
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
+        """The divergence in each state, between raw actions that resemble the `data` and the policy over raw actions,
+        whose draws are `samples`."""
 
 
 class MMD(AbstractDivergence):
-    """√(max(MMD², 0) + 1e-6): support matching (Kumar et al., 2019, §5.1). The root is guarded, for its slope at 0 is
-    infinite; identical samples give 1e-3."""
+    """√(max(MMD², 0) + 1e-6): support matching (Kumar et al., 2019, §5.1). The constant guards the root, whose slope
+    at 0 is infinite; identical samples give 1e-3."""
 
     kernel: Literal["laplacian", "gaussian"] = "gaussian"
-    """exp(−‖·‖₁/2σ), or exp(−‖·‖²/2σ)."""
+    """Kernel k: Laplacian, exp(−‖·‖₁/2σ), or Gaussian, exp(−‖·‖²/2σ)."""
     sigma: Positive = 20.0
-    """σ, which is not squared: a bandwidth in raw actions."""
+    """Bandwidth of the kernel in raw actions, not squared (σ)."""
 
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         squared = mmd_squared(data, samples, kernel=self.kernel, sigma=self.sigma)
         return jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-6)
 
 
 class KL(AbstractDivergence):
     """−E[log π(a|s)] of actions a = tanh(u), in half-ranges, that resemble the data: KL(data ‖ π) up to the entropy of
-    the data, which no policy changes. Distribution matching, for comparison; a threshold of it may be negative."""
+    the data, which no policy changes. Distribution matching, for comparison. Its threshold may be negative."""
 
-    def __call__(self, data: Samples, policy: Normal, samples: Samples) -> Float[Array, "*batch"]:
+    def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         log_prob = jax.vmap(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)
         return -jnp.mean(log_prob, axis=0)

@@ -1,6 +1,7 @@
-"""Metrics: what an update tells, and what becomes of many updates' metrics in one row.
+"""Metrics of updates, and how those of many updates become one row of the log.
 
-Of a name that ends in `_min` the smallest value stands, of one in `_max` the largest, of all others the mean.
+A row holds the smallest value of a name that ends in `_min`, the largest of one that ends in `_max`, and the mean of
+every other.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,59 +14,62 @@ from jaxtyping import Array, Float
 from duologue.types import Metrics
 
 RETURN, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
-"""A row's mean return of the episodes that ended in training, and of those that were played to test."""
+"""Names of mean returns in a row: of the episodes that ended in training, and of those that an evaluation played."""
 
 
 class Rule(NamedTuple):
-    """How values become one."""
+    """How several values become one."""
 
     start: float
+    """The value before the first."""
     join: Callable[[Array, Array], Array]
-    """Two values, in JAX."""
-    over: Callable[[Any], Any]
-    """Those along the first axis, in NumPy or JAX."""
+    """Makes one of two values, in JAX."""
+    reduce: Callable[[Any], Any]
+    """Makes one of the values along the first axis, in NumPy or JAX."""
 
 
 SUM = Rule(0.0, jnp.add, lambda x: x.sum(0))
-"""Divided by the number of updates in the end."""
+"""A sum, which `train_row` divides by the number of updates."""
 EXTREMA = {
     "min": Rule(np.inf, jnp.minimum, lambda x: x.min(0)),
     "max": Rule(-np.inf, jnp.maximum, lambda x: x.max(0)),
 }
 
 
-def rule(name: str) -> Rule:
-    """The rule of a metric's name; that of one of several tasks, `NAME/TASK`, is its name's."""
+def rule_of(name: str) -> Rule:
+    """The rule of a metric by its name. `NAME/TASK`, the metric of one task, has the rule of `NAME`."""
     return EXTREMA.get(name.partition("/")[0].rpartition("_")[2], SUM)
 
 
-def described(name: str, x: Float[Array, "*batch"]) -> Metrics:
-    """Mean, standard deviation, minimum and maximum, as metrics."""
+def summary_metrics(name: str, x: Float[Array, "*batch"]) -> Metrics:
+    """Mean, standard deviation, minimum and maximum of `x`, as metrics `NAME_mean`, `NAME_std`, …"""
     return {f"{name}_{what}": summary(x) for what, summary in (
         ("mean", jnp.mean), ("std", jnp.std), ("min", jnp.min), ("max", jnp.max),
     )}  # fmt: skip
 
 
-def over_steps(metrics: Metrics) -> Metrics:
-    """One update's metrics from those of its steps, `[D]` each."""
-    return {name: rule(name).over(x) / (len(x) if rule(name) is SUM else 1) for name, x in metrics.items()}
+def join_steps(metrics: Metrics) -> Metrics:
+    """Metrics of one update from those of its D steps, `[D]` each."""
+    return {name: rule_of(name).reduce(x) / (len(x) if rule_of(name) is SUM else 1) for name, x in metrics.items()}
 
 
-def before(shapes: Mapping[str, Any]) -> Metrics:
-    """What `joined` begins with, for metrics of these shapes and types."""
-    return {name: jnp.full(x.shape, rule(name).start, x.dtype) for name, x in shapes.items()}
+def empty_sums(shapes: Mapping[str, Any]) -> Metrics:
+    """The sums before the first update, for metrics of these shapes and dtypes."""
+    return {name: jnp.full(x.shape, rule_of(name).start, x.dtype) for name, x in shapes.items()}
 
 
-def joined(so_far: Metrics, news: Metrics) -> Metrics:
-    """What was gathered, with another update's metrics."""
-    return {name: rule(name).join(value, news[name]) for name, value in so_far.items()}
+def add_metrics(sums: Metrics, metrics: Metrics) -> Metrics:
+    """`sums` (or extrema) after another update with these `metrics`."""
+    return {name: rule_of(name).join(value, metrics[name]) for name, value in sums.items()}
 
 
-def told(gathered: Mapping[str, Any], updates: Any) -> dict[str, np.ndarray | np.float64]:
-    """A row's values, under the names users know, from what `updates` updates gathered: `[S]` each for several seeds.
-    All are 0 for a seed that had none."""
+def train_row(sums: Mapping[str, Any], updates: Any) -> dict[str, np.ndarray | np.float64]:
+    """Values of a log row under `train/…`: sums divided by the number of updates, and extrema as they are.
+
+    With several seeds each is `[S]`. All values of a seed without updates are 0.
+    """
     count = np.maximum(updates, 1)
     return {
-        f"train/{name}": np.asarray(x) / count if rule(name) is SUM else np.where(np.asarray(updates) > 0, x, 0.0)
-        for name, x in gathered.items()
+        f"train/{name}": np.asarray(x) / count if rule_of(name) is SUM else np.where(np.asarray(updates) > 0, x, 0.0)
+        for name, x in sums.items()
     }

@@ -14,7 +14,7 @@ from duologue.types import Metrics, PyTree
 
 
 def opt_init(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
-    """The optimiser's state before its first step, for modules too, which Optax's types do not know."""
+    """State of an optimiser before its first step. It accepts modules too, which Optax's types do not know."""
     return optimizer.init(params)
 
 
@@ -41,8 +41,8 @@ def gradient_step(
     )
 
 
-def minibatches(count: int, size: int) -> int:
-    """How many minibatches of `size` there are in `count` samples. Raises `ConfigError` where it does not divide."""
+def minibatch_count(count: int, size: int) -> int:
+    """Number of minibatches of `size` in `count` samples. Raises `ConfigError` if `size` does not divide `count`."""
     if count % size:
         near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: (abs(n - size), -n))
         raise ConfigError(
@@ -52,19 +52,20 @@ def minibatches(count: int, size: int) -> int:
     return count // size
 
 
-def shuffled(count: int, size: int, epochs: int, *, key: Array) -> Int[Array, "M size"]:
-    """The samples of each minibatch: in every epoch a permutation of them all, cut into pieces of `size`."""
+def minibatch_rows(count: int, size: int, epochs: int, *, key: Array) -> Int[Array, "M size"]:
+    """Rows of each minibatch. Every epoch permutes all `count` rows and cuts them into pieces of `size`."""
     order = jax.vmap(lambda key: jax.random.permutation(key, count))(jax.random.split(key, epochs))
-    return order.reshape(epochs * minibatches(count, size), size)
+    return order.reshape(epochs * minibatch_count(count, size), size)
 
 
-def every_step(
+def fold_steps(
     step: Callable[[PyTree, Array], tuple[PyTree, Metrics]], start: PyTree, rows: Int[Array, "M size"],
     *, stop: Callable[[Metrics], Array] | None = None,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
-    """Fold `step(state, rows[i]) -> (state, metrics)` over all i, with the means of the metrics and the count `steps`.
+    """Fold `step(state, rows[i]) -> (state, metrics)` over all i, M steps at most.
 
-    It ends before a step whose metrics `stop` it; they count in the means all the same.
+    Returns the last state, and the means of the metrics with the number of `steps`. If `stop(metrics)` is true, the
+    loop ends without that step; its metrics still count in the means.
     """
     if stop is None:
         state, metrics = jax.lax.scan(step, start, rows)
@@ -86,17 +87,17 @@ def every_step(
 
 
 def target_of(params: PyTree) -> PyTree:
-    """A target network as it begins: a copy, for a donated buffer may stand in a state only once."""
+    """The first target network: a copy, because a donated buffer may occur only once in a state."""
     return jax.tree.map(jnp.copy, params)
 
 
 def polyak(target: PyTree, source: PyTree, tau: float) -> PyTree:
-    """θ̄ ← (1 − τ) θ̄ + τ θ. What others call polyak, or ρ, is 1 − τ."""
+    """θ̄ ← (1 − τ) θ̄ + τ θ. Other libraries call 1 − τ polyak, or ρ."""
     return jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, target, source)
 
 
-def periodic(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) -> PyTree:
-    """θ̄ ← θ where `step` is a multiple of `period`, else θ̄ stays."""
+def periodic_copy(target: PyTree, source: PyTree, step: Int[Array, ""], period: int) -> PyTree:
+    """θ̄ ← θ if `step` is a multiple of `period`; else θ̄ stays."""
     return jax.tree.map(lambda old, new: jnp.where(step % period == 0, new, old), target, source)
 
 
@@ -106,14 +107,14 @@ class Linear(Configurable):
     start: NonNegative
     """Value at the first gradient step."""
     end: NonNegative = 0.0
-    """Value after `updates` of them."""
+    """Value after `updates` gradient steps."""
     updates: Annotated[int, Range(1)] | None = None
-    """Gradient steps from one to the other; `train` writes the length of the run here where it is left out."""
+    """Gradient steps from `start` to `end`. If it is left out, `train` sets it to the length of the run."""
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         if self.updates is None:
             raise ConfigError(
-                "Linear.updates is not set: `train` sets it to the length of the run; in a loop of your own, give it."
+                "Linear.updates is not set: `train` sets it to the length of the run. In a loop of your own, pass it."
             )
         share = jnp.clip(step.astype(jnp.float32) / self.updates, 0.0, 1.0)
         return self.start + (self.end - self.start) * share
@@ -122,8 +123,8 @@ class Linear(Configurable):
 LearningRate = Positive | Linear
 
 
-def slowed(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """A rate for an optimiser that steps once in `by` of the steps that its schedule counts: that of TD3's actor."""
+def delayed_rate(rate: float | Linear, by: int) -> float | Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Learning rate of an optimiser that steps once in every `by` steps of its schedule, as TD3's actor does."""
     return (lambda step: rate(step * by)) if isinstance(rate, Linear) else rate
 
 
@@ -135,9 +136,9 @@ class RMSProp(Configurable):
     """
 
     decay: Fraction = 0.99
-    """ρ, how slowly the mean of squared gradients moves."""
+    """Decay of the mean of squared gradients (ρ)."""
     eps: NonNegative = 1e-5
-    """ε under the root."""
+    """Constant under the root (ε)."""
 
     def build(self, learning_rate: float | Callable) -> optax.GradientTransformation:
         return optax.rmsprop(learning_rate, decay=self.decay, eps=self.eps, initial_scale=1.0, eps_in_sqrt=True)
@@ -147,11 +148,11 @@ class Adam(Configurable):
     """Adam (Kingma and Ba, 2015)."""
 
     b1: Decay = 0.9
-    """Decay of the mean of gradients."""
+    """Decay of the mean of gradients (β₁)."""
     b2: Decay = 0.999
-    """Decay of the mean of squared gradients."""
+    """Decay of the mean of squared gradients (β₂)."""
     eps: NonNegative = 1e-8
-    """ε outside the root."""
+    """Constant outside the root (ε)."""
 
     def build(self, learning_rate: float | Callable) -> optax.GradientTransformation:
         return optax.adam(learning_rate, b1=self.b1, b2=self.b2, eps=self.eps)
@@ -162,14 +163,16 @@ def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
     return Adam().build(learning_rate)
 
 
-def flat(
+def flat_optimizer(
     optimizer: RMSProp | Adam, learning_rate: float | Callable, *, max_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """`optimizer`, clipped, over one vector of all parameters instead of an array for each layer: networks as small as
-    those of on-policy methods are bound by overhead."""
-    return optax.flatten(clipped(optimizer.build(learning_rate), max_norm))
+    """`optimizer` behind a clip of the gradient's global norm, over one vector of all parameters.
+
+    With an array for each layer, networks as small as those of on-policy methods are bound by overhead.
+    """
+    return optax.flatten(clipped_optimizer(optimizer.build(learning_rate), max_norm))
 
 
-def clipped(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
+def clipped_optimizer(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
     """`optimizer` behind a clip of the gradient's global norm; `None` leaves it as it is."""
     return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)

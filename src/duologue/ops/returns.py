@@ -1,6 +1,6 @@
 """Returns and advantages: one equation a function, one trajectory in, no networks.
 
-Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `over_envs`) outside for more. `next_value[t]` is V(s'ₜ)
+Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `vmap_envs`) outside for more. `next_value[t]` is V(s'ₜ)
 of the true successor. Two facts of a step are kept apart everywhere:
 
 * *terminated*: the successor is worth nothing, so γ(1 − termₜ) multiplies its value;
@@ -18,14 +18,14 @@ from duologue.types import Obs, Transition
 
 Rewards = Float[Array, " T"]
 Flags = Bool[Array, " T"]
-Discount = float | Float[Array, ""]
+Scalar = float | Float[Array, ""]
 
 
 def td_target(
     reward: Float[Array, "*batch"],
     terminated: Bool[Array, "*batch"],
     next_value: Float[Array, "*batch"],
-    discount: Discount,
+    discount: Scalar,
 ) -> Float[Array, "*batch"]:
     """yₜ = rₜ + γ(1 − termₜ) V(s'ₜ). The only place where termination meets the discount."""
     # `where` and not a product: the value of a terminal successor may be anything, even NaN.
@@ -34,7 +34,7 @@ def td_target(
 
 def gae(
     reward: Rewards, value: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags,
-    *, discount: Discount, lambda_: Discount,
+    *, discount: Scalar, lambda_: Scalar,
 ) -> Rewards:  # fmt: skip
     """Generalised advantage estimation (Schulman et al., 2016, eq. 16), cut at episode ends.
 
@@ -42,11 +42,11 @@ def gae(
     """
     delta = td_target(reward, terminated, next_value, discount) - value
     decay = jnp.where(terminated | truncated, 0.0, discount * lambda_)
-    return _accumulated(delta, decay)
+    return _accumulate(delta, decay)
 
 
 def lambda_return(
-    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Discount, lambda_: Discount
+    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Scalar, lambda_: Scalar
 ) -> Rewards:
     """The λ-return (Sutton and Barto, 2018, §12.1), cut at episode ends; λ = 0 is one-step TD, λ = 1 bootstraps at the
     cut only.
@@ -59,11 +59,11 @@ def lambda_return(
         reward_t, next_value_t, terminated_t, mix_t = now
         return td_target(reward_t, terminated_t, (1 - mix_t) * next_value_t + mix_t * after, discount)
 
-    return _backward(step, next_value[-1], (reward, next_value, terminated, mix))
+    return _scan_backward(step, next_value[-1], (reward, next_value, terminated, mix))
 
 
 def n_step(
-    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Discount, n: int
+    reward: Rewards, next_value: Rewards, terminated: Flags, truncated: Flags, *, discount: Scalar, n: int
 ) -> Rewards:
     """The n-step return (Sutton and Barto, 2018, eq. 7.1); fewer steps where the episode is cut or the trajectory ends.
 
@@ -78,9 +78,9 @@ def n_step(
 
 def general_off_policy_returns(
     reward: Rewards, q: Rewards, next_value: Rewards, trace: Rewards, terminated: Flags, truncated: Flags,
-    *, discount: Discount,
+    *, discount: Scalar,
 ) -> Rewards:  # fmt: skip
-    """What off-policy returns of action values share (Munos et al., 2016, eq. 3), cut at episode ends.
+    """The general off-policy return of action values (Munos et al., 2016, eq. 3), cut at episode ends.
 
     Gₜ = rₜ + γ(1 − termₜ) [V(s'ₜ) + cₜ₊₁(Gₜ₊₁ − Q(sₜ₊₁, aₜ₊₁))],   cₜ₊₁ = 0 at a cut and at t = T − 1
 
@@ -93,12 +93,14 @@ def general_off_policy_returns(
         reward_t, terminated_t, next_value_t, trace_after, q_after = now
         return td_target(reward_t, terminated_t, next_value_t + trace_after * (after - q_after), discount)
 
-    return _backward(step, jnp.zeros_like(reward[0]), (reward, terminated, next_value, after_trace, jnp.roll(q, -1)))
+    return _scan_backward(
+        step, jnp.zeros_like(reward[0]), (reward, terminated, next_value, after_trace, jnp.roll(q, -1))
+    )
 
 
 def retrace(
     reward: Rewards, q: Rewards, next_value: Rewards, ratio: Rewards, terminated: Flags, truncated: Flags,
-    *, discount: Discount, lambda_: Discount = 1.0,
+    *, discount: Scalar, lambda_: Scalar = 1.0,
 ) -> Rewards:  # fmt: skip
     """Retrace(λ) (Munos et al., 2016): `general_off_policy_returns` with cₜ = λ min(1, ρₜ), ρₜ = π(aₜ|sₜ)/μ(aₜ|sₜ).
 
@@ -110,7 +112,7 @@ def retrace(
 
 def vtrace(
     reward: Rewards, value: Rewards, next_value: Rewards, ratio: Rewards, terminated: Flags, truncated: Flags,
-    *, discount: Discount, lambda_: Discount = 1.0, clip_rho: Discount = 1.0, clip_c: Discount = 1.0,
+    *, discount: Scalar, lambda_: Scalar = 1.0, clip_rho: Scalar = 1.0, clip_c: Scalar = 1.0,
 ) -> Rewards:  # fmt: skip
     """V-trace (Espeholt et al., 2018, eq. 1), cut at episode ends.
 
@@ -120,38 +122,38 @@ def vtrace(
     """
     delta = jnp.minimum(clip_rho, ratio) * (td_target(reward, terminated, next_value, discount) - value)
     decay = jnp.where(terminated | truncated, 0.0, discount * lambda_ * jnp.minimum(clip_c, ratio))
-    return value + _accumulated(delta, decay)
+    return value + _accumulate(delta, decay)
 
 
-def learned_reward(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
-    """What is learned from a reward: `scale` times it, then clipped to ± `clip`."""
+def scale_and_clip(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
+    """The reward that is learned from: `scale` times `reward`, then clipped to ± `clip`; `None` does not clip."""
     reward = reward * scale
     return reward if clip is None else jnp.clip(reward, -clip, clip)
 
 
-def over_envs(function: Callable[..., Array]) -> Callable[..., Array]:
+def vmap_envs(function: Callable[..., Array]) -> Callable[..., Array]:
     """Lift a function of trajectories `[T]` to rollouts `[T, B]` and sequences `[L, N]`, keyword arguments shared."""
     return lambda *trajectories, **shared: jax.vmap(lambda *columns: function(*columns, **shared), 1, 1)(*trajectories)
 
 
-def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: Discount) -> Float[Array, " N"]:
+def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: Scalar) -> Float[Array, " N"]:
     """y = G⁽ⁿ⁾₀ of replayed sequences `[n, N]`; for n = 1 the one-step target."""
-    return over_envs(n_step)(
+    return vmap_envs(n_step)(
         batch.reward, next_value, batch.terminated, batch.truncated, discount=discount, n=len(batch.reward)
     )[0]
 
 
 def first_row(batch: Transition) -> tuple[Obs, Array]:
-    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: what `n_step_target` is the target of."""
+    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: the pairs of `n_step_target`."""
     return jax.tree.map(lambda x: x[0], (batch.obs, batch.action))
 
 
-def _accumulated(delta: Rewards, decay: Rewards) -> Rewards:
+def _accumulate(delta: Rewards, decay: Rewards) -> Rewards:
     """xₜ = δₜ + decayₜ xₜ₊₁,   x_T = 0."""
-    return _backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(delta[0]), (delta, decay))
+    return _scan_backward(lambda after, now: now[0] + now[1] * after, jnp.zeros_like(delta[0]), (delta, decay))
 
 
-def _backward(step: Callable[..., Array], last: Array, now: tuple[Array, ...]) -> Array:
+def _scan_backward(step: Callable[..., Array], last: Array, now: tuple[Array, ...]) -> Array:
     """xₜ = step(xₜ₊₁, nowₜ) from the end of the trajectory to its beginning, x_T = `last`."""
 
     def body(after: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 
 class RunningMoments(eqx.Module):
-    """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merging after Chan et
-    al., 1983)."""
+    """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merged as in
+    Chan et al., 1983)."""
 
     count: Int[Array, ""]
     mean: Float[Array, "*shape"]
@@ -19,18 +19,19 @@ class RunningMoments(eqx.Module):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...] = ()) -> "RunningMoments":
-        # Two separate arrays: a donated buffer may stand in a tree only once.
+        """The moments of no array yet."""
+        # Two separate arrays: a donated buffer may occur only once in a tree.
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
 
     @classmethod
-    def of(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
+    def from_batch(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
         """The moments of a batch, along its first axis."""
         mean = batch.mean(0)
         deviation = batch - jnp.broadcast_to(mean, batch.shape)
         return cls(jnp.asarray(batch.shape[0], jnp.int32), mean, (deviation**2).sum(0))
 
     def merge(self, other: "RunningMoments") -> "RunningMoments":
-        """The moments of both streams together. Merging with an empty one changes nothing.
+        """The moments of both streams together. An empty stream changes nothing.
 
         n = nᵃ + nᵇ,  δ = μᵇ − μᵃ,  μ = μᵃ + δ nᵇ/n,  M₂ = M₂ᵃ + M₂ᵇ + δ² nᵃnᵇ/n
         """
@@ -42,7 +43,7 @@ class RunningMoments(eqx.Module):
 
     @property
     def variance(self) -> Float[Array, "*shape"]:
-        """The population variance, 1 before anything was seen."""
+        """The population variance; 1 while the stream is empty."""
         count = self.count.astype(jnp.float32)
         return jnp.where(self.count > 0, self.m2 / jnp.maximum(count, 1.0), 1.0)
 
@@ -58,8 +59,8 @@ def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*bat
     return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
 
 
-def normalized(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """(Â − mean)/(σ + 1e-8), with σ over all that is given, divided by its count."""
+def standardize(advantage: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """(Â − mean)/(σ + 1e-8), with the mean and the population σ of all values."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
@@ -86,7 +87,7 @@ def bootstrap_interval(
     """`(low, high)`: the percentile bootstrap interval of `statistic` over the first axis of `scores`.
 
     `scores` is `[n]`, one score a run or episode, or `[n, tasks]`: then each task's column is resampled on its own (the
-    stratified bootstrap of Agarwal et al., 2021) and the statistic is of all resampled scores together.
+    stratified bootstrap of Agarwal et al., 2021), and the statistic reads all resampled scores together.
     """
     scores = np.asarray(scores, np.float64)
     generator = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
-"""The weight α of the entropy: learned, or fixed; and of other constraints (BEAR, CQL), by dual ascent or fixed.
+"""Weights: α of the entropy, learned or fixed, and λ of other constraints (BEAR, CQL), by dual ascent or fixed.
 
-All are used alike: `init() -> state`, `weight(state)`, `update(state, measured) -> (state, metrics)`. α rises while the
-mean of what is measured, log π(a|s) + H̄, is above 0; a multiplier, while that of a divergence is above its threshold.
+All have the same methods: `init() -> state`, `weight(state)`, `update(state, measured) -> (state, metrics)`. α rises
+while the mean of log π(a|s) + H̄ is above 0; λ rises while the mean of a divergence is above its threshold.
 """
 
 import math
@@ -14,29 +14,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, NonNegative, Positive, concrete
+from duologue.fields import Configurable, NonNegative, Positive, is_concrete
 from duologue.ops.optim import LearningRate, Linear, adam, gradient_step, opt_init
 from duologue.types import Metrics, PyTree
 
 
 def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(α) = −log α E[excess], of log π(a|s) + H̄, as Stable-Baselines3 and SBX have it.
+    """J(α) = −log α E[excess], excess = log π(a|s) + H̄, as Stable-Baselines3 and SBX have it.
 
-    Eq. 18 of Haarnoja et al. (2018b) has α in the place of log α. The gradient of that in log α shrinks with α, so an
-    optimiser that divides by past gradients lags behind (docs/sac.md has figures).
+    Eq. 18 of Haarnoja et al. (2018b) has α in place of log α. Its gradient in log α shrinks with α, so an optimiser
+    that divides by past gradients lags behind (docs/sac.md has figures).
     """
     loss = -log_alpha * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
 
 def dual_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(λ) = −λ E[excess], of a divergence − its threshold, as BEAR's and CQL's code have it."""
+    """J(λ) = −λ E[excess], excess = divergence − threshold, as BEAR's and CQL's code have it."""
     loss = -jnp.exp(log_alpha) * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
 
 def log_alpha_init(initial: float, learning_rate: float | Linear) -> tuple[Float[Array, ""], Any]:
-    """log α and its optimiser's state."""
+    """log α and the state of its optimiser."""
     log_alpha = jnp.log(jnp.asarray(initial, jnp.float32))
     return log_alpha, opt_init(adam(learning_rate), log_alpha)
 
@@ -50,11 +50,11 @@ def log_alpha_step(
 
 
 class AbstractTemperature(Configurable):
-    """Where α comes from."""
+    """A weight α or λ, and how it is learned."""
 
     @abstractmethod
     def init(self) -> PyTree:
-        """What is learned; arrays only."""
+        """The state that is learned; arrays only."""
 
     @abstractmethod
     def weight(self, state: PyTree) -> Float[Array, ""]:
@@ -62,16 +62,16 @@ class AbstractTemperature(Configurable):
 
     @abstractmethod
     def update(self, state: PyTree, measured: Float[Array, "*batch"]) -> tuple[PyTree, Metrics]:
-        """One step; no gradient flows into `measured`."""
+        """The state after one step, and metrics. No gradient flows into `measured`."""
 
 
 class Learned(AbstractTemperature):
     """α that keeps the entropy of the policy at its target (Haarnoja et al., 2018b, §5)."""
 
     initial: Positive = 1.0
-    """α at the beginning."""
+    """Initial weight (α)."""
     learning_rate: LearningRate = 3e-4
-    """η of log α."""
+    """Learning rate of log α (η)."""
 
     def init(self) -> tuple[Float[Array, ""], Any]:
         return log_alpha_init(self.initial, self.learning_rate)
@@ -92,20 +92,20 @@ class Dual(AbstractTemperature):
     """
 
     threshold: float
-    """ε, what the divergence is held at."""
+    """Value at which the divergence is held (ε)."""
     initial: Positive = 1.0
-    """λ at the beginning."""
+    """Initial multiplier (λ)."""
     learning_rate: LearningRate = 1e-3
-    """η of log λ."""
+    """Learning rate of log λ (η)."""
     lowest: Positive = math.exp(-5)
-    """The least λ."""
+    """Smallest multiplier (λ)."""
     highest: Positive = math.exp(10)
-    """The greatest λ."""
+    """Largest multiplier (λ)."""
 
     def __check_init__(self):
-        if concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
+        if is_concrete(self.lowest, self.initial, self.highest) and not self.lowest <= self.initial <= self.highest:
             raise ConfigError(
-                f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], the clamps."
+                f"Dual.initial = {self.initial:g}: must be in [{self.lowest:g}, {self.highest:g}], lowest to highest."
             )
 
     init, weight = Learned.init, Learned.weight
@@ -119,10 +119,10 @@ class Dual(AbstractTemperature):
 
 
 class Fixed(AbstractTemperature):
-    """A constant weight. SAC's α = 1/c says the same as rewards scaled by c."""
+    """A constant weight. In SAC, α = 1/c means the same as rewards scaled by c."""
 
     value: NonNegative = 0.2
-    """α, or λ."""
+    """The weight (α or λ)."""
 
     def init(self) -> tuple[()]:
         return ()
@@ -135,6 +135,6 @@ class Fixed(AbstractTemperature):
 
 
 def check_target(alpha: AbstractTemperature, name: str, target: float | None) -> None:
-    """Raises `ConfigError` for a target that nothing moves towards."""
+    """Raise `ConfigError` for a target together with a fixed weight."""
     if isinstance(alpha, Fixed) and target is not None:
-        raise ConfigError(f"{name} = {target:g}: must be None beside a Fixed weight, which stays as it is.")
+        raise ConfigError(f"{name} = {target:g}: must be None with a Fixed weight, which never changes.")

@@ -1,4 +1,4 @@
-"""How far a policy may move: a projection of gradients (ACER), and the natural step with its line search (TRPO)."""
+"""Limits on the step of a policy: projected gradients (ACER), and the natural step with its line search (TRPO)."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from duologue.types import PyTree
 def project(
     gradient: Float[Array, "*batch n"], direction: Float[Array, "*batch n"], delta: float
 ) -> Float[Array, "*batch n"]:
-    """The nearest z to an ascent direction g that raises the KL divergence by δ at most, to first order, sample by
-    sample (Wang et al., 2017, eq. 12).
+    """The direction z nearest to an ascent direction g that raises the KL divergence by δ at most, to first order, in
+    each sample (Wang et al., 2017, eq. 12).
 
     z* = argmin ½‖g − z‖² subject to kᵀz ≤ δ  =  g − max(0, (kᵀg − δ)/‖k‖²) k,   k = ∇_φ KL(f(·|φ_avg) ‖ f(·|φ))
     """
@@ -24,8 +24,8 @@ def project(
 
 
 def fisher_product(kl: Callable[[PyTree], Float[Array, ""]], params: PyTree, vector: PyTree) -> PyTree:
-    """F v, F the Hessian of θ ↦ `kl(θ)` = E[KL(π_old ‖ π_θ)] at `params`; at θ_old that is the Fisher information.
-    Forward over reverse, so F is never built."""
+    """F v, F the Hessian of θ ↦ `kl(θ)` = E[KL(π_old ‖ π_θ)] at `params`: at θ_old, the Fisher information. It is
+    differentiated forward over reverse, so F is never built."""
     return jax.jvp(jax.grad(kl), (params,), (vector,))[1]
 
 
@@ -44,7 +44,7 @@ def natural_step(
 
     x, _ = jax.scipy.sparse.linalg.cg(product, gradient, tol=1e-10, maxiter=iterations)
     curvature = dot(x, product(x))
-    # No gradient, no step; and none where the search broke down.
+    # Without a gradient there is no step, nor if the search broke down.
     length = jnp.sqrt(2 * delta / curvature)
     return jax.tree.map(lambda x: jnp.where(curvature > 0, length * x, 0.0), x)
 
@@ -52,7 +52,7 @@ def natural_step(
 def line_search(
     params: PyTree, step: PyTree, accept: Callable[[PyTree], Bool[Array, ""]], *, shrink: float, tries: int
 ) -> tuple[PyTree, Float[Array, ""]]:
-    """The first of θ + βʲΔ, j = 0 … `tries` − 1, that is accepted, and its βʲ; θ bit for bit, and 0, if none is."""
+    """The first of θ + βʲΔ, j = 0 … `tries` − 1, that `accept` takes, and its βʲ; if it takes none, θ itself and 0."""
 
     def at(share: Array) -> PyTree:
         return jax.tree.map(lambda x, d: jnp.where(share > 0, x + share * d, x), params, step)

@@ -9,8 +9,15 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.data.dataset import fit
-from duologue.data.writing import behind, check_out, columns_of, described, flat, write
+from duologue.data.dataset import adapt_to_env
+from duologue.data.writing import (
+    check_data_path,
+    columns_of,
+    file_metadata,
+    flatten_columns,
+    prepend_columns,
+    write_columns,
+)
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, make
 from duologue.errors import ConfigError
 from duologue.fields import Count, NonNegative, Seed, check
@@ -20,7 +27,7 @@ from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, screen
 from duologue.runs.environments import Envs, EnvSource, close, describe
 from duologue.runs.signals import Interruption
-from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, has_mask, inside
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
@@ -81,13 +88,13 @@ def collected(
     check(Count, steps=steps)
     check(Seed, seed=seed)
     check(NonNegative, noise=noise)
-    path, earlier, env = check_out(out), None if after is None else read_data(after), describe(source)
+    path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe(source)
     envs = made()
     try:
-        about = described(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
+        about = file_metadata(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
         first: dict[str, np.ndarray] = {}
         if earlier is not None:
-            first, about = columns_of(fit(earlier, envs.spec)), about | {"after": earlier.source}
+            first, about = columns_of(adapt_to_env(earlier, envs.spec)), about | {"after": earlier.source}
         act, rows = uniform(envs.spec.action, seed) if act is None else act, Rows(steps)
         shown = screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
         with Interruption() as interruption, shown:
@@ -95,7 +102,7 @@ def collected(
                 record(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
             finally:
                 if rows.count:
-                    write(path, behind(first, flat(envs.spec, rows.so_far())), about)
+                    write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.so_far())), about)
                 if 0 < rows.count < steps:
                     shown.note(f"stopped: {rows.count:,} of {steps:,} rows were recorded, and are in {path}")
     finally:
@@ -121,7 +128,7 @@ def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tu
     generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():
-        action = inside(space, disturbed(space, obs, act(obs, t, began), noise, generator))
+        action = clip_to_bounds(space, disturbed(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs

@@ -39,7 +39,7 @@ from duologue.algorithms.sac_x.task_schedulers import FixedTask, QTable, Sequent
 from duologue.algorithms.td3 import TD3
 from duologue.algorithms.td3_bc import TD3BC
 from duologue.algorithms.trpo import TRPO
-from duologue.errors import ConfigError, nearest
+from duologue.errors import ConfigError, suggestion
 from duologue.fields import mismatch, synonym
 from duologue.networks.builder import Networks
 from duologue.ops.divergences import KL, MMD
@@ -118,7 +118,7 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     if name not in table:
         raise ConfigError(
             f"{_join(at, 'type')} = {name!r}: no public class of Duologue. If it is one of yours, bring it along: "
-            f"load(…, algorithm={name}). {nearest(name, table)}"
+            f"load(…, algorithm={name}). {suggestion(name, table)}"
         )
     cls = table[name]
     hints = typing.get_type_hints(cls, include_extras=True)
@@ -127,7 +127,7 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     unknown = next((field for field in values if field not in fields), None)
     if unknown is not None:
         ours = synonym(unknown, fields)
-        hint = f"Did you mean {ours!r}?" if ours else nearest(unknown, fields)
+        hint = f"Did you mean {ours!r}?" if ours else suggestion(unknown, fields)
         raise ConfigError(f"{_join(at, unknown)}: {name} has no such field. {hint}")
     for field in fields.values():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -8,25 +8,25 @@ import jax
 import numpy as np
 
 from duologue.data import ring as rings
-from duologue.data.dataset import Both, DataSet, fit, from_columns, read
+from duologue.data.dataset import DataSet, TimeoutAndTerminal, adapt_to_env, from_columns, read_dataset
 from duologue.data.ring import Ring
-from duologue.envs.spaces import empty
+from duologue.envs.spaces import empty_arrays
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import check
 from duologue.loops.keys import run_key
 from duologue.loops.replay_ring import empty_ring
 from duologue.runs.plan import Plan, read_plan
 from duologue.storage import checkpoint
-from duologue.types import with_start
+from duologue.types import add_start
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that were read already."""
 
 
-def read_data(source: DataSource, *, timeout_and_terminal: Both = "timeout") -> DataSet:
+def read_data(source: DataSource, *, timeout_and_terminal: TimeoutAndTerminal = "timeout") -> DataSet:
     """The data of a file, a Minari folder or id, or the replay in a run folder. `timeout_and_terminal` says how to read
     rows flagged both timeout and terminal. Raises `ConfigError`, also where it would decide nothing."""
-    check(Both, timeout_and_terminal=timeout_and_terminal)
+    check(TimeoutAndTerminal, timeout_and_terminal=timeout_and_terminal)
     if timeout_and_terminal != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
         raise ConfigError(
             f"timeout_and_terminal = {timeout_and_terminal!r}: the flags of these data are already decided. Pass it to "
@@ -35,7 +35,7 @@ def read_data(source: DataSource, *, timeout_and_terminal: Both = "timeout") -> 
     return open_source(source, timeout_and_terminal)
 
 
-def open_source(source: DataSource, timeout_and_terminal: Both) -> DataSet:
+def open_source(source: DataSource, timeout_and_terminal: TimeoutAndTerminal) -> DataSet:
     """The data of a source; `timeout_and_terminal` counts where flags are not decided yet. Raises `ConfigError`."""
     if isinstance(source, DataSet):
         return source
@@ -44,7 +44,11 @@ def open_source(source: DataSource, timeout_and_terminal: Both) -> DataSet:
             f"dataset: must be a file, a folder or a Minari id; got {type(source).__name__}. Arrays become data by "
             "duologue.from_columns."
         )
-    return replay_of(Path(source)) if is_folder_of_run(source) else read(source, both=timeout_and_terminal)
+    return (
+        replay_of(Path(source))
+        if is_folder_of_run(source)
+        else read_dataset(source, timeout_and_terminal=timeout_and_terminal)
+    )
 
 
 def is_folder_of_run(source: DataSource) -> bool:
@@ -55,30 +59,30 @@ def replay_of(path: Path) -> DataSet:
     """The transitions in the newest checkpoint of a run, environment after environment, oldest first. Raises
     `ConfigError` for a run without a replay."""
     plan = read_plan(path)
-    found, _ = checkpoint.latest(path / "checkpoints" / "latest")
+    found, _ = checkpoint.find_latest(path / "checkpoints" / "latest")
     if plan.offline or plan.algorithm.experience.replay is None:
         raise ConfigError(f"{path} has no transitions: {plan.name} has no replay, or the run itself learned from data.")
 
     def empty_one() -> Any:
         learner = plan.algorithm.init(plan.spec, key=run_key(0))
-        carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty(plan.spec.observation, plan.num_envs)
+        carry, obs = plan.algorithm.initial_carry(plan.num_envs), empty_arrays(plan.spec.observation, plan.num_envs)
         return empty_ring(plan.algorithm, learner, carry, obs, plan.spec)
 
     several = jax.vmap(lambda _: empty_one(), axis_size=plan.seeds)
     like = jax.eval_shape(empty_one) if plan.seeds == 1 else jax.eval_shape(several, None)
     if like.frames is not None:
         raise ConfigError(f"{path} has a replay of images, which cannot be read as data. Use `duologue collect`.")
-    kept: Ring = checkpoint.load(found, rings.any_rows(like), part=".replay")
+    kept: Ring = checkpoint.load_tree(found, rings.open_template(like), part=".replay")
     axis, head = plan.seeds > 1, int(np.max(kept.written))
     rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
     reward = rows.reward[:, -1] if plan.spec.tasks else rows.reward  # the main task's
     columns = {
-        "observations": with_start(plan.spec.observation, rows.obs),
-        "actions": with_start(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
-        "timeouts": rows.truncated, "next_observations": with_start(plan.spec.observation, rows.next_obs),
+        "observations": add_start(plan.spec.observation, rows.obs),
+        "actions": add_start(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
+        "timeouts": rows.truncated, "next_observations": add_start(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
-    data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), both="terminal")
+    data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), timeout_and_terminal="terminal")
     return replace(data, begun=head <= kept.data.reward.shape[int(axis)])
 
 
@@ -106,4 +110,4 @@ def data_of(plan: Plan, source: DataSource | None) -> DataSet:
             f"{data.source}: the data set has changed since this run started. Pass the original with dataset=..., or "
             "start a new run."
         )
-    return fit(data, plan.spec)
+    return adapt_to_env(data, plan.spec)

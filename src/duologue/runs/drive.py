@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.data.dataset import DataSet, fit, ring
+from duologue.data.dataset import DataSet, adapt_to_env, full_ring
 from duologue.envs.make import is_compiled
 from duologue.envs.tasks import is_ready
 from duologue.errors import ConfigError
@@ -103,7 +103,7 @@ def finetune(
                 f"{plan.spec.action}. Train on the data again and name the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
-        data = recorded(plan.algorithm, fit(data, plan.spec)).data
+        data = recorded(plan.algorithm, adapt_to_env(data, plan.spec)).data
         if offline_fraction:
             check_data_and_replay(plan, data, replay_bytes)
         ended = first_end(plan.algorithm)
@@ -137,13 +137,13 @@ def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: S
 def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
     """Run on from the newest good checkpoint of the session's folder."""
     path, plan, loop = session.path, session.plan, session.loop
-    found, warnings = checkpoint.latest(path / "checkpoints" / "latest")
+    found, warnings = checkpoint.find_latest(path / "checkpoints" / "latest")
     manifest = checkpoint.read_manifest(found)
     if manifest.step >= plan.steps:
         raise ConfigError(f"steps = {plan.steps:,}: this run has made {manifest.step:,} already. Give a larger number.")
     like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
     state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
-    changes = [f"not bit-comparable: {change}" for change in checkpoint.changes(manifest)]
+    changes = [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(manifest)]
     if (path / "metrics.jsonl").exists():
         jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
     files.write_json(path / "config.json", config.to_dict(plan))
@@ -184,7 +184,7 @@ def mixing(plan: Plan, data: DataSet | None) -> dict:
     """Arguments of a loop that mixes a share of recorded data into each batch; none where the share is 0, so that no
     row lies on the device."""
     share = plan.offline_fraction
-    return {"recorded": ring(data), "share": share} if data is not None and share else {}
+    return {"recorded": full_ring(data), "share": share} if data is not None and share else {}
 
 
 def start_notes(plan: Plan) -> list[str]:

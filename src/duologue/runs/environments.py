@@ -12,8 +12,8 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.gymnasium import name_of
 from duologue.envs.make import Source, is_compiled, make_seeds
-from duologue.envs.spaces import depths
-from duologue.envs.tasks import READY, Tasked, untasked
+from duologue.envs.spaces import stack_depths
+from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.runs.plan import Plan
 from duologue.types import Box, Dict, EnvSpec, Space
@@ -48,8 +48,8 @@ def envs_for(
 def source_of(plan: Plan, source: EnvSource | None) -> EnvSource:
     """What environments are made from, with the rewards that the algorithm reads."""
     env = plan.env if source is None else source
-    if plan.tasks in READY and not isinstance(env, Tasked):
-        env = READY[plan.tasks].on(env)
+    if plan.tasks in READY_TASKS and not isinstance(env, EnvWithTasks):
+        env = READY_TASKS[plan.tasks].attach(env)
     return with_rewards(env, plan.algorithm)
 
 
@@ -61,13 +61,13 @@ def in_jax(plan: Plan, source: EnvSource | None) -> bool:
 def with_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     """`env` with the rewards that the algorithm reads: one for each task, or the main task's alone. Raises
     `ConfigError` for an algorithm of several tasks in an environment without tasks."""
-    if isinstance(env, Tasked):
+    if isinstance(env, EnvWithTasks):
         return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
     if algorithm.experience.tasks:
         raise ConfigError(
             f"tasks: {type(algorithm).__name__} learns several tasks. Give them, for example "
             f"tasks=duologue.tasks.lunar_lander, on the command line --tasks lunar-lander. The ready sets are "
-            f"{', '.join(READY)}."
+            f"{', '.join(READY_TASKS)}."
         )
     return env
 
@@ -82,11 +82,11 @@ def check_source(plan: Plan, source: EnvSource | None) -> None:
             f"The environment of this run, {plan.env}, would import the module {module} because a file says so. If you "
             f"trust it, name it yourself: --env {plan.env}, in Python env={plan.env!r}."
         )
-    own_tasks = plan.tasks not in (None, *READY)
-    if own_tasks and not isinstance(source, Tasked):
+    own_tasks = plan.tasks not in (None, *READY_TASKS)
+    if own_tasks and not isinstance(source, EnvWithTasks):
         raise ConfigError(
             f"The tasks of this run were a Python object, {plan.tasks}, which the command line cannot make again. In "
-            f"Python, pass them: duologue.load(path, env=tasks.on({plan.env!r})), or run.evaluate(env=...)."
+            f"Python, pass them: duologue.load(path, env=tasks.attach({plan.env!r})), or run.evaluate(env=...)."
         )
     if source is None and plan.env.startswith("<"):
         raise ConfigError(
@@ -125,7 +125,7 @@ def _unbounded(space: Space) -> Any:
 def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     """`spec` with stacks of frames as the run's replay stores them: whole stacks in a run that began before they were
     known to be stacks. Raises `ConfigError` where frames are no longer stacked."""
-    now, before = (jax.tree.leaves(depths(each.observation)) for each in (spec, plan.spec))
+    now, before = (jax.tree.leaves(stack_depths(each.observation)) for each in (spec, plan.spec))
     if any(frames < kept for frames, kept in zip(now, before, strict=True)):
         raise ConfigError(
             "The replay of this run stores each frame of a stack once, and this environment does not stack frames. Put "
@@ -136,7 +136,7 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
 
 def close(envs: Any, source: EnvSource | None) -> None:
     """Close environments, or data; an adapter stays open, for it is the user's to close."""
-    if not isinstance(untasked(source), AbstractHostEnvs):
+    if not isinstance(strip_tasks(source), AbstractHostEnvs):
         envs.close()
 
 
@@ -152,4 +152,4 @@ def closed_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
 
 def describe(source: EnvSource) -> str:
     """An id as it is; the name of any other source in angle brackets, from which a file cannot make it again."""
-    return name_of(untasked(source))
+    return name_of(strip_tasks(source))

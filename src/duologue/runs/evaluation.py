@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.envs.tasks import untasked
+from duologue.envs.tasks import strip_tasks
 from duologue.errors import EnvError
 from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
@@ -91,7 +91,7 @@ def evaluator(
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
     num_envs = min(episodes, MAX_JAX_ENVS if in_jax(plan, source) else MAX_HOST_ENVS)
-    adapter = untasked(source)
+    adapter = strip_tasks(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
     with ExitStack() as opened:

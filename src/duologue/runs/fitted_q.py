@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.fqe import FQE
-from duologue.data.dataset import DataSet, fit
-from duologue.errors import ConfigError, diverged
+from duologue.data.dataset import DataSet, adapt_to_env
+from duologue.errors import ConfigError, divergence_error
 from duologue.fields import Count, Seed, check
 from duologue.loops import offline
 from duologue.loops.keys import purpose_key
@@ -47,8 +47,8 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     check(Count, steps=steps)
     check(Seed, seed=seed)
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
-    data = fit(data, plan.spec)
-    if not data.begins.any():
+    data = adapt_to_env(data, plan.spec)
+    if not data.episode_starts.any():
         raise ConfigError(f"{data.source}: no row is known to begin an episode, so there is none to ask the worth of.")
     source = offline.recorded(algorithm, data)
     begun = offline.start(algorithm, source, [seed])
@@ -57,8 +57,8 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     # A key of its own: else the fit would draw the very batches that the policy of this seed was trained on.
     begun = replace(begun, algorithm=learner, key=purpose_key(begun.key, "fit"))
     *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
-    obs = jax.tree.map(lambda x: x[data.begins], data.rows.obs)
+    obs = jax.tree.map(lambda x: x[data.episode_starts], data.rows.obs)
     values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
     if not all(np.isfinite(x).all() for x in (values, *updates.summary().values())):
-        raise diverged(f"in {steps:,} updates the fitted Q, or its loss, was not finite")
+        raise divergence_error(f"in {steps:,} updates the fitted Q, or its loss, was not finite")
     return FittedQ(values, float(algorithm.discount))

@@ -13,7 +13,7 @@ def folder_for(plan: Plan, run_dir: str | Path | None) -> Path:
     if run_dir == "" or not isinstance(run_dir, str | Path | None):
         raise ConfigError(f"run_dir = {run_dir!r}: must name a folder.")
     path = new_folder(plan) if run_dir is None else Path(run_dir)
-    if checkpoint.has_any(path):
+    if checkpoint.has_checkpoint(path):
         raise ConfigError(f"run_dir = {str(path)!r} holds a run already. Give another folder, or `resume` that run.")
     foreign = [name for name in ("config.json", "metrics.jsonl", "tb") if (path / name).exists()]
     if foreign and not is_run(path):
@@ -34,7 +34,7 @@ def is_run(path: Path) -> bool:
 def new_folder(plan: Plan) -> Path:
     """The first of `runs/ALGORITHM/ENV/1, 2, …` that did not exist, made: so no two runs get the same."""
     parent = home(plan.name, plan.env or Path(plan.dataset or "").name)
-    return next(path for n in itertools.count(1) if files.made(path := parent / str(n)))
+    return next(path for n in itertools.count(1) if files.try_make_folder(path := parent / str(n)))
 
 
 def home(algorithm: str, where: str) -> Path:

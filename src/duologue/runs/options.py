@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from duologue.data.cleaning import Both
+from duologue.data.cleaning import TimeoutAndTerminal
 from duologue.fields import Count, Seed, check_fields
 
 
@@ -37,7 +37,7 @@ class RunOptions:
     """Steps between checkpoints; None for ten in the run."""
     log_every: Count | None = None
     """Steps between rows of metrics; None for 200 in the run. Checkpoints and evaluations add rows."""
-    timeout_and_terminal: Both = "timeout"
+    timeout_and_terminal: TimeoutAndTerminal = "timeout"
     """How to read rows of the data set flagged both timeout and terminal."""
     window: Count | None = None
     """Rows of the data set on the device at a time; None for all."""

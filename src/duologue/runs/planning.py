@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.data.dataset import DataSet, fit
+from duologue.data.dataset import DataSet, adapt_to_env
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import make_seeds
-from duologue.envs.tasks import Tasked, Tasks, is_ready, ready, untasked
+from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.loops.offline import Recorded, recorded
 from duologue.runs.checks import check_algorithm, check_data, check_init, check_replay
@@ -36,10 +36,10 @@ class Sources(NamedTuple):
         """The environment together with the tasks. Raises `ConfigError` for tasks that do not exist."""
         if self.tasks is None or self.env is None:
             return self.env
-        tasks = ready(self.tasks) if isinstance(self.tasks, str) else self.tasks
+        tasks = ready_tasks(self.tasks) if isinstance(self.tasks, str) else self.tasks
         if not isinstance(tasks, Tasks):
             raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
-        return tasks.on(self.env)
+        return tasks.attach(self.env)
 
 
 class Prepared(NamedTuple):
@@ -102,7 +102,7 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
         raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
     if options.evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Give one, env=...")
-    if options.evaluate_every is not None and dataset is None and isinstance(untasked(env), AbstractHostEnvs):
+    if options.evaluate_every is not None and dataset is None and isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
             f"evaluate_every = {options.evaluate_every}: the adapter holds the environments that train, and an "
             "evaluation would reset them. Give an id or a callable, or leave this out."
@@ -140,7 +140,7 @@ def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
             max_episode_steps=options.max_episode_steps,
         )  # fmt: skip
         close(envs, sources.env)
-        data = fit(data, envs.spec)
+        data = adapt_to_env(data, envs.spec)
     rows = recorded(algorithm, data, window=options.window, seed=options.seed)
     check_data(rows)
     return rows
@@ -148,6 +148,6 @@ def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
 
 def describe_tasks(env: EnvSource | None) -> str | None:
     """The name of a ready set of tasks; the tasks of another set in angle brackets."""
-    if not isinstance(env, Tasked):
+    if not isinstance(env, EnvWithTasks):
         return None
     return env.tasks.name if is_ready(env.tasks) else f"<{', '.join(env.tasks.names)}>"

@@ -13,7 +13,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
-from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, inside
+from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, clip_to_bounds
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
 
 def to_env(space: Space, action: np.ndarray) -> np.ndarray:
     """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
-    return action + space.start if isinstance(space, Discrete) else inside(space, action)
+    return action + space.start if isinstance(space, Discrete) else clip_to_bounds(space, action)
 
 
 @eqx.filter_jit

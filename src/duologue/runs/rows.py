@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from duologue.errors import diverged
+from duologue.errors import divergence_error
 from duologue.loops.offline import Updates
 from duologue.loops.state import Totals
 from duologue.ops.metrics import EVALUATION
@@ -68,7 +68,7 @@ def check_finite(row: Row, step: int, seeds: Sequence[int]) -> None:
         if name.startswith("train/") and not np.isfinite(value).all():
             first = seeds[int(np.argmin(np.isfinite(value)))]
             seed = "" if len(seeds) == 1 else f" for seed {first}"
-            raise diverged(f"{name} is not finite at step {step:,}{seed}")
+            raise divergence_error(f"{name} is not finite at step {step:,}{seed}")
 
 
 def last_evaluation(path: Path) -> int:

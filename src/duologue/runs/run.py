@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.data.cleaning import Both
-from duologue.envs.tasks import index
-from duologue.errors import CheckpointError, ConfigError, nearest
+from duologue.data.cleaning import TimeoutAndTerminal
+from duologue.envs.tasks import task_index
+from duologue.errors import CheckpointError, ConfigError, suggestion
 from duologue.loops.keys import key_for, run_key
 from duologue.runs import drive
 from duologue.runs.collect import collected
@@ -50,13 +50,13 @@ def load(
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     if which == "best" and not (path / "checkpoints" / "best").is_dir():
         raise CheckpointError(f"{path} has no best checkpoint: it was trained without evaluate_every.")
-    found, warnings = checkpoint.latest(path / "checkpoints" / which)
+    found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
         Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
     keys = [run_key(seed) for seed in plan.seed_numbers]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
-    state = checkpoint.load(found, like, part=".algorithm")
+    state = checkpoint.load_tree(found, like, part=".algorithm")
     return run_of(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
 
 
@@ -162,7 +162,12 @@ class Run:
         return frames(agent._trained, agent.plan, source, episodes=episodes, **how)
 
     def fitted_q(
-        self, dataset: DataSource, *, steps: int = 20_000, seed: int = 0, timeout_and_terminal: Both | None = None
+        self,
+        dataset: DataSource,
+        *,
+        steps: int = 20_000,
+        seed: int = 0,
+        timeout_and_terminal: TimeoutAndTerminal | None = None,
     ) -> FittedQ:
         """Value of the test policy by fitted Q evaluation on recorded data, without an environment. By default rows
         flagged both timeout and terminal are read as in the run. Raises `ConfigError`, and `DuologueError` where the
@@ -270,10 +275,10 @@ def finetune_options(seed: int, **options: Any) -> RunOptions:
     """The options of `Run.finetune`. Raises `ConfigError` for those that it does not take."""
     known = {field.name for field in fields(RunOptions)} - {"seeds", "timeout_and_terminal", "window"}
     if unknown := [name for name in options if name not in known]:
-        raise ConfigError(f"finetune has no option {unknown[0]!r}. {nearest(unknown[0], known)}")
+        raise ConfigError(f"finetune has no option {unknown[0]!r}. {suggestion(unknown[0], known)}")
     return RunOptions(**{"seed": seed, **{name: value for name, value in options.items() if value is not None}})
 
 
 def with_task(plan: Plan, task: str) -> Plan:
     """The plan of a run whose evaluations play the policy of this task. Raises `ConfigError`."""
-    return replace(plan, algorithm=with_field(plan.algorithm, test_task=index(plan.spec, task)))
+    return replace(plan, algorithm=with_field(plan.algorithm, test_task=task_index(plan.spec, task)))

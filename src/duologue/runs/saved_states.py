@@ -32,7 +32,7 @@ class SavedStates:
     def save_best(self, state: LoopState, step: int, score: float) -> None:
         """Save the state of the best evaluation so far, and delete the one before. Only the policy is ever read from
         it, so it has no replay."""
-        if (worse := checkpoint.path_of(self.best, step)).exists():  # the same step, before an inexact resume
+        if (worse := checkpoint.checkpoint_path(self.best, step)).exists():  # the same step, before an inexact resume
             files.discard(worse)
         path = write_state(self.best, replace(state, replay=None), step, score=score)
         self.best_score = score
@@ -56,15 +56,15 @@ class SavedStates:
 def read_best_score(directory: Path) -> float:
     """Score of the best evaluation in a run folder, −∞ where there is none."""
     try:
-        return checkpoint.read_manifest(checkpoint.latest(directory)[0]).info["score"]
+        return checkpoint.read_manifest(checkpoint.find_latest(directory)[0]).info["score"]
     except CheckpointError:
         return -np.inf
 
 
 def write_state(directory: Path, state: LoopState, step: int, *, score: float | None = None) -> Path:
     """Write a checkpoint, and keep the two newest."""
-    packed = state if state.replay is None else replace(state, replay=rings.packed(state.replay))
-    path = checkpoint.save(directory, step, packed, info={"score": score}, check=state.algorithm)
+    packed = state if state.replay is None else replace(state, replay=rings.pack(state.replay))
+    path = checkpoint.save_tree(directory, step, packed, info={"score": score}, check=state.algorithm)
     checkpoint.prune(directory, keep=2)
     return path
 
@@ -73,9 +73,9 @@ def read_state(path: Path, like: LoopState) -> LoopState:
     """The state in a checkpoint, for a run whose first state is `like`. Arrays from which Gymnasium environments are
     restored may have any shape. Raises `CheckpointError`."""
     if like.replay is None:
-        return checkpoint.load(path, like)
-    state = checkpoint.load(path, replace(like, replay=rings.any_rows(like.replay)))
+        return checkpoint.load_tree(path, like)
+    state = checkpoint.load_tree(path, replace(like, replay=rings.open_template(like.replay)))
     try:
-        return replace(state, replay=rings.unpacked(state.replay, like.replay))
+        return replace(state, replay=rings.unpack(state.replay, like.replay))
     except ValueError as error:
         raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
-from duologue.data.cleaning import Both
+from duologue.data.cleaning import TimeoutAndTerminal
 from duologue.runs import drive
 from duologue.runs.data_sources import DataSource
 from duologue.runs.display.loggers import Logger
@@ -36,7 +36,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_episode_steps: int | None = None,
-    timeout_and_terminal: Both = "timeout",
+    timeout_and_terminal: TimeoutAndTerminal = "timeout",
     window: int | None = None,
     console: Console | None = None,
 ) -> Run | Runs:

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.envs.rendering import Camera, in_pictures, in_window
-from duologue.envs.tasks import Tasked
+from duologue.envs.rendering import Camera, make_camera_env, make_window_env
+from duologue.envs.tasks import EnvWithTasks
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Count, Range, Seed, check
 from duologue.loops.keys import key_for, run_key
@@ -76,7 +76,7 @@ def watch(
 
         def filmed() -> Iterator[Step]:
             for t, step in enumerate(steps_of(agent, envs, explore=explore, seed=seed), 1):
-                for picture in camera.developed():
+                for picture in camera.take_pictures():
                     add(picture)
                 tell(t)
                 yield step
@@ -96,7 +96,7 @@ def frames(
     camera = Camera()
     with on_stage(plan, source, camera, seed=seed) as envs:
         seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
-    return np.stack(camera.developed())
+    return np.stack(camera.take_pictures())
 
 
 def check_numbers(episodes: int, seed: int, max_steps: int | None) -> None:
@@ -114,15 +114,15 @@ def on_stage(
     `MissingExtraError` where it needs a package to draw."""
     check_source(plan, source)
     tasked = source_of(plan, source)
-    what: Any = tasked.env if isinstance(tasked, Tasked) else tasked
+    what: Any = tasked.env if isinstance(tasked, EnvWithTasks) else tasked
     if in_jax(plan, source):
         raise ConfigError(unseen(what))
     if isinstance(what, AbstractHostEnvs | AbstractJaxEnvs):
         raise ConfigError(f"env = {describe(what)}: an adapter shows no pictures. Give an id, or a callable.")
     options = {"seed": seed, "purpose": "watch", "max_episode_steps": plan.max_episode_steps}
-    options["info"] = tasked.tasks.info if isinstance(tasked, Tasked) else ()
-    envs = in_window(what, **options) if camera is None else in_pictures(what, camera, **options)
-    envs = tasked.made(envs) if isinstance(tasked, Tasked) else envs
+    options["info"] = tasked.tasks.info if isinstance(tasked, EnvWithTasks) else ()
+    envs = make_window_env(what, **options) if camera is None else make_camera_env(what, camera, **options)
+    envs = tasked.wrap(envs) if isinstance(tasked, EnvWithTasks) else envs
     assert isinstance(envs, AbstractHostEnvs)
     try:
         check_spec(plan, envs.spec)

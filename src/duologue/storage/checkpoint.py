@@ -24,9 +24,9 @@ from duologue.types import PyTree
 
 SCHEMA = 1
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-STEP = re.compile(r"step-(\d{12,})")
+STEP_NAME = re.compile(r"step-(\d{12,})")
 
-FLAGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
+JAX_FLAGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
 
 
 @dataclass(frozen=True)
@@ -52,53 +52,53 @@ def fingerprint() -> dict[str, Any]:
         **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
         "backend": jax.default_backend(),
         "device": f"{jax.device_count()} x {device.device_kind}",
-        **{flag: getattr(jax.config, flag) for flag in FLAGS},
+        **{flag: getattr(jax.config, flag) for flag in JAX_FLAGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cpus": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
-def changes(manifest: Manifest) -> list[str]:
+def fingerprint_changes(manifest: Manifest) -> list[str]:
     """What is different here from where the checkpoint was made, in words. If anything is, bits may differ too."""
     then, now = manifest.fingerprint, fingerprint()
     return [f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
 
 
-def path_of(directory: Path, step: int, kind: Literal["step", "post-mortem"] = "step") -> Path:
+def checkpoint_path(directory: Path, step: int, kind: Literal["step", "post-mortem"] = "step") -> Path:
     """Where the checkpoint of a step is, or would be."""
     return directory / f"{kind}-{step:012d}"
 
 
-def save(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], check: PyTree = None) -> Path:
+def save_tree(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], check: PyTree = None) -> Path:
     """Write `tree` as `directory/step-…` and return that path, once it would survive a power cut.
 
     A valid checkpoint of this step is left as it is. Where a floating leaf of `check` (the part that must be finite;
     the whole tree by default) holds NaN or infinity, the state goes to `post-mortem-…`, which `latest` never returns,
     and `CheckpointError` is raised. A disk that refuses raises it too, and leaves every earlier checkpoint.
     """
-    arrays, keys = _arrays(tree)
-    checked = arrays if check is None else _arrays(check)[0]
+    arrays, keys = _host_arrays(tree)
+    checked = arrays if check is None else _host_arrays(check)[0]
     broken = [name for name, x in checked.items() if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all()]
-    path = path_of(directory, step, "post-mortem" if broken else "step")
+    path = checkpoint_path(directory, step, "post-mortem" if broken else "step")
     files.make_folder(directory)
     if os.path.lexists(path) and verify(path) is not None:
         files.discard(path)
     if not path.exists():
-        with files.new_folder(path) as folder:
+        with files.build_folder(path) as folder:
             files.save_arrays(folder / STATE, arrays)
             state = {"size": (folder / STATE).stat().st_size, "sha256": files.sha256(folder / STATE)}
             manifest = Manifest(step=step, info=info, fingerprint=fingerprint(), keys=keys, files={STATE: state})
-            files.write_text(folder / MANIFEST, _sealed(dataclasses.asdict(manifest)))
+            files.write_text(folder / MANIFEST, _seal(dataclasses.asdict(manifest)))
     if broken:
         raise CheckpointError(
-            f"NaN or infinity at step {step} in {_listed(broken)}. The state is kept in {path} to look into; "
+            f"NaN or infinity at step {step} in {_list_names(broken)}. The state is kept in {path} to look into; "
             "checkpoints before it are intact."
         )
     return path
 
 
-def load(path: Path, like: PyTree, *, part: str = "") -> PyTree:
+def load_tree(path: Path, like: PyTree, *, part: str = "") -> PyTree:
     """The tree saved at `path`, in the structure of `like`: arrays or `jax.ShapeDtypeStruct`, typed keys included.
 
     `part` names the subtree that `like` stands for, such as `".algorithm"`; everything by default. A leaf `...` of
@@ -109,11 +109,11 @@ def load(path: Path, like: PyTree, *, part: str = "") -> PyTree:
     problem = verify(path)
     if problem:
         raise CheckpointError(f"{path} cannot be loaded: {problem}.")
-    whole = _with_keys(files.load_arrays(path / STATE), read_manifest(path).keys, path)
+    whole = _wrap_keys(files.load_arrays(path / STATE), read_manifest(path).keys, path)
     values = {name.removeprefix(part): leaf for name, leaf in whole.items() if _is_below(part, name)}
-    named = _named(like)
-    wanted = {name: _form(leaf) for name, leaf in named.items() if leaf is not ...}
-    saved = {name: _form(leaf) for name, leaf in values.items() if named.get(name) is not ...}
+    named = _leaves_by_name(like)
+    wanted = {name: _dtype_and_shape(leaf) for name, leaf in named.items() if leaf is not ...}
+    saved = {name: _dtype_and_shape(leaf) for name, leaf in values.items() if named.get(name) is not ...}
     wanted |= {name: "any array" for name, leaf in named.items() if leaf is ... and name not in values}
     differences = [
         f"{name} ({saved.get(name, 'absent')} in the checkpoint, {wanted.get(name, 'absent')} in this run)"
@@ -122,7 +122,7 @@ def load(path: Path, like: PyTree, *, part: str = "") -> PyTree:
     ]
     if differences:
         raise CheckpointError(
-            f"{path} was saved by another configuration. {len(differences)} leaves differ: {_listed(differences)}. "
+            f"{path} was saved by another configuration. {len(differences)} leaves differ: {_list_names(differences)}. "
             "Use the algorithm, networks, environment and number of environments and seeds it was made with."
         )
     restored = [jnp.array(values[name]) if _is_jax(leaf) else values[name] for name, leaf in named.items()]
@@ -166,29 +166,19 @@ def read_manifest(path: Path) -> Manifest:
             "Use the version of Duologue that wrote it, or a newer one."
         )
     content.pop("sha256", None)
-    if _sealed(content).encode() != data:
+    if _seal(content).encode() != data:
         raise CheckpointError(f"{where} was altered after it was written (its SHA-256 differs).")
-    if not _well_formed(content):
+    if not _is_well_formed(content):
         raise CheckpointError(f"{where} does not hold the fields of a checkpoint's manifest.")
     return Manifest(**content)
 
 
-def info(path: Path) -> dict[str, Any]:
-    """What `save` was told about the checkpoint."""
-    return read_manifest(path).info
-
-
-def newest(directory: Path) -> Path | None:
-    """The newest checkpoint that is whole, if there is any."""
-    return next((path for path in _newest_first(directory) if verify(path) is None), None)
-
-
-def has_any(run: Path) -> bool:
+def has_checkpoint(run: Path) -> bool:
     """Whether a run folder has a checkpoint to go on from, whole or not."""
     return bool(_newest_first(run / "checkpoints" / "latest"))
 
 
-def latest(directory: Path) -> tuple[Path, list[str]]:
+def find_latest(directory: Path) -> tuple[Path, list[str]]:
     """The checkpoint to resume from: the newest that is whole, and a warning for each newer one that is not.
 
     Raises `CheckpointError` if there is none: never a fresh start in silence.
@@ -215,23 +205,23 @@ def prune(directory: Path, *, keep: int = 2) -> None:
 
 def _newest_first(directory: Path) -> list[Path]:
     """Every `step-…`, whatever is in it."""
-    names = [path for path in directory.iterdir() if STEP.fullmatch(path.name)] if directory.is_dir() else []
+    names = [path for path in directory.iterdir() if STEP_NAME.fullmatch(path.name)] if directory.is_dir() else []
     return sorted(names, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _named(tree: PyTree) -> dict[str, Any]:
+def _leaves_by_name(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _host_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The leaves by name on the host, typed keys as their data, and the implementations of these keys."""
-    named = _named(tree)
+    named = _leaves_by_name(tree)
     keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if _is_key(leaf)}
     plain = {name: jax.random.key_data(leaf) if name in keys else leaf for name, leaf in named.items()}
     return {name: np.asarray(leaf) for name, leaf in jax.device_get(plain).items()}, keys
 
 
-def _with_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) -> dict[str, Any]:
+def _wrap_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) -> dict[str, Any]:
     """The inverse of `_arrays`."""
     try:
         return arrays | {name: jax.random.wrap_key_data(jnp.array(arrays[name]), impl=keys[name]) for name in keys}
@@ -251,7 +241,7 @@ def _is_jax(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not _is_key(leaf)
 
 
-def _form(leaf: Any) -> str:
+def _dtype_and_shape(leaf: Any) -> str:
     """Dtype and shape, as compared and as shown. What JAX would narrow to 32 bits here has 32."""
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if _is_jax(leaf):
@@ -259,13 +249,13 @@ def _form(leaf: Any) -> str:
     return f"{dtype}{list(np.shape(leaf))}"
 
 
-def _sealed(content: dict[str, Any]) -> str:
+def _seal(content: dict[str, Any]) -> str:
     """The one text of a manifest, its own hash included: any other byte shows."""
     digest = hashlib.sha256(json_text.to_json(content, MANIFEST).encode()).hexdigest()
     return json_text.to_json({**content, "sha256": digest}, MANIFEST, indent=2) + "\n"
 
 
-def _well_formed(content: dict[str, Any]) -> bool:
+def _is_well_formed(content: dict[str, Any]) -> bool:
     """Whether a sealed manifest has the fields of `Manifest`, of their types: anyone can seal."""
     kinds = {"step": int, "info": dict, "fingerprint": dict, "keys": dict, "files": dict, "schema": int}
     return (
@@ -278,6 +268,6 @@ def _well_formed(content: dict[str, Any]) -> bool:
     )
 
 
-def _listed(names: list[str], limit: int = 10) -> str:
+def _list_names(names: list[str], limit: int = 10) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

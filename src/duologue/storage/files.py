@@ -23,7 +23,7 @@ from duologue.errors import CheckpointError
 from duologue.storage.json_text import parse_json, to_json
 
 MAX_JSON_BYTES = 16 * 2**20
-TEMPORARY = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
+TEMPORARY_NAME = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
 DTYPES = re.compile("bool|u?int(8|16|32|64)|b?float16|float32|float64|complex64")
 """What safetensors both writes and reads back."""
 
@@ -37,13 +37,13 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """The name beside `path` under which this process prepares it."""
     return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def convert_write_errors(path: Path) -> Iterator[None]:
     """What the system refuses becomes a `CheckpointError` that says why."""
     try:
         yield
@@ -53,7 +53,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless they are there."""
-    with writing(path):
+    with convert_write_errors(path):
         if not path.is_dir():
             make_folder(path.parent)
             with suppress(FileExistsError):  # another process was faster; a file of that name is found when it is used
@@ -61,10 +61,10 @@ def make_folder(path: Path) -> None:
             sync(path.parent)
 
 
-def made(path: Path) -> bool:
+def try_make_folder(path: Path) -> bool:
     """Make this folder; False where something of its name is there already. Raises `CheckpointError`."""
     make_folder(path.parent)
-    with writing(path):
+    with convert_write_errors(path):
         try:
             os.mkdir(path)
         except FileExistsError:
@@ -74,10 +74,10 @@ def made(path: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """A name to write a file under; on leaving, what was written there takes the place of `path`."""
-    beside = temporary(path)
-    with writing(path):
+    beside = temporary_path(path)
+    with convert_write_errors(path):
         try:
             yield beside
             sync(beside)
@@ -90,12 +90,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def build_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill; on leaving it becomes `path`, which must not exist, in one rename."""
-    beside = temporary(path)
+    beside = temporary_path(path)
     if os.path.lexists(path):  # rename would replace an empty folder
         raise CheckpointError(f"cannot write {path}: it exists already.")
-    with writing(path):
+    with convert_write_errors(path):
         try:
             _remove(beside)
             os.mkdir(beside)
@@ -113,8 +113,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def discard(path: Path) -> None:
     """Remove a file or folder, which is never seen half gone under its own name."""
-    beside = temporary(path)
-    with writing(path):
+    beside = temporary_path(path)
+    with convert_write_errors(path):
         _remove(beside)
         os.rename(path, beside)
         sync(path.parent)
@@ -123,10 +123,10 @@ def discard(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead processes of this machine, or this one earlier, did not finish. Never call it while saving."""
-    with writing(folder):
+    with convert_write_errors(folder):
         for entry in sorted(folder.iterdir()):
-            match = TEMPORARY.fullmatch(entry.name)
-            if match and match["host"] == socket.gethostname() and not _alive_elsewhere(int(match["pid"])):
+            match = TEMPORARY_NAME.fullmatch(entry.name)
+            if match and match["host"] == socket.gethostname() and not _is_alive_elsewhere(int(match["pid"])):
                 _remove(entry)
 
 
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
             os.unlink(path)
 
 
-def _alive_elsewhere(pid: int) -> bool:
+def _is_alive_elsewhere(pid: int) -> bool:
     """Whether another process has this id. One that began its life with the id of a dead one is this one."""
     if pid == os.getpid():
         return False
@@ -153,7 +153,7 @@ def _alive_elsewhere(pid: int) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file by `text`, in UTF-8. Raises `CheckpointError` if the disk refuses, the old file untouched."""
-    with replacing(path) as beside:
+    with replace_file(path) as beside:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             write_all(fd, text.encode())
@@ -197,7 +197,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if not DTYPES.fullmatch(array.dtype.name):
             raise CheckpointError(f"cannot write {path}: {name} has dtype {array.dtype}, which the format has not.")
-    with replacing(path) as beside:
+    with replace_file(path) as beside:
         save_file(arrays, beside)
 
 
@@ -225,7 +225,7 @@ class RunLock:
         self.folder = folder
 
     def __enter__(self) -> "RunLock":
-        with writing(self.folder / "lock"):
+        with convert_write_errors(self.folder / "lock"):
             self._fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,17 +14,17 @@ MAX_NESTING = 64
 def loads(text: str, *, finite: bool = True) -> Any:
     """The value of JSON in which no key stands twice in one object, and numbers are finite. Raises `ValueError`, and
     `RecursionError` where it is nested too deep."""
-    number = _finite if finite else float
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=number, parse_float=number)
+    number = _finite_number if finite else float
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=number, parse_float=number)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return dict(pairs)
 
 
-def _finite(text: str) -> float:
+def _finite_number(text: str) -> float:
     value = float(text)
     if not np.isfinite(value):  # 1e999 is an infinity too
         raise ValueError(f"{text} is not a finite number")

@@ -17,19 +17,19 @@ class JsonRows:
 
     def __init__(self, path: Path):
         self.path = path
-        with files.writing(path):
+        with files.convert_write_errors(path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             truncate_after(path, lambda row: True)
 
     def append(self, row: dict[str, Any]) -> None:
         """Raises `CheckpointError` for NaN, infinities and a full disk."""
         line = json_text.to_json(row, self.path).encode() + b"\n"
-        with files.writing(self.path):
+        with files.convert_write_errors(self.path):
             files.write_all(self._fd, line)
 
     def sync(self) -> None:
         """Make every row so far durable: before the checkpoint that will not produce them again."""
-        with files.writing(self.path):
+        with files.convert_write_errors(self.path):
             os.fsync(self._fd)
 
     def close(self) -> None:
@@ -41,13 +41,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises `CheckpointError` naming the line that is not a JSON object.
     """
-    return [row for _, row in _rows(path)]
+    return [row for _, row in _parse_lines(path)]
 
 
 def truncate_after(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Keep the rows up to the first that `keep` refuses, and cut the file there: so a resumed run writes none twice."""
     end = 0
-    for after, row in _rows(path):
+    for after, row in _parse_lines(path):
         if not keep(row):
             break
         end = after
@@ -56,7 +56,7 @@ def truncate_after(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         files.sync(path)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each whole line's end in the file, and its row."""
     end = 0
     with open(path, "rb") as file:

@@ -31,7 +31,7 @@ from duologue.algorithms.sac_x.targets import DiscountedRewards, PolicyGradient,
 from duologue.algorithms.sac_x.task_schedulers import FixedTask, QTable, Sequential, Uniform
 from duologue.networks.builder import AbstractNetworks
 from duologue.ops.distributions import Categorical, Normal, TanhNormal
-from duologue.ops.returns import over_envs, retrace
+from duologue.ops.returns import retrace, vmap_envs
 from duologue.ops.temperature import Fixed, Learned
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Transition
 
@@ -304,7 +304,7 @@ def test_with_one_task_the_target_is_retrace_and_the_actors_gradient_is_sacs(act
     state, batch = started(SACX, one), a_batch(action, tasks=1)
     facts = SACX._facts(state, batch, jax.random.split(key)[0])
     ours = SACX.learning.targets(facts, batch, 0.9)
-    direct = over_envs(retrace)(
+    direct = vmap_envs(retrace)(
         batch.reward[..., 0], facts.q[0], facts.next_value[0], facts.ratio[0], batch.terminated, batch.truncated,
         discount=0.9, lambda_=0.8,
     )  # fmt: skip
@@ -324,7 +324,9 @@ def test_with_one_task_the_target_is_retrace_and_the_actors_gradient_is_sacs(act
             both = actor(obs)
             return TanhNormal(both.loc[0], both.scale[0], both.low, both.high)
 
-        return sac.actor_loss(policy, lambda obs, drawn: after.critic.each(obs, drawn[None]), alpha, obs, of_actor)[0]
+        return sac.actor_loss(
+            policy, lambda obs, drawn: after.critic.own_values(obs, drawn[None]), alpha, obs, of_actor
+        )[0]
 
     value, gradient = jax.value_and_grad(loss)(state.actor)
     np.testing.assert_allclose(metrics["actor_loss"], [value], rtol=1e-5)

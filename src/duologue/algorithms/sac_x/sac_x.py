@@ -30,8 +30,8 @@ from duologue.fields import Fraction, NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import largest_entropy
 from duologue.ops.distributions import AbstractDistribution, Categorical, TanhNormal
-from duologue.ops.losses import value_of
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, periodic, target_of
+from duologue.ops.losses import action_value
+from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, periodic_copy, target_of
 from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
@@ -69,7 +69,7 @@ def sample_raw(policy: Policy, key: Array) -> tuple[Array, Array]:
 def log_prob(policy: Policy, raw: Array) -> Array:
     """log πᵢ of raw actions `[*batch]` under policies `[K, *batch]` or `[*batch]`. A density is that of the action in
     half-ranges of its box, as in SAC."""
-    return policy.in_half_ranges(policy.log_prob_raw(jnp.broadcast_to(raw, policy.base.mode().shape)))
+    return policy.to_half_ranges(policy.log_prob_raw(jnp.broadcast_to(raw, policy.base.mode().shape)))
 
 
 def soft_value(
@@ -81,7 +81,7 @@ def soft_value(
         value, log = jnp.sum(policy.probs * critic(obs), axis=-1), -policy.entropy()
     else:
         action, raw = sample_raw(policy, key)
-        value, log = critic.each(obs, action), log_prob(policy, raw)  # pyright: ignore[reportFunctionMemberAccess]
+        value, log = critic.own_values(obs, action), log_prob(policy, raw)  # pyright: ignore[reportFunctionMemberAccess]
     return value - over_batch(alpha, log) * log, log
 
 
@@ -89,7 +89,7 @@ def critic_loss(
     critic: Critic, obs: Obs, action: Array, target: Float[Array, "K L N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_Q = (1/K) Σᵢ E[½ (Qᵢ(s, a) − yᵢ)²], of the actions that were taken."""
-    q = value_of(critic, obs, action)
+    q = action_value(critic, obs, action)
     losses = task_mean(0.5 * (q - target) ** 2)
     return jnp.mean(losses), {"critic_loss": losses, "q": task_mean(q)}
 
@@ -213,7 +213,7 @@ class SACX(AbstractAlgorithm[SACXState]):
             carry = task_schedulers.choose(
                 self.scheduler, state.table, carry, tasks=tasks, period=state.period, key=task_key
             )
-            policy = state.actor.of(obs, carry.task)
+            policy = state.actor.task_policy(obs, carry.task)
             action, raw = sample_raw(policy, action_key)
         else:
             policy = self._tested(state, obs)
@@ -238,11 +238,11 @@ class SACX(AbstractAlgorithm[SACXState]):
         """Of the task that tests play, `[1, N]`."""
         if isinstance(self.learning, PolicyGradient):
             raise self._lacks("q")
-        return value_of(state.critic, obs, action)[self.test_task][None]
+        return action_value(state.critic, obs, action)[self.test_task][None]
 
     def _tested(self, state: SACXState, obs: Obs) -> Any:
         count, tasks = jax.tree.leaves(obs)[0].shape[0], state.acted.shape[0]
-        return state.actor.of(obs, jnp.full(count, self.test_task % tasks))
+        return state.actor.task_policy(obs, jnp.full(count, self.test_task % tasks))
 
     def update(self, state: SACXState, batch: Transition, *, key: Array) -> tuple[SACXState, Metrics]:
         """One step of critic, actor and temperatures, in this order, on sequences `[L, N]`: every task from all."""
@@ -266,7 +266,7 @@ class SACX(AbstractAlgorithm[SACXState]):
         excess = self._target_entropy(state, batch) - actor_metrics["entropy"]
         temperature, alpha_metrics = jax.vmap(self.alpha.update)(state.temperature, excess)
         updates = state.updates + 1
-        target_actor, target_critic = periodic(
+        target_actor, target_critic = periodic_copy(
             (state.target_actor, state.target_critic), (actor, critic), updates, self.target_period
         )
         metrics = {
@@ -291,7 +291,7 @@ class SACX(AbstractAlgorithm[SACXState]):
         log_ratio = log_prob(policy, batch.extras["raw_action"]) - batch.extras["log_prob"][None]
         return Facts(
             reward=jnp.moveaxis(batch.reward, -1, 0),
-            q=value_of(state.target_critic, batch.obs, batch.action),
+            q=action_value(state.target_critic, batch.obs, batch.action),
             next_value=next_value,
             ratio=jnp.exp(jnp.minimum(log_ratio, 0.0)),
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from duologue.fields import Configurable, Fraction
-from duologue.ops.returns import lambda_return, over_envs, retrace
+from duologue.ops.returns import lambda_return, retrace, vmap_envs
 from duologue.types import Transition
 
 
@@ -38,7 +38,7 @@ class Retrace(Configurable):
 
     def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Retrace of each task's own reward, policy and critic."""
-        of_task = partial(over_envs(retrace), discount=discount, lambda_=self.lambda_)
+        of_task = partial(vmap_envs(retrace), discount=discount, lambda_=self.lambda_)
         return jax.vmap(of_task, (0, 0, 0, 0, None, None))(*facts, batch.terminated, batch.truncated)
 
 
@@ -48,7 +48,7 @@ class DiscountedRewards(Configurable):
 
     def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Σ γᵏ rᵢ + γⁿ Vᵢ, to the cut or the end of the sequence."""
-        of_task = partial(over_envs(lambda_return), discount=discount, lambda_=1.0)
+        of_task = partial(vmap_envs(lambda_return), discount=discount, lambda_=1.0)
         return jax.vmap(of_task, (0, 0, None, None))(facts.reward, facts.next_value, batch.terminated, batch.truncated)
 
 

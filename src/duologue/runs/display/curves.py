@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from duologue.errors import CheckpointError, ConfigError, MissingExtraError, nearest
+from duologue.errors import CheckpointError, ConfigError, MissingExtraError, suggestion
 from duologue.ops.metrics import EVALUATION, RETURN
 from duologue.ops.statistics import bootstrap_interval
 from duologue.runs.display import loggers as log
@@ -17,7 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")
 """Of the lines of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
-LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "both", "window", "offline_fraction")
+LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "timeout_and_terminal", "window", "offline_fraction")
 """What changes learning beside the algorithm and the environment."""
 PLACES = 400
 """Places at most at which curves are averaged over seeds."""
@@ -62,7 +62,7 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
         raise ConfigError(f"out = {str(out)!r}: must end in .{', .'.join(FORMATS)}.")
     drawing = figure(paths, key=key, title=title)
     files.make_folder(out.parent)
-    with files.replacing(out) as beside:
+    with files.replace_file(out) as beside:
         drawing.savefig(beside, format=kind, dpi=160)
     return out
 
@@ -136,7 +136,7 @@ def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[s
         raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
     if not any(groups.values()):
         where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
-        why = f" {nearest(metrics[0], seen)}" if unknown else ""
+        why = f" {suggestion(metrics[0], seen)}" if unknown else ""
         raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet.{why}")
     # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}

@@ -38,7 +38,7 @@ def video(path: Path, fps: float) -> Iterator[Add]:
     """A function that adds a picture to the video; it is at `path`, replacing what was there, when this ends well, and
     nothing is when it does not."""
     files.make_folder(path.absolute().parent)
-    with files.replacing(path) as beside, (_gif if path.suffix.lower() == ".gif" else _mp4)(beside, fps) as add:
+    with files.replace_file(path) as beside, (_gif if path.suffix.lower() == ".gif" else _mp4)(beside, fps) as add:
         yield add
 
 
