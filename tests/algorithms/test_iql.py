@@ -114,10 +114,10 @@ def test_gradients_are_those_of_the_papers_losses_in_its_order(key):
     ]  # fmt: skip
     target = rows.reward + 0.9 * np.where(rows.terminated, 0.0, v(new, rows.next_obs))
 
-    assert_gradient(after.value_opt, value_loss, state.value)
-    assert_gradient(after.actor_opt, lambda x: -(weight * log_prob(x, obs, action)).mean(), state.actor)
+    assert_gradient(after.value, value_loss, state.value)
+    assert_gradient(after.actor, lambda x: -(weight * log_prob(x, obs, action)).mean(), state.actor)
     assert_gradient(
-        after.critic_opt, lambda x: ((q(x, obs, action) - target) ** 2).mean(-1).sum(), state.critics
+        after.critics, lambda x: ((q(x, obs, action) - target) ** 2).mean(-1).sum(), state.critics
     )  # fmt: skip
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     assert after.actor.log_std[1] == state.actor.log_std[1]  # no gradient beyond the clip
@@ -143,8 +143,8 @@ def test_no_action_outside_the_data_is_asked_for(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
     watched = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, replace_fn=Honest)
-    opt = jax.tree.map(lambda x: x, begun(algorithm, SPEC, key).critic_opt)
-    watched = eqx.tree_at(lambda s: s.critic_opt, watched, dl.Adam().build(0.01).init(watched.critics))
+    opt = jax.tree.map(lambda x: x, begun(algorithm, SPEC, key).critics.opt_state)
+    watched = eqx.tree_at(lambda s: s.critics.opt_state, watched, dl.Adam().build(0.01).init(watched.critics.net))
     assert int(opt[0].count) == 0
     after, metrics = jax.jit(algorithm.update)(watched, DATA, key=key)
     expected, _ = jax.jit(algorithm.update)(state, DATA, key=key)

@@ -71,11 +71,11 @@ def test_sac_gradients_are_those_of_the_papers_losses(key):
 
     both = q(float64(after.critics), obs, squashed(float64(state.actor), obs, noise(of_actor, (N, D)))[0])
     assert 0 < (both[0] < both[1]).sum() < N  # each critic is the smaller one somewhere
-    assert_gradient(after.critic_opt, critic_loss, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.critics, critic_loss, state.critics)
+    assert_gradient(after.actor, actor_loss, state.actor)
     np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.actor)), rtol=1e-4)
-    norms = [np.sqrt(sum((g**2).sum() for g in gradients(opt))) for opt in (after.critic_opt, after.actor_opt)]
+    norms = [np.sqrt(sum((g**2).sum() for g in gradients(opt))) for opt in (after.critics, after.actor)]
     np.testing.assert_allclose([metrics["critic_gradient_norm"], metrics["actor_gradient_norm"]], norms, rtol=1e-4)
     assert metrics["alpha"] == np.float32(ALPHA)
     assert not any("alpha_loss" in name for name in metrics)
@@ -162,11 +162,9 @@ def test_sac_v1_gradients_are_those_of_the_papers_losses(key):
 
     both = q(critics, obs, drawn)
     assert 0 < (both[0] < both[1]).sum() < N
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
-    assert_gradient(
-        after.critic_opt, lambda x: (0.5 * (q(x, obs, action) - target_q) ** 2).mean(-1).sum(), state.critics
-    )
-    assert_gradient(after.value_opt, lambda x: (0.5 * (mlp(x, obs)[..., 0] - target_v) ** 2).mean(), state.value)
+    assert_gradient(after.actor, actor_loss, state.actor)
+    assert_gradient(after.critics, lambda x: (0.5 * (q(x, obs, action) - target_q) ** 2).mean(-1).sum(), state.critics)
+    assert_gradient(after.value, lambda x: (0.5 * (mlp(x, obs)[..., 0] - target_v) ** 2).mean(), state.value)
     assert_polyak(after.target_value, state.target_value, after.value, 0.3)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.actor)), rtol=1e-4)
 
@@ -275,7 +273,7 @@ def test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action(key):
         log_pi = logits - logsumexp(logits, axis=1, keepdims=True)
         return (np.exp(log_pi) * (ALPHA * log_pi - (cw + cb[:, None]).min(0))).sum(1).mean()
 
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.actor, actor_loss, state.actor)
 
 
 def test_the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards(key):
@@ -310,8 +308,8 @@ def test_the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rew
         log_pi = logits - logsumexp(logits, axis=1, keepdims=True)
         return (np.exp(log_pi) * (ALPHA * log_pi - (cw + cb[:, None]).min(0)[batch.obs[0]])).sum(1).mean()
 
-    assert_gradient(after.critic_opt, critic_loss, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.critics, critic_loss, state.critics)
+    assert_gradient(after.actor, actor_loss, state.actor)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-5)
 

@@ -192,8 +192,8 @@ def test_gradients_are_those_of_the_papers_losses(action, key):
         return -soft_values(leaves, float64(after.critic), rows.obs, of_actor, action, ALPHA).mean((1, 2))
 
     assert 0.2 < (ratio < 1).mean() < 0.8  # both sides of the clip
-    assert_gradient(after.critic_opt, lambda leaves: losses(leaves).mean(), state.critic)
-    assert_gradient(after.actor_opt, lambda leaves: actor_losses(leaves).mean(), state.actor)
+    assert_gradient(after.critic, lambda leaves: losses(leaves).mean(), state.critic)
+    assert_gradient(after.actor, lambda leaves: actor_losses(leaves).mean(), state.actor)
     np.testing.assert_allclose(metrics["critic_loss"], losses(float64(state.critic)), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], actor_losses(float64(state.actor)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["rho"], np.minimum(ratio, 1).mean((1, 2)), rtol=1e-4)
@@ -201,8 +201,8 @@ def test_gradients_are_those_of_the_papers_losses(action, key):
     np.testing.assert_allclose(
         metrics["q"], values(float64(state.critic), rows.obs, taken).mean((1, 2)), rtol=1e-4, atol=1e-5
     )
-    for opt, name in ((after.critic_opt, "critic"), (after.actor_opt, "actor")):
-        norm = np.sqrt(sum((g**2).sum() for g in gradients(opt)))
+    for trained, name in ((after.critic, "critic"), (after.actor, "actor")):
+        norm = np.sqrt(sum((g**2).sum() for g in gradients(trained)))
         np.testing.assert_allclose(metrics[f"{name}_gradient_norm"], norm, rtol=1e-4)
 
 
@@ -236,20 +236,20 @@ def test_each_loss_moves_its_own_network(action, key):
     unmoved, _ = compiled(still)(state, batch, key=key)
     for name in ("actor", "critic"):
         assert_same(getattr(unmoved, name), getattr(state, name))
-    assert_same(gradients(unmoved.critic_opt), gradients(after.critic_opt))
+    assert_same(gradients(unmoved.critic), gradients(after.critic))
     rows, of_actor = as_numpy(batch), jax.random.split(key)[1]
 
     def loss(leaves):
         return -soft_values(leaves, float64(state.critic), rows.obs, of_actor, action, ALPHA).mean()
 
-    assert_gradient(unmoved.actor_opt, loss, state.actor)
+    assert_gradient(unmoved.actor, loss, state.actor)
 
 
 def test_targets_are_copies_every_period_and_constant_between(key):
     state, batch = started(SACX, spec("discrete")), a_batch("discrete")
     for k in range(1, 8):
         after, _ = compiled(SACX)(state, batch, key=jax.random.fold_in(key, k))
-        assert int(after.updates) == int(after.actor_opt[0].count) == int(after.critic_opt[0].count) == k
+        assert int(after.updates) == int(after.actor.opt_state[0].count) == int(after.critic.opt_state[0].count) == k
         for name in ("actor", "critic"):
             source = getattr(after if k % 3 == 0 else state, name if k % 3 == 0 else f"target_{name}")
             assert_same(getattr(after, f"target_{name}"), source)
@@ -328,7 +328,7 @@ def test_with_one_task_the_target_is_retrace_and_the_actors_gradient_is_sacs(act
 
     value, gradient = jax.value_and_grad(loss)(state.actor)
     np.testing.assert_allclose(metrics["actor_loss"], [value], rtol=1e-5)
-    assert_same(gradients(after.actor_opt), gradient, rtol=1e-4, atol=1e-6)
+    assert_same(gradients(after.actor), gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture
@@ -640,7 +640,7 @@ def test_discounted_rewards_are_monte_carlo_to_the_cut_or_the_end(key):
     def loss(leaves):
         return (0.5 * (values(leaves, rows.obs, taken) - target) ** 2).mean()
 
-    assert_gradient(after.critic_opt, loss, state.critic)
+    assert_gradient(after.critic, loss, state.critic)
     np.testing.assert_allclose(np.mean(metrics["critic_loss"]), loss(float64(state.critic)), rtol=1e-4)
 
 
@@ -676,7 +676,7 @@ def test_the_policy_gradient_is_the_score_function_of_what_was_earned(action, ke
             log = log_pi(leaves, rows.obs, draws(leaves, rows.obs, jax.random.split(key)[1])[1])
         return -(weight * log_pi(leaves, rows.obs, raw) - ALPHA * log).mean()
 
-    assert_gradient(after.actor_opt, loss, state.actor)
+    assert_gradient(after.actor, loss, state.actor)
     np.testing.assert_allclose(np.mean(metrics["actor_loss"]), loss(float64(state.actor)), rtol=1e-3, atol=1e-4)
     assert_same(after.critic, state.critic)
     assert "critic_loss" not in metrics
