@@ -55,8 +55,13 @@ def as_numpy(batch):
 
 def float64(tree):
     """The arrays of a tree, of a network alone where there is its optimiser's state too."""
-    nets = jax.tree.map(lambda x: getattr(x, "net", x), tree, is_leaf=lambda x: isinstance(x, Trained))
+    nets = jax.tree.map(net, tree, is_leaf=lambda x: isinstance(x, Trained))
     return [np.asarray(x, np.float64) for x in jax.tree.leaves(nets)]
+
+
+def net(part):
+    """The network alone of a part of a state."""
+    return getattr(part, "net", part)
 
 
 def mlp(leaves, x):
@@ -105,7 +110,7 @@ def noise(key, shape):
 
 def gradients(trained):
     """The gradients that Adam got at its first step: m = (1 − b₁) g."""
-    opt_state = trained.opt_state
+    opt_state = getattr(trained, "opt_state", trained)
     assert int(opt_state[0].count) == 1
     return [m / 0.1 for m in float64(opt_state[0].mu)]
 

@@ -124,7 +124,7 @@ def test_the_expected_gradient_is_the_policy_gradient():
     dynamics = generator.dirichlet(np.ones(STATES), size=(STATES, ACTIONS))  # P[s, a, s']
     rewards, begin, horizon = generator.normal(size=(STATES, ACTIONS)), generator.dirichlet(np.ones(STATES)), 3
     algorithm = A2C(networks=TABULAR, discount=1.0, lambda_=1.0, entropy_coefficient=0.0, value_coefficient=0.0)
-    networks = algorithm.init(SPEC, key=jax.random.key(1)).networks
+    networks = algorithm.init(SPEC, key=jax.random.key(1)).networks.net
     networks = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(x.size + 7), x.shape), networks)
 
     def objective(networks):

@@ -216,8 +216,8 @@ def test_targets_move_by_polyak_and_every_optimiser_counts_one(name, key):
 def test_equal_critics_and_a_weight_of_their_deviation_give_no_nan(key):
     algorithm = VARIANTS["max"]
     state = started(algorithm, key)
-    equal = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), (state.critics, state.target_critics))
-    state = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, equal)
+    equal = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), (state.critics.net, state.target_critics))
+    state = eqx.tree_at(lambda s: (s.critics.net, s.target_critics), state, equal)
     after, metrics = UPDATES["max"](state, batch_for(algorithm), key=key)
     np.testing.assert_allclose(metrics["q_spread"], 3e-3, rtol=1e-3)
     for leaf in float64((after, metrics)):
@@ -237,7 +237,7 @@ def test_targets_begin_as_copies_and_critics_apart(key):
     state = begun(VARIANTS["min"], SPEC, key)
     assert_same(state.actor, state.target_actor)
     assert_same(state.critics, state.target_critics)
-    weight = np.asarray(state.critics.members.mlp.output.weight)
+    weight = np.asarray(state.critics.net.members.mlp.output.weight)
     assert len(np.unique(weight[:, 0, 0])) == 3
     assert (int(state.step), float(state.multiplier[0])) == (0, float(jnp.log(0.7)))
 

@@ -39,7 +39,7 @@ def started(algorithm, key):
     state = eqx.tree_at(
         lambda s: [getattr(s, n) for n in NAMES], state, [perturbed(getattr(state, n), i) for i, n in enumerate(NAMES)]
     )
-    return eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-0.3, 2.5]))
+    return eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([-0.3, 2.5]))
 
 
 def transitions(seed=0):
@@ -142,7 +142,7 @@ class Honest(eqx.Module):
 def test_no_action_outside_the_data_is_asked_for(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
-    watched = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, replace_fn=Honest)
+    watched = eqx.tree_at(lambda s: (s.critics.net, s.target_critics), state, replace_fn=Honest)
     opt = jax.tree.map(lambda x: x, begun(algorithm, SPEC, key).critics.opt_state)
     watched = eqx.tree_at(lambda s: s.critics.opt_state, watched, dl.Adam().build(0.01).init(watched.critics.net))
     assert int(opt[0].count) == 0
@@ -171,8 +171,8 @@ def test_nothing_is_sampled_and_what_terminates_is_never_looked_behind(key):
 def test_acting_and_asking_are_of_the_same_policy(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
-    wide = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([1.0, 1.0]))
-    state = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-2.3, -3.0]))
+    wide = eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([1.0, 1.0]))
+    state = eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([-2.3, -3.0]))
     obs = jnp.broadcast_to(jnp.array([0.3, -1.0, 2.0]), (20_000, 3))
     mode, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
     drawn, _, _ = algorithm.act(state, None, obs, key=key, explore=True)

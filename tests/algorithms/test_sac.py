@@ -115,7 +115,7 @@ def test_targets_begin_as_copies_and_the_second_critic_is_another(key):
     ):
         state = begun(algorithm, SPEC, key)
         assert_same(getattr(state, source), getattr(state, target))
-        weight = state.critics.members.mlp.output.weight
+        weight = state.critics.net.members.mlp.output.weight
         assert len(weight) == 2
         assert bool((weight[0] != weight[1]).all())
 
@@ -204,15 +204,15 @@ def soft_optimal(batch):
 def at_optimum(algorithm, optimal, key):
     """Critics and slow critics Q*, actor softmax(Q*/α)."""
     state = begun(algorithm, TABLE, key)
-    zero = jax.tree.map(jnp.zeros_like, state)
+    where = lambda s: (s.actor.net, s.critics.net, s.target_critics)  # noqa: E731
+    state = eqx.tree_at(where, state, jax.tree.map(jnp.zeros_like, where(state)))
     values = jnp.asarray(optimal)
-    return eqx.tree_at(
-        lambda s: (
-            s.actor.mlp.output.weight, s.critics.members.mlp.output.weight, s.target_critics.members.mlp.output.weight
-        ),
-        eqx.tree_at(lambda s: (s.actor, s.critics, s.target_critics), state, (zero.actor, zero.critics, zero.critics)),
-        (values / ALPHA, jnp.stack([values, values]), jnp.stack([values, values])),
-    )  # fmt: skip
+
+    def weights(state):
+        actor, critics, target_critics = where(state)
+        return tuple(mlp.output.weight for mlp in (actor.mlp, critics.members.mlp, target_critics.members.mlp))
+
+    return eqx.tree_at(weights, state, (values / ALPHA, jnp.stack([values, values]), jnp.stack([values, values])))
 
 
 def tabular(**options):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, mlp, noise
+from algorithms.by_hand import CENTRE, HALF, SMALL, SPEC, D, float64, mlp, net, noise
 
 from duologue.networks.encoders import encoder
 from duologue.networks.layers import MLP
@@ -26,8 +26,8 @@ def far(algorithm, names, key, spec=SPEC, **parts):
     """An initial state whose networks of these names all differ and are far from their initial values."""
     shapes = jax.eval_shape(lambda key: algorithm.init(spec, key=key), key)
     state = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)  # as Adam's are at first
-    parts |= {name: filled(getattr(shapes, name), i, 0.6) for i, name in enumerate(names)}
-    return eqx.tree_at(lambda s: [getattr(s, name) for name in parts], state, list(parts.values()))
+    parts |= {name: filled(net(getattr(shapes, name)), i, 0.6) for i, name in enumerate(names)}
+    return eqx.tree_at(lambda s: [net(getattr(s, name)) for name in parts], state, list(parts.values()))
 
 
 def split(leaves):

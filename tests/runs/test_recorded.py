@@ -372,13 +372,13 @@ def test_a_schedule_goes_on_over_both_parts_of_the_learning(recorded, tmp_path):
         replay_capacity=100, learning_starts=8,
     )  # fmt: skip
     offline = dl.train(algorithm, dataset=recorded, steps=10, run_dir=tmp_path / "offline", console=QUIET)
-    before = [np.asarray(x) for x in offline.state.actor.mean.mlp.output.weight]
+    before = [np.asarray(x) for x in offline.state.actor.net.mean.mlp.output.weight]
     run = offline.finetune("Pendulum-v1", steps=40, dataset=recorded, run_dir=tmp_path / "online", console=QUIET)
     made = int(run.state.critics.opt_state[0].count)
     learned = run.plan.algorithm
     assert run.plan.learned == 10 and learned.actor_learning_rate.updates == made == 10 + 33  # after steps 8 to 40
     assert learned.critic_learning_rate.updates == 9  # which somebody chose
-    assert not np.array_equal(before, run.state.actor.mean.mlp.output.weight)
+    assert not np.array_equal(before, run.state.actor.net.mean.mlp.output.weight)
     said = io.StringIO()
     run.resume(steps=44, console=Console(file=said, width=1000))
     assert "a Linear schedule ends at step" in said.getvalue()
