@@ -120,6 +120,15 @@ def test_targets_begin_as_copies_and_the_second_critic_is_another(key):
         assert bool((weight[0] != weight[1]).all())
 
 
+@pytest.mark.parametrize("kind", [dl.SAC, dl.CQL, dl.SACDiscrete])
+def test_the_ensemble_has_the_size_of_its_field(kind, key):
+    algorithm, spec = kind(networks=SMALL, ensemble_size=3), TABLE if kind is dl.SACDiscrete else SPEC
+    state = jax.eval_shape(lambda key: algorithm.init(spec, key=key), key)
+    obs = jnp.zeros(5, jnp.int32) if kind is dl.SACDiscrete else jnp.zeros((5, 3))
+    action = jnp.zeros(5, jnp.int32) if kind is dl.SACDiscrete else jnp.zeros((5, D))
+    assert jax.eval_shape(algorithm.q, state, obs, action).shape == (3, 5)
+
+
 # The temperature.
 
 

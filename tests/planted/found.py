@@ -329,6 +329,10 @@ MUTANTS = [
         "state.value, adam(self.critic_learning_rate)", "state.value, adam(self.actor_learning_rate)", RATES,
     ),
     Mutant(
+        "SAC has two critics, whatever its field says", "algorithms/sac.py", "spec, algorithm.ensemble_size", "spec, 2",
+        of("algorithms/test_sac.py", "the_ensemble_has_the_size_of_its_field"),
+    ),
+    Mutant(
         "KL-control explores by its mean", "algorithms/base.py",
         "policy.sample(key) if explore else policy.mode()", "policy.mode()",
         of("algorithms/test_cloning.py", "what_explores_samples_and_what_is_tested_does_not"),

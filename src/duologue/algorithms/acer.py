@@ -1,9 +1,9 @@
 """ACER, the actor-critic with experience replay, for discrete actions.
 
-Wang et al. (2017), *Sample Efficient Actor-Critic with Experience Replay*, arXiv:1611.01224. A2C's rollout is learned
-from once; then sequences of what earlier policies did are, several times over, which takes three corrections: Retrace
-targets for Q, truncated importance weights with a term for what truncation cut off, and a trust region around an
-average of past policies.
+Wang et al. (2017), *Sample Efficient Actor-Critic with Experience Replay*, arXiv:1611.01224. It learns once from each
+rollout, as A2C, and then several times from replayed sequences of earlier policies. This takes three corrections:
+Retrace targets for Q, truncated importance weights with a term for the part that truncation cuts off, and a trust
+region around an average of past policies.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """ACER for continuous actions, with stochastic duelling networks.
 
-Wang et al. (2017), arXiv:1611.01224, §5 and algorithm 3. What differs from discrete actions: no sum over actions, so Q
-is made of V, an advantage and samples; traces that do not die with the dimension of the action; and a second return for
-the policy, without truncated traces.
+Wang et al. (2017), arXiv:1611.01224, §5 and algorithm 3. Three things differ from discrete actions: there is no sum
+over actions, so Q consists of V, an advantage and samples; traces do not die with the dimension of the action; and the
+policy has a second return, without truncated traces.
 """
 
 import math

@@ -27,14 +27,14 @@ class AbstractAlgorithm(Configurable, Generic[State]):
     @property
     @abstractmethod
     def experience(self) -> Experience:
-        """What data the algorithm learns from and how often, derived from its fields."""
+        """Data that the algorithm learns from, and how often, derived from its fields."""
 
     @abstractmethod
     def init(self, spec: EnvSpec, *, key: Array) -> State:
         """Networks, optimisers and counters. Raises `ConfigError` for a space the algorithm cannot serve."""
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """What acting remembers inside an episode, one row for each environment. Loops never reset it in training:
+        """Memory of acting inside an episode, one row for each environment. Loops never reset it in training:
         `observe` sees the flags, and resets the rows whose episode ended."""
         return None
 

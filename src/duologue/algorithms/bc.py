@@ -1,4 +1,4 @@
-"""BC, behaviour cloning: the policy under which the data are likeliest. What offline learning has to beat.
+"""BC, behaviour cloning: the policy under which the data are likeliest, which offline learning has to beat.
 
 Pomerleau (1989), *ALVINN: An Autonomous Land Vehicle in a Neural Network*.
 """

@@ -87,7 +87,7 @@ class AbstractOnPolicy(AbstractAlgorithm[State]):
     reward_clip: Positive | None = None
     """Largest size of a reward in learning, after scaling; None for no clip."""
     test_policy: Literal["greedy", "sampled"] = "greedy"
-    """How a test acts: by the mode of the policy, or by a sample of it as in training."""
+    """Action of a test: the mode of the policy, or a sample of it as in training."""
 
     @property
     def experience(self) -> Experience:

@@ -1,8 +1,8 @@
 """IQL, implicit Q-learning.
 
-Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: no action outside
-the data is ever asked for. V is an expectile of Q over the data's actions, and the policy clones those that are better
-than V.
+Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: Q is never taken
+at an action outside the data. V is an expectile of Q over the data's actions, and the policy clones the actions that
+are better than V.
 """
 
 from collections.abc import Callable

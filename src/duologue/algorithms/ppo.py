@@ -1,7 +1,7 @@
 """PPO, proximal policy optimisation.
 
-Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347: from one rollout not one gradient
-step, as in A2C, but many, on an objective that gains nothing from a policy far from the one that acted.
+Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347: many gradient steps on one
+rollout, where A2C takes one, on an objective that gains nothing from a policy far from the one that acted.
 """
 
 from abc import abstractmethod
@@ -39,20 +39,20 @@ BETAS = (1e-6, 1e6)
 
 
 class AbstractObjective(Configurable):
-    """What replaces the policy gradient's log π(a|s) Â once the policy has left the one that acted."""
+    """Loss of the policy for many steps on one rollout, where A2C has −log π(a|s) Â for one."""
 
     def init(self) -> PyTree:
-        """What adapts; arrays only."""
+        """State that adapts, such as β; arrays only."""
         return ()
 
     @abstractmethod
     def loss(
         self, state: PyTree, ratio: Float[Array, " N"], advantage: Float[Array, " N"], kl: Float[Array, " N"]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
+        """L_π of r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
 
     def update(self, state: PyTree, kl: Float[Array, ""]) -> PyTree:
-        """After all steps on a rollout that moved the policy by `kl`."""
+        """State after all steps on a rollout, which moved the policy by `kl`."""
         return state
 
 
@@ -90,13 +90,13 @@ class KLPenalty(AbstractObjective):
     def update(self, state: Array, kl: Float[Array, ""]) -> Array:
         far, near = kl > 1.5 * self.target_kl, kl < self.target_kl / 1.5
         beta = jnp.where(far, 2 * state, jnp.where(near, state / 2, state))
-        return jnp.clip(beta, *BETAS)  # from 0, or infinity, it would never come back
+        return jnp.clip(beta, *BETAS)  # 0 and infinity would stay for ever
 
 
 class PPOState(eqx.Module):
     networks: Trained[AbstractActorCritic]
     objective: PyTree
-    """What the objective adapts, such as β."""
+    """State of the objective, such as β."""
 
 
 def clipped_value_loss(

@@ -306,7 +306,7 @@ def test_with_one_task_the_target_is_retrace_and_the_actors_gradient_is_sacs(act
     one = spec(action, tasks=("main",))
     state, batch = started(SACX, one), a_batch(action, tasks=1)
     facts = SACX._facts(state, batch, jax.random.split(key)[0])
-    ours = SACX.learning.targets(facts, batch, 0.9)
+    ours = SACX.learning.estimate(facts, batch, 0.9)
     direct = over_envs(retrace)(
         batch.reward[..., 0], facts.q[0], facts.next_value[0], facts.ratio[0], batch.terminated, batch.truncated,
         discount=0.9, lambda_=0.8,
@@ -396,7 +396,7 @@ def test_a_target_ends_at_the_cut_and_bootstraps_behind_a_truncation(action, key
     row = L // 2  # goes on, terminated, truncated, both
 
     def targets(batch):
-        return np.asarray(SACX.learning.targets(SACX._facts(state, batch, key), batch, 0.9))
+        return np.asarray(SACX.learning.estimate(SACX._facts(state, batch, key), batch, 0.9))
 
     before, moved = targets(batch), lambda x, at: x.at[at].add(3.0)
     later = targets(batch._replace(reward=moved(batch.reward, (row + 1, slice(None, 4)))))
@@ -566,7 +566,7 @@ def test_the_fixed_point_of_every_critic_is_q_of_its_own_policy(lambda_, key):
     @jax.jit
     def iterate(table):
         now = eqx.tree_at(lambda x: x.target_critic.table, state, table)
-        target = algorithm.learning.targets(algorithm._facts(now, batch, key), batch, gamma)
+        target = algorithm.learning.estimate(algorithm._facts(now, batch, key), batch, gamma)
         return jax.vmap(lambda y: jnp.zeros(states * actions).at[first].add(probability * y))(target[:, 0]).reshape(
             table.shape
         )

@@ -1,9 +1,10 @@
 """SAC-X, scheduled auxiliary control: many intentions in one agent, and a scheduler that decides which one acts.
 
 Riedmiller et al. (2018), *Learning by Playing: Solving Sparse Reward Tasks from Scratch*, arXiv:1802.10567. Each of K
-tasks has a reward, an intention πᵢ and a critic Qᵢ; whatever acted, all of them learn from it, off-policy, by Retrace.
-So the intentions of easy tasks find what the main task, with its sparse reward, learns from. SAC-U draws the next
-intention uniformly, SAC-Q by what the main task earned after it (`duologue.algorithms.sac_x.task_schedulers`).
+tasks has a reward, an intention πᵢ and a critic Qᵢ. One intention acts, and all of them learn from its steps,
+off-policy, by Retrace. So the intentions of easy tasks make the experience that the main task, with its sparse reward,
+learns from. SAC-U draws the next intention uniformly, SAC-Q by the main task's return after it
+(`duologue.algorithms.sac_x.task_schedulers`).
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
 DECISIONS, PERIOD = 8, 100
-"""Decisions an episode has at most by default, and steps between two where episodes have no limit."""
+"""Largest number of decisions in an episode by default, and steps between two where episodes have no limit."""
 
 
 class SACXState(eqx.Module):
@@ -39,7 +40,7 @@ class SACXState(eqx.Module):
     temperature: PyTree
     updates: Int[Array, ""]
     table: PyTree
-    """What the scheduler learns."""
+    """Table that the scheduler learns."""
     period: Int[Array, ""]
     """Steps between two decisions of the scheduler."""
     acted: Int[Array, " K"]
@@ -183,12 +184,13 @@ class SACX(AbstractAlgorithm[SACXState]):
         tasks = state.acted.shape[0]
         alpha = jax.vmap(lambda state, _: self.alpha.weight(state))(state.temperature, jnp.arange(tasks))
         facts = self._facts(state, batch, target_key)
+        estimate = self.learning.estimate(facts, batch, self.discount)
 
         critic, critic_metrics = self.learning.critic_step(
-            state.critic, adam(self.critic_learning_rate), facts, batch, self.discount
+            state.critic, adam(self.critic_learning_rate), estimate, batch
         )
         actor, actor_metrics = self.learning.actor_step(
-            state.actor, adam(self.actor_learning_rate), critic.net, alpha, facts, batch, self.discount, actor_key
+            state.actor, adam(self.actor_learning_rate), critic.net, estimate, alpha, batch, actor_key
         )
         excess = self._target_entropy(state, batch) - actor_metrics["entropy"]
         temperature, alpha_metrics = jax.vmap(self.alpha.update)(state.temperature, excess)

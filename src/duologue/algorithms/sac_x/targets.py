@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
+from optax import GradientTransformation
 
 from duologue.algorithms.sac_x.losses import (
     Actor,
@@ -35,32 +35,30 @@ class Facts(NamedTuple):
 
 
 class AbstractLearning(Configurable):
-    """Targets for the critics, and actors that climb the critics."""
+    """Critics that learn an `estimate` of their values, and actors that climb the critics."""
 
     @property
     def learns_q(self) -> bool:
-        """Whether there is a critic to ask."""
+        """Whether a critic is learned."""
         return True
 
     @abstractmethod
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """yᵢ of each row."""
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+        """An estimate for each row and task: yᵢ, the target of the critic, or wᵢ, the weight of the actor's score."""
 
     def corrected(self, actor: Actor, target_actor: Actor) -> Actor:
         """The policies in the numerator of the importance ratios: those whose values the critics learn."""
         return target_actor
 
     def critic_step(
-        self, critic: Trained[Critic], optimizer: optax.GradientTransformation,
-        facts: Facts, batch: Transition, discount: float,
-    ) -> tuple[Trained[Critic], Metrics]:  # fmt: skip
-        """One step of the critic towards the targets."""
-        target = self.targets(facts, batch, discount)
-        return descend(critic_loss, critic, optimizer, batch.obs, batch.action, target, name="critic_")
+        self, critic: Trained[Critic], optimizer: GradientTransformation, estimate: Array, batch: Transition
+    ) -> tuple[Trained[Critic], Metrics]:
+        """One step of the critic towards its targets."""
+        return descend(critic_loss, critic, optimizer, batch.obs, batch.action, estimate, name="critic_")
 
     def actor_step(
-        self, actor: Trained[Actor], optimizer: optax.GradientTransformation, critic: Critic,
-        alpha: Float[Array, " K"], facts: Facts, batch: Transition, discount: float, key: Array,
+        self, actor: Trained[Actor], optimizer: GradientTransformation, critic: Critic, estimate: Array,
+        alpha: Float[Array, " K"], batch: Transition, key: Array,
     ) -> tuple[Trained[Actor], Metrics]:  # fmt: skip
         """One step of the actor up the critic."""
         return descend(actor_loss, actor, optimizer, critic, alpha, batch.obs, key, name="actor_")
@@ -72,20 +70,19 @@ class Retrace(AbstractLearning):
     lambda_: Fraction = 1.0
     """Decay of Retrace (λ): its trace is λ min(1, ρ)."""
 
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Retrace of each task's own reward, policy and critic."""
         of_task = partial(over_envs(retrace), discount=discount, lambda_=self.lambda_)
         return jax.vmap(of_task, (0, 0, 0, 0, None, None))(*facts, batch.terminated, batch.truncated)
 
 
 class DiscountedRewards(AbstractLearning):
-    """Critics learn the discounted rewards of the sequence and the value at its end: without a correction for actions
+    """Critics learn the discounted rewards of the sequence and the value at its end, without a correction for actions
     that πᵢ would not take. pySACQ's `discounted_rewards`."""
 
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Σ γᵏ rᵢ + γⁿ Vᵢ, to the cut or the end of the sequence."""
-        of_task = partial(over_envs(lambda_return), discount=discount, lambda_=1.0)
-        return jax.vmap(of_task, (0, 0, None, None))(facts.reward, facts.next_value, batch.terminated, batch.truncated)
+        return discounted_rewards(facts.reward, facts.next_value, batch, discount)
 
 
 class PolicyGradient(AbstractLearning):
@@ -96,30 +93,33 @@ class PolicyGradient(AbstractLearning):
     def learns_q(self) -> bool:
         return False
 
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """Gᵢ = Σ γᵏ rᵢ, to the cut or the end of the sequence."""
-        return DiscountedRewards().targets(facts._replace(next_value=jnp.zeros_like(facts.q)), batch, discount)
-
-    def weights(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """min(1, ρᵢ)(Gᵢ − Ḡᵢ)."""
-        sums = self.targets(facts, batch, discount)
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+        """wᵢ = min(1, ρᵢ)(Gᵢ − Ḡᵢ) with Gᵢ = Σ γᵏ rᵢ, to the cut or the end of the sequence."""
+        sums = discounted_rewards(facts.reward, jnp.zeros_like(facts.q), batch, discount)
         return facts.ratio * (sums - over_batch(task_mean(sums), sums))
 
     def corrected(self, actor: Actor, target_actor: Actor) -> Actor:
-        """The policies that the score function moves."""
+        """The policies in the numerator of the importance ratios: those that the score function moves."""
         return actor
 
     def critic_step(
-        self, critic: Trained[Critic], optimizer: optax.GradientTransformation,
-        facts: Facts, batch: Transition, discount: float,
-    ) -> tuple[Trained[Critic], Metrics]:  # fmt: skip
+        self, critic: Trained[Critic], optimizer: GradientTransformation, estimate: Array, batch: Transition
+    ) -> tuple[Trained[Critic], Metrics]:
         """The critic as it is."""
         return critic, {}
 
     def actor_step(
-        self, actor: Trained[Actor], optimizer: optax.GradientTransformation, critic: Critic,
-        alpha: Float[Array, " K"], facts: Facts, batch: Transition, discount: float, key: Array,
+        self, actor: Trained[Actor], optimizer: GradientTransformation, critic: Critic, estimate: Array,
+        alpha: Float[Array, " K"], batch: Transition, key: Array,
     ) -> tuple[Trained[Actor], Metrics]:  # fmt: skip
         """One step of the actor along its weighted scores."""
-        weight, raw = self.weights(facts, batch, discount), batch.extras["raw_action"]
-        return descend(score_loss, actor, optimizer, weight, alpha, batch.obs, raw, key, name="actor_")
+        raw = batch.extras["raw_action"]
+        return descend(score_loss, actor, optimizer, estimate, alpha, batch.obs, raw, key, name="actor_")
+
+
+def discounted_rewards(
+    reward: Float[Array, "K L N"], last_value: Float[Array, "K L N"], batch: Transition, discount: float
+) -> Float[Array, "K L N"]:
+    """Σ γᵏ rᵢ to the cut or the end of the sequence, and the discounted value of the successor there."""
+    of_task = partial(over_envs(lambda_return), discount=discount, lambda_=1.0)
+    return jax.vmap(of_task, (0, 0, None, None))(reward, last_value, batch.terminated, batch.truncated)
