@@ -98,8 +98,8 @@ MUTANTS = (
     ),
     Mutant(
         "SAC-X's actor climbs the critic from before its step", SACX,
-        "adam(self.actor_learning_rate), critic.net, estimate",
-        "adam(self.actor_learning_rate), state.critic.net, estimate",
+        "actor_optimizer, critic.net, estimate",
+        "actor_optimizer, state.critic.net, estimate",
         BY_HAND,
     ),
     Mutant(

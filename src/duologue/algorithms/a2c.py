@@ -53,7 +53,7 @@ def loss(
     networks: AbstractActorCritic, obs: Obs, action: Array, advantage: Float[Array, "T B"], target: Float[Array, "T B"],
     *, value_coefficient: float, entropy_coefficient: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are data here."""
+    """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are constants."""
     policy, value = networks.policy_and_value(obs)
     actor, critic = actor_loss(policy.log_prob(action), advantage), value_loss(value, target)
     entropy = jnp.mean(policy.entropy())
@@ -129,8 +129,8 @@ class Samples(NamedTuple):
 def samples_of(
     networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
 ) -> Samples:
-    """The steps of a rollout `[T, B]` in one row, for algorithms that learn from it more than once (PPO, TRPO): what
-    does not move with their steps, all from the parameters that acted."""
+    """Steps of a rollout `[T, B]` in one row, for algorithms that learn from it several times (PPO, TRPO). All
+    estimates come from the parameters that acted."""
     advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
     old = networks.policy(batch.obs)
     rollout = Samples(

@@ -31,7 +31,7 @@ Actor: TypeAlias = Callable[[Obs], TanhNormal]
 Value: TypeAlias = Callable[[Obs, Array], tuple[Array, Metrics]]
 
 REDUCTIONS = {"min": jnp.min, "max": jnp.max, "mean": jnp.mean}
-"""From the ensemble's values to one."""
+"""Reductions of the ensemble's values to one."""
 DEVIATIONS = ((1 - 0.1) / 0.1) ** 0.5
 """Deviations of the ensemble that a bound of confidence 1 − δ subtracts, √((1 − δ)/δ) with δ = 0.1 (§5.2)."""
 

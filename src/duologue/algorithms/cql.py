@@ -64,8 +64,8 @@ BACKUPS: dict[Backup, NextValue] = {"sampled": next_sampled_value, "mean": next_
 def proposals(
     actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
 ) -> tuple[Float[Array, "n N d"], Float[Array, "n N"]]:
-    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges:
-    what log ∫ exp Q(s, a) da is estimated from. Those of π(·|s') are of the authors' code, not of the paper."""
+    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges.
+    They estimate log ∫ exp Q(s, a) da. Those of π(·|s') come from the authors' code, not from the paper."""
     now, after = actor(obs), actor(next_obs)
 
     def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:

@@ -125,7 +125,8 @@ class TRPO(AbstractOnPolicy[TRPOState]):
         return state, {**actor_metrics, **critic_metrics, "explained_variance": fit}
 
     def _actor_step(self, networks: SeparateActorCritic, samples: Samples) -> tuple[SeparateActorCritic, Metrics]:
-        """The first step tried that raises the surrogate and keeps the KL below δ; none, bit for bit, if none does."""
+        """Networks after the first step that raises the surrogate and keeps the KL below δ; the same, bit for bit, if
+        no step does."""
 
         def with_actor(actor: PyTree) -> SeparateActorCritic:
             return eqx.tree_at(actor_of, networks, actor)

@@ -186,11 +186,10 @@ class SACX(AbstractAlgorithm[SACXState]):
         facts = self._facts(state, batch, target_key)
         estimate = self.learning.estimate(facts, batch, self.discount)
 
-        critic, critic_metrics = self.learning.critic_step(
-            state.critic, adam(self.critic_learning_rate), estimate, batch
-        )
+        critic_optimizer, actor_optimizer = adam(self.critic_learning_rate), adam(self.actor_learning_rate)
+        critic, critic_metrics = self.learning.critic_step(state.critic, critic_optimizer, estimate, batch)
         actor, actor_metrics = self.learning.actor_step(
-            state.actor, adam(self.actor_learning_rate), critic.net, estimate, alpha, batch, actor_key
+            state.actor, actor_optimizer, critic.net, estimate, alpha, batch, actor_key
         )
         excess = self._target_entropy(state, batch) - actor_metrics["entropy"]
         temperature, alpha_metrics = jax.vmap(self.alpha.update)(state.temperature, excess)
@@ -210,9 +209,9 @@ class SACX(AbstractAlgorithm[SACXState]):
         return state, metrics
 
     def _facts(self, state: SACXState, batch: Transition, key: Array) -> Facts:
-        """Values from the target networks, for the critics are those of the target policies; ratios from the policy
-        that `learning` corrects for."""
-        policy = self.learning.corrected(state.actor, state.target_actor)(batch.obs)
+        """Values from the target networks, for the critics learn those of the target policies; ratios from the policies
+        that `learning` names."""
+        policy = self.learning.numerator(state.actor, state.target_actor)(batch.obs)
         next_policy, no_entropy = state.target_actor(batch.next_obs), jnp.zeros(state.acted.shape[0])
         next_value, _ = soft_value(next_policy, state.target_critic, no_entropy, batch.next_obs, key)
         log_ratio = log_prob(policy, batch.extras["raw_action"]) - batch.extras["log_prob"][None]

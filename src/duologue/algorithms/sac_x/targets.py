@@ -46,7 +46,7 @@ class AbstractLearning(Configurable):
     def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """An estimate for each row and task: yᵢ, the target of the critic, or wᵢ, the weight of the actor's score."""
 
-    def corrected(self, actor: Actor, target_actor: Actor) -> Actor:
+    def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
         """The policies in the numerator of the importance ratios: those whose values the critics learn."""
         return target_actor
 
@@ -98,7 +98,7 @@ class PolicyGradient(AbstractLearning):
         sums = discounted_rewards(facts.reward, jnp.zeros_like(facts.q), batch, discount)
         return facts.ratio * (sums - over_batch(task_mean(sums), sums))
 
-    def corrected(self, actor: Actor, target_actor: Actor) -> Actor:
+    def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
         """The policies in the numerator of the importance ratios: those that the score function moves."""
         return actor
 
