@@ -11,79 +11,51 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 import duologue as dl
-from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.fields import Fraction, NonNegativeInt, Positive, PositiveInt
+from duologue.algorithms.families import AbstractNStepReplayed
+from duologue.fields import Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
+from duologue.ops.distributions import TanhNormal
 from duologue.ops.losses import td_loss
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
 
 class AWACState(eqx.Module):
-    actor: PyTree
-    critics: PyTree
+    actor: Trained
+    critics: Trained
     target_critics: PyTree
-    actor_opt: PyTree
-    critic_opt: PyTree
 
 
 def actor_loss(
     actor: PyTree, obs: Obs, action: Float[Array, "N d"], weight: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
-    """J = −Σ w log π(a|s); the weights are data here, and sum to 1."""
+    """J = −Σ w log π(a|s); the weights are constants here, and sum to 1."""
     loss = -jnp.sum(weight * actor(obs).log_prob(action))
     return loss, {"actor_loss": loss, "weight_max": jnp.max(weight)}
 
 
-class AWAC(AbstractAlgorithm[AWACState]):
+class AWAC(AbstractNStepReplayed[AWACState]):
     """Advantage-weighted actor-critic. Bounded Box actions."""
 
     learning_rate: LearningRate = 1e-3
-    """η of the actor and the critics."""
+    """Learning rate of the actor and the critics (η)."""
     temperature: Positive = 1.0
-    """λ, in units of the return: the smaller, the greedier the imitation."""
-    discount: Fraction = 0.99
-    """γ."""
-    tau: Fraction = 0.005
-    """τ, how far the target critics follow at each update."""
-    n_step: PositiveInt = 1
-    """Rewards in a target before it bootstraps."""
-    batch_size: PositiveInt = 256
-    """N, transitions of an update."""
+    """Temperature of the weights, in units of the return (λ): the smaller, the greedier the imitation."""
     replay_capacity: PositiveInt = 100_000
-    """Transitions that are kept."""
-    learning_starts: NonNegativeInt = 100
-    """Environment steps before the first update."""
-    start_steps: NonNegativeInt = 100
-    """Environment steps with uniformly random actions."""
-    rollout_length: PositiveInt = 1
-    """Steps of each environment between updates."""
-    updates: PositiveInt = 1
-    """Updates after each rollout."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Largest number of transitions in the replay memory."""
     networks: AbstractNetworks = Networks(activation="relu", init="lecun")
-    """Builds actor and critics."""
-
-    @property
-    def experience(self) -> Experience:
-        return replayed(self)
+    """Builder of actor and critics."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> AWACState:
         actor_key, critics_key = jax.random.split(key)
         actor = self.networks.squashed_actor(spec, key=actor_key)
         critics = self.networks.critics(spec, 2, key=critics_key)
         optimizer = adam(self.learning_rate)
-        return AWACState(
-            actor=actor, critics=critics, target_critics=target_of(critics),
-            actor_opt=opt_init(optimizer, actor), critic_opt=opt_init(optimizer, critics),
-        )  # fmt: skip
+        return AWACState(Trained.of(actor, optimizer), Trained.of(critics, optimizer), target_of(critics))
 
-    def act(self, state: AWACState, carry: None, obs: Obs, *, key: Array, explore: bool):
-        policy = state.actor(obs)
-        action = policy.sample(key) if explore else policy.mode()
-        return action, {}, carry
+    def policy(self, state: AWACState, obs: Obs) -> TanhNormal:
+        return state.actor(obs)
 
     def q(self, state: AWACState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
@@ -96,20 +68,15 @@ class AWAC(AbstractAlgorithm[AWACState]):
         next_action = state.actor(batch.next_obs).sample(target_key)
         next_value = jnp.min(state.target_critics(batch.next_obs, next_action), axis=0)
         target = n_step_target(batch, next_value, self.discount)
-        critics, critic_opt, critic_metrics = gradient_step(
-            td_loss, state.critics, state.critic_opt, optimizer, obs, action, target, name="critic_"
-        )
+        critics, critic_metrics = descend(td_loss, state.critics, optimizer, obs, action, target, name="critic_")
+
         value = jnp.min(critics(obs, state.actor(obs).sample(value_key)), axis=0)
         advantage = jnp.min(critics(obs, action), axis=0) - value
         weight = jax.nn.softmax(advantage / self.temperature)
-        actor, actor_opt, actor_metrics = gradient_step(
-            actor_loss, state.actor, state.actor_opt, optimizer, obs, action, weight, name="actor_"
-        )
-        state = AWACState(
-            actor=actor, critics=critics, target_critics=polyak(state.target_critics, critics, self.tau),
-            actor_opt=actor_opt, critic_opt=critic_opt,
-        )  # fmt: skip
-        return state, {**critic_metrics, **actor_metrics}
+        actor, actor_metrics = descend(actor_loss, state.actor, optimizer, obs, action, weight, name="actor_")
+
+        target_critics = polyak(state.target_critics, critics.net, self.tau)
+        return AWACState(actor, critics, target_critics), {**critic_metrics, **actor_metrics}
 
 
 def main(steps: int) -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.networks.builder import Networks
+from duologue.ops.optim import Trained
 from duologue.types import Box, EnvSpec, Transition
 
 N, L, D = 7, 2, 2
@@ -39,7 +40,9 @@ def begun(algorithm, spec, key):
 
 
 def perturbed(module, seed, by=0.4):
-    """Away from small initial values, so that every term counts."""
+    """Away from small initial values, so that every term counts; of what is trained, the network alone."""
+    if isinstance(module, Trained):
+        return Trained(perturbed(module.net, seed, by), module.opt_state)
     leaves, form = jax.tree.flatten(module)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return form.unflatten([x + by * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -51,7 +54,14 @@ def as_numpy(batch):
 
 
 def float64(tree):
-    return [np.asarray(x, np.float64) for x in jax.tree.leaves(tree)]
+    """The arrays of a tree, of a network alone where there is its optimiser's state too."""
+    nets = jax.tree.map(net, tree, is_leaf=lambda x: isinstance(x, Trained))
+    return [np.asarray(x, np.float64) for x in jax.tree.leaves(nets)]
+
+
+def net(part):
+    """The network alone of a part of a state."""
+    return getattr(part, "net", part)
 
 
 def mlp(leaves, x):
@@ -98,15 +108,16 @@ def noise(key, shape):
     return np.asarray(jax.random.normal(key, shape), np.float64)
 
 
-def gradients(opt_state):
-    """What Adam was given at its first step: m = (1 − b₁) g."""
+def gradients(trained):
+    """The gradients that Adam got at its first step: m = (1 − b₁) g."""
+    opt_state = getattr(trained, "opt_state", trained)
     assert int(opt_state[0].count) == 1
     return [m / 0.1 for m in float64(opt_state[0].mu)]
 
 
-def assert_gradient(opt_state, loss, module, directions=6):
-    """The gradient the optimiser was given is that of `loss(leaves)` in float64, along random directions."""
-    given, at = gradients(opt_state), float64(module)
+def assert_gradient(trained, loss, module, directions=6):
+    """The gradient that the optimiser got is that of `loss(leaves)` in float64, along random directions."""
+    given, at = gradients(trained), float64(module)
     size = np.sqrt(sum((g**2).sum() for g in given))
     assert size > 1e-3
     generator = np.random.default_rng(1)

@@ -44,6 +44,11 @@ def started(algorithm, spec, key):
     return eqx.tree_at(lambda s: s.networks, state, perturbed(state.networks, 1))
 
 
+def nets(state):
+    """The networks alone, of TRPO as of those with one optimiser for all."""
+    return getattr(state.networks, "net", state.networks)
+
+
 def flat(x):
     """`[T, B, ...]` to `[T B, ...]`."""
     return x.reshape(-1, *x.shape[2:])

@@ -9,7 +9,7 @@ import pytest
 
 from duologue.algorithms.a2c import A2C, loss
 from duologue.networks.builder import Networks
-from duologue.ops.optim import Adam, Linear
+from duologue.ops.optim import Adam, Linear, Trained
 from duologue.ops.returns import gae, vmap_envs
 from duologue.ops.statistics import explained_variance
 from duologue.types import Box, Discrete, EnvSpec, Transition
@@ -95,13 +95,13 @@ def test_the_gradient_that_update_applies_is_the_one_by_hand(options, key):
     algorithm = A2C(networks=TABULAR, **options)
     state, batch = algorithm.init(SPEC, key=key), a_rollout()
     # Away from zero, so that every term counts.
-    networks = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), state.networks)
-    state = type(state)(networks, state.opt_state)
+    networks = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), state.networks.net)
+    state = type(state)(Trained(networks, state.networks.opt_state))
     after, metrics = jax.jit(algorithm.update)(state, batch, key=key)
     gradient = numpy_gradient(algorithm, networks, batch)
     rate = 0.1 if isinstance(algorithm.learning_rate, Linear) else algorithm.learning_rate
     expected, norm = numpy_rmsprop(algorithm, gradient, rate)
-    moved = jax.tree.map(lambda new, old: np.asarray(new) - np.asarray(old), after.networks, networks)
+    moved = jax.tree.map(lambda new, old: np.asarray(new) - np.asarray(old), after.networks.net, networks)
     ours = moved.actor.output.weight, moved.actor.output.bias, moved.critic.output.weight, moved.critic.output.bias
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-7)
@@ -115,7 +115,7 @@ def test_a_schedule_moves_with_the_gradient_steps(key):
     for _ in range(2):
         state, _ = algorithm.update(state, a_rollout(), key=key)
     after, _ = algorithm.update(state, a_rollout(), key=key)
-    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), after.networks, state.networks)))
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), after.networks.net, state.networks.net)))
 
 
 def test_the_expected_gradient_is_the_policy_gradient():
@@ -124,7 +124,7 @@ def test_the_expected_gradient_is_the_policy_gradient():
     dynamics = generator.dirichlet(np.ones(STATES), size=(STATES, ACTIONS))  # P[s, a, s']
     rewards, begin, horizon = generator.normal(size=(STATES, ACTIONS)), generator.dirichlet(np.ones(STATES)), 3
     algorithm = A2C(networks=TABULAR, discount=1.0, lambda_=1.0, entropy_coefficient=0.0, value_coefficient=0.0)
-    networks = algorithm.init(SPEC, key=jax.random.key(1)).networks
+    networks = algorithm.init(SPEC, key=jax.random.key(1)).networks.net
     networks = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(x.size + 7), x.shape), networks)
 
     def objective(networks):
@@ -188,7 +188,7 @@ def test_greedy_is_the_mode_and_sampled_is_a_draw(key):
     obs = jnp.zeros(1000, jnp.int32)
     greedy, sampled = A2C(networks=TABULAR), A2C(networks=TABULAR, test_policy="sampled")
     state = greedy.init(SPEC, key=key)
-    best = int(jnp.argmax(state.networks.policy(obs[:1]).probs))
+    best = int(jnp.argmax(state.networks.net.policy(obs[:1]).probs))
     assert bool((greedy.act(state, None, obs, key=key, explore=False)[0] == best).all())
     for algorithm, explore in ((sampled, False), (greedy, True)):
         share = float((algorithm.act(state, None, obs, key=key, explore=explore)[0] == best).mean())

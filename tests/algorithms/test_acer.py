@@ -79,8 +79,8 @@ def started(algorithm, spec, key):
     """Networks far from their initial values, and an average that is another policy."""
     state = begun(algorithm, spec, key)
     by = 0.3 if spec is BOX else 0.8
-    networks, average = perturbed(state.networks, 1, by=by), perturbed(state.average, 2, by=by)
-    return eqx.tree_at(lambda s: (s.networks, s.average), state, (networks, average))
+    networks, average = perturbed(state.networks.net, 1, by=by), perturbed(state.average, 2, by=by)
+    return eqx.tree_at(lambda s: (s.networks.net, s.average), state, (networks, average))
 
 
 @functools.cache
@@ -95,16 +95,16 @@ def stepped(algorithm, state, batch, key):
 
 def assert_step(after, loss, before):
     """`assert_gradient`, where the optimiser sees all parameters as one vector; and they moved by Adam's step, once."""
-    old, new = (ravel_pytree(state.networks)[0] for state in (before, after))
-    (g,) = gradients(after.opt_state)
+    old, new = (ravel_pytree(state.networks.net)[0] for state in (before, after))
+    (g,) = gradients(after.networks)
     np.testing.assert_allclose(new - old, -OPTIONS["learning_rate"] * g / (np.abs(g) + 1e-3), rtol=1e-3, atol=1e-5)
-    shapes = [x.shape for x in jax.tree.leaves(before.networks)]
+    shapes = [x.shape for x in jax.tree.leaves(before.networks.net)]
     ends = np.cumsum([np.prod(shape) for shape in shapes]).astype(int)[:-1]
 
     def of_vector(leaves):
         return loss([x.reshape(shape) for x, shape in zip(np.split(leaves[0], ends), shapes, strict=True)])
 
-    assert_gradient(after.opt_state, of_vector, old)
+    assert_gradient(after.networks, of_vector, old)
 
 
 def returns(algorithm, rows, trace, taken, next_value):
@@ -146,7 +146,7 @@ def pi_and_q(leaves, obs):
 
 def acer_loss(algorithm, state, batch, wrong=None):
     """`(loss of leaves, facts)`: equations 4 to 9 and 12; `wrong` plants a bug."""
-    rows, at = as_numpy(batch), float64(state.networks)
+    rows, at = as_numpy(batch), float64(state.networks.net)
     (pi, values), (next_pi, next_values) = pi_and_q(at, rows.obs), pi_and_q(at, rows.next_obs)
     mu, one_hot = rows.extras["probs"], np.eye(A)[np.asarray(batch.action)]
     v, next_v = (pi * values).sum(-1), (next_pi * next_values).sum(-1)
@@ -186,7 +186,7 @@ def test_the_gradient_is_that_of_the_paper_by_hand(spec, key):
     np.testing.assert_allclose(metrics["critic_loss"], facts["critic_loss"], rtol=1e-4)
     np.testing.assert_allclose(metrics["bound_by_trust_region"], facts["bound"].mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["rho"], np.minimum(facts["rho"], ACER.truncation).mean(), rtol=1e-4)
-    average, policy = (pi_and_q(float64(s), as_numpy(batch).obs)[0] for s in (state.average, state.networks))
+    average, policy = (pi_and_q(float64(s), as_numpy(batch).obs)[0] for s in (state.average, state.networks.net))
     np.testing.assert_allclose(metrics["kl_mean"], stats.entropy(average, policy, axis=-1).mean(), rtol=1e-3)
     for wrong in ("bias by the return", "no bias term", "no entropy", "delta of a mean"):
         with pytest.raises(AssertionError):
@@ -198,7 +198,7 @@ def test_the_trust_region_binds_where_it_is_narrow_and_is_nothing_where_it_is_wi
 
     def of(delta):
         after, metrics = stepped(replace(ACER, trust_region=delta), state, batch, key)
-        return ravel_pytree(after.networks)[0], float(metrics["bound_by_trust_region"])
+        return ravel_pytree(after.networks.net)[0], float(metrics["bound_by_trust_region"])
 
     (one, some), (narrow, most), (huge, none), (without, zero) = map(of, (1.0, 0.001, 1e30, None))
     assert 0 < some < most and none == zero == 0
@@ -211,7 +211,7 @@ def test_the_average_policy_is_the_weighted_sum_of_all_that_were(algorithm, spec
     """θ̄ₙ = αⁿ θ₀ + (1 − α) Σ αⁿ⁻ⁱ θᵢ, after each gradient step, one an update."""
 
     def policy(state):
-        return state.networks.actor if spec is BOX else state.networks
+        return state.networks.net.actor if spec is BOX else state.networks.net
 
     state = begun(algorithm, spec, key)
     assert_same(state.average, policy(state))
@@ -220,7 +220,7 @@ def test_the_average_policy_is_the_weighted_sum_of_all_that_were(algorithm, spec
     seen, decay = [policy(state)], algorithm.average_decay
     for i in range(4):
         state, _ = stepped(algorithm, state, a_batch(spec, seed=i), key)
-        assert int(state.opt_state[0].count) == i + 1
+        assert int(state.networks.opt_state[0].count) == i + 1
         seen.append(policy(state))
     weights = [decay**4, *((1 - decay) * decay ** (4 - i) for i in range(1, 5))]
     expected = jax.tree.map(lambda *x: sum(w * y for w, y in zip(weights, x, strict=True)), *seen)
@@ -272,11 +272,11 @@ def test_a_masked_action_gets_no_gradient(key):
     """The last is never allowed: its weights stay to the bit, and its probability 0."""
     state, batch = started(ACER, MASKED, key), a_batch(MASKED)
     after, metrics = stepped(ACER, state, batch, key)
-    last, before = after.networks.network.actor.output, state.networks.network.actor.output
+    last, before = after.networks.net.network.actor.output, state.networks.net.network.actor.output
     assert (last.weight[:, -1] == before.weight[:, -1]).all() and last.bias[-1] == before.bias[-1]
     assert (last.weight[:, 0] != before.weight[:, 0]).all()
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
-    probs = after.networks.policy(batch.obs).probs
+    probs = after.networks.net.policy(batch.obs).probs
     assert (probs[batch.obs["action_mask"] == 0] == 0).all()
 
 
@@ -284,10 +284,10 @@ def test_a_masked_action_gets_no_gradient(key):
 def test_no_probability_is_too_small(sharp, key):
     """Of the behaviour, for actions taken and not; of the policy, where they underflow to 0."""
     state, batch = started(ACER, SPEC, key), a_batch(SPEC)
-    networks = [lambda s: s.networks.network.actor.output.weight, lambda s: s.average.network.actor.output.weight]
+    networks = [lambda s: s.networks.net.network.actor.output.weight, lambda s: s.average.network.actor.output.weight]
     for of in networks:
         state = eqx.tree_at(of, state, sharp * of(state))
-    assert bool((state.networks.policy(batch.obs).probs == 0).any()) == (sharp > 1)
+    assert bool((state.networks.net.policy(batch.obs).probs == 0).any()) == (sharp > 1)
     probs = batch.extras["probs"].at[::2, :, 0].set(0.0).at[1::2, :, 1].set(1e-42)
     action = jnp.where(jnp.arange(B) % 2 == 0, 0, batch.action[:, 0].max()).astype(jnp.int32)
     rare = batch._replace(extras={"probs": probs}, action=jnp.broadcast_to(action, (T, B)))
@@ -316,7 +316,7 @@ def test_acting_keeps_the_probabilities_that_it_draws_from(key):
     obs = jax.tree.map(lambda x: jnp.broadcast_to(x, (many, x.shape[-1])), rows)
     action, extras, _ = ACER.act(state, None, obs, key=key, explore=True)
     assert set(extras) == set(ACER.experience.extras) == {"probs"}
-    expected = pi_and_q(float64(state.networks), jax.tree.map(lambda x: np.asarray(x, np.float64), rows))[0][0]
+    expected = pi_and_q(float64(state.networks.net), jax.tree.map(lambda x: np.asarray(x, np.float64), rows))[0][0]
     np.testing.assert_allclose(extras["probs"], np.broadcast_to(expected, (many, A)), atol=1e-6)
     counts = np.bincount(action, minlength=A)
     assert counts[-1] == 0 and (counts[:-1] > 100).all()
@@ -327,7 +327,7 @@ def test_acting_keeps_the_probabilities_that_it_draws_from(key):
 def test_what_it_says_of_observations_and_actions_is_what_it_learns(key):
     """log π, Q and V of a batch `[N]`."""
     state, batch = started(ACER, SPEC, key), jax.tree.map(lambda x: x[0], a_batch(SPEC))
-    pi, values = pi_and_q(float64(state.networks), np.asarray(batch.obs, np.float64))
+    pi, values = pi_and_q(float64(state.networks.net), np.asarray(batch.obs, np.float64))
     chosen = np.arange(B), np.asarray(batch.action)
     np.testing.assert_allclose(ACER.log_prob(state, batch.obs, batch.action), np.log(pi[chosen]), rtol=1e-4)
     np.testing.assert_allclose(ACER.q(state, batch.obs, batch.action), values[chosen][None], rtol=1e-4)
@@ -386,7 +386,7 @@ def test_to_learn_again_is_the_same_update_on_what_was_stored(algorithm, spec):
     key, steps = jax.random.key(2), jnp.int32(T)
     outcome = jax.jit(lambda: learning.learn(again, state, ring, news, key=key, steps=steps))()
     updates = int(outcome.updates)
-    assert updates >= 4 and int(outcome.learner.opt_state[0].count) == updates
+    assert updates >= 4 and int(outcome.learner.networks.opt_state[0].count) == updates
     assert_same(outcome.ring.data, news)
     of_replay = purpose_key(key, "replay")
     state, _ = stepped(again, state, news, key)
@@ -436,7 +436,7 @@ def duelling(leaves, obs, action, samples):
 
 def continuous_loss(algorithm, state, batch, key, wrong=None):
     """Algorithm 3, with the actions that the algorithm draws."""
-    rows, at = as_numpy(batch), float64(state.networks)
+    rows, at = as_numpy(batch), float64(state.networks.net)
     (loc, scale), mu = normal(at, rows.obs), (rows.extras["loc"], rows.extras["scale"])
     of_baseline, of_drawn = jax.random.split(key)
     samples = [loc + scale * noise(k, loc.shape) for k in jax.random.split(of_baseline, algorithm.samples)]
@@ -482,7 +482,7 @@ def test_the_continuous_gradient_is_that_of_the_paper_by_hand(key):
     for wrong in ("trace of rho", "policy by Retrace", "no bias term", "no trust region", "V without rho"):
         with pytest.raises(AssertionError):
             assert_step(after, continuous_loss(CONTINUOUS, state, batch, key, wrong)[0], state)
-    np.testing.assert_array_equal(after.networks.actor.head.log_std, state.networks.actor.head.log_std)
+    np.testing.assert_array_equal(after.networks.net.actor.head.log_std, state.networks.net.actor.head.log_std)
 
 
 def test_the_continuous_update_does_not_depend_on_the_units_of_actions(key):
@@ -499,17 +499,17 @@ def test_the_continuous_update_does_not_depend_on_the_units_of_actions(key):
 
     (one, some), (ten, same) = after(1.0), after(10.0)
     assert 0 < some["bound_by_trust_region"] == same["bound_by_trust_region"] < 1
-    assert_same(one.networks, ten.networks, rtol=1e-4, atol=1e-5)
+    assert_same(one.networks.net, ten.networks.net, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mean_of_the_duelling_q_under_the_policy_is_v(key):
     """Eq. 13, over actions and samples; and the Q that is asked for is of that kind."""
     state, many, (of_action, of_samples) = started(CONTINUOUS, BOX, key), 40_000, jax.random.split(key)
     obs = jnp.broadcast_to(jnp.array([0.3, -1.0, 0.7]), (many, 3))
-    policy = state.networks.actor(obs)
+    policy = state.networks.net.actor(obs)
     samples = jnp.stack([policy.sample(k) for k in jax.random.split(of_samples, 2)])
-    values = np.asarray(state.networks.q(obs, policy.sample(of_action), samples), np.float64)
-    value = float(state.networks.value(obs)[0])
+    values = np.asarray(state.networks.net.q(obs, policy.sample(of_action), samples), np.float64)
+    value = float(state.networks.net.value(obs)[0])
     assert values.std() > 0.05
     assert abs(values.mean() - value) < 4 * values.std() / np.sqrt(many)
     asked = CONTINUOUS.q(state, obs, policy.sample(of_action))
@@ -518,7 +518,7 @@ def test_the_mean_of_the_duelling_q_under_the_policy_is_v(key):
 
 def test_the_deviation_stays_what_it_was_made_and_the_mean_is_the_test_policy(key):
     state = begun(CONTINUOUS, BOX, key)
-    np.testing.assert_allclose(state.networks.actor(jnp.zeros((1, 3))).scale[0], HALF * np.exp(-0.7), rtol=1e-5)
+    np.testing.assert_allclose(state.networks.net.actor(jnp.zeros((1, 3))).scale[0], HALF * np.exp(-0.7), rtol=1e-5)
     for i in range(3):
         state, _ = stepped(CONTINUOUS, state, a_batch(BOX, seed=i), key)
     obs = jnp.zeros((5000, 3))

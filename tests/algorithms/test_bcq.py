@@ -88,16 +88,16 @@ def test_gradients_are_those_of_the_papers_losses(key):
     def vae_loss(leaves):
         return loss_by_hand(leaves, rows.obs, rows.action, noise(of_vae, (N, LATENT)))[0]
 
-    assert_gradient(after.critic_opt, critic_loss, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.perturbation)
-    assert_gradient(after.vae_opt, vae_loss, state.vae)
+    assert_gradient(after.critics, critic_loss, state.critics)
+    assert_gradient(after.perturbation, actor_loss, state.perturbation)
+    assert_gradient(after.vae, vae_loss, state.vae)
     np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.perturbation)), rtol=1e-4)
     np.testing.assert_allclose(metrics["vae_loss"], vae_loss(float64(state.vae)), rtol=1e-4)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     assert_polyak(after.target_perturbation, state.target_perturbation, after.perturbation, 0.3)
     assert_same(after.bounds, state.bounds)
-    assert [int(getattr(after, f"{x}_opt")[0].count) for x in ("vae", "actor", "critic")] == [1, 1, 1]
+    assert [int(getattr(after, x).opt_state[0].count) for x in ("vae", "perturbation", "critics")] == [1, 1, 1]
 
 
 def test_the_successor_of_a_termination_is_never_read(key):
@@ -109,10 +109,10 @@ def test_the_successor_of_a_termination_is_never_read(key):
 def test_an_action_moves_by_no_more_than_the_limit_and_stays_in_the_box(key):
     state, obs = started(key), jnp.asarray(as_numpy(single(a_batch())).obs, jnp.float32)
     algorithm = dl.BCQ(**SETTINGS | {"candidates": 1}, perturbation_limit=1.0)
-    base = np.asarray(state.vae.sample(obs, 1, key=key)[0], np.float64)
+    base = np.asarray(state.vae.net.sample(obs, 1, key=key)[0], np.float64)
     stopped = []
     for bias, sign in ((30.0, 1), (-30.0, -1)):
-        pushed = eqx.tree_at(lambda s: s.perturbation.mlp.output.bias, state, jnp.full(D, bias))
+        pushed = eqx.tree_at(lambda s: s.perturbation.net.mlp.output.bias, state, jnp.full(D, bias))
         action = np.asarray(algorithm.act(pushed, None, obs, key=key, explore=False)[0])
         np.testing.assert_allclose(action, np.clip(base + sign * HALF, LOW, HIGH), rtol=1e-4, atol=1e-4)
         assert (action >= LOW).all()
@@ -147,7 +147,7 @@ def test_without_a_perturbation_one_candidate_is_a_clone_of_the_data(key):
     after, _ = jax.jit(CLONING.update)(state, single(a_batch()), key=key)
     assert_same(after.perturbation, state.perturbation)
     assert_same(after.vae, UPDATE(state, single(a_batch()), key=key)[0].vae)
-    assert max(np.abs(g).max() for g in gradients(after.vae_opt)) > 0
+    assert max(np.abs(g).max() for g in gradients(after.vae)) > 0
 
 
 # Discrete actions.
@@ -208,7 +208,7 @@ def test_the_discrete_gradient_is_that_of_double_q_learning_among_likely_actions
 
     error, huber, cloning, _ = parts(float64(state.networks))
     assert all(found.any() for found in (error < -1, (error > -1) & (error < 1), error > 1))
-    assert_gradient(after.opt_state, lambda leaves: sum(parts(leaves)[1:]), state.networks)
+    assert_gradient(after.networks, lambda leaves: sum(parts(leaves)[1:]), state.networks)
     np.testing.assert_allclose([metrics["critic_loss"], metrics["cloning_loss"]], [huber, cloning], rtol=1e-4)
     assert_polyak(after.target_networks, state.target_networks, after.networks, 0.3)
 
@@ -221,7 +221,8 @@ def test_the_discrete_test_policy_is_the_best_of_the_likely_and_allowed(threshol
     mask[:, 2] = True
     obs = {"action_mask": jnp.asarray(mask, jnp.int8), "x": x} if masked else x
     action, _, _ = choosing(threshold).act(state, None, obs, key=key, explore=False)
-    clone, values = (np.asarray(y, np.float64) for y in (lambda c, q: (c.logits, q))(*state.networks.policy_and_q(obs)))
+    clone, values = state.networks.net.policy_and_q(obs)
+    clone, values = np.asarray(clone.logits, np.float64), np.asarray(values, np.float64)
     allowed = mask if masked else np.ones_like(mask)
     probs = softmax(np.where(allowed, clone, -np.inf), -1)
     likely = allowed & (probs >= threshold * probs.max(-1, keepdims=True))
@@ -269,7 +270,9 @@ def test_the_discrete_target_is_of_an_action_that_the_successors_mask_allows(key
 def test_a_logit_that_only_is_unlikely_weighs_in_the_discrete_loss(key):
     # A probability may underflow without being masked: `clone.probs > 0` would leave this logit out.
     state, batch = begun_apart(CHOOSING, key), choices()
-    networks = eqx.tree_at(lambda n: n.network.actor.output.bias, state.networks, jnp.asarray([0.0, 0.0, 0.0, -200.0]))
+    networks = eqx.tree_at(
+        lambda n: n.network.actor.output.bias, state.networks.net, jnp.asarray([0.0, 0.0, 0.0, -200.0])
+    )
     batch = batch._replace(action=jnp.minimum(batch.action, 2))
     total, metrics = loss(networks, batch.obs, batch.action, batch.reward, 1.0)
     logits, _ = by_hand(float64(networks), as_numpy(batch).obs)

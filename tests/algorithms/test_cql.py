@@ -211,8 +211,8 @@ def test_gradients_are_those_of_the_papers_losses(updated, key):
         drawn, log_prob = squashed(leaves, obs, noise(of_actor, (N, D)))
         return (ALPHA * log_prob - q(float64(after.sac.critics), obs, drawn).min(0)).mean()
 
-    assert_gradient(after.sac.critic_opt, critic_loss, state.sac.critics)
-    assert_gradient(after.sac.actor_opt, actor_loss, state.sac.actor)
+    assert_gradient(after.sac.critics, critic_loss, state.sac.critics)
+    assert_gradient(after.sac.actor, actor_loss, state.sac.actor)
     gaps = gap_by_hand(float64(state.sac.critics), obs, action, proposed, log_prob)
     np.testing.assert_allclose(metrics["conservative_gap"], gaps.mean(), rtol=1e-4)
     assert metrics["conservatism"] == np.float32(WEIGHT)
@@ -226,9 +226,9 @@ def test_targets_hold_the_entropy_only_where_they_are_asked_to(backup, key):
     state = started(little, key)
     both = jax.jit(lambda *args: [each.update(*args, key=key)[0].sac for each in (little, much)])
     one, other = both(state, a_batch())
-    same = [bool((a == b).all()) for a, b in zip(*map(gradients, (one.critic_opt, other.critic_opt)), strict=True)]
+    same = [bool((a == b).all()) for a, b in zip(*map(gradients, (one.critics, other.critics)), strict=True)]
     assert all(same) if backup != "soft" else not any(same)
-    assert not all((a == b).all() for a, b in zip(*map(gradients, (one.actor_opt, other.actor_opt)), strict=True))
+    assert not all((a == b).all() for a, b in zip(*map(gradients, (one.actor, other.actor)), strict=True))
 
 
 def test_each_backup_is_the_smaller_value_of_its_own_action(key):

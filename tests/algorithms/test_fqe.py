@@ -7,7 +7,8 @@ import numpy as np
 from algorithms.by_hand import assert_polyak, assert_same, begun, perturbed
 
 import duologue as dl
-from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import recorded_experience
 from duologue.types import Box, Discrete, EnvSpec, Transition
 
 GAMMA, STATES, ACTIONS = 0.8, 3, 2
@@ -31,7 +32,7 @@ class Tabled(AbstractAlgorithm):
 
     @property
     def experience(self):
-        return recorded(4)
+        return recorded_experience(4)
 
     def init(self, spec, *, key):
         return jnp.asarray(POLICY, jnp.int32)

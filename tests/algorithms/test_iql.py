@@ -39,7 +39,7 @@ def started(algorithm, key):
     state = eqx.tree_at(
         lambda s: [getattr(s, n) for n in NAMES], state, [perturbed(getattr(state, n), i) for i, n in enumerate(NAMES)]
     )
-    return eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-0.3, 2.5]))
+    return eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([-0.3, 2.5]))
 
 
 def transitions(seed=0):
@@ -114,10 +114,10 @@ def test_gradients_are_those_of_the_papers_losses_in_its_order(key):
     ]  # fmt: skip
     target = rows.reward + 0.9 * np.where(rows.terminated, 0.0, v(new, rows.next_obs))
 
-    assert_gradient(after.value_opt, value_loss, state.value)
-    assert_gradient(after.actor_opt, lambda x: -(weight * log_prob(x, obs, action)).mean(), state.actor)
+    assert_gradient(after.value, value_loss, state.value)
+    assert_gradient(after.actor, lambda x: -(weight * log_prob(x, obs, action)).mean(), state.actor)
     assert_gradient(
-        after.critic_opt, lambda x: ((q(x, obs, action) - target) ** 2).mean(-1).sum(), state.critics
+        after.critics, lambda x: ((q(x, obs, action) - target) ** 2).mean(-1).sum(), state.critics
     )  # fmt: skip
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     assert after.actor.log_std[1] == state.actor.log_std[1]  # no gradient beyond the clip
@@ -142,9 +142,9 @@ class Honest(eqx.Module):
 def test_no_action_outside_the_data_is_asked_for(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
-    watched = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, replace_fn=Honest)
-    opt = jax.tree.map(lambda x: x, begun(algorithm, SPEC, key).critic_opt)
-    watched = eqx.tree_at(lambda s: s.critic_opt, watched, dl.Adam().build(0.01).init(watched.critics))
+    watched = eqx.tree_at(lambda s: (s.critics.net, s.target_critics), state, replace_fn=Honest)
+    opt = jax.tree.map(lambda x: x, begun(algorithm, SPEC, key).critics.opt_state)
+    watched = eqx.tree_at(lambda s: s.critics.opt_state, watched, dl.Adam().build(0.01).init(watched.critics.net))
     assert int(opt[0].count) == 0
     after, metrics = jax.jit(algorithm.update)(watched, DATA, key=key)
     expected, _ = jax.jit(algorithm.update)(state, DATA, key=key)
@@ -171,8 +171,8 @@ def test_nothing_is_sampled_and_what_terminates_is_never_looked_behind(key):
 def test_acting_and_asking_are_of_the_same_policy(key):
     algorithm = dl.IQL(**OPTIONS)
     state = started(algorithm, key)
-    wide = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([1.0, 1.0]))
-    state = eqx.tree_at(lambda s: s.actor.log_std, state, jnp.array([-2.3, -3.0]))
+    wide = eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([1.0, 1.0]))
+    state = eqx.tree_at(lambda s: s.actor.net.log_std, state, jnp.array([-2.3, -3.0]))
     obs = jnp.broadcast_to(jnp.array([0.3, -1.0, 2.0]), (20_000, 3))
     mode, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
     drawn, _, _ = algorithm.act(state, None, obs, key=key, explore=True)

@@ -21,6 +21,7 @@ from algorithms.on_policy import (
     by_loop,
     differ,
     flat,
+    nets,
     started,
 )  # fmt: skip
 from oracles import rlax
@@ -65,8 +66,8 @@ def test_the_first_gradient_is_a2cs(spec, objective, key):
     state, batch = started(ppo, spec, key), a_rollout(spec)
     ours, metrics = updated(ppo, state, batch, key)
     theirs, reference = updated(a2c, started(a2c, spec, key), batch, key)
-    assert_same(gradients(ours.opt_state), gradients(theirs.opt_state), rtol=1e-4, atol=1e-6)
-    assert max(np.abs(g).max() for g in gradients(ours.opt_state)) > 0.1
+    assert_same(gradients(ours.networks), gradients(theirs.networks), rtol=1e-4, atol=1e-6)
+    assert max(np.abs(g).max() for g in gradients(ours.networks)) > 0.1
     np.testing.assert_allclose(metrics["approx_kl"], 0.0, atol=1e-6)
     assert float(metrics["steps"]) == 1.0 and float(metrics.get("clip_fraction", 0.0)) == 0.0
     for name in ("value_loss", "entropy", "value", "gradient_norm", "explained_variance"):
@@ -85,7 +86,7 @@ def test_the_first_gradient_is_a2cs_also_behind_normalisation(key):
         for t in range(T):
             state, carry = observe(state, carry, jax.tree.map(lambda x, t=t: x[t], a_rollout(DISCRETE)))
         after, metrics = updated(algorithm, state, a_rollout(DISCRETE), key)
-        return gradients(after.algorithm.opt_state), metrics
+        return gradients(after.algorithm.networks), metrics
 
     (ours, metrics), (theirs, _) = first(dl.PPO(**ONE, **SHARED)), first(dl.A2C(**SHARED))
     assert_same(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -100,7 +101,7 @@ def test_the_first_gradient_is_a2cs_also_behind_normalisation(key):
 def by_hand(algorithm):
     """Networks and metrics after 0, 1, 2 … gradient steps, by a plain loop over the rows that `shuffled` gives."""
     key = jax.random.key(0)
-    networks, batch = started(algorithm, DISCRETE, key).networks, a_rollout(DISCRETE)
+    networks, batch = started(algorithm, DISCRETE, key).networks.net, a_rollout(DISCRETE)
     advantage, target, old_value = map(jnp.asarray, by_loop(networks, batch, algorithm.discount, algorithm.lambda_))
     obs, action, old = flat(batch.obs), flat(batch.action), networks.policy(flat(batch.obs)).log_probs
 
@@ -151,18 +152,18 @@ def test_an_update_is_a_plain_loop_over_minibatches_and_epochs(algorithm, key):
     state, batch = started(algorithm, DISCRETE, key), a_rollout(DISCRETE)
     after, metrics = updated(algorithm, state, batch, key)
     assert len(steps) == 1 + 3 * N // 8 == 1 + algorithm.experience.gradient_steps
-    assert_same(after.networks, steps[-1][0], rtol=1e-3, atol=2e-5)
+    assert_same(after.networks.net, steps[-1][0], rtol=1e-3, atol=2e-5)
     for name in steps[1][1]:
         mean = np.mean([metrics[name] for _, metrics in steps[1:]])
         np.testing.assert_allclose(metrics[name], mean, rtol=1e-3, atol=1e-5, err_msg=name)
     if algorithm is CLIP:
         assert 0.1 < float(metrics["clip_fraction"]) < 0.9
     # The divergence reported is KL(π_old ‖ π), over the whole rollout and after the last step.
-    old, new = (np.asarray(n.policy(batch.obs).log_probs, np.float64) for n in (state.networks, after.networks))
+    old, new = (np.asarray(n.policy(batch.obs).log_probs, np.float64) for n in (state.networks.net, after.networks.net))
     kl, reverse = (np.exp(old) * (old - new)).sum(-1).mean(), (np.exp(new) * (new - old)).sum(-1).mean()
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-3)
     assert abs(kl - reverse) > 0.005 * kl
-    _, target, value = by_loop(state.networks, batch, algorithm.discount, algorithm.lambda_)
+    _, target, value = by_loop(state.networks.net, batch, algorithm.discount, algorithm.lambda_)
     np.testing.assert_allclose(metrics["explained_variance"], 1 - (target - value).var() / target.var(), rtol=1e-4)
 
 
@@ -175,14 +176,14 @@ def test_target_kl_ends_before_the_step_that_goes_too_far(key):
     assert k < len(kls) - 1
     at = functools.partial(dict, **{name: getattr(CLIP, name) for name in CLIP.__dataclass_fields__})
     after, metrics = updated(dl.PPO(**at(target_kl=0.99 * kls[k] / 1.5)), state, batch, key)
-    assert float(metrics["steps"]) == k and int(after.opt_state[1][0].count) == k
-    assert_same(after.networks, steps[k][0], rtol=1e-3, atol=2e-5)
+    assert float(metrics["steps"]) == k and int(after.networks.opt_state[1][0].count) == k
+    assert_same(after.networks.net, steps[k][0], rtol=1e-3, atol=2e-5)
     np.testing.assert_allclose(metrics["approx_kl"], np.mean(kls[: k + 1]), rtol=1e-3)
     over, metrics = updated(dl.PPO(**at(target_kl=1.01 * kls[k] / 1.5)), state, batch, key)
-    assert float(metrics["steps"]) > k and differ(over.networks, after.networks)
+    assert float(metrics["steps"]) > k and differ(over.networks.net, after.networks.net)
     never, metrics = updated(dl.PPO(**at(target_kl=100.0)), state, batch, key)
     assert CLIP.target_kl is None and float(metrics["steps"]) == len(kls)
-    assert_same(never.networks, steps[-1][0], rtol=1e-3, atol=2e-5)
+    assert_same(never.networks.net, steps[-1][0], rtol=1e-3, atol=2e-5)
 
 
 def test_the_last_step_may_be_the_one_that_goes_too_far(key):
@@ -191,8 +192,8 @@ def test_the_last_step_may_be_the_one_that_goes_too_far(key):
     state, batch = started(dl.PPO(**two), DISCRETE, key), a_rollout(DISCRETE)
     after, metrics = updated(dl.PPO(**two, target_kl=1e-4), state, batch, key)
     one, _ = updated(dl.PPO(**dict(two, epochs=1)), state, batch, key)
-    assert float(metrics["steps"]) == 1.0 and int(after.opt_state[0].count) == 1
-    assert_same(after.networks, one.networks, rtol=1e-5, atol=1e-6)
+    assert float(metrics["steps"]) == 1.0 and int(after.networks.opt_state[0].count) == 1
+    assert_same(after.networks.net, one.networks.net, rtol=1e-5, atol=1e-6)
 
 
 # Objectives.
@@ -257,7 +258,7 @@ def test_beta_stays_within_its_bounds():
 def test_beta_follows_the_divergence_of_a_whole_update(times, factor, key):
     batch, (networks, _) = a_rollout(DISCRETE), by_hand(PENALTY)[-1]
     state = started(PENALTY, DISCRETE, key)
-    kl = float(state.networks.policy(batch.obs).kl(networks.policy(batch.obs)).mean())
+    kl = float(state.networks.net.policy(batch.obs).kl(networks.policy(batch.obs)).mean())
     fields = {name: getattr(PENALTY, name) for name in PENALTY.__dataclass_fields__}
     algorithm = dl.PPO(**fields | {"objective": dl.KLPenalty(beta=3.0, target_kl=kl * times)})
     after, metrics = updated(algorithm, state, batch, key)
@@ -269,7 +270,7 @@ def test_beta_of_the_state_is_the_weight(key):
     """The adapted one, not the field: with a huge β the policy hardly moves."""
     state, batch = started(PENALTY, DISCRETE, key), a_rollout(DISCRETE)
     moved = updated(PENALTY, state, batch, key)[1]["kl"]
-    state = type(state)(state.networks, state.opt_state, jnp.float32(1000.0))
+    state = type(state)(state.networks, jnp.float32(1000.0))
     assert float(updated(PENALTY, state, batch, key)[1]["kl"]) < 0.3 * float(moved)
 
 
@@ -287,7 +288,7 @@ def test_no_value_clip_is_one_that_never_binds(key):
     plain, wide = dl.PPO(**fields), dl.PPO(**fields, value_clip=1e6)
     state, batch = started(plain, DISCRETE, key), a_rollout(DISCRETE)
     assert plain.value_clip is None
-    a, b = (updated(algorithm, state, batch, key)[0].networks for algorithm in (plain, wide))
+    a, b = (updated(algorithm, state, batch, key)[0].networks.net for algorithm in (plain, wide))
     assert_same(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -358,9 +359,10 @@ def test_the_optimiser_counts_the_gradient_steps_that_are_declared(key):
     algorithm = planned(dl.PPO(learning_rate=dl.Linear(0.01), epochs=3, minibatch_size=8, **SIZE), N)
     state = started(algorithm, DISCRETE, key)
     after, metrics = updated(algorithm, state, a_rollout(DISCRETE), key)
-    assert int(after.opt_state[1][0].count) == algorithm.experience.gradient_steps == 9 == int(metrics["steps"])
-    assert differ(state.networks, after.networks)
-    assert_equal(updated(algorithm, after, a_rollout(DISCRETE), key)[0].networks, after.networks)
+    count = int(after.networks.opt_state[1][0].count)
+    assert count == algorithm.experience.gradient_steps == 9 == int(metrics["steps"])
+    assert differ(state.networks.net, after.networks.net)
+    assert_equal(updated(algorithm, after, a_rollout(DISCRETE), key)[0].networks.net, after.networks.net)
 
 
 @pytest.mark.parametrize("kind", [dl.PPO, dl.TRPO])
@@ -373,7 +375,7 @@ def test_rewards_are_scaled_then_clipped_for_learning(kind, key):
     assert 0.2 < (np.abs(learned) == 2).mean() < 0.8
     ours = updated(scaled, state, batch, key)[0]
     assert_same(ours, updated(plain, state, batch._replace(reward=jnp.asarray(learned)), key)[0], rtol=1e-4, atol=1e-5)
-    assert differ(ours.networks, updated(plain, state, batch, key)[0].networks)
+    assert differ(nets(ours), nets(updated(plain, state, batch, key)[0]))
 
 
 # Acting.
@@ -384,7 +386,7 @@ def test_greedy_is_the_mode_and_sampled_is_a_draw(kind, key):
     obs = jnp.zeros((500, 3))
     greedy, sampled = kind(networks=SMALL), kind(networks=SMALL, test_policy="sampled")
     state = started(greedy, DISCRETE, key)
-    probs = np.asarray(state.networks.policy(obs[:1]).probs[0])
+    probs = np.asarray(nets(state).policy(obs[:1]).probs[0])
     assert bool((greedy.act(state, None, obs, key=key, explore=False)[0] == probs.argmax()).all())
     for algorithm, explore in ((sampled, False), (greedy, True)):
         drawn = np.asarray(algorithm.act(state, None, obs, key=key, explore=explore)[0])
@@ -400,10 +402,11 @@ def test_every_kind_of_action_learns(kind, spec, key):
     batch = a_rollout(spec)
     after, metrics = updated(algorithm, state, batch, key)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((after, metrics)))
-    assert differ(state.networks.actor, after.networks.actor) and differ(state.networks.critic, after.networks.critic)
+    old, new = nets(state), nets(after)
+    assert differ(old.actor, new.actor) and differ(old.critic, new.critic)
     assert float(metrics["kl"]) > 0
     if spec.id == "masked":
-        last = state.networks.actor.output.weight[:, 2] == after.networks.actor.output.weight[:, 2]
-        assert bool(last.all()) and float(after.networks.policy(batch.obs).probs[..., 2].max()) == 0.0
+        last = old.actor.output.weight[:, 2] == new.actor.output.weight[:, 2]
+        assert bool(last.all()) and float(new.policy(batch.obs).probs[..., 2].max()) == 0.0
     if spec.id == "box":
-        assert differ(state.networks.head, after.networks.head)
+        assert differ(old.head, new.head)

@@ -103,6 +103,7 @@ def choice_and_values(algorithm, learner, obs):
     """The probabilities of discrete actions or the most likely real one, and V(s) by every network that tells it: Q at
     this choice."""
     parts = getattr(learner, "networks", learner)
+    parts = getattr(parts, "net", parts)
     policy = parts.policy(obs) if hasattr(parts, "policy") else parts.actor(obs)
     discrete = isinstance(policy, Categorical)
     choice = policy if isinstance(policy, jax.Array) else policy.probs if discrete else policy.mode()

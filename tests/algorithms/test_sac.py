@@ -71,11 +71,11 @@ def test_sac_gradients_are_those_of_the_papers_losses(key):
 
     both = q(float64(after.critics), obs, squashed(float64(state.actor), obs, noise(of_actor, (N, D)))[0])
     assert 0 < (both[0] < both[1]).sum() < N  # each critic is the smaller one somewhere
-    assert_gradient(after.critic_opt, critic_loss, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.critics, critic_loss, state.critics)
+    assert_gradient(after.actor, actor_loss, state.actor)
     np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.actor)), rtol=1e-4)
-    norms = [np.sqrt(sum((g**2).sum() for g in gradients(opt))) for opt in (after.critic_opt, after.actor_opt)]
+    norms = [np.sqrt(sum((g**2).sum() for g in gradients(opt))) for opt in (after.critics, after.actor)]
     np.testing.assert_allclose([metrics["critic_gradient_norm"], metrics["actor_gradient_norm"]], norms, rtol=1e-4)
     assert metrics["alpha"] == np.float32(ALPHA)
     assert not any("alpha_loss" in name for name in metrics)
@@ -115,9 +115,18 @@ def test_targets_begin_as_copies_and_the_second_critic_is_another(key):
     ):
         state = begun(algorithm, SPEC, key)
         assert_same(getattr(state, source), getattr(state, target))
-        weight = state.critics.members.mlp.output.weight
+        weight = state.critics.net.members.mlp.output.weight
         assert len(weight) == 2
         assert bool((weight[0] != weight[1]).all())
+
+
+@pytest.mark.parametrize("kind", [dl.SAC, dl.CQL, dl.SACDiscrete])
+def test_the_ensemble_has_the_size_of_its_field(kind, key):
+    algorithm, spec = kind(networks=SMALL, ensemble_size=3), TABLE if kind is dl.SACDiscrete else SPEC
+    state = jax.eval_shape(lambda key: algorithm.init(spec, key=key), key)
+    obs = jnp.zeros(5, jnp.int32) if kind is dl.SACDiscrete else jnp.zeros((5, 3))
+    action = jnp.zeros(5, jnp.int32) if kind is dl.SACDiscrete else jnp.zeros((5, D))
+    assert jax.eval_shape(algorithm.q, state, obs, action).shape == (3, 5)
 
 
 # The temperature.
@@ -162,11 +171,9 @@ def test_sac_v1_gradients_are_those_of_the_papers_losses(key):
 
     both = q(critics, obs, drawn)
     assert 0 < (both[0] < both[1]).sum() < N
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
-    assert_gradient(
-        after.critic_opt, lambda x: (0.5 * (q(x, obs, action) - target_q) ** 2).mean(-1).sum(), state.critics
-    )
-    assert_gradient(after.value_opt, lambda x: (0.5 * (mlp(x, obs)[..., 0] - target_v) ** 2).mean(), state.value)
+    assert_gradient(after.actor, actor_loss, state.actor)
+    assert_gradient(after.critics, lambda x: (0.5 * (q(x, obs, action) - target_q) ** 2).mean(-1).sum(), state.critics)
+    assert_gradient(after.value, lambda x: (0.5 * (mlp(x, obs)[..., 0] - target_v) ** 2).mean(), state.value)
     assert_polyak(after.target_value, state.target_value, after.value, 0.3)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.actor)), rtol=1e-4)
 
@@ -206,15 +213,15 @@ def soft_optimal(batch):
 def at_optimum(algorithm, optimal, key):
     """Critics and slow critics Q*, actor softmax(Q*/α)."""
     state = begun(algorithm, TABLE, key)
-    zero = jax.tree.map(jnp.zeros_like, state)
+    where = lambda s: (s.actor.net, s.critics.net, s.target_critics)  # noqa: E731
+    state = eqx.tree_at(where, state, jax.tree.map(jnp.zeros_like, where(state)))
     values = jnp.asarray(optimal)
-    return eqx.tree_at(
-        lambda s: (
-            s.actor.mlp.output.weight, s.critics.members.mlp.output.weight, s.target_critics.members.mlp.output.weight
-        ),
-        eqx.tree_at(lambda s: (s.actor, s.critics, s.target_critics), state, (zero.actor, zero.critics, zero.critics)),
-        (values / ALPHA, jnp.stack([values, values]), jnp.stack([values, values])),
-    )  # fmt: skip
+
+    def weights(state):
+        actor, critics, target_critics = where(state)
+        return tuple(mlp.output.weight for mlp in (actor.mlp, critics.members.mlp, target_critics.members.mlp))
+
+    return eqx.tree_at(weights, state, (values / ALPHA, jnp.stack([values, values]), jnp.stack([values, values])))
 
 
 def tabular(**options):
@@ -275,7 +282,7 @@ def test_the_discrete_soft_value_takes_the_smaller_critic_of_each_action(key):
         log_pi = logits - logsumexp(logits, axis=1, keepdims=True)
         return (np.exp(log_pi) * (ALPHA * log_pi - (cw + cb[:, None]).min(0))).sum(1).mean()
 
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.actor, actor_loss, state.actor)
 
 
 def test_the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rewards(key):
@@ -310,8 +317,8 @@ def test_the_discrete_version_moves_its_critics_first_and_bootstraps_after_n_rew
         log_pi = logits - logsumexp(logits, axis=1, keepdims=True)
         return (np.exp(log_pi) * (ALPHA * log_pi - (cw + cb[:, None]).min(0)[batch.obs[0]])).sum(1).mean()
 
-    assert_gradient(after.critic_opt, critic_loss, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.critics, critic_loss, state.critics)
+    assert_gradient(after.actor, actor_loss, state.actor)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     np.testing.assert_allclose(metrics["critic_loss"], critic_loss(float64(state.critics)), rtol=1e-5)
 

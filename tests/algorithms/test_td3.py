@@ -24,13 +24,14 @@ from algorithms.by_hand import (
     float64,
     mlp,
     n_step_target,
+    net,
     noise,
     perturbed,
     q,
 )  # fmt: skip
 
 import duologue as dl
-from duologue.algorithms.td3 import noisy
+from duologue.algorithms.td3 import add_noise
 from duologue.networks.builder import AbstractNetworks
 from duologue.networks.heads import SquashedNormalHead, TanhHead, box_bounds, from_unit, to_unit
 from duologue.ops.losses import td_loss
@@ -80,8 +81,8 @@ def test_td3_gradients_are_those_of_the_papers_losses(key):
     def actor_loss(leaves):
         return -q(float64(after.critics), obs, mu(leaves, obs))[0].mean()
 
-    assert_gradient(after.critic_opt, loss_of_critics, state.critics)
-    assert_gradient(after.actor_opt, actor_loss, state.actor)
+    assert_gradient(after.critics, loss_of_critics, state.critics)
+    assert_gradient(after.actor, actor_loss, state.actor)
     np.testing.assert_allclose(metrics["critic_loss"], loss_of_critics(float64(state.critics)), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], actor_loss(float64(state.actor)), rtol=1e-4)
 
@@ -95,9 +96,9 @@ def test_ddpg_gradients_are_those_of_the_papers_losses(key):
     next_action = mu(float64(state.target_actor), rows.next_obs)
     target = n_step_target(rows, q(float64(state.target_critics), rows.next_obs, next_action)[0], 0.9)
     assert len(float64(state.critics)[0]) == 1
-    assert_gradient(after.critic_opt, lambda x: ((q(x, obs, action)[0] - target) ** 2).mean(), state.critics)
+    assert_gradient(after.critics, lambda x: ((q(x, obs, action)[0] - target) ** 2).mean(), state.critics)
     assert_gradient(
-        after.actor_opt, lambda x: -q(float64(after.critics), obs, mu(x, obs))[0].mean(), state.actor
+        after.actor, lambda x: -q(float64(after.critics), obs, mu(x, obs))[0].mean(), state.actor
     )  # fmt: skip
     assert_polyak(after.target_actor, state.target_actor, after.actor, 0.3)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
@@ -107,9 +108,9 @@ def test_ddpg_is_td3_without_its_three_changes(key):
     """One critic twice, no noise on targets and no delay: the same actor, critic and targets."""
     ddpg, td3 = dl.DDPG(**OPTIONS), dl.TD3(policy_delay=1, target_noise=0.0, **OPTIONS)
     one, batch = started(ddpg, key), a_batch()
-    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (one.critics, one.target_critics))
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (one.critics.net, one.target_critics))
     two = eqx.tree_at(
-        lambda s: (s.actor, s.target_actor, s.critics, s.target_critics),
+        lambda s: (s.actor, s.target_actor, s.critics.net, s.target_critics),
         begun(td3, SPEC, key),
         (one.actor, one.target_actor, *twice),
     )
@@ -119,7 +120,7 @@ def test_ddpg_is_td3_without_its_three_changes(key):
         assert_same(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-5)
     for name in ("critics", "target_critics"):
         for member in range(2):
-            member = jax.tree.map(lambda x, i=member: x[i : i + 1], getattr(two, name))
+            member = jax.tree.map(lambda x, i=member: x[i : i + 1], net(getattr(two, name)))
             assert_same(getattr(one, name), member, rtol=1e-4, atol=1e-5)
 
 
@@ -129,14 +130,14 @@ def test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics(delay, k
     algorithm = dl.TD3(policy_delay=delay, target_noise=0.6, **OPTIONS)
     state, batch = started(algorithm, key), a_batch(delay)
     after, _ = jax.jit(algorithm.update)(state, batch, key=key)
-    assert int(after.critic_opt[0].count) == delay
-    assert int(after.actor_opt[0].count) == 1
+    assert int(after.critics.opt_state[0].count) == delay
+    assert int(after.actor.opt_state[0].count) == 1
     assert_polyak(after.target_actor, state.target_actor, after.actor, 0.3)
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
     obs = as_numpy(batch).obs[-1, 0]
-    assert_gradient(after.actor_opt, lambda x: -q(float64(after.critics), obs, mu(x, obs))[0].mean(), state.actor)
+    assert_gradient(after.actor, lambda x: -q(float64(after.critics), obs, mu(x, obs))[0].mean(), state.actor)
 
-    critics, opt_state, rows = state.critics, state.critic_opt, as_numpy(batch)
+    critics, opt_state, rows = state.critics.net, state.critics.opt_state, as_numpy(batch)
     for d, step_key in enumerate(jax.random.split(key, delay)):
         row = jax.tree.map(lambda x, d=d: x[d], rows)
         next_action = smoothed(state, row, step_key, sigma=0.6, clip=0.5)
@@ -156,19 +157,19 @@ def test_the_actors_schedule_counts_the_steps_of_the_critics(kind, key):
     state, batch, update = started(algorithm, key), a_batch(2), jax.jit(algorithm.update)
     once, _ = update(state, batch, key=key)
     twice, _ = update(once, batch, key=key)
-    moved = lambda a, b: any(bool((x != y).any()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))  # noqa: E731
+    moved = lambda a, b: any(bool((x != y).any()) for x, y in zip(*map(float64, (a, b)), strict=True))  # noqa: E731
     assert moved(state.actor, once.actor) and not moved(once.actor, twice.actor)
     assert moved(once.critics, twice.critics)
 
 
 def test_noise_is_in_half_ranges_clipped_and_inside_the_box(key):
     centre = jnp.broadcast_to(jnp.asarray(CENTRE, jnp.float32), (20_000, D))
-    small = noisy(centre, BOUNDS, key, noise=0.1)
+    small = add_noise(centre, BOUNDS, key, noise=0.1)
     np.testing.assert_allclose(np.asarray(small - centre).std(0), 0.1 * HALF, rtol=0.03)
     np.testing.assert_allclose(np.asarray(small - centre).mean(0), 0.0, atol=0.01)
-    cut = np.asarray(noisy(centre, BOUNDS, key, noise=1.0, clip=0.3) - centre)
+    cut = np.asarray(add_noise(centre, BOUNDS, key, noise=1.0, clip=0.3) - centre)
     np.testing.assert_allclose(np.abs(cut).max(0), 0.3 * HALF, rtol=1e-5)
-    wide = np.asarray(noisy(centre, BOUNDS, key, noise=5.0))
+    wide = np.asarray(add_noise(centre, BOUNDS, key, noise=5.0))
     np.testing.assert_array_equal(wide.min(0), LOW)
     np.testing.assert_array_equal(wide.max(0), HIGH)
 
@@ -180,7 +181,7 @@ def test_acting_adds_noise_only_while_exploring(kind, key):
     greedy, _, _ = algorithm.act(state, None, obs, key=key, explore=False)
     tried, _, _ = algorithm.act(state, None, obs, key=key, explore=True)
     np.testing.assert_allclose(greedy, mu(float64(state.actor), np.zeros((5_000, 3))), rtol=1e-5)
-    np.testing.assert_allclose(tried, noisy(greedy, BOUNDS, key, noise=0.25), rtol=1e-6)
+    np.testing.assert_allclose(tried, add_noise(greedy, BOUNDS, key, noise=0.25), rtol=1e-6)
     assert bool((tried != greedy).any())
 
 

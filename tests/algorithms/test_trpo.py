@@ -129,7 +129,7 @@ def test_its_gradient_is_a2cs(key):
     after, metrics = updated(algorithm, state, a_rollout(DISCRETE), key)
     theirs, _ = updated(a2c, other, a_rollout(DISCRETE), key)
     ours = moved(state.networks, after.networks)
-    gradient = -gradients(theirs.opt_state)[0][: len(ours)]  # encoders have no parameters: the actor comes first
+    gradient = -gradients(theirs.networks)[0][: len(ours)]  # encoders have no parameters: the actor comes first
     np.testing.assert_allclose(metrics["actor_gradient_norm"], np.linalg.norm(gradient), rtol=1e-4)
     np.testing.assert_allclose(ours / np.linalg.norm(ours), gradient / np.linalg.norm(gradient), atol=1e-3)
     np.testing.assert_allclose(linear_algebra(DISCRETE, False)[1], gradient, atol=1e-5)

@@ -374,7 +374,7 @@ def test_lean_hands_over_only_what_is_read(key):
 
     obs = jnp.ones((5, 1))
     read = leaves_read(act, state, obs, np.int32(0))
-    assert sum(read) == len(jax.tree.leaves(state.networks.actor))  # neither the critic nor the optimiser
+    assert sum(read) == len(jax.tree.leaves(state.networks.net.actor))  # neither the critic nor the optimiser
     view, call = lean(act, state, obs, np.int32(0))
     assert len(view(state)) == sum(read)
     np.testing.assert_array_equal(jax.jit(call)(view(state), obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))

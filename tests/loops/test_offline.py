@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 import duologue as dl
-from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import recorded_experience
 from duologue.data.dataset import from_columns
 from duologue.loops import dispatch as chunks
 from duologue.loops import offline
@@ -55,7 +56,7 @@ class Watch(AbstractAlgorithm):
 
     @property
     def experience(self):
-        return recorded(4)
+        return recorded_experience(4)
 
     def init(self, spec, *, key):
         return WatchState(jnp.full((self.calls, 4), -1), jnp.int32(0))
@@ -134,7 +135,7 @@ def test_a_step_is_a_step_of_the_critics():
     source = offline.recorded(TD3, data())
     state, calls, counts = finished(TD3, source, [0], 5)
     assert calls == 3 and counts[-1][0] == 6
-    assert int(state.critic_opt[0].count) == 6 and int(state.actor_opt[0].count) == 3
+    assert int(state.critics.opt_state[0].count) == 6 and int(state.actor.opt_state[0].count) == 3
 
 
 def test_a_window_serves_its_calls_and_then_the_next_one_comes(monkeypatch):
@@ -216,7 +217,7 @@ def test_what_cannot_learn_from_the_data_is_told_why(algorithm, window, words):
 class Curious(Watch):
     @property
     def experience(self):
-        return recorded(4, extras=("log_prob", "mood"))
+        return recorded_experience(4, extras=("log_prob", "mood"))
 
 
 def test_extras_that_the_data_lack_are_named_and_those_there_are_carried():

@@ -184,7 +184,7 @@ def test_the_last_policy_layer_of_what_learns_from_replay_begins_as_all_others(a
     """Variance 1 / inputs, as the layers before it; a hundredth held SAC near where it began on Hopper."""
     box = Box((30,), "float32", (-1.0,) * 30, (1.0,) * 30)
     state = algorithm().init(EnvSpec("env", Box((8,)), box), key=key)
-    layers = [layer.weight for layer in (*state.actor.mlp.trunk.layers, state.actor.mlp.output)]
+    layers = [layer.weight for layer in (*state.actor.net.mlp.trunk.layers, state.actor.net.mlp.output)]
     assert [len(weight) for weight in layers] == [8, 256, 256]
     for weight in layers:
         np.testing.assert_allclose(weight.std(), len(weight) ** -0.5, rtol=0.05)

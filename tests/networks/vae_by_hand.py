@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from algorithms.by_hand import CENTRE, HALF, SPEC, D, mlp
+from algorithms.by_hand import CENTRE, HALF, SPEC, D, mlp, net
 
 LATENT = 2 * D
 
@@ -19,8 +19,8 @@ def far(algorithm, names, key, spec=SPEC, **parts):
     """An initial state whose networks of these names all differ and are far from their initial values."""
     shapes = jax.eval_shape(lambda key: algorithm.init(spec, key=key), key)
     state = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)  # as Adam's are at first
-    parts |= {name: filled(getattr(shapes, name), i, 0.6) for i, name in enumerate(names)}
-    return eqx.tree_at(lambda s: [getattr(s, name) for name in parts], state, list(parts.values()))
+    parts |= {name: filled(net(getattr(shapes, name)), i, 0.6) for i, name in enumerate(names)}
+    return eqx.tree_at(lambda s: [net(getattr(s, name)) for name in parts], state, list(parts.values()))
 
 
 def split(leaves):

@@ -101,14 +101,13 @@ MUTANTS = [
     ),
     Mutant(
         "the gradient runs through the advantage", "algorithms/a2c.py",
-        "networks, batch.obs, batch.action, advantage, target,",
-        "networks, batch.obs, batch.action, target - networks.value(batch.obs), target,", GRADIENT,
+        "actor_loss(policy.log_prob(action), advantage)", "actor_loss(policy.log_prob(action), target - value)",
+        GRADIENT,
     ),
     Mutant(
         "the gradient runs through the target", "algorithms/a2c.py",
-        "networks, batch.obs, batch.action, advantage, target,",
-        "networks, batch.obs, batch.action, advantage, advantage + 0.5 * (value + networks.value(batch.obs)),",
-        GRADIENT,
+        "value_loss(value, target)\n    entropy",
+        "value_loss(value, advantage + 0.5 * (jax.lax.stop_gradient(value) + value))\n    entropy", GRADIENT,
     ),
     Mutant(
         "the successor's value is that of the state", "algorithms/a2c.py",
@@ -132,7 +131,7 @@ MUTANTS = [
         "self.optimizer.build(self.learning_rate)", GRADIENT,
     ),
     Mutant(
-        "a greedy test samples", "algorithms/a2c.py",
+        "a greedy test samples", "algorithms/families.py",
         'explore or self.test_policy == "sampled"', 'explore or self.test_policy == "greedy"', A2C,
     ),
     # Optimisers.
@@ -420,8 +419,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's targets move with every critic step's actor of before", 'algorithms/td3.py',
-        'target_actor=polyak(state.target_actor, actor, self.tau)',
-        'target_actor=polyak(state.target_actor, state.actor, self.tau)',
+        'target_actor=polyak(state.target_actor, actor.net, algorithm.tau)',
+        'target_actor=polyak(state.target_actor, state.actor.net, algorithm.tau)',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(
@@ -456,8 +455,8 @@ MUTANTS = [
     ),
     Mutant(
         "SAC's actor follows the critics of before", 'algorithms/sac.py',
-        '        critics, alpha, obs, actor_key, name',
-        '        state.critics, alpha, obs, actor_key, name',
+        'adam(algorithm.actor_learning_rate), critics, alpha, obs',
+        'adam(algorithm.actor_learning_rate), state.critics, alpha, obs',
         (f'{SAC}::test_sac_gradients_are_those_of_the_papers_losses',),
     ),
     Mutant(
@@ -468,8 +467,8 @@ MUTANTS = [
     ),
     Mutant(
         'the target critics follow those of before', 'algorithms/sac.py',
-        'target_critics=polyak(state.target_critics, critics, self.tau)',
-        'target_critics=polyak(state.target_critics, state.critics, self.tau)',
+        'polyak(state.target_critics, critics.net, algorithm.tau)',
+        'polyak(state.target_critics, state.critics.net, algorithm.tau)',
         (f'{SAC}::test_sac_target_critics_move_by_polyak_only',),
     ),
     Mutant(
@@ -558,8 +557,8 @@ MUTANTS = [
     ),
     Mutant(
         "TD3's critic steps share one key", 'algorithms/td3.py',
-        'state, rows, key, noise=self.target_noise',
-        'state, rows, keys[0], noise=self.target_noise',
+        'state, sequences, key,',
+        'state, sequences, keys[0],',
         (f'{TD3}::test_the_actor_and_the_targets_move_once_for_d_steps_of_the_critics',),
     ),
     Mutant(

@@ -94,7 +94,7 @@ MUTANTS = [
         of("loops/test_offline.py", "a_window_does_not_change_what_is_seen_before_the_first_update"),
     ),
     Mutant(
-        "a clone's schedule knows one environment", "algorithms/bc.py", "self.replay_capacity, self.num_envs",
+        "a clone's schedule knows one environment", "algorithms/families.py", "self.replay_capacity, self.num_envs",
         "self.replay_capacity, 1", LENGTH,
     ),
     Mutant(
@@ -225,7 +225,7 @@ MUTANTS = [
     ),
     Mutant(
         "SACDiscrete's critics follow their slow copies", "algorithms/sac_discrete.py",
-        "polyak(state.target_critics, critics, self.tau)", "polyak(critics, state.target_critics, self.tau)", DISCRETE,
+        "polyak(state.target_critics, critics.net, self.tau)", "polyak(critics.net, state.target_critics, self.tau)", DISCRETE,
     ),
     Mutant(
         "the smallest of an interval is the largest of the smallest", "ops/metrics.py",
@@ -271,8 +271,8 @@ MUTANTS = [
         "action_value(state.critics", SLOW,
     ),
     Mutant(
-        "fitted Q's slow copy runs ahead", "algorithms/fqe.py", "polyak(state.target_critics, critics,",
-        "polyak(critics, state.target_critics,", SLOW,
+        "fitted Q's slow copy runs ahead", "algorithms/fqe.py", "polyak(state.target_critics, critics.net,",
+        "polyak(critics.net, state.target_critics,", SLOW,
     ),
     Mutant(
         "a cut begins an episode", "data/dataset.py", "ends[list(self.cut)] = False", "pass", BEGINS,
@@ -312,7 +312,7 @@ MUTANTS = [
     ),
     Mutant(
         "a discrete target allows what the last mask did", "algorithms/bcq_discrete.py",
-        "allowed(clone, batch.next_obs", "allowed(clone, batch.obs",
+        "allowed_actions(clone, batch.next_obs", "allowed_actions(clone, batch.obs",
         of("algorithms/test_bcq.py", "the_discrete_target_is_of_an_action_that_the_successors_mask_allows"),
     ),
     Mutant(
@@ -321,14 +321,18 @@ MUTANTS = [
     ),
     Mutant(
         "IQL's critics move at the actor's rate", "algorithms/iql.py",
-        "state.critic_opt, adam(self.critic_learning_rate)", "state.critic_opt, adam(self.actor_learning_rate)", RATES,
+        "state.critics, adam(self.critic_learning_rate)", "state.critics, adam(self.actor_learning_rate)", RATES,
     ),
     Mutant(
         "SACv1's value moves at the actor's rate", "algorithms/sac_v1.py",
-        "state.value_opt, adam(self.critic_learning_rate)", "state.value_opt, adam(self.actor_learning_rate)", RATES,
+        "state.value, adam(self.critic_learning_rate)", "state.value, adam(self.actor_learning_rate)", RATES,
     ),
     Mutant(
-        "KL-control explores by its mean", "algorithms/kl_control.py",
+        "SAC has two critics, whatever its field says", "algorithms/sac.py", "spec, algorithm.ensemble_size", "spec, 2",
+        of("algorithms/test_sac.py", "the_ensemble_has_the_size_of_its_field"),
+    ),
+    Mutant(
+        "KL-control explores by its mean", "algorithms/base.py",
         "policy.sample(key) if explore else policy.mode()", "policy.mode()",
         of("algorithms/test_cloning.py", "what_explores_samples_and_what_is_tested_does_not"),
     ),

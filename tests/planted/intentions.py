@@ -3,6 +3,7 @@
 from planted.mutant import Mutant
 
 SACX, LEARNING = "algorithms/sac_x/sac_x.py", "algorithms/sac_x/targets.py"
+LOSSES = "algorithms/sac_x/losses.py"
 SCHEDULERS, TASKS = "algorithms/sac_x/task_schedulers.py", "envs/tasks.py"
 
 
@@ -30,15 +31,15 @@ PERIOD = scheduler("decisions_are_made_at_multiples_of_the_period_only")
 
 MUTANTS = (
     Mutant(
-        "SAC-X's ratios are of the policy that acts now", SACX,
-        "state.actor if isinstance(self.learning, PolicyGradient) else state.target_actor",
-        "state.actor",
+        "SAC-X's ratios are of the policy that acts now", LEARNING,
+        "return target_actor",
+        "return actor",
         (*RATIOS, *BY_HAND),
     ),
     Mutant(
-        "a score function is weighed by the target policy", SACX,
-        "state.actor if isinstance(self.learning, PolicyGradient) else state.target_actor",
-        "state.target_actor",
+        "a score function is weighed by the target policy", LEARNING,
+        "return actor\n",
+        "return target_actor\n",
         SCORE,
     ),
     Mutant(
@@ -49,8 +50,8 @@ MUTANTS = (
     ),
     Mutant(
         "SAC-X bootstraps under the policy that acts now", SACX,
-        "next_policy = state.target_actor(batch.next_obs)",
-        "next_policy = state.actor(batch.next_obs)",
+        "next_policy, no_entropy = state.target_actor(batch.next_obs)",
+        "next_policy, no_entropy = state.actor(batch.next_obs)",
         BY_HAND,
     ),
     Mutant(
@@ -84,21 +85,21 @@ MUTANTS = (
         BY_HAND,
     ),
     Mutant(
-        "the critic's losses are summed over tasks", SACX,
+        "the critic's losses are summed over tasks", LOSSES,
         'return jnp.mean(losses), {"critic_loss"',
         'return jnp.sum(losses), {"critic_loss"',
         BY_HAND,
     ),
     Mutant(
-        "every critic is asked for the first intention's action", SACX,
+        "every critic is asked for the first intention's action", LOSSES,
         "critic.own_values(obs, action), log_prob(policy, raw)",
         "critic(obs, action[0]), log_prob(policy, raw)",
         IN_A_BOX,
     ),
     Mutant(
         "SAC-X's actor climbs the critic from before its step", SACX,
-        "loss, args = actor_loss, (critic, alpha",
-        "loss, args = actor_loss, (state.critic, alpha",
+        "actor_optimizer, critic.net, estimate",
+        "actor_optimizer, state.critic.net, estimate",
         BY_HAND,
     ),
     Mutant(
@@ -109,8 +110,8 @@ MUTANTS = (
     ),
     Mutant(
         "SAC-X's target policy is a copy of the one before", SACX,
-        "(state.target_actor, state.target_critic), (actor, critic)",
-        "(state.target_actor, state.target_critic), (state.actor, critic)",
+        "(state.target_actor, state.target_critic), (actor.net, critic.net)",
+        "(state.target_actor, state.target_critic), (state.actor.net, critic.net)",
         COPIES,
     ),
     Mutant(

@@ -41,7 +41,7 @@ MUTANTS = (
     ),
     Mutant(
         "CQL's proposals use the key of the actor's draw", CQL,
-        "jax.random.fold_in(key, APART)",
+        "jax.random.fold_in(key, PROPOSALS)",
         "jax.random.fold_in(key, 1)",
         of("cql", "proposals_are_of_the_first_row_and_have_a_key_of_their_own"),
     ),

@@ -85,8 +85,8 @@ MUTANTS = (
     # BEAR.
     Mutant(
         "BEAR takes the min over critics before the mean over actions", "algorithms/bear.py",
-        "jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))",
-        "jnp.mean(OF_ENSEMBLE[ensemble](critics(obs, actions[:q_samples]), axis=0))", BEAR,
+        "jnp.mean(REDUCTIONS[ensemble](q, axis=0))",
+        "jnp.mean(REDUCTIONS[ensemble](critics(obs, actions[:q_samples]), axis=0))", BEAR,
     ),
     Mutant(
         "BEAR's warm start never ends", "algorithms/bear.py",
@@ -107,11 +107,11 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR compares squashed data with raw actions", "algorithms/bear.py",
-        "data = vae.sample_raw(obs,", "data = vae.sample(obs,", BEAR,
+        "data = vae.net.sample_raw(obs,", "data = vae.net.sample(obs,", BEAR,
     ),
     Mutant(
         "BEAR's targets are of the learned critics", "algorithms/bear.py",
-        "target_value(state.target_critics,", "target_value(state.critics,", BEAR,
+        "state.target_critics, batch.next_obs, next_actions", "state.critics, batch.next_obs, next_actions", BEAR,
     ),
     Mutant(
         "BEAR always acts in targets with the slow actor", "algorithms/bear.py",
@@ -119,7 +119,7 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR rewards disagreement of its critics", "algorithms/bear.py",
-        "-value + variance_weight", "-value - variance_weight", BEAR,
+        "value - variance_weight", "value + variance_weight", BEAR,
     ),
     Mutant(
         "equal critics give NaN", "algorithms/bear.py",
@@ -131,7 +131,7 @@ MUTANTS = (
     ),
     Mutant(
         "BEAR's VAE learns at the actor's rate", "algorithms/bear.py",
-        "state.vae_opt, adam(self.vae_learning_rate)", "state.vae_opt, adam(self.actor_learning_rate)",
+        "state.vae, adam(self.vae_learning_rate)", "state.vae, adam(self.actor_learning_rate)",
         RATES,
     ),
     # What BCQ and BEAR share, and BCQ.
@@ -162,7 +162,7 @@ MUTANTS = (
     ),
     Mutant(
         "BCQ's targets perturb with the learned ξ", "algorithms/bcq.py",
-        "vae, state.target_perturbation, batch.next_obs", "vae, state.perturbation, batch.next_obs", BCQ,
+        "vae.net, state.target_perturbation, batch.next_obs", "vae.net, state.perturbation, batch.next_obs", BCQ,
     ),
     Mutant(
         "BCQ's ξ climbs all critics", "algorithms/bcq.py",

@@ -159,8 +159,8 @@ MUTANTS = [
     ),
     Mutant(
         "ACER compares δ with a mean", ACER,
-        "kl_gradient(average.probs, probs), self.trust_region)",
-        "kl_gradient(average.probs, probs), self.trust_region * q_taken.size)",
+        "kl_gradient(average.probs, policy.probs), self.trust_region",
+        "kl_gradient(average.probs, policy.probs), self.trust_region * q_taken.size",
         BY_HAND,
     ),
     Mutant(
@@ -177,8 +177,8 @@ MUTANTS = [
     ),
     Mutant(
         "ACER averages the parameters before the step", ACER,
-        "polyak(state.average, networks, 1",
-        "polyak(state.average, state.networks, 1",
+        "polyak(state.average, networks.net, 1",
+        "polyak(state.average, state.networks.net, 1",
         AVERAGE,
     ),
     Mutant(
@@ -214,14 +214,14 @@ MUTANTS = [
     ),
     Mutant(
         "ACER replays a fixed number of times", ACER,
-        "updates=Poisson(algorithm.replay_ratio)",
-        "updates=int(algorithm.replay_ratio)",
+        "updates=Poisson(self.replay_ratio)",
+        "updates=int(self.replay_ratio)",
         of("acer", "replayed_updates_are_as_many_as_a_poisson_law_draws"),
     ),
     Mutant(
         "continuous ACER's policy follows Retrace", CONTINUOUS,
-        "q_opc - value, drawn_q",
-        "q_retrace - value, drawn_q",
+        "q_opc - value, fresh_q",
+        "q_retrace - value, fresh_q",
         BOX,
     ),
     Mutant(

@@ -53,10 +53,10 @@ def test_a_schedule_ends_with_the_last_step_of_its_network(algorithm, tmp_path):
     delay = getattr(algorithm, "policy_delay", 1)
     rollouts_with_an_update = 6  # of six steps each: those that end at 30, 36, … 60
     assert run.plan.algorithm.critic_learning_rate.updates == rollouts_with_an_update * delay
-    assert int(run.state.critic_opt[0].count) == rollouts_with_an_update * delay
-    assert int(run.state.actor_opt[0].count) == rollouts_with_an_update
+    assert int(run.state.critics.opt_state[0].count) == rollouts_with_an_update * delay
+    assert int(run.state.actor.opt_state[0].count) == rollouts_with_an_update
     rate = run.plan.algorithm.actor_learning_rate
-    assert delayed_rate(rate, delay)(run.state.actor_opt[-1].count) == 0.0 and delayed_rate(7.0, delay) == 7.0
+    assert delayed_rate(rate, delay)(run.state.actor.opt_state[-1].count) == 0.0 and delayed_rate(7.0, delay) == 7.0
     assert (
         not ended_schedules(dataclasses.replace(run.plan, steps=60))
         and "step 60 " in ended_schedules(dataclasses.replace(run.plan, steps=61))[0]

@@ -200,7 +200,7 @@ def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
     algorithm = dl.IQL(**ALGORITHM, replay_capacity=100, learning_starts=8)
     offline = dl.train(algorithm, dataset=data, steps=5, run_dir=tmp_path / "offline", console=QUIET)
     run = offline.finetune("gymnax/Pendulum-v1", steps=20, run_dir=tmp_path / "online", console=QUIET)
-    assert int(run.state.critic_opt[0].count) == 5 + 13  # after steps 8 to 20
+    assert int(run.state.critics.opt_state[0].count) == 5 + 13  # after steps 8 to 20
     assert run.resume(steps=24, console=QUIET).step == 24
 
 
@@ -253,8 +253,8 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
         "Pendulum-v1", steps=20, offline_fraction=0.25, dataset=recorded, run_dir=tmp_path / "online", console=QUIET
     )
     assert run.plan.offline_fraction == 0.25 and run.step == 20 and not run.plan.offline
-    assert int(run.state.critic_opt[0].count) == 10 + 2 * 3  # after 16, 18 and 20 steps
-    assert int(offline.state.critic_opt[0].count) == 10  # a copy went on
+    assert int(run.state.critics.opt_state[0].count) == 10 + 2 * 3  # after 16, 18 and 20 steps
+    assert int(offline.state.critics.opt_state[0].count) == 10  # a copy went on
     assert run.resume(steps=24, console=QUIET).step == 24
     for wrong in (-0.1, 1.0):
         with pytest.raises(dl.ConfigError, match=r"offline_fraction = .*: must be a number in \[0, 1\)"):
@@ -307,7 +307,7 @@ def test_cql_goes_on_online(recorded, tmp_path):
     algorithm = dl.CQL(**ALGORITHM, proposals=1, replay_capacity=100, learning_starts=16)
     offline = dl.train(algorithm, dataset=recorded, steps=4, run_dir=tmp_path / "offline", console=QUIET)
     run = offline.finetune("Pendulum-v1", steps=18, dataset=recorded, run_dir=tmp_path / "online", console=QUIET)
-    assert int(run.state.sac.critic_opt[0].count) == 4 + 3  # after 16, 17 and 18 steps
+    assert int(run.state.sac.critics.opt_state[0].count) == 4 + 3  # after 16, 17 and 18 steps
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
@@ -377,13 +377,13 @@ def test_a_schedule_goes_on_over_both_parts_of_the_learning(recorded, tmp_path):
         replay_capacity=100, learning_starts=8,
     )  # fmt: skip
     offline = dl.train(algorithm, dataset=recorded, steps=10, run_dir=tmp_path / "offline", console=QUIET)
-    before = [np.asarray(x) for x in offline.state.actor.mean.mlp.output.weight]
+    before = [np.asarray(x) for x in offline.state.actor.net.mean.mlp.output.weight]
     run = offline.finetune("Pendulum-v1", steps=40, dataset=recorded, run_dir=tmp_path / "online", console=QUIET)
-    made = int(run.state.critic_opt[0].count)
+    made = int(run.state.critics.opt_state[0].count)
     learned = run.plan.algorithm
     assert run.plan.learned == 10 and learned.actor_learning_rate.updates == made == 10 + 33  # after steps 8 to 40
     assert learned.critic_learning_rate.updates == 9  # which somebody chose
-    assert not np.array_equal(before, run.state.actor.mean.mlp.output.weight)
+    assert not np.array_equal(before, run.state.actor.net.mean.mlp.output.weight)
     said = io.StringIO()
     run.resume(steps=44, console=Console(file=said, width=1000))
     assert "a Linear schedule ends at step" in said.getvalue()

@@ -263,7 +263,7 @@ def _paths_may_be_none(unchecked):
 
 def test_actions_for_one_observation_or_a_batch():
     run, batch = agent(VECTOR, gym.spaces.Discrete(5)), np.random.default_rng(0).normal(size=(40, 3))
-    expected = np.asarray(run.state.networks.policy(np.float32(batch)).mode())
+    expected = np.asarray(run.state.networks.net.policy(np.float32(batch)).mode())
     assert len(set(expected.tolist())) > 1
     actions = run.policy(batch)  # float64, as NumPy makes them
     np.testing.assert_array_equal(actions, expected)

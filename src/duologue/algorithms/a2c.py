@@ -5,7 +5,8 @@ together, wait for each other, and one update follows from their T × B transiti
 that is trained.
 """
 
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,19 +14,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import AbstractOnPolicy
 from duologue.fields import Fraction, NonNegative, Positive, PositiveInt
 from duologue.networks.builder import AbstractActorCritic, AbstractNetworks, Networks
 from duologue.ops.distributions import AbstractDistribution
-from duologue.ops.optim import Adam, LearningRate, RMSProp, flat_optimizer, gradient_step, opt_init
+from duologue.ops.optim import Adam, LearningRate, RMSProp, Trained, descend, flat_optimizer
 from duologue.ops.returns import gae, scale_and_clip, vmap_envs
 from duologue.ops.statistics import explained_variance
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Metrics, Obs, Transition
 
 
 class A2CState(eqx.Module):
-    networks: AbstractActorCritic
-    opt_state: PyTree
+    networks: Trained[AbstractActorCritic]
 
 
 def actor_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
@@ -53,7 +53,7 @@ def loss(
     networks: AbstractActorCritic, obs: Obs, action: Array, advantage: Float[Array, "T B"], target: Float[Array, "T B"],
     *, value_coefficient: float, entropy_coefficient: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are data here."""
+    """L = L_π + c_V L_V − c_H E[H(π(·|sₜ))]; `advantage` and `target` are constants."""
     policy, value = networks.policy_and_value(obs)
     actor, critic = actor_loss(policy.log_prob(action), advantage), value_loss(value, target)
     entropy = jnp.mean(policy.entropy())
@@ -61,82 +61,61 @@ def loss(
     return total, {"actor_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value)}
 
 
-class A2C(AbstractAlgorithm[A2CState]):
+class A2C(AbstractOnPolicy[A2CState]):
     """Synchronous advantage actor-critic (Mnih et al., 2016), with the coefficients of OpenAI Baselines.
 
     Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
     """
 
     learning_rate: LearningRate = 7e-4
-    """η, a number or a `Linear` schedule."""
-    discount: Fraction = 0.99
-    """γ."""
+    """Learning rate of actor and critic (η), a number or a `Linear` schedule."""
     lambda_: Fraction = 1.0
-    """λ of generalised advantage estimation; 1 is the n-step return of the whole rollout, as in the paper."""
+    """Decay of generalised advantage estimation (λ); 1 is the n-step return of the whole rollout, as in the paper."""
     rollout_length: PositiveInt = 5
-    """T, steps of each environment between two updates (the paper's t_max)."""
+    """Steps of each environment between two updates (T, the paper's t_max)."""
     num_envs: PositiveInt = 8
-    """B, actors that step together."""
+    """Environments that step together, one for each actor of the paper (B)."""
     value_coefficient: NonNegative = 0.5
-    """c_V, weight of the critic's loss."""
+    """Weight of the critic's loss (c_V)."""
     entropy_coefficient: NonNegative = 0.01
-    """c_H, weight of the entropy bonus (the paper's β)."""
+    """Weight of the entropy bonus (c_H, the paper's β)."""
     max_gradient_norm: Positive | None = 0.5
-    """Clip of the gradient's global norm over actor and critic together; None for no clip."""
+    """Largest global norm of the gradient over actor and critic together; None for no clip."""
     optimizer: RMSProp | Adam = RMSProp()
-    """The optimiser of actor and critic together."""
+    """Optimiser of actor and critic together."""
     networks: AbstractNetworks = Networks()
-    """Builds actor and critic: `Networks`, or an object of your own."""
-    reward_scale: Positive = 1.0
-    """Rewards are multiplied by this before learning; returns are logged as they came."""
-    reward_clip: Positive | None = None
-    """Then clipped to ± this for learning; None for no clip."""
-    test_policy: Literal["greedy", "sampled"] = "greedy"
-    """How an evaluated agent acts: the mode of π, or a sample of it as in training."""
-
-    @property
-    def experience(self) -> Experience:
-        return Experience(num_envs=self.num_envs, rollout_length=self.rollout_length)
+    """Builder of actor and critic: `Networks`, or an object of your own."""
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
         return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> A2CState:
-        networks = self.networks.actor_critic(spec, key=key)
-        return A2CState(networks=networks, opt_state=opt_init(self._optimizer, networks))
+        return A2CState(Trained.of(self.networks.actor_critic(spec, key=key), self._optimizer))
 
-    def act(
-        self, state: A2CState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.networks.policy(obs)
-        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
-        return action, {}, carry
-
-    def log_prob(self, state: A2CState, obs: Obs, action: Array) -> Array:
-        return state.networks.policy(obs).log_prob(action)
+    def policy(self, state: A2CState, obs: Obs) -> AbstractDistribution:
+        return state.networks.net.policy(obs)
 
     def v(self, state: A2CState, obs: Obs) -> Array:
-        return state.networks.value(obs)
+        return state.networks.net.value(obs)
 
     def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
         """One gradient step on a rollout `[T, B]`."""
         reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
         # Targets come from the parameters that acted, before the step below moves them.
-        advantage, target, value = targets(state.networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
-        networks, opt_state, metrics = gradient_step(
-            lambda networks: loss(
-                networks, batch.obs, batch.action, advantage, target,
-                value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
-            ),
-            state.networks, state.opt_state, self._optimizer,
-        )  # fmt: skip
+        advantage, target, value = targets(
+            state.networks.net, batch, reward, discount=self.discount, lambda_=self.lambda_
+        )
+        weighted = partial(loss, value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient)
+        networks, metrics = descend(
+            weighted, state.networks, self._optimizer, batch.obs, batch.action, advantage, target
+        )
         metrics["explained_variance"] = explained_variance(value, target)
-        return A2CState(networks=networks, opt_state=opt_state), metrics
+        return A2CState(networks), metrics
 
 
 class Samples(NamedTuple):
-    """Of each step `[N]`: facts, and what the policy that acted thought of them."""
+    """Steps `[N]` of a rollout, with the estimates of the networks that acted."""
 
     obs: Obs
     action: Array
@@ -150,8 +129,8 @@ class Samples(NamedTuple):
 def samples_of(
     networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
 ) -> Samples:
-    """The steps of a rollout `[T, B]` in one row, for algorithms that learn from it more than once (PPO, TRPO): what
-    does not move with their steps, all from the parameters that acted."""
+    """Steps of a rollout `[T, B]` in one row, for algorithms that learn from it several times (PPO, TRPO). All
+    estimates come from the parameters that acted."""
     advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
     old = networks.policy(batch.obs)
     rollout = Samples(

@@ -13,31 +13,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.algorithms.families import AbstractRecorded
 from duologue.fields import Fraction, NonNegative, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.networks.vae import VAE, vae_loss
 from duologue.ops.distributions import Bounds
 from duologue.ops.losses import td_loss
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import td_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
+Perturbation: TypeAlias = Callable[[Obs, Array], Array]
 Critics: TypeAlias = Callable[[Obs, Array], Array]
 
 
 class BCQState(eqx.Module):
-    vae: VAE
-    perturbation: Callable[[Obs, Array], Array]
-    critics: Critics
-    target_perturbation: Callable[[Obs, Array], Array]
+    vae: Trained[VAE]
+    perturbation: Trained[Perturbation]
+    critics: Trained[Critics]
+    target_perturbation: Perturbation
     target_critics: Critics
     bounds: Bounds
-    """Of the actions: nothing that is learned."""
-    vae_opt: PyTree
-    actor_opt: PyTree
-    critic_opt: PyTree
+    """Bounds of the actions, which nothing trains."""
 
 
 def clipped_double_q(q: Float[Array, "E ..."], minimum_weight: float) -> Float[Array, "*batch"]:
@@ -45,24 +43,22 @@ def clipped_double_q(q: Float[Array, "E ..."], minimum_weight: float) -> Float[A
     return minimum_weight * jnp.min(q, axis=0) + (1 - minimum_weight) * jnp.max(q, axis=0)
 
 
-def perturbed(
-    perturbation: Callable[[Obs, Array], Array], obs: Obs, action: Float[Array, "*batch d"], bounds: Bounds,
-    *, limit: float,
-) -> Float[Array, "*batch d"]:  # fmt: skip
+def perturb(
+    perturbation: Perturbation, obs: Obs, action: Float[Array, "*batch d"], bounds: Bounds, *, limit: float
+) -> Float[Array, "*batch d"]:
     """a + Φ h ξ(s, a), back inside the box; h is its half-range."""
     box = bounds.broadcast(action)
     return box.clip(action + limit * box.half_range * perturbation(obs, action))
 
 
-def proposed(
-    vae: VAE, perturbation: Callable[[Obs, Array], Array], obs: Obs, bounds: Bounds,
-    *, count: int, limit: float, key: Array,
-) -> Float[Array, "n N d"]:  # fmt: skip
+def propose(
+    vae: VAE, perturbation: Perturbation, obs: Obs, bounds: Bounds, *, count: int, limit: float, key: Array
+) -> Float[Array, "n N d"]:
     """`count` actions of the VAE for each state, perturbed: those that the constrained policy may take."""
-    return perturbed(perturbation, obs, vae.sample(obs, count, key=key), bounds, limit=limit)
+    return perturb(perturbation, obs, vae.sample(obs, count, key=key), bounds, limit=limit)
 
 
-def best_of(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> Float[Array, "N d"]:
+def best_action(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> Float[Array, "N d"]:
     """argmaxₖ Q₁(s, aₖ), state by state."""
     best = jnp.argmax(critics(obs, actions)[0], axis=0)
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
@@ -76,49 +72,38 @@ def target_value(
 
 
 def actor_loss(
-    perturbation: Callable[[Obs, Array], Array], critics: Critics, obs: Obs, action: Float[Array, "N d"],
-    bounds: Bounds, limit: float,
-) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    perturbation: Perturbation, critics: Critics, obs: Obs, action: Float[Array, "N d"], bounds: Bounds, limit: float
+) -> tuple[Float[Array, ""], Metrics]:
     """J = −E[Q₁(s, a + Φ h ξ(s, a))] for a from the VAE (eq. 11)."""
-    better = perturbed(perturbation, obs, action, bounds, limit=limit)
+    better = perturb(perturbation, obs, action, bounds, limit=limit)
     loss = -jnp.mean(critics(obs, better)[0])
     return loss, {"actor_loss": loss}
 
 
-class BCQ(AbstractAlgorithm[BCQState]):
+class BCQ(AbstractRecorded[BCQState]):
     """Batch-constrained Q-learning (Fujimoto et al., 2019), for recorded data.
 
     Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' code.
     """
 
     learning_rate: LearningRate = 1e-3
-    """η of VAE, critics and perturbation."""
+    """Learning rate of VAE, critics and perturbation (η), a number or a `Linear` schedule."""
     perturbation_limit: NonNegative = 0.05
-    """Φ, the most that an action of the VAE is changed, in half-ranges of the box."""
+    """Largest change of an action of the VAE, in half-ranges of the box (Φ)."""
     minimum_weight: Fraction = 0.75
-    """λ, weight of the smallest critic in a target; the largest has the rest."""
+    """Weight of the smallest critic in a target (λ); the largest has the rest."""
     target_candidates: PositiveInt = 10
     """Actions of the VAE that a target chooses from."""
     candidates: PositiveInt = 100
     """Actions of the VAE that the test policy chooses from."""
-    discount: Fraction = 0.99
-    """γ."""
     tau: Fraction = 0.005
-    """τ, how far the targets follow at each update."""
+    """Share of the way that target networks move towards the learned ones in each update (τ)."""
     batch_size: PositiveInt = 100
-    """N, transitions of an update."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept where it goes on online."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together there."""
+    """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
-    """Builds critics and perturbation: `Networks`, or an object of your own."""
+    """Builder of critics and perturbation: `Networks`, or an object of your own."""
     vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
-    """Builds the VAE."""
-
-    @property
-    def experience(self) -> Experience:
-        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
+    """Builder of the VAE."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQState:
         vae_key, actor_key, critics_key = jax.random.split(key, 3)
@@ -127,21 +112,23 @@ class BCQ(AbstractAlgorithm[BCQState]):
         critics = self.networks.critics(spec, 2, key=critics_key)
         optimizer = adam(self.learning_rate)
         return BCQState(
-            vae=vae, perturbation=perturbation, critics=critics, target_perturbation=target_of(perturbation),
-            target_critics=target_of(critics), bounds=box_bounds(require_bounded_box(spec.action)),
-            vae_opt=opt_init(optimizer, vae), actor_opt=opt_init(optimizer, perturbation),
-            critic_opt=opt_init(optimizer, critics),
-        )  # fmt: skip
+            vae=Trained.of(vae, optimizer),
+            perturbation=Trained.of(perturbation, optimizer),
+            critics=Trained.of(critics, optimizer),
+            target_perturbation=target_of(perturbation),
+            target_critics=target_of(critics),
+            bounds=box_bounds(require_bounded_box(spec.action)),
+        )
 
     def act(
-        self, state: BCQState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        """The best by Q₁ of `candidates` actions; to explore, one of them by chance."""
-        actions = proposed(
-            state.vae, state.perturbation, obs, state.bounds,
+        self, state: BCQState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
+        """The best by Q₁ of `candidates` actions; to explore, a random one of them."""
+        actions = propose(
+            state.vae.net, state.perturbation, obs, state.bounds,
             count=1 if explore else self.candidates, limit=self.perturbation_limit, key=key,
         )  # fmt: skip
-        return best_of(state.critics, obs, actions), {}, carry
+        return best_action(state.critics, obs, actions), {}, carry
 
     def q(self, state: BCQState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
@@ -151,27 +138,22 @@ class BCQ(AbstractAlgorithm[BCQState]):
         vae_key, target_key, actor_key = jax.random.split(key, 3)
         obs, action, optimizer = batch.obs, batch.action, adam(self.learning_rate)
 
-        vae, vae_opt, vae_metrics = gradient_step(
-            vae_loss, state.vae, state.vae_opt, optimizer, obs, action, vae_key, name="vae_"
-        )
-        actions = proposed(
-            vae, state.target_perturbation, batch.next_obs, state.bounds,
+        vae, vae_metrics = descend(vae_loss, state.vae, optimizer, obs, action, vae_key, name="vae_")
+        actions = propose(
+            vae.net, state.target_perturbation, batch.next_obs, state.bounds,
             count=self.target_candidates, limit=self.perturbation_limit, key=target_key,
         )  # fmt: skip
         value = target_value(state.target_critics, batch.next_obs, actions, minimum_weight=self.minimum_weight)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        critics, critic_opt, critic_metrics = gradient_step(
-            td_loss, state.critics, state.critic_opt, optimizer, obs, action, target, name="critic_"
-        )
-        generated = vae.sample(obs, 1, key=actor_key)[0]
-        perturbation, actor_opt, actor_metrics = gradient_step(
-            actor_loss, state.perturbation, state.actor_opt, optimizer,
+        critics, critic_metrics = descend(td_loss, state.critics, optimizer, obs, action, target, name="critic_")
+        generated = vae.net.sample(obs, 1, key=actor_key)[0]
+        perturbation, actor_metrics = descend(
+            actor_loss, state.perturbation, optimizer,
             critics, obs, generated, state.bounds, self.perturbation_limit, name="actor_",
         )  # fmt: skip
         state = BCQState(
             vae=vae, perturbation=perturbation, critics=critics,
-            target_perturbation=polyak(state.target_perturbation, perturbation, self.tau),
-            target_critics=polyak(state.target_critics, critics, self.tau), bounds=state.bounds,
-            vae_opt=vae_opt, actor_opt=actor_opt, critic_opt=critic_opt,
+            target_perturbation=polyak(state.target_perturbation, perturbation.net, self.tau),
+            target_critics=polyak(state.target_critics, critics.net, self.tau), bounds=state.bounds,
         )  # fmt: skip
         return state, {**vae_metrics, **critic_metrics, **actor_metrics}

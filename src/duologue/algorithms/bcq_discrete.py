@@ -8,31 +8,30 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.fields import Fraction, NonNegative, PositiveInt
+from duologue.algorithms.families import AbstractRecorded
+from duologue.fields import Fraction, NonNegative
 from duologue.networks.builder import AbstractNetworks, ActorQ, Networks
 from duologue.ops.distributions import MASKED_LOGIT, Categorical, entry_at
 from duologue.ops.metrics import summary_metrics
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import td_target
-from duologue.types import ACTION_MASK, EnvSpec, Experience, Metrics, Obs, PyTree, Transition, has_mask
+from duologue.types import ACTION_MASK, EnvSpec, Metrics, Obs, PyTree, Transition, has_mask
 
 
 class BCQDiscreteState(eqx.Module):
-    networks: ActorQ
+    networks: Trained[ActorQ]
     target_networks: ActorQ
-    opt_state: PyTree
 
 
-def allowed(clone: Categorical, obs: Obs, threshold: float) -> Bool[Array, "*batch n"]:
+def allowed_actions(clone: Categorical, obs: Obs, threshold: float) -> Bool[Array, "*batch n"]:
     """Actions with G(a|s) ≥ τ maxₐ G(a|s): all of them where τ = 0, the likeliest alone where τ = 1."""
     likely = clone.probs >= threshold * jnp.max(clone.probs, axis=-1, keepdims=True)
     return likely & (obs[ACTION_MASK] > 0) if has_mask(obs) else likely
 
 
-def constrained(q: Float[Array, "*batch n"], among: Bool[Array, "*batch n"]) -> Int[Array, "*batch"]:
+def best_allowed(q: Float[Array, "*batch n"], allowed: Bool[Array, "*batch n"]) -> Int[Array, "*batch"]:
     """argmaxₐ Q(s, a) among the allowed (eq. 16)."""
-    return jnp.argmax(jnp.where(among, q, -jnp.inf), axis=-1)
+    return jnp.argmax(jnp.where(allowed, q, -jnp.inf), axis=-1)
 
 
 def loss(
@@ -53,66 +52,49 @@ def loss(
     }
 
 
-class BCQDiscrete(AbstractAlgorithm[BCQDiscreteState]):
+class BCQDiscrete(AbstractRecorded[BCQDiscreteState]):
     """Batch-constrained Q-learning over discrete actions (Fujimoto et al., 2019b), for recorded data.
 
     Discrete actions; vector, image and Dict observations, action masks.
     """
 
     learning_rate: LearningRate = 3e-4
-    """η, a number or a `Linear` schedule (the paper has 6.25e-5 on Atari)."""
+    """Learning rate (η), a number or a `Linear` schedule; the paper has 6.25e-5 on Atari."""
     threshold: Fraction = 0.3
-    """τ, how likely an action must be against the likeliest one."""
+    """Least probability of an allowed action, as a share of the likeliest one's (τ)."""
     regularisation: NonNegative = 0.01
-    """Weight of the clone's squared logits."""
-    discount: Fraction = 0.99
-    """γ."""
+    """Weight of the clone's squared logits in the loss."""
     tau: Fraction = 0.005
-    """How far the target network follows at each update (the paper copies it every 8,000)."""
-    batch_size: PositiveInt = 256
-    """N, transitions of an update (the paper has 32 on Atari)."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept where it goes on online."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together there."""
+    """Share of the way that the target network moves in each update; the paper copies it every 8,000."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-    """Builds clone and Q: `Networks`, or an object of your own; `shared_trunk` gives them one encoder."""
-
-    @property
-    def experience(self) -> Experience:
-        return recorded(self.batch_size, self.replay_capacity, self.num_envs)
+    """Builder of clone and Q: `Networks`, or an object of your own; `shared_trunk` gives them one encoder."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQDiscreteState:
         networks = self.networks.actor_q(spec, key=key)
-        return BCQDiscreteState(
-            networks=networks, target_networks=target_of(networks),
-            opt_state=opt_init(adam(self.learning_rate), networks),
-        )  # fmt: skip
+        return BCQDiscreteState(Trained.of(networks, adam(self.learning_rate)), target_of(networks))
+
+    def policy(self, state: BCQDiscreteState, obs: Obs) -> Categorical:
+        """The clone, which explores and has the densities."""
+        return state.networks.net.policy(obs)
 
     def act(
-        self, state: BCQDiscreteState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
+        self, state: BCQDiscreteState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
         """The best of the allowed actions; to explore, a draw from the clone."""
-        clone, q = state.networks.policy_and_q(obs)
-        action = clone.sample(key) if explore else constrained(q, allowed(clone, obs, self.threshold))
+        clone, q = state.networks.net.policy_and_q(obs)
+        action = clone.sample(key) if explore else best_allowed(q, allowed_actions(clone, obs, self.threshold))
         return action, {}, carry
 
-    def log_prob(self, state: BCQDiscreteState, obs: Obs, action: Array) -> Array:
-        """Of the clone."""
-        return state.networks.policy(obs).log_prob(action)
-
     def q(self, state: BCQDiscreteState, obs: Obs, action: Array) -> Array:
-        return entry_at(state.networks.policy_and_q(obs)[1], action)[None]
+        return entry_at(state.networks.net.policy_and_q(obs)[1], action)[None]
 
     def update(self, state: BCQDiscreteState, batch: Transition, *, key: Array) -> tuple[BCQDiscreteState, Metrics]:
         """One step of clone and Q, and of the target, on transitions `[N]`. Nothing is sampled."""
-        clone, q = state.networks.policy_and_q(batch.next_obs)
-        best = constrained(q, allowed(clone, batch.next_obs, self.threshold))
+        clone, q = state.networks.net.policy_and_q(batch.next_obs)
+        best = best_allowed(q, allowed_actions(clone, batch.next_obs, self.threshold))
         value = entry_at(state.target_networks.policy_and_q(batch.next_obs)[1], best)
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        networks, opt_state, metrics = gradient_step(
-            loss, state.networks, state.opt_state, adam(self.learning_rate),
-            batch.obs, batch.action, target, self.regularisation,
-        )  # fmt: skip
-        target_networks = polyak(state.target_networks, networks, self.tau)
-        return BCQDiscreteState(networks=networks, target_networks=target_networks, opt_state=opt_state), metrics
+        networks, metrics = descend(
+            loss, state.networks, adam(self.learning_rate), batch.obs, batch.action, target, self.regularisation
+        )
+        return BCQDiscreteState(networks, polyak(state.target_networks, networks.net, self.tau)), metrics

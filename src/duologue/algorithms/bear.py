@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from duologue.algorithms.base import AbstractAlgorithm, recorded
-from duologue.algorithms.bcq import Critics, best_of, target_value
+from duologue.algorithms.bcq import Critics, best_action, target_value
+from duologue.algorithms.families import AbstractRecorded, recorded_experience
 from duologue.errors import ConfigError
 from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt, Share
 from duologue.networks.builder import AbstractNetworks, Networks
@@ -22,28 +22,27 @@ from duologue.networks.vae import VAE, vae_loss
 from duologue.ops.distributions import TanhNormal, draws
 from duologue.ops.divergences import KL, MMD
 from duologue.ops.metrics import summary_metrics
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.ops.temperature import Dual, Fixed
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
+Value: TypeAlias = Callable[[Obs, Array], tuple[Array, Metrics]]
 
-OF_ENSEMBLE = {"min": jnp.min, "max": jnp.max, "mean": jnp.mean}
+REDUCTIONS = {"min": jnp.min, "max": jnp.max, "mean": jnp.mean}
+"""Reductions of the ensemble's values to one."""
 DEVIATIONS = ((1 - 0.1) / 0.1) ** 0.5
-"""√((1 − δ)/δ) with δ = 0.1: how many deviations of the ensemble a bound of confidence 1 − δ subtracts (§5.2)."""
+"""Deviations of the ensemble that a bound of confidence 1 − δ subtracts, √((1 − δ)/δ) with δ = 0.1 (§5.2)."""
 
 
 class BEARState(eqx.Module):
-    vae: VAE
-    actor: Actor
-    critics: Critics
+    vae: Trained[VAE]
+    actor: Trained[Actor]
+    critics: Trained[Critics]
     target_actor: Actor
     target_critics: Critics
     multiplier: PyTree
-    vae_opt: PyTree
-    actor_opt: PyTree
-    critic_opt: PyTree
     step: Int[Array, ""]
     """Updates so far."""
 
@@ -51,34 +50,42 @@ class BEARState(eqx.Module):
 def critic_loss(
     critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"], mask: Float[Array, "E N"]
 ) -> tuple[Float[Array, ""], Metrics]:
-    """L = Σᵢ E[mᵢ (Qᵢ(s, a) − y)²]; critic i learns from the rows that its mask has."""
+    """L = Σᵢ E[mᵢ (Qᵢ(s, a) − y)²]; critic i learns from the rows in its mask."""
     q = critics(obs, action)
     loss = jnp.sum(jnp.mean(mask * (q - target[None]) ** 2, axis=-1))
     return loss, {"critic_loss": loss, **summary_metrics("q", q)}
 
 
-def actor_loss(
-    actor: Actor, critics: Critics, weight: Float[Array, ""], data: Float[Array, "n N d"], warm: Bool[Array, ""],
-    obs: Obs, key: Array,
-    *, distance: MMD | KL, q_samples: int | None, ensemble: str, variance_weight: float,
+def policy_value(
+    critics: Critics, obs: Obs, actions: Float[Array, "n N d"],
+    *, q_samples: int | None, ensemble: str, variance_weight: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """J = −E[Qₑ(s, ã)] + λ_std √((1 − δ)/δ) E[std Q] + λ E[D(data(·|s), π(·|s))]; the last term alone while
-    `warm`.
+    """E[Qₑ(s, ã)] − λ_std √((1 − δ)/δ) E[std Q] for actions ã of the policy, which it climbs.
 
-    `data` are raw actions of the VAE, a constant here; as many raw actions of the policy carry the gradient. Critics
-    are averaged over the policy's actions first, then Qₑ is the min, max or mean over the ensemble.
+    Each critic is averaged over the first `q_samples` actions, then Qₑ is the min, max or mean over the ensemble.
+    """
+    q = jnp.mean(critics(obs, actions[:q_samples]), axis=1)
+    spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
+    value = jnp.mean(REDUCTIONS[ensemble](q, axis=0))
+    return value - variance_weight * spread, {"q_spread": spread}
+
+
+def actor_loss(
+    actor: Actor, value: Value, distance: MMD | KL, multiplier: Float[Array, ""], warm: Bool[Array, ""],
+    data: Float[Array, "n N d"], obs: Obs, key: Array,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """J = −V(s, ã) + λ E[D(data(·|s), π(·|s))] with V by `policy_value`; the constraint alone while `warm`.
+
+    `data` are raw actions of the VAE, a constant here; as many raw actions of the policy carry the gradient.
     """
     policy = actor(obs)
     raw = draws(policy.base.sample, len(data), key=key)
     divergence = distance(data, policy.base, raw)
     actions = jax.vmap(policy.squash)(raw)
-    q = jnp.mean(critics(obs, actions[:q_samples]), axis=1)
-    spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
-    value = jnp.mean(OF_ENSEMBLE[ensemble](q, axis=0))
-    improvement = jnp.where(warm, 0.0, -value + variance_weight * spread)
-    loss = improvement + weight * jnp.mean(divergence)
+    improvement, metrics = value(obs, actions)
+    loss = jnp.where(warm, 0.0, -improvement) + multiplier * jnp.mean(divergence)
     return loss, {
-        "actor_loss": loss, "q_spread": spread, **summary_metrics("divergence", divergence),
+        "actor_loss": loss, **metrics, **summary_metrics("divergence", divergence),
         **summary_metrics("action_distance", squared_distance(jax.vmap(policy.squash)(data), actions)),
         **summary_metrics("raw_action_distance", squared_distance(data, raw)),
     }  # fmt: skip
@@ -89,7 +96,7 @@ def squared_distance(x: Float[Array, "n N d"], y: Float[Array, "n N d"]) -> Floa
     return jnp.sum((x - y) ** 2, axis=-1)
 
 
-class BEAR(AbstractAlgorithm[BEARState]):
+class BEAR(AbstractRecorded[BEARState]):
     """Bootstrapping error accumulation reduction (Kumar et al., 2019), for recorded data.
 
     Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' first code with the
@@ -97,30 +104,31 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """
 
     actor_learning_rate: LearningRate = 1e-3
-    """η of the actor."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule."""
     critic_learning_rate: LearningRate = 1e-3
-    """η of the critics."""
+    """Learning rate of the critics (η)."""
     vae_learning_rate: LearningRate = 1e-3
-    """η of the VAE, which stands for the behaviour policy."""
+    """Learning rate of the VAE (η), which stands for the behaviour policy."""
     distance: MMD | KL = MMD()
-    """D: `MMD` for support matching, `KL` for distribution matching."""
+    """Divergence between data and policy (D): `MMD` for support matching, `KL` for distribution matching."""
     multiplier: Dual | Fixed = Dual(threshold=0.05)
-    """λ: `Dual` ascent that holds D at its threshold ε, or `Fixed`. For `KL` the authors have ε = −2."""
+    """Weight of the divergence (λ): `Dual` ascent that holds D at its threshold ε, or `Fixed`. For `KL` the authors
+    have ε = −2."""
     samples: PositiveInt = 5
-    """n, raw actions of the data and of the policy that D compares."""
+    """Raw actions of the data and of the policy that D compares (n)."""
     q_samples: PositiveInt | None = None
-    """How many of these actions of the policy the critics are averaged over; None for all."""
+    """Number of these actions of the policy that the critics are averaged over; None for all."""
     ensemble: Literal["min", "max", "mean"] = "min"
-    """How the actor reduces the ensemble of critics to the value that it climbs."""
+    """Reduction of the critics to the value that the actor climbs."""
     ensemble_size: PositiveInt = 2
-    """E, critics."""
+    """Number of critics (E)."""
     variance_weight: NonNegative = 0.0
-    """λ_std, weight of the deviation of the critics in the actor's loss."""
+    """Weight of the deviation of the critics in the actor's loss (λ_std)."""
     mask_probability: Share | None = None
-    """Each critic learns from a random subset of the rows, each row kept with this probability (the bootstrapped
+    """Probability that a critic learns from a row of the data, drawn once for each row and critic (the bootstrapped
     ensemble); None for all rows."""
     warm_start: NonNegativeInt = 20_000
-    """Updates at first in which the actor only follows the constraint."""
+    """Updates at the start in which the actor only follows the constraint."""
     target_actor: bool = True
     """Whether targets act with a Polyak copy of the actor, or with the actor itself."""
     target_candidates: PositiveInt = 10
@@ -129,20 +137,14 @@ class BEAR(AbstractAlgorithm[BEARState]):
     """Weight of the smallest critic in a target; the largest has the rest."""
     candidates: NonNegativeInt = 10
     """Actions of the policy of which the test policy takes the best by the first critic; 0 for its mean action."""
-    discount: Fraction = 0.99
-    """γ."""
     tau: Fraction = 0.005
-    """τ, how far the targets follow at each update."""
+    """Share of the way that target networks move towards the learned ones in each update (τ)."""
     batch_size: PositiveInt = 100
-    """N, transitions of an update."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept where it goes on online."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together there."""
+    """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
-    """Builds actor and critics: `Networks`, or an object of your own."""
+    """Builder of actor and critics: `Networks`, or an object of your own."""
     vae_networks: AbstractNetworks = Networks(hidden_sizes=(750, 750), activation="relu", init="lecun")
-    """Builds the VAE."""
+    """Builder of the VAE."""
 
     def __check_init__(self):
         if self.q_samples is not None and self.q_samples > self.samples:
@@ -151,7 +153,7 @@ class BEAR(AbstractAlgorithm[BEARState]):
     @property
     def experience(self) -> Experience:
         extras = () if self.mask_probability is None else ("mask",)
-        return recorded(self.batch_size, self.replay_capacity, self.num_envs, extras=extras)
+        return recorded_experience(self.batch_size, self.replay_capacity, self.num_envs, extras=extras)
 
     def init(self, spec: EnvSpec, *, key: Array) -> BEARState:
         vae_key, actor_key, critics_key = jax.random.split(key, 3)
@@ -159,22 +161,28 @@ class BEAR(AbstractAlgorithm[BEARState]):
         actor = self.networks.squashed_actor(spec, key=actor_key)
         critics = self.networks.critics(spec, self.ensemble_size, key=critics_key)
         return BEARState(
-            vae=vae, actor=actor, critics=critics, target_actor=target_of(actor), target_critics=target_of(critics),
-            multiplier=self.multiplier.init(), vae_opt=opt_init(adam(self.vae_learning_rate), vae),
-            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
-            critic_opt=opt_init(adam(self.critic_learning_rate), critics), step=jnp.int32(0),
-        )  # fmt: skip
+            vae=Trained.of(vae, adam(self.vae_learning_rate)),
+            actor=Trained.of(actor, adam(self.actor_learning_rate)),
+            critics=Trained.of(critics, adam(self.critic_learning_rate)),
+            target_actor=target_of(actor),
+            target_critics=target_of(critics),
+            multiplier=self.multiplier.init(),
+            step=jnp.int32(0),
+        )
+
+    def policy(self, state: BEARState, obs: Obs) -> TanhNormal:
+        return state.actor(obs)
 
     def act(
-        self, state: BEARState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
+        self, state: BEARState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
         """The best by Q₁ of `candidates` actions of the policy; to explore, a draw from it."""
         policy = state.actor(obs)
         action_key, extras_key = jax.random.split(key)
         if explore:
             action = policy.sample(action_key)
         elif self.candidates:
-            action = best_of(state.critics, obs, draws(policy.sample, self.candidates, key=action_key))
+            action = best_action(state.critics, obs, draws(policy.sample, self.candidates, key=action_key))
         else:
             action = policy.mode()
         return action, self.drawn_extras(len(action), key=extras_key), carry
@@ -185,9 +193,6 @@ class BEAR(AbstractAlgorithm[BEARState]):
         mask = jax.random.bernoulli(key, self.mask_probability, (count, self.ensemble_size))
         return {"mask": mask.astype(jnp.float32)}
 
-    def log_prob(self, state: BEARState, obs: Obs, action: Array) -> Array:
-        return state.actor(obs).log_prob(action)
-
     def q(self, state: BEARState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
 
@@ -196,33 +201,33 @@ class BEAR(AbstractAlgorithm[BEARState]):
         vae_key, target_key, data_key, actor_key = jax.random.split(key, 4)
         obs, action = batch.obs, batch.action
 
-        vae, vae_opt, vae_metrics = gradient_step(
-            vae_loss, state.vae, state.vae_opt, adam(self.vae_learning_rate), obs, action, vae_key, name="vae_"
-        )
+        vae, vae_metrics = descend(vae_loss, state.vae, adam(self.vae_learning_rate), obs, action, vae_key, name="vae_")
         policy = (state.target_actor if self.target_actor else state.actor)(batch.next_obs)
         next_actions = draws(policy.sample, self.target_candidates, key=target_key)
-        value = target_value(state.target_critics, batch.next_obs, next_actions, minimum_weight=self.minimum_weight)
-        target = td_target(batch.reward, batch.terminated, value, self.discount)
+        next_value = target_value(
+            state.target_critics, batch.next_obs, next_actions, minimum_weight=self.minimum_weight
+        )
+        target = td_target(batch.reward, batch.terminated, next_value, self.discount)
         mask = jnp.ones((self.ensemble_size, 1)) if self.mask_probability is None else batch.extras["mask"].T
-        critics, critic_opt, critic_metrics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
-            obs, action, target, jnp.broadcast_to(mask, (self.ensemble_size, len(target))), name="critic_",
+        mask = jnp.broadcast_to(mask, (self.ensemble_size, len(target)))
+        critics, critic_metrics = descend(
+            critic_loss, state.critics, adam(self.critic_learning_rate), obs, action, target, mask, name="critic_"
+        )
+        value = partial(
+            policy_value, critics,
+            q_samples=self.q_samples, ensemble=self.ensemble, variance_weight=self.variance_weight,
         )  # fmt: skip
         weight, warm = self.multiplier.weight(state.multiplier), state.step < self.warm_start
-        data = vae.sample_raw(obs, self.samples, key=data_key)
-        improvement = partial(
-            actor_loss, distance=self.distance, q_samples=self.q_samples, ensemble=self.ensemble,
-            variance_weight=self.variance_weight,
-        )  # fmt: skip
-        actor, actor_opt, actor_metrics = gradient_step(
-            improvement, state.actor, state.actor_opt, adam(self.actor_learning_rate),
-            critics, weight, data, warm, obs, actor_key, name="actor_",
+        data = vae.net.sample_raw(obs, self.samples, key=data_key)
+        actor, actor_metrics = descend(
+            actor_loss, state.actor, adam(self.actor_learning_rate),
+            value, self.distance, weight, warm, data, obs, actor_key, name="actor_",
         )  # fmt: skip
         multiplier, _ = self.multiplier.update(state.multiplier, actor_metrics["divergence_mean"])
         state = BEARState(
-            vae=vae, actor=actor, critics=critics, target_actor=polyak(state.target_actor, actor, self.tau),
-            target_critics=polyak(state.target_critics, critics, self.tau), multiplier=multiplier,
-            vae_opt=vae_opt, actor_opt=actor_opt, critic_opt=critic_opt, step=state.step + 1,
+            vae=vae, actor=actor, critics=critics, target_actor=polyak(state.target_actor, actor.net, self.tau),
+            target_critics=polyak(state.target_critics, critics.net, self.tau),
+            multiplier=multiplier, step=state.step + 1,
         )  # fmt: skip
         return state, {**vae_metrics, **critic_metrics, **actor_metrics, "multiplier": weight}
 

@@ -13,20 +13,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms import sac
-from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.sac import SAC, Actor, Critics, NextValue, SACState, sample_in_half_ranges
-from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.algorithms.sac import (
+    AbstractSoft,
+    Actor,
+    Critics,
+    NextValue,
+    SACState,
+    bellman_residual,
+    next_soft_value,
+    sample_in_half_ranges,
+    soft_init,
+    soft_update,
+)
+from duologue.fields import NonNegativeInt, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
-from duologue.ops.distributions import draws
+from duologue.ops.distributions import TanhNormal, draws
 from duologue.ops.optim import LearningRate
 from duologue.ops.returns import first_row
-from duologue.ops.temperature import Dual, Fixed, Learned, check_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.ops.temperature import Dual, Fixed, Learned
+from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
-APART = 2**31
-"""What is folded into the key of an update for the proposals: no split of SAC's own makes the same, so that weight 0,
-with the "soft" backup, is SAC."""
+PROPOSALS = 2**31
+"""Number that `update` folds into its key to draw the proposals. No split of a key in SAC makes the same key, so CQL
+with weight 0 and the "soft" backup is SAC."""
 
 
 class CQLState(eqx.Module):
@@ -49,14 +58,14 @@ def next_mean_value(
 
 
 Backup: TypeAlias = Literal["sampled", "mean", "soft"]
-BACKUPS: dict[Backup, NextValue] = {"sampled": next_sampled_value, "mean": next_mean_value, "soft": sac.next_soft_value}
+BACKUPS: dict[Backup, NextValue] = {"sampled": next_sampled_value, "mean": next_mean_value, "soft": next_soft_value}
 
 
 def proposals(
     actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
 ) -> tuple[Float[Array, "n N d"], Float[Array, "n N"]]:
-    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges:
-    what log ∫ exp Q(s, a) da is estimated from. Those of π(·|s') are of the authors' code, not of the paper."""
+    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges.
+    They estimate log ∫ exp Q(s, a) da. Those of π(·|s') come from the authors' code, not from the paper."""
     now, after = actor(obs), actor(next_obs)
 
     def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:
@@ -90,78 +99,40 @@ def critic_loss(
     *, proposed: Float[Array, "n N d"], log_prob: Float[Array, "n N"], weight: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
     """α_c Σᵢ E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4), whose α is another."""
-    loss, metrics = sac.critic_loss(critics, obs, action, target)
+    loss, metrics = bellman_residual(critics, obs, action, target)
     gap = conservative_gap(critics, obs, action, proposed, log_prob)
     return loss + weight * jnp.sum(gap), {**metrics, "conservative_gap": jnp.mean(gap)}
 
 
-class CQL(AbstractAlgorithm[CQLState]):
+class CQL(AbstractSoft[CQLState]):
     """Conservative Q-learning on SAC (Kumar et al., 2020), for recorded data and for going on online.
 
     Bounded Box actions; vector, image and Dict observations.
     """
 
     actor_learning_rate: LearningRate = 1e-4
-    """η of the actor, a number or a `Linear` schedule."""
-    critic_learning_rate: LearningRate = 3e-4
-    """η of the critics."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule."""
     conservatism: Dual | Fixed = Fixed(5.0)
-    """α_c, weight of the conservative term: `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
+    """Weight of the conservative term (α_c): `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
     threshold. The authors' code has no ½ in its errors, so its weight is twice ours: this default is 10 there. It
     leaves −log(3 · `proposals`) out of the gap: with 10 proposals the paper's threshold of 10 is 6.6 here."""
     proposals: PositiveInt = 10
-    """Actions each of the uniform policy, of π(·|s) and of π(·|s')."""
+    """Actions each of the uniform policy, of π(·|s) and of π(·|s'), for the integral over actions."""
     alpha: Learned | Fixed = Learned(learning_rate=1e-4)
-    """Weight of the entropy, as SAC's."""
-    target_entropy: float | None = None
-    """H̄ that a learned `alpha` keeps the policy's entropy at; None for −|A|."""
+    """Weight of the entropy (α): `Learned` or `Fixed`, as in SAC."""
     backup: Backup = "sampled"
-    """What targets take for V(s'): "sampled", Q of an action of the policy, as the authors' code; "mean", Q of its mean
-    action, as d3rlpy; "soft", SAC's, with the entropy."""
-    discount: Fraction = 0.99
-    """γ."""
-    tau: Fraction = 0.005
-    """τ, how far the target critics follow at each update."""
-    n_step: PositiveInt = 1
-    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
-    now."""
-    batch_size: PositiveInt = 256
-    """N, transitions of an update."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept."""
-    learning_starts: NonNegativeInt = 100
-    """Environment steps before the first update."""
+    """Value of s' in the targets: "sampled", Q of an action of the policy, as the authors' code; "mean", Q of its mean
+    action, as d3rlpy; "soft", with the entropy, as SAC."""
     start_steps: NonNegativeInt = 0
-    """Environment steps with uniformly random actions."""
-    rollout_length: PositiveInt = 1
-    """Steps of each environment between updates."""
-    updates: PositiveInt = 1
-    """Updates after each rollout."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="pytorch")
-    """Builds actor and critics: `Networks`, or an object of your own."""
-
-    def __check_init__(self):
-        check_target(self.alpha, "CQL.target_entropy", self.target_entropy)
-
-    @property
-    def experience(self) -> Experience:
-        return replayed(self)
+    """Builder of actor and critics: `Networks`, or an object of your own."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> CQLState:
-        soft = SAC.init(self, spec, key=key)  # pyright: ignore[reportArgumentType]
-        return CQLState(sac=soft, conservatism=self.conservatism.init())
+        return CQLState(sac=soft_init(self, spec, key), conservatism=self.conservatism.init())
 
-    def act(
-        self, state: CQLState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.sac.actor(obs)
-        action = policy.sample(key) if explore else policy.mode()
-        return action, {}, carry
-
-    def log_prob(self, state: CQLState, obs: Obs, action: Array) -> Array:
-        return state.sac.actor(obs).log_prob(action)
+    def policy(self, state: CQLState, obs: Obs) -> TanhNormal:
+        return state.sac.actor(obs)
 
     def q(self, state: CQLState, obs: Obs, action: Array) -> Array:
         return state.sac.critics(obs, action)
@@ -171,12 +142,12 @@ class CQL(AbstractAlgorithm[CQLState]):
         and V(s') of `backup` in its target y."""
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
-        proposals_key = jax.random.fold_in(key, APART)
+        proposals_key = jax.random.fold_in(key, PROPOSALS)
         proposed, log_prob = proposals(state.sac.actor, obs, next_obs, self.proposals, proposals_key)
         weight = self.conservatism.weight(state.conservatism)
         conservative_loss = partial(critic_loss, proposed=proposed, log_prob=log_prob, weight=weight)
-        learned, metrics = SAC.update(
-            self, state.sac, batch, key=key, critic_loss=conservative_loss, next_value=BACKUPS[self.backup]  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
+        learned, metrics = soft_update(
+            self, state.sac, batch, key, critic_loss=conservative_loss, next_value=BACKUPS[self.backup]
+        )
         conservatism, _ = self.conservatism.update(state.conservatism, metrics["conservative_gap"])
         return CQLState(sac=learned, conservatism=conservatism), {**metrics, "conservatism": weight}

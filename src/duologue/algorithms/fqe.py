@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
-from duologue.algorithms.base import AbstractAlgorithm, recorded
+from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import recorded_experience
 from duologue.fields import Fraction, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.distributions import Bounds
 from duologue.ops.losses import action_value, td_loss
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import td_target
 from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
@@ -22,11 +23,10 @@ from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, 
 class FQEState(eqx.Module):
     policy: PyTree
     """The state of the algorithm whose policy is evaluated."""
-    critics: PyTree
+    critics: Trained[PyTree]
     target_critics: PyTree
     bounds: Bounds | None
-    """Of real actions: nothing that is learned."""
-    opt_state: PyTree
+    """Bounds of real actions, which nothing trains."""
 
 
 class FQE(AbstractAlgorithm[FQEState]):
@@ -36,35 +36,37 @@ class FQE(AbstractAlgorithm[FQEState]):
     """
 
     algorithm: AbstractAlgorithm
-    """Whose test policy is evaluated; put its trained state in the place of `FQEState.policy`."""
+    """Algorithm whose test policy is evaluated; put its trained state in the place of `FQEState.policy`."""
     learning_rate: LearningRate = 3e-4
-    """η of the critic."""
+    """Learning rate of the critic (η), a number or a `Linear` schedule."""
     discount: Fraction = 0.99
-    """γ."""
+    """Discount factor (γ)."""
     tau: Fraction = 0.005
-    """τ, how far the target critic follows at each update."""
+    """Share of the way that the target critic moves towards the learned one in each update (τ)."""
     batch_size: PositiveInt = 256
-    """N, transitions of an update."""
+    """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-    """Builds the critic: `Networks`, or an object of your own."""
+    """Builder of the critic: `Networks`, or an object of your own."""
 
     @property
     def experience(self) -> Experience:
-        return recorded(self.batch_size)
+        return recorded_experience(self.batch_size)
 
     def init(self, spec: EnvSpec, *, key: Array) -> FQEState:
         policy_key, critics_key = jax.random.split(key)
         critics = self.networks.critics(spec, 1, key=critics_key)
         return FQEState(
-            policy=self.algorithm.init(spec, key=policy_key), critics=critics, target_critics=target_of(critics),
+            policy=self.algorithm.init(spec, key=policy_key),
+            critics=Trained.of(critics, adam(self.learning_rate)),
+            target_critics=target_of(critics),
             bounds=None if isinstance(spec.action, Discrete) else box_bounds(require_bounded_box(spec.action)),
-            opt_state=opt_init(adam(self.learning_rate), critics),
-        )  # fmt: skip
+        )
 
     def act(
         self, state: FQEState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """The policy that is evaluated, always as tested, and inside the box as the environment executes it."""
+        """The test policy of the evaluated algorithm, also to explore, and inside the box as the environment executes
+        it."""
         carry = self.algorithm.initial_carry(jax.tree.leaves(obs)[0].shape[0])
         action, _, _ = self.algorithm.act(state.policy, carry, obs, key=key, explore=False)
         if state.bounds is not None:
@@ -75,7 +77,7 @@ class FQE(AbstractAlgorithm[FQEState]):
         return action_value(state.critics, obs, action)
 
     def v(self, state: FQEState, obs: Obs) -> Array:
-        """Q(s, π(s)). Where the test policy samples, one draw of it, always the same."""
+        """Q(s, π(s)). Where the test policy samples: one draw of it, the same in every call."""
         action, _, _ = self.act(state, None, obs, key=jax.random.key(0), explore=False)
         return self.q(state, obs, action)[0]
 
@@ -84,12 +86,6 @@ class FQE(AbstractAlgorithm[FQEState]):
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
         value = action_value(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)
-        critics, opt_state, metrics = gradient_step(
-            td_loss, state.critics, state.opt_state, adam(self.learning_rate), batch.obs, batch.action, target
-        )
-        target_critics = polyak(state.target_critics, critics, self.tau)
-        state = FQEState(
-            policy=state.policy, critics=critics, target_critics=target_critics, bounds=state.bounds,
-            opt_state=opt_state,
-        )  # fmt: skip
-        return state, metrics
+        critics, metrics = descend(td_loss, state.critics, adam(self.learning_rate), batch.obs, batch.action, target)
+        target_critics = polyak(state.target_critics, critics.net, self.tau)
+        return FQEState(state.policy, critics, target_critics, state.bounds), metrics

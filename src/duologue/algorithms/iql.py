@@ -1,8 +1,8 @@
 """IQL, implicit Q-learning.
 
-Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: no action outside
-the data is ever asked for. V is an expectile of Q over the data's actions, and the policy clones those that are better
-than V.
+Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: Q is never taken
+at an action outside the data. V is an expectile of Q over the data's actions, and the policy clones the actions that
+are better than V.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.fields import Fraction, NonNegative, NonNegativeInt, OpenFraction, Positive, PositiveInt
+from duologue.algorithms.families import AbstractReplayed
+from duologue.fields import Fraction, NonNegative, NonNegativeInt, OpenFraction, Positive
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import box_bounds, require_bounded_box
 from duologue.ops.distributions import Bounds, Normal
 from duologue.ops.losses import td_loss
 from duologue.ops.metrics import summary_metrics
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import td_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
 Value: TypeAlias = Callable[[Obs], Array]
 Critics: TypeAlias = Callable[[Obs, Array], Array]
@@ -44,15 +44,12 @@ class Actor(eqx.Module):
 
 
 class IQLState(eqx.Module):
-    actor: Actor
-    value: Value
-    critics: Critics
+    actor: Trained[Actor]
+    value: Trained[Value]
+    critics: Trained[Critics]
     target_critics: Critics
     bounds: Bounds
-    """Of the actions: nothing that is learned."""
-    actor_opt: PyTree
-    value_opt: PyTree
-    critic_opt: PyTree
+    """Bounds of the actions, which nothing trains."""
 
 
 def expectile_loss(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
@@ -77,48 +74,30 @@ def actor_loss(
     return loss, {"actor_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
-class IQL(AbstractAlgorithm[IQLState]):
+class IQL(AbstractReplayed[IQLState]):
     """Implicit Q-learning (Kostrikov et al., 2022), for recorded data and for going on online.
 
     Bounded Box actions; vector, image and Dict observations.
     """
 
     actor_learning_rate: LearningRate = 3e-4
-    """η of the actor, a number or a `Linear` schedule (the authors' falls along a cosine)."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule; the authors' falls along a cosine."""
     value_learning_rate: LearningRate = 3e-4
-    """η of V."""
+    """Learning rate of V (η)."""
     critic_learning_rate: LearningRate = 3e-4
-    """η of the critics."""
+    """Learning rate of the critics (η)."""
     expectile: OpenFraction = 0.7
-    """τ of the expectile."""
+    """Expectile of Q over the data's actions that V learns (τ)."""
     inverse_temperature: NonNegative = 3.0
-    """β, how strongly cloning favours actions of larger advantage."""
+    """Strength of cloning's preference for actions of larger advantage (β)."""
     max_weight: Positive = 100.0
-    """w_max, the upper clip of the weights."""
-    discount: Fraction = 0.99
-    """γ."""
+    """Upper clip of the weights of cloning (w_max)."""
     tau: Fraction = 0.005
-    """How far the target critics follow at each update, the paper's α."""
-    batch_size: PositiveInt = 256
-    """N, transitions of an update."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept."""
-    learning_starts: NonNegativeInt = 100
-    """Environment steps before the first update."""
+    """Share of the way that target networks move towards the learned ones in each update, the paper's α."""
     start_steps: NonNegativeInt = 0
-    """Environment steps with uniformly random actions."""
-    rollout_length: PositiveInt = 1
-    """Steps of each environment between updates."""
-    updates: PositiveInt = 1
-    """Updates after each rollout."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
-    """Builds actor, value and critics: `Networks`, or an object of your own."""
-
-    @property
-    def experience(self) -> Experience:
-        return replayed(self)
+    """Builder of actor, value and critics: `Networks`, or an object of your own."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
         actor_key, value_key, critics_key = jax.random.split(key, 3)
@@ -127,21 +106,21 @@ class IQL(AbstractAlgorithm[IQLState]):
         value = self.networks.state_value(spec, key=value_key)
         critics = self.networks.critics(spec, 2, key=critics_key)
         return IQLState(
-            actor=actor, value=value, critics=critics, target_critics=target_of(critics), bounds=box,
-            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
-            value_opt=opt_init(adam(self.value_learning_rate), value),
-            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
-        )  # fmt: skip
+            actor=Trained.of(actor, adam(self.actor_learning_rate)),
+            value=Trained.of(value, adam(self.value_learning_rate)),
+            critics=Trained.of(critics, adam(self.critic_learning_rate)),
+            target_critics=target_of(critics),
+            bounds=box,
+        )
+
+    def policy(self, state: IQLState, obs: Obs) -> Normal:
+        return state.actor(obs, state.bounds.half_range)
 
     def act(
-        self, state: IQLState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.actor(obs, state.bounds.half_range)
-        action = policy.sample(key) if explore else policy.mode()
-        return state.bounds.clip(action), {}, carry  # as in recorded data: the critics learn from this action
-
-    def log_prob(self, state: IQLState, obs: Obs, action: Array) -> Array:
-        return state.actor(obs, state.bounds.half_range).log_prob(action)
+        self, state: IQLState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
+    ) -> tuple[Array, dict[str, Array], PyTree]:
+        action, extras, carry = super().act(state, carry, obs, key=key, explore=explore)
+        return state.bounds.clip(action), extras, carry  # as in recorded data: the critics learn from this action
 
     def q(self, state: IQLState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
@@ -155,24 +134,21 @@ class IQL(AbstractAlgorithm[IQLState]):
         obs, action = batch.obs, batch.action
         q = jnp.min(state.target_critics(obs, action), axis=0)
 
-        value, value_opt, value_metrics = gradient_step(
-            value_loss, state.value, state.value_opt, adam(self.value_learning_rate), obs, q, self.expectile,
-            name="value_",
-        )  # fmt: skip
+        value, value_metrics = descend(
+            value_loss, state.value, adam(self.value_learning_rate), obs, q, self.expectile, name="value_"
+        )
         weight = jnp.minimum(jnp.exp(self.inverse_temperature * (q - value(obs))), self.max_weight)
-        actor, actor_opt, actor_metrics = gradient_step(
-            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
+        actor, actor_metrics = descend(
+            actor_loss, state.actor, adam(self.actor_learning_rate),
             state.bounds.half_range, obs, action, weight, name="actor_",
         )  # fmt: skip
         # y = r + γ(1 − term) V(s') (eq. 6), where others have a Q of some action.
         target = td_target(batch.reward, batch.terminated, value(batch.next_obs), self.discount)
-        critics, critic_opt, critic_metrics = gradient_step(
-            td_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate), obs, action, target,
-            name="critic_",
-        )  # fmt: skip
+        critics, critic_metrics = descend(
+            td_loss, state.critics, adam(self.critic_learning_rate), obs, action, target, name="critic_"
+        )
         state = IQLState(
-            actor=actor, value=value, critics=critics, bounds=state.bounds,
-            target_critics=polyak(state.target_critics, critics, self.tau),
-            actor_opt=actor_opt, value_opt=value_opt, critic_opt=critic_opt,
+            actor=actor, value=value, critics=critics,
+            target_critics=polyak(state.target_critics, critics.net, self.tau), bounds=state.bounds,
         )  # fmt: skip
         return state, {**value_metrics, **actor_metrics, **critic_metrics, "weight": jnp.mean(weight)}

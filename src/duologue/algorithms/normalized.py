@@ -1,8 +1,8 @@
 """Normalisation of observations and rewards: a wrapper that is itself an algorithm.
 
-Rollouts, rings and files keep raw facts. `observe` merges each new transition once into *pending* moments; the end of
-`update` makes them *current*. So all acting and updating of one rollout see one set of statistics, and evaluation sees
-the current ones, frozen.
+Rollouts, rings and files keep raw numbers. `observe` merges each new transition once into *pending* moments; the end of
+`update` makes them *current*. So one rollout is acted on and learned from with one set of statistics, and evaluation
+uses the current ones without changing them.
 """
 
 from typing import Any
@@ -75,13 +75,13 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
     """
 
     algorithm: AbstractAlgorithm
-    """The algorithm that learns from what is normalised."""
+    """Algorithm that learns from the normalised numbers."""
     obs: bool = True
     """Normalise observations."""
     reward: bool = True
     """Scale rewards, for learning only."""
     clip: Positive = 10.0
-    """Normalised observations and rewards are clipped to ± this."""
+    """Largest size of a normalised observation or reward."""
 
     @property
     def discount(self) -> float:
@@ -110,7 +110,7 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         self, state: NormalizedState, carry: NormalizedCarry, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], NormalizedCarry]:
         action, extras, inner = self.algorithm.act(
-            state.algorithm, carry.algorithm, self._seen(state, obs), key=key, explore=explore
+            state.algorithm, carry.algorithm, self._normalize_obs(state, obs), key=key, explore=explore
         )
         return action, extras, NormalizedCarry(inner, carry.discounted_return)
 
@@ -137,16 +137,19 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         carry = NormalizedCarry(inner_carry, jnp.where(ended, 0.0, discounted_return))
         return NormalizedState(inner, state.current, pending), carry
 
+    def policy(self, state: NormalizedState, obs: Obs) -> Any:
+        return self.algorithm.policy(state.algorithm, self._normalize_obs(state, obs))
+
     def log_prob(self, state: NormalizedState, obs: Obs, action: Array) -> Array:
-        return self.algorithm.log_prob(state.algorithm, self._seen(state, obs), action)
+        return self.algorithm.log_prob(state.algorithm, self._normalize_obs(state, obs), action)
 
     def q(self, state: NormalizedState, obs: Obs, action: Array) -> Array:
-        """In units of the scaled rewards."""
-        return self.algorithm.q(state.algorithm, self._seen(state, obs), action)
+        """Qᵢ(s, a) `[E, N]` in units of the scaled rewards."""
+        return self.algorithm.q(state.algorithm, self._normalize_obs(state, obs), action)
 
     def v(self, state: NormalizedState, obs: Obs) -> Array:
-        """In units of the scaled rewards."""
-        return self.algorithm.v(state.algorithm, self._seen(state, obs))
+        """V(s) `[N]` in units of the scaled rewards."""
+        return self.algorithm.v(state.algorithm, self._normalize_obs(state, obs))
 
     def update(self, state: NormalizedState, batch: Transition, *, key: Array) -> tuple[NormalizedState, Metrics]:
         moments = RunningMoments
@@ -158,7 +161,7 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         inner, metrics = self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)
         return NormalizedState(inner, merged, jax.tree.map(jnp.zeros_like, state.pending)), metrics
 
-    def _seen(self, state: NormalizedState, obs: Obs) -> Obs:
+    def _normalize_obs(self, state: NormalizedState, obs: Obs) -> Obs:
         return normalize_obs(state.current[0], obs, clip=self.clip)
 
     def _normalize(self, moments: tuple[ObsMoments, RunningMoments], batch: Transition) -> Transition:

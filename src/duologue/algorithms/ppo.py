@@ -1,13 +1,11 @@
 """PPO, proximal policy optimisation.
 
-Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347: from one rollout not one gradient
-step, as in A2C, but many, on an objective that gains nothing from a policy far from the one that acted.
+Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347: many gradient steps on one
+rollout, where A2C takes one, on an objective that gains nothing from a policy far from the one that acted.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -16,44 +14,45 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from duologue.algorithms.a2c import Samples, samples_of, value_loss
-from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import AbstractOnPolicy
 from duologue.errors import ConfigError
-from duologue.fields import Configurable, Fraction, NonNegative, Positive, PositiveInt
+from duologue.fields import Configurable, NonNegative, Positive, PositiveInt
 from duologue.networks.builder import AbstractActorCritic, AbstractNetworks, Networks
+from duologue.ops.distributions import AbstractDistribution
 from duologue.ops.optim import (
     Adam,
     LearningRate,
     RMSProp,
+    Trained,
+    descend,
     flat_optimizer,
     fold_steps,
-    gradient_step,
     minibatch_count,
     minibatch_rows,
-    opt_init,
 )
 from duologue.ops.returns import scale_and_clip
 from duologue.ops.statistics import explained_variance, standardize
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 BETAS = (1e-6, 1e6)
-"""The least and the greatest β."""
+"""Smallest and largest β."""
 
 
 class AbstractObjective(Configurable):
-    """What replaces the policy gradient's log π(a|s) Â once the policy has left the one that acted."""
+    """Loss of the policy for many steps on one rollout, where A2C has −log π(a|s) Â for one."""
 
     def init(self) -> PyTree:
-        """What adapts; arrays only."""
+        """State that adapts, such as β; arrays only."""
         return ()
 
     @abstractmethod
     def loss(
         self, state: PyTree, ratio: Float[Array, " N"], advantage: Float[Array, " N"], kl: Float[Array, " N"]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
+        """L_π of r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
 
     def update(self, state: PyTree, kl: Float[Array, ""]) -> PyTree:
-        """After all steps on a rollout that moved the policy by `kl`."""
+        """State after all steps on a rollout, which moved the policy by `kl`."""
         return state
 
 
@@ -61,7 +60,7 @@ class Clip(AbstractObjective):
     """L = −E[min(r Â, clip(r, 1 − ε, 1 + ε) Â)] (eq. 7)."""
 
     epsilon: Positive = 0.2
-    """ε."""
+    """Distance of the ratio from 1 where its gain is clipped (ε)."""
 
     def loss(
         self, state: PyTree, ratio: Float[Array, " N"], advantage: Float[Array, " N"], kl: Float[Array, " N"]
@@ -76,9 +75,9 @@ class KLPenalty(AbstractObjective):
     (§4)."""
 
     beta: Positive = 1.0
-    """The first β."""
+    """Initial weight of the penalty (β)."""
     target_kl: Positive = 0.01
-    """KL(π_old ‖ π) aimed at: β doubles above 1.5 times this, and halves below this / 1.5."""
+    """Divergence KL(π_old ‖ π) to aim at: β doubles above 1.5 times this, and halves below this / 1.5."""
 
     def init(self) -> Float[Array, ""]:
         return jnp.asarray(self.beta, jnp.float32)
@@ -91,13 +90,13 @@ class KLPenalty(AbstractObjective):
     def update(self, state: Array, kl: Float[Array, ""]) -> Array:
         far, near = kl > 1.5 * self.target_kl, kl < self.target_kl / 1.5
         beta = jnp.where(far, 2 * state, jnp.where(near, state / 2, state))
-        return jnp.clip(beta, *BETAS)  # from 0, or infinity, it would never come back
+        return jnp.clip(beta, *BETAS)  # 0 and infinity would stay for ever
 
 
 class PPOState(eqx.Module):
-    networks: AbstractActorCritic
-    opt_state: PyTree
+    networks: Trained[AbstractActorCritic]
     objective: PyTree
+    """State of the objective, such as β."""
 
 
 def clipped_value_loss(
@@ -110,13 +109,13 @@ def clipped_value_loss(
 
 def loss(
     networks: AbstractActorCritic, sample: Samples,
-    *, objective: Callable[..., tuple[Array, Metrics]], value_clip: float | None, value_coefficient: float,
+    *, objective: AbstractObjective, adapted: PyTree, value_clip: float | None, value_coefficient: float,
     entropy_coefficient: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch, with L_π from `objective(ratio, advantage, kl)`."""
+    """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch, with L_π that of the `objective`."""
     policy, value = networks.policy_and_value(sample.obs)
     log_ratio = policy.log_prob(sample.action) - sample.log_prob
-    actor, metrics = objective(jnp.exp(log_ratio), sample.advantage, sample.old.kl(policy))
+    actor, metrics = objective.loss(adapted, jnp.exp(log_ratio), sample.advantage, sample.old.kl(policy))
     if value_clip is None:
         critic = value_loss(value, sample.target)
     else:
@@ -131,24 +130,16 @@ def loss(
     }  # fmt: skip
 
 
-class PPO(AbstractAlgorithm[PPOState]):
+class PPO(AbstractOnPolicy[PPOState]):
     """Proximal policy optimisation (Schulman et al., 2017), with the defaults of Stable-Baselines3.
 
     Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
     """
 
     learning_rate: LearningRate = 3e-4
-    """η, a number or a `Linear` schedule."""
+    """Learning rate of actor and critic (η), a number or a `Linear` schedule."""
     objective: Clip | KLPenalty = Clip()
-    """`Clip` of the ratio, or `KLPenalty` with an adaptive weight."""
-    discount: Fraction = 0.99
-    """γ."""
-    lambda_: Fraction = 0.95
-    """λ of generalised advantage estimation."""
-    rollout_length: PositiveInt = 2048
-    """T, steps of each environment between two updates."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Bound on the steps of the policy: `Clip` of the ratio, or `KLPenalty` with an adaptive weight."""
     minibatch_size: PositiveInt = 64
     """Transitions of a gradient step; must divide T × B."""
     epochs: PositiveInt = 10
@@ -156,26 +147,20 @@ class PPO(AbstractAlgorithm[PPOState]):
     normalize_advantage: bool = True
     """Bring the advantages of each minibatch to mean 0 and standard deviation 1."""
     value_clip: Positive | None = None
-    """Clip the change of V(s) since the rollout to ± this in the critic's loss; None for no clip."""
+    """Largest change of V(s) since the rollout in the critic's loss; None for no clip."""
     target_kl: Positive | None = None
     """Stop the epochs at the first minibatch whose estimated KL exceeds 1.5 times this, before its step; None for
     never."""
     value_coefficient: NonNegative = 0.5
-    """c_V, weight of the critic's loss."""
+    """Weight of the critic's loss (c_V)."""
     entropy_coefficient: NonNegative = 0.0
-    """c_H, weight of the entropy bonus."""
+    """Weight of the entropy bonus (c_H)."""
     max_gradient_norm: Positive | None = 0.5
-    """Clip of the gradient's global norm over actor and critic together; None for no clip."""
+    """Largest global norm of the gradient over actor and critic together; None for no clip."""
     optimizer: RMSProp | Adam = Adam(eps=1e-5)
-    """The optimiser of actor and critic together."""
+    """Optimiser of actor and critic together."""
     networks: AbstractNetworks = Networks()
-    """Builds actor and critic: `Networks`, or an object of your own."""
-    reward_scale: Positive = 1.0
-    """Rewards are multiplied by this before learning; returns are logged as they came."""
-    reward_clip: Positive | None = None
-    """Then clipped to ± this for learning; None for no clip."""
-    test_policy: Literal["greedy", "sampled"] = "greedy"
-    """How an evaluated agent acts: the mode of π, or a sample of it as in training."""
+    """Builder of actor and critic: `Networks`, or an object of your own."""
 
     @property
     def experience(self) -> Experience:
@@ -192,46 +177,36 @@ class PPO(AbstractAlgorithm[PPOState]):
         return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
     def init(self, spec: EnvSpec, *, key: Array) -> PPOState:
-        networks = self.networks.actor_critic(spec, key=key)
-        opt_state = opt_init(self._optimizer, networks)
-        return PPOState(networks=networks, opt_state=opt_state, objective=self.objective.init())
+        networks = Trained.of(self.networks.actor_critic(spec, key=key), self._optimizer)
+        return PPOState(networks=networks, objective=self.objective.init())
 
-    def act(
-        self, state: PPOState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.networks.policy(obs)
-        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
-        return action, {}, carry
-
-    def log_prob(self, state: PPOState, obs: Obs, action: Array) -> Array:
-        return state.networks.policy(obs).log_prob(action)
+    def policy(self, state: PPOState, obs: Obs) -> AbstractDistribution:
+        return state.networks.net.policy(obs)
 
     def v(self, state: PPOState, obs: Obs) -> Array:
-        return state.networks.value(obs)
+        return state.networks.net.value(obs)
 
     def update(self, state: PPOState, batch: Transition, *, key: Array) -> tuple[PPOState, Metrics]:
         """All gradient steps on a rollout `[T, B]`."""
-        networks = state.networks
         reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
-        samples = samples_of(networks, batch, reward, discount=self.discount, lambda_=self.lambda_)
+        samples = samples_of(state.networks.net, batch, reward, discount=self.discount, lambda_=self.lambda_)
         rows = minibatch_rows(samples.value.size, self.minibatch_size, self.epochs, key=key)
-        of_minibatch = partial(
-            loss, objective=partial(self.objective.loss, state.objective), value_clip=self.value_clip,
+        minibatch_loss = partial(
+            loss, objective=self.objective, adapted=state.objective, value_clip=self.value_clip,
             value_coefficient=self.value_coefficient, entropy_coefficient=self.entropy_coefficient,
         )  # fmt: skip
 
-        def step(now: tuple[AbstractActorCritic, PyTree], rows: Int[Array, " size"]) -> tuple[PyTree, Metrics]:
-            networks, opt_state = now
+        def step(
+            networks: Trained[AbstractActorCritic], rows: Int[Array, " size"]
+        ) -> tuple[Trained[AbstractActorCritic], Metrics]:
             sample = jax.tree.map(lambda x: x[rows], samples)
             if self.normalize_advantage:
                 sample = sample._replace(advantage=standardize(sample.advantage))
-            networks, opt_state, metrics = gradient_step(of_minibatch, networks, opt_state, self._optimizer, sample)
-            return (networks, opt_state), metrics
+            return descend(minibatch_loss, networks, self._optimizer, sample)
 
         limit = self.target_kl
         stop = None if limit is None else lambda metrics: metrics["approx_kl"] > 1.5 * limit
-        (networks, opt_state), metrics = fold_steps(step, (networks, state.opt_state), rows, stop=stop)
-        kl = jnp.mean(samples.old.kl(networks.policy(samples.obs)))
+        networks, metrics = fold_steps(step, state.networks, rows, stop=stop)
+        kl = jnp.mean(samples.old.kl(networks.net.policy(samples.obs)))
         metrics |= {"kl": kl, "explained_variance": explained_variance(samples.value, samples.target)}
-        objective = self.objective.update(state.objective, kl)
-        return PPOState(networks=networks, opt_state=opt_state, objective=objective), metrics
+        return PPOState(networks=networks, objective=self.objective.update(state.objective, kl)), metrics

@@ -5,38 +5,37 @@ with twin critics and a learned temperature. It maximises return and entropy tog
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.fields import Fraction, NonNegativeInt, PositiveInt
+from duologue.algorithms.families import AbstractNStepReplayed
+from duologue.fields import PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.ops.distributions import TanhNormal
 from duologue.ops.losses import action_value
 from duologue.ops.metrics import summary_metrics
-from duologue.ops.optim import LearningRate, adam, gradient_step, opt_init, polyak, target_of
+from duologue.ops.optim import LearningRate, Trained, adam, descend, polyak, target_of
 from duologue.ops.returns import first_row, n_step_target
 from duologue.ops.temperature import Fixed, Learned, check_target
-from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
+from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
 Actor: TypeAlias = Callable[[Obs], TanhNormal]
 Critics: TypeAlias = Callable[..., Array]
 CriticLoss: TypeAlias = Callable[[Critics, Obs, Array, Array], tuple[Array, Metrics]]
 NextValue: TypeAlias = Callable[[Actor, Critics, Array, Obs, Array], Array]
+State = TypeVar("State")
 
 
 class SACState(eqx.Module):
-    actor: Callable[[Obs], Any]
-    """π: a `TanhNormal`; of SACDiscrete a `Categorical`."""
-    critics: Critics
+    actor: Trained[Callable[[Obs], Any]]
+    """π: a `TanhNormal`, in SACDiscrete a `Categorical`."""
+    critics: Trained[Critics]
     target_critics: Critics
     temperature: PyTree
-    actor_opt: PyTree
-    critic_opt: PyTree
 
 
 def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
@@ -47,7 +46,7 @@ def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, 
 
 
 def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
-    """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smaller of the critics."""
+    """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smallest of the critics."""
     return jnp.min(q, axis=0) - alpha * log_prob
 
 
@@ -59,7 +58,7 @@ def next_soft_value(
     return soft_value(target_critics(next_obs, action), log_prob, alpha)
 
 
-def critic_loss(
+def bellman_residual(
     critics: Critics, obs: Obs, action: Array, target: Float[Array, " N"]
 ) -> tuple[Float[Array, ""], Metrics]:
     """J_Q = Σᵢ E[½ (Qᵢ(s, a) − y)²] (eq. 5)."""
@@ -77,102 +76,83 @@ def actor_loss(
     return loss, {"actor_loss": loss, **summary_metrics("log_prob", log_prob)}
 
 
-class SAC(AbstractAlgorithm[SACState]):
+class AbstractSoft(AbstractNStepReplayed[State]):
+    """The fields that `soft_init` and `soft_update` read."""
+
+    actor_learning_rate: LearningRate = 3e-4
+    """Learning rate of the actor (η), a number or a `Linear` schedule."""
+    critic_learning_rate: LearningRate = 3e-4
+    """Learning rate of the critics (η)."""
+    alpha: Learned | Fixed = Learned()
+    """Weight of the entropy (α): `Learned` or `Fixed`."""
+    target_entropy: float | None = None
+    """Entropy that a learned α holds the policy at, for actions in [−1, 1] (H̄); None for minus the number of action
+    dimensions, −|A|."""
+    ensemble_size: PositiveInt = 2
+    """Number of critics (E); targets and the actor take the smallest value of them."""
+    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
+    """Builder of actor and critics: `Networks`, or an object of your own."""
+
+    def __check_init__(self):
+        check_target(self.alpha, f"{type(self).__name__}.target_entropy", self.target_entropy)
+
+
+class SAC(AbstractSoft[SACState]):
     """Soft actor-critic with twin critics and a learned temperature (Haarnoja et al., 2018b).
 
     Bounded Box actions; vector, image and Dict observations.
     """
 
-    actor_learning_rate: LearningRate = 3e-4
-    """η of the actor, a number or a `Linear` schedule."""
-    critic_learning_rate: LearningRate = 3e-4
-    """η of the critics."""
-    alpha: Learned | Fixed = Learned()
-    """α, weight of the entropy: `Learned` or `Fixed`."""
-    target_entropy: float | None = None
-    """H̄ that a learned α keeps the policy's entropy at, for actions in [−1, 1]; None for −|A|, minus the number of
-    action dimensions."""
-    discount: Fraction = 0.99
-    """γ."""
-    tau: Fraction = 0.005
-    """τ, how far the target critics follow at each update."""
-    n_step: PositiveInt = 1
-    """n, rewards summed before a target bootstraps. Above 1 the entropies between them are left out, and nothing
-    corrects for actions that the policy would not take now."""
-    batch_size: PositiveInt = 256
-    """N, transitions of an update."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept."""
-    learning_starts: NonNegativeInt = 100
-    """Environment steps before the first update."""
-    start_steps: NonNegativeInt = 100
-    """Environment steps with uniformly random actions."""
-    rollout_length: PositiveInt = 1
-    """Steps of each environment between updates."""
-    updates: PositiveInt = 1
-    """Updates after each rollout."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
-    """Builds actor and critics: `Networks`, or an object of your own."""
-
-    def __check_init__(self):
-        check_target(self.alpha, "SAC.target_entropy", self.target_entropy)
-
-    @property
-    def experience(self) -> Experience:
-        return replayed(self)
-
     def init(self, spec: EnvSpec, *, key: Array) -> SACState:
-        actor_key, critics_key = jax.random.split(key)
-        actor = self.networks.squashed_actor(spec, key=actor_key)
-        critics = self.networks.critics(spec, 2, key=critics_key)
-        return SACState(
-            actor=actor, critics=critics, target_critics=target_of(critics), temperature=self.alpha.init(),
-            actor_opt=opt_init(adam(self.actor_learning_rate), actor),
-            critic_opt=opt_init(adam(self.critic_learning_rate), critics),
-        )  # fmt: skip
+        return soft_init(self, spec, key)
 
-    def act(
-        self, state: SACState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.actor(obs)
-        action = policy.sample(key) if explore else policy.mode()
-        return action, {}, carry
-
-    def log_prob(self, state: SACState, obs: Obs, action: Array) -> Array:
-        return state.actor(obs).log_prob(action)
+    def policy(self, state: SACState, obs: Obs) -> TanhNormal:
+        return state.actor(obs)
 
     def q(self, state: SACState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
 
-    def update(
-        self, state: SACState, batch: Transition, *, key: Array, critic_loss: CriticLoss = critic_loss,
-        next_value: NextValue = next_soft_value,
-    ) -> tuple[SACState, Metrics]:  # fmt: skip
-        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. CQL has another
-        `critic_loss`, and other values at s'."""
-        target_key, actor_key = jax.random.split(key)
-        alpha = self.alpha.weight(state.temperature)
+    def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
+        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`."""
+        return soft_update(self, state, batch, key)
 
-        after = next_value(state.actor, state.target_critics, alpha, batch.next_obs, target_key)
-        target = n_step_target(batch, after, self.discount)
 
-        obs, action = first_row(batch)
-        critics, critic_opt, critic_metrics = gradient_step(
-            critic_loss, state.critics, state.critic_opt, adam(self.critic_learning_rate),
-            obs, action, target, name="critic_",
-        )  # fmt: skip
-        actor, actor_opt, actor_metrics = gradient_step(
-            actor_loss, state.actor, state.actor_opt, adam(self.actor_learning_rate),
-            critics, alpha, obs, actor_key, name="actor_",
-        )  # fmt: skip
-        target_entropy = -float(action.shape[-1]) if self.target_entropy is None else self.target_entropy
-        temperature, alpha_metrics = self.alpha.update(
-            state.temperature, actor_metrics["log_prob_mean"] + target_entropy
-        )
-        state = SACState(
-            actor=actor, critics=critics, target_critics=polyak(state.target_critics, critics, self.tau),
-            temperature=temperature, actor_opt=actor_opt, critic_opt=critic_opt,
-        )  # fmt: skip
-        return state, {**critic_metrics, **actor_metrics, **alpha_metrics, "alpha": alpha}
+def soft_init(algorithm: AbstractSoft, spec: EnvSpec, key: Array) -> SACState:
+    """Actor, critics and temperature before the first update."""
+    actor_key, critics_key = jax.random.split(key)
+    actor = algorithm.networks.squashed_actor(spec, key=actor_key)
+    critics = algorithm.networks.critics(spec, algorithm.ensemble_size, key=critics_key)
+    return SACState(
+        actor=Trained.of(actor, adam(algorithm.actor_learning_rate)),
+        critics=Trained.of(critics, adam(algorithm.critic_learning_rate)),
+        target_critics=target_of(critics),
+        temperature=algorithm.alpha.init(),
+    )
+
+
+def soft_update(
+    algorithm: AbstractSoft, state: SACState, batch: Transition, key: Array,
+    *, critic_loss: CriticLoss = bellman_residual, next_value: NextValue = next_soft_value,
+) -> tuple[SACState, Metrics]:  # fmt: skip
+    """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. A variant brings its own loss
+    of the critics, or its own values at s'."""
+    target_key, actor_key = jax.random.split(key)
+    alpha = algorithm.alpha.weight(state.temperature)
+
+    after = next_value(state.actor, state.target_critics, alpha, batch.next_obs, target_key)
+    target = n_step_target(batch, after, algorithm.discount)
+
+    obs, action = first_row(batch)
+    critics, critic_metrics = descend(
+        critic_loss, state.critics, adam(algorithm.critic_learning_rate), obs, action, target, name="critic_"
+    )
+    actor, actor_metrics = descend(
+        actor_loss, state.actor, adam(algorithm.actor_learning_rate), critics, alpha, obs, actor_key, name="actor_"
+    )
+    target_critics = polyak(state.target_critics, critics.net, algorithm.tau)
+
+    target_entropy = -float(action.shape[-1]) if algorithm.target_entropy is None else algorithm.target_entropy
+    excess = actor_metrics["log_prob_mean"] + target_entropy
+    temperature, alpha_metrics = algorithm.alpha.update(state.temperature, excess)
+    state = SACState(actor=actor, critics=critics, target_critics=target_critics, temperature=temperature)
+    return state, {**critic_metrics, **actor_metrics, **alpha_metrics, "alpha": alpha}

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm, replayed
-from duologue.algorithms.td3 import TD3, Actor, Critics, TD3State
-from duologue.fields import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from duologue.algorithms.td3 import AbstractDelayed, Actor, Critics, TD3State, delayed_update, deterministic_init
+from duologue.fields import NonNegative, NonNegativeInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.ops.optim import LearningRate
-from duologue.types import Experience, Metrics, Obs, Transition
+from duologue.types import EnvSpec, Metrics, Obs, Transition
 
 
 def actor_loss(
@@ -34,57 +33,27 @@ def actor_loss(
     return loss, {"actor_loss": loss, "cloning_loss": cloning}
 
 
-class TD3BC(AbstractAlgorithm[TD3State]):
+class TD3BC(AbstractDelayed):
     """TD3 with a behaviour-cloning term (Fujimoto and Gu, 2021), for recorded data and for going on online.
 
     Bounded Box actions; vector, image and Dict observations.
     """
 
     alpha: NonNegative = 2.5
-    """α, weight of the value against cloning."""
+    """Weight of the value against cloning (α)."""
     actor_learning_rate: LearningRate = 3e-4
-    """η of the actor, a number or a `Linear` schedule; a schedule counts the critics' steps, D for one of the actor."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule, which counts the steps of the critics."""
     critic_learning_rate: LearningRate = 3e-4
-    """η of the critics."""
-    exploration_noise: NonNegative = 0.1
-    """σ of the noise on actions while training in an environment, in half-ranges of the box."""
-    target_noise: NonNegative = 0.2
-    """σ̃ of the noise on target actions, in half-ranges."""
-    target_noise_clip: NonNegative = 0.5
-    """c, where that noise is clipped."""
-    policy_delay: PositiveInt = 2
-    """D, steps of the critics for one of the actor and the targets."""
-    discount: Fraction = 0.99
-    """γ."""
-    tau: Fraction = 0.005
-    """τ, how far the targets follow at each of their steps."""
-    n_step: PositiveInt = 1
-    """n, rewards summed before a target bootstraps. Above 1 nothing corrects for actions that the policy would not take
-    now."""
-    batch_size: PositiveInt = 256
-    """N, transitions of a critic step."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Transitions that are kept."""
-    learning_starts: NonNegativeInt = 100
-    """Environment steps before the first update."""
+    """Learning rate of the critics (η)."""
     start_steps: NonNegativeInt = 0
-    """Environment steps with uniformly random actions."""
-    rollout_length: PositiveInt = 2
-    """Steps of each environment between updates."""
-    updates: PositiveInt = 1
-    """Updates after each rollout, of `policy_delay` critic steps each."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-    """Builds actor and critics: `Networks`, or an object of your own."""
+    """Builder of actor and critics: `Networks`, or an object of your own."""
 
-    @property
-    def experience(self) -> Experience:
-        return replayed(self, batches_per_update=self.policy_delay)
-
-    init, act, q = TD3.init, TD3.act, TD3.q
+    def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
+        return deterministic_init(self, spec, key, critics=2)
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
         """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
         cloning = partial(actor_loss, alpha=self.alpha, half_range=state.bounds.half_range)
-        return TD3.update(self, state, batch, key=key, actor_loss=cloning)  # pyright: ignore[reportArgumentType]
+        return delayed_update(self, state, batch, key, actor_loss=cloning)

@@ -5,8 +5,6 @@ along the natural gradient and as far as KL(π_old ‖ π) ≤ δ allows, shorte
 is fitted by gradient steps of its own.
 """
 
-from typing import Literal
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,17 +12,19 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from duologue.algorithms.a2c import Samples, samples_of, value_loss
-from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.families import AbstractOnPolicy
 from duologue.errors import ConfigError
-from duologue.fields import Fraction, OpenFraction, Positive, PositiveInt
+from duologue.fields import OpenFraction, Positive, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks, SeparateActorCritic
+from duologue.ops.distributions import AbstractDistribution
 from duologue.ops.optim import (
     Adam,
     LearningRate,
     RMSProp,
+    Trained,
+    descend,
     flat_optimizer,
     fold_steps,
-    gradient_step,
     minibatch_count,
     minibatch_rows,
 )
@@ -37,6 +37,7 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 class TRPOState(eqx.Module):
     networks: SeparateActorCritic
     critic_opt: PyTree
+    """State of the critic's optimiser; the actor has none."""
 
 
 def surrogate(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
@@ -58,32 +59,24 @@ def critic_loss(
     return loss, {"value_loss": loss}
 
 
-class TRPO(AbstractAlgorithm[TRPOState]):
+class TRPO(AbstractOnPolicy[TRPOState]):
     """Trust region policy optimisation (Schulman et al., 2015), with the defaults of sb3-contrib.
 
     Discrete, MultiDiscrete and Box actions; vector, image and Dict observations.
     """
 
     max_kl: Positive = 0.01
-    """δ, what E[KL(π_old ‖ π)] of one step may be."""
+    """Largest E[KL(π_old ‖ π)] of one step (δ)."""
     damping: Positive = 0.1
-    """Added to the Fisher matrix's diagonal."""
+    """Summand on the diagonal of the Fisher matrix (κ)."""
     conjugate_gradient_steps: PositiveInt = 15
     """Iterations of conjugate gradient."""
     line_search_steps: PositiveInt = 10
-    """Step lengths βʲ that are tried, j = 0, 1, …"""
+    """Number of step lengths βʲ to try, j = 0, 1, …"""
     line_search_shrink: OpenFraction = 0.8
-    """β, the ratio of a length to the one before."""
+    """Ratio of a step length to the one before (β)."""
     learning_rate: LearningRate = 1e-3
-    """η of the critic, a number or a `Linear` schedule."""
-    discount: Fraction = 0.99
-    """γ."""
-    lambda_: Fraction = 0.95
-    """λ of generalised advantage estimation."""
-    rollout_length: PositiveInt = 2048
-    """T, steps of each environment between two updates."""
-    num_envs: PositiveInt = 1
-    """B, environments that step together."""
+    """Learning rate of the critic (η), a number or a `Linear` schedule."""
     minibatch_size: PositiveInt = 128
     """Transitions of a gradient step of the critic; must divide T × B."""
     epochs: PositiveInt = 10
@@ -91,15 +84,9 @@ class TRPO(AbstractAlgorithm[TRPOState]):
     normalize_advantage: bool = True
     """Bring the advantages of a rollout to mean 0 and standard deviation 1."""
     optimizer: RMSProp | Adam = Adam()
-    """The optimiser of the critic."""
+    """Optimiser of the critic."""
     networks: AbstractNetworks = Networks()
-    """Builds actor and critic, which share nothing: `Networks`, or an object of your own."""
-    reward_scale: Positive = 1.0
-    """Rewards are multiplied by this before learning; returns are logged as they came."""
-    reward_clip: Positive | None = None
-    """Then clipped to ± this for learning; None for no clip."""
-    test_policy: Literal["greedy", "sampled"] = "greedy"
-    """How an evaluated agent acts: the mode of π, or a sample of it as in training."""
+    """Builder of actor and critic, which share nothing: `Networks`, or an object of your own."""
 
     @property
     def experience(self) -> Experience:
@@ -121,15 +108,8 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         critic_opt = self._critic_optimizer.init(critic_of(networks))
         return TRPOState(networks=networks, critic_opt=critic_opt)
 
-    def act(
-        self, state: TRPOState, carry: None, obs: Obs, *, key: Array, explore: bool
-    ) -> tuple[Array, dict[str, Array], None]:
-        policy = state.networks.policy(obs)
-        action = policy.sample(key) if explore or self.test_policy == "sampled" else policy.mode()
-        return action, {}, carry
-
-    def log_prob(self, state: TRPOState, obs: Obs, action: Array) -> Array:
-        return state.networks.policy(obs).log_prob(action)
+    def policy(self, state: TRPOState, obs: Obs) -> AbstractDistribution:
+        return state.networks.policy(obs)
 
     def v(self, state: TRPOState, obs: Obs) -> Array:
         return state.networks.value(obs)
@@ -144,22 +124,19 @@ class TRPO(AbstractAlgorithm[TRPOState]):
         networks, actor_metrics = self._actor_step(networks, samples)
         rows = minibatch_rows(samples.value.size, self.minibatch_size, self.epochs, key=key)
 
-        def step(now: tuple[PyTree, PyTree], rows: Int[Array, " size"]) -> tuple[PyTree, Metrics]:
-            critic, opt_state = now
+        def step(critic: Trained[PyTree], rows: Int[Array, " size"]) -> tuple[Trained[PyTree], Metrics]:
             obs, target = jax.tree.map(lambda x: x[rows], (samples.obs, samples.target))
-            critic, opt_state, metrics = gradient_step(
-                critic_loss, critic, opt_state, self._critic_optimizer, networks, obs, target, name="critic_"
-            )
-            return (critic, opt_state), metrics
+            return descend(critic_loss, critic, self._critic_optimizer, networks, obs, target, name="critic_")
 
-        (critic, critic_opt), critic_metrics = fold_steps(step, (critic_of(networks), state.critic_opt), rows)
-        networks = eqx.tree_at(critic_of, networks, critic)
+        critic, critic_metrics = fold_steps(step, Trained(critic_of(networks), state.critic_opt), rows)
+        networks = eqx.tree_at(critic_of, networks, critic.net)
         fit = explained_variance(samples.value, samples.target)
-        state = TRPOState(networks=networks, critic_opt=critic_opt)
+        state = TRPOState(networks=networks, critic_opt=critic.opt_state)
         return state, {**actor_metrics, **critic_metrics, "explained_variance": fit}
 
     def _actor_step(self, networks: SeparateActorCritic, samples: Samples) -> tuple[SeparateActorCritic, Metrics]:
-        """The first step tried that raises the surrogate and keeps the KL below δ; none, bit for bit, if none does."""
+        """Networks after the first step that raises the surrogate and keeps the KL below δ; the same, bit for bit, if
+        no step does."""
 
         def with_actor(actor: PyTree) -> SeparateActorCritic:
             return eqx.tree_at(actor_of, networks, actor)

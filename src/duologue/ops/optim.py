@@ -1,8 +1,9 @@
 """Gradient steps, optimisers and schedules."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float, Int
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, Decay, Fraction, NonNegative, Positive, Range
 from duologue.types import Metrics, PyTree
+
+Net = TypeVar("Net")
 
 
 def opt_init(optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
@@ -39,6 +42,33 @@ def gradient_step(
         opt_state,
         {**metrics, f"{name}gradient_norm": optax.tree.norm(gradient)},
     )
+
+
+class Trained(eqx.Module, Generic[Net]):
+    """A network and the state of the optimiser that trains it. It is called like the network."""
+
+    net: Net
+    opt_state: PyTree
+
+    @staticmethod
+    def of(net: Net, optimizer: optax.GradientTransformation) -> "Trained[Net]":
+        """`net` before the first step of `optimizer`."""
+        return Trained(net, opt_init(optimizer, net))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+
+
+def descend(
+    loss: Callable[..., tuple[Array, Metrics]],
+    trained: Trained[Net],
+    optimizer: optax.GradientTransformation,
+    *args: Any,
+    name: str = "",
+) -> tuple[Trained[Net], Metrics]:
+    """`(trained, metrics)` after one `gradient_step` down ∇ loss(net, *args)."""
+    net, opt_state, metrics = gradient_step(loss, trained.net, trained.opt_state, optimizer, *args, name=name)
+    return Trained(net, opt_state), metrics
 
 
 def minibatch_count(count: int, size: int) -> int:

@@ -222,7 +222,7 @@ def test_boltzmann_probabilities_of_the_entry_that_stands_before():
     schedule = jax.tree.map(lambda x: x, schedule)
     schedule = task_schedulers.Schedule(
         schedule.left, jnp.asarray(stood[0], jnp.int32), schedule.task,
-        task_schedulers.Decided(jnp.asarray(stood[1], jnp.int32), *jax.tree.leaves(schedule.memory)[1:]),
+        task_schedulers.Decisions(jnp.asarray(stood[1], jnp.int32), *jax.tree.leaves(schedule.memory)[1:]),
     )  # fmt: skip
     expected = [softmax(value[min(h, 2), code].astype(float) / 2) for h, code in zip(*stood, strict=True)]
     np.testing.assert_allclose(scheduler.probs(table, schedule, tasks), expected, rtol=1e-4, atol=1e-7)

@@ -1,19 +1,31 @@
-"""What SAC-X learns from sequences: Retrace targets, the paper's, and pySACQ's two alternatives."""
+"""Use of replayed sequences in SAC-X: Retrace targets as in the paper, and pySACQ's two alternatives."""
 
+from abc import abstractmethod
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from optax import GradientTransformation
 
+from duologue.algorithms.sac_x.losses import (
+    Actor,
+    Critic,
+    actor_loss,
+    critic_loss,
+    over_batch,
+    score_loss,
+    task_mean,
+)  # fmt: skip
 from duologue.fields import Configurable, Fraction
+from duologue.ops.optim import Trained, descend
 from duologue.ops.returns import lambda_return, retrace, vmap_envs
-from duologue.types import Transition
+from duologue.types import Metrics, Transition
 
 
 class Facts(NamedTuple):
-    """What the target policies and critics say of sequences, K tasks each `[L, N]`, and what was rewarded."""
+    """Rewards of sequences, and values and ratios by the networks before the update: K tasks each `[L, N]`."""
 
     reward: Float[Array, "K L N"]
     q: Float[Array, "K L N"]
@@ -22,41 +34,92 @@ class Facts(NamedTuple):
     """min(1, πᵢ(a|s)/μ(a|s)): nothing here reads more of it."""
 
 
-def over_batch(alpha: Float[Array, " K"], like: Float[Array, " K *batch"]) -> Float[Array, " K *batch"]:
-    return jnp.broadcast_to(alpha.reshape(-1, *(1,) * (like.ndim - 1)), like.shape)
+class AbstractLearning(Configurable):
+    """Critics that learn an `estimate` of their values, and actors that climb the critics."""
+
+    @property
+    def learns_q(self) -> bool:
+        """Whether a critic is learned."""
+        return True
+
+    @abstractmethod
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+        """An estimate for each row and task: yᵢ, the target of the critic, or wᵢ, the weight of the actor's score."""
+
+    def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
+        """The policies in the numerator of the importance ratios: those whose values the critics learn."""
+        return target_actor
+
+    def critic_step(
+        self, critic: Trained[Critic], optimizer: GradientTransformation, estimate: Array, batch: Transition
+    ) -> tuple[Trained[Critic], Metrics]:
+        """One step of the critic towards its targets."""
+        return descend(critic_loss, critic, optimizer, batch.obs, batch.action, estimate, name="critic_")
+
+    def actor_step(
+        self, actor: Trained[Actor], optimizer: GradientTransformation, critic: Critic, estimate: Array,
+        alpha: Float[Array, " K"], batch: Transition, key: Array,
+    ) -> tuple[Trained[Actor], Metrics]:  # fmt: skip
+        """One step of the actor up the critic."""
+        return descend(actor_loss, actor, optimizer, critic, alpha, batch.obs, key, name="actor_")
 
 
-def task_mean(x: Float[Array, " K *batch"]) -> Float[Array, " K"]:
-    return jnp.mean(x.reshape(x.shape[0], -1), axis=-1)
-
-
-class Retrace(Configurable):
+class Retrace(AbstractLearning):
     """Critics learn Retrace(λ) targets (Munos et al., 2016), actors from critics: the paper's."""
 
     lambda_: Fraction = 1.0
-    """λ, which weighs the trace λ min(1, ρ)."""
+    """Decay of Retrace (λ): its trace is λ min(1, ρ)."""
 
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Retrace of each task's own reward, policy and critic."""
         of_task = partial(vmap_envs(retrace), discount=discount, lambda_=self.lambda_)
         return jax.vmap(of_task, (0, 0, 0, 0, None, None))(*facts, batch.terminated, batch.truncated)
 
 
-class DiscountedRewards(Configurable):
-    """Critics learn what the behaviour earned, the discounted rewards of the sequence and the value at its end: without
-    a correction for what πᵢ would have done. pySACQ's `discounted_rewards`."""
+class DiscountedRewards(AbstractLearning):
+    """Critics learn the discounted rewards of the sequence and the value at its end, without a correction for actions
+    that πᵢ would not take. pySACQ's `discounted_rewards`."""
 
-    def targets(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
         """yᵢ = Σ γᵏ rᵢ + γⁿ Vᵢ, to the cut or the end of the sequence."""
-        of_task = partial(vmap_envs(lambda_return), discount=discount, lambda_=1.0)
-        return jax.vmap(of_task, (0, 0, None, None))(facts.reward, facts.next_value, batch.terminated, batch.truncated)
+        return discounted_rewards(facts.reward, facts.next_value, batch, discount)
 
 
-class PolicyGradient(Configurable):
+class PolicyGradient(AbstractLearning):
     """Actors follow the score function, weighted by min(1, ρ), and no critic is learned. pySACQ's `policy_gradient`,
     but for the weight and the baseline, the mean over the batch."""
 
-    def weights(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """min(1, ρᵢ)(Gᵢ − Ḡᵢ) with Gᵢ the discounted rewards to the cut or the end of the sequence."""
-        sums = DiscountedRewards().targets(facts._replace(next_value=jnp.zeros_like(facts.q)), batch, discount)
+    @property
+    def learns_q(self) -> bool:
+        return False
+
+    def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
+        """wᵢ = min(1, ρᵢ)(Gᵢ − Ḡᵢ) with Gᵢ = Σ γᵏ rᵢ, to the cut or the end of the sequence."""
+        sums = discounted_rewards(facts.reward, jnp.zeros_like(facts.q), batch, discount)
         return facts.ratio * (sums - over_batch(task_mean(sums), sums))
+
+    def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
+        """The policies in the numerator of the importance ratios: those that the score function moves."""
+        return actor
+
+    def critic_step(
+        self, critic: Trained[Critic], optimizer: GradientTransformation, estimate: Array, batch: Transition
+    ) -> tuple[Trained[Critic], Metrics]:
+        """The critic as it is."""
+        return critic, {}
+
+    def actor_step(
+        self, actor: Trained[Actor], optimizer: GradientTransformation, critic: Critic, estimate: Array,
+        alpha: Float[Array, " K"], batch: Transition, key: Array,
+    ) -> tuple[Trained[Actor], Metrics]:  # fmt: skip
+        """One step of the actor along its weighted scores."""
+        raw = batch.extras["raw_action"]
+        return descend(score_loss, actor, optimizer, estimate, alpha, batch.obs, raw, key, name="actor_")
+
+
+def discounted_rewards(
+    reward: Float[Array, "K L N"], last_value: Float[Array, "K L N"], batch: Transition, discount: float
+) -> Float[Array, "K L N"]:
+    """Σ γᵏ rᵢ to the cut or the end of the sequence, and the discounted value of the successor there."""
+    of_task = partial(vmap_envs(lambda_return), discount=discount, lambda_=1.0)
+    return jax.vmap(of_task, (0, 0, None, None))(reward, last_value, batch.terminated, batch.truncated)

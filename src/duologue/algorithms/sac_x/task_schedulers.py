@@ -1,8 +1,8 @@
-"""Which intention acts next: the schedulers of scheduled auxiliary control (Riedmiller et al., 2018, §5).
+"""Schedulers of scheduled auxiliary control: they choose the intention that acts next (Riedmiller et al., 2018, §5).
 
-An episode is cut into decisions, each `period` steps long; at each of them a scheduler draws one of K tasks, and the
-intention of that task acts until the next. What a scheduler learns is its *table*, part of the learner's state; what it
-remembers of running episodes is a `Schedule`, part of the carry. `choose` moves it before a step, `observe` after one.
+A decision is made every `period` steps of an episode: the scheduler draws one of K tasks, and the intention of that
+task acts until the next decision. A scheduler learns its *table*, part of the learner's state; it remembers running
+episodes in a `Schedule`, part of the carry. `choose` moves the schedule before a step, `observe` after one.
 """
 
 from abc import abstractmethod
@@ -20,16 +20,16 @@ Discount = float | Float[Array, ""]
 
 
 class Schedule(eqx.Module):
-    """Where the running episodes of `B` environments stand."""
+    """Progress of the running episodes of `B` environments."""
 
     left: Int[Array, " B"]
     """Steps until the next decision."""
     decisions: Int[Array, " B"]
-    """Made so far in this episode."""
+    """Decisions so far in this episode."""
     task: Int[Array, " B"]
-    """The intention that acts."""
+    """Intention that acts."""
     memory: PyTree = None
-    """What the scheduler remembers of the episode."""
+    """Memory of the scheduler, of this episode."""
 
 
 class AbstractScheduler(Configurable):
@@ -37,21 +37,21 @@ class AbstractScheduler(Configurable):
 
     @abstractmethod
     def probs(self, table: PyTree, schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
-        """P(next task), of the decision that `schedule` stands before."""
+        """P(next task) at the next decision of `schedule`."""
 
     def init(self, tasks: int) -> PyTree:
-        """What is learned, at the beginning; arrays only."""
+        """Table before the first episode; arrays only."""
         return ()
 
     def memory(self, num_envs: int) -> PyTree:
-        """What is remembered of episodes, at their beginning."""
+        """Memory at the start of episodes."""
         return None
 
-    def chosen(self, table: PyTree, schedule: Schedule, task: Int[Array, " B"], due: Bool[Array, " B"]) -> PyTree:
-        """The memory after `task` was chosen where one was `due`."""
+    def after_choice(self, table: PyTree, schedule: Schedule, task: Int[Array, " B"], due: Bool[Array, " B"]) -> PyTree:
+        """Memory after the choice of `task`, where a decision was `due`."""
         return schedule.memory
 
-    def rewarded(
+    def after_reward(
         self, table: PyTree, schedule: Schedule,
         reward: Float[Array, " B"], ended: Bool[Array, " B"], discount: Discount,
     ) -> tuple[PyTree, PyTree]:  # fmt: skip
@@ -59,12 +59,12 @@ class AbstractScheduler(Configurable):
         return table, schedule.memory
 
     def metrics(self, table: PyTree, tasks: int) -> Metrics:
-        """Of the first decision of an episode, `[K]`."""
+        """Probabilities `[K]` at the first decision of an episode."""
         return {"schedule_probability": self.probs(table, begin(self, 1), tasks)[0]}
 
 
 def begin(scheduler: AbstractScheduler, num_envs: int) -> Schedule:
-    """Before the first decision of an episode."""
+    """Schedule before the first decision of an episode."""
     zero = jnp.zeros(num_envs, jnp.int32)
     return Schedule(zero, zero, zero, scheduler.memory(num_envs))
 
@@ -72,11 +72,11 @@ def begin(scheduler: AbstractScheduler, num_envs: int) -> Schedule:
 def choose(
     scheduler: AbstractScheduler, table: PyTree, schedule: Schedule, *, tasks: int, period: Int[Array, ""], key: Array
 ) -> Schedule:
-    """Before a step: a new task where the last one's time is over."""
+    """Schedule before a step: a new task where the time of the last one is over."""
     due = schedule.left == 0
     drawn = jax.random.categorical(key, jnp.log(scheduler.probs(table, schedule, tasks))).astype(jnp.int32)
     task = jnp.where(due, drawn, schedule.task)
-    memory = scheduler.chosen(table, schedule, task, due)
+    memory = scheduler.after_choice(table, schedule, task, due)
     left = jnp.where(due, jnp.broadcast_to(period, due.shape), schedule.left) - 1
     return Schedule(left, schedule.decisions + due.astype(jnp.int32), task, memory)
 
@@ -85,8 +85,8 @@ def observe(
     scheduler: AbstractScheduler, table: PyTree, schedule: Schedule,
     reward: Float[Array, " B"], ended: Bool[Array, " B"], discount: Discount,
 ) -> tuple[PyTree, Schedule]:  # fmt: skip
-    """After a step with the main task's `reward`: what it teaches, and the next episode where one `ended`."""
-    table, memory = scheduler.rewarded(table, schedule, reward, ended, discount)
+    """Table and schedule after a step with the main task's `reward`; an episode that `ended` begins again."""
+    table, memory = scheduler.after_reward(table, schedule, reward, ended, discount)
     schedule = Schedule(schedule.left, schedule.decisions, schedule.task, memory)
     first = begin(scheduler, ended.shape[0])
     return table, jax.tree.map(lambda new, now: jnp.where(spread(ended, now), new, now), first, schedule)
@@ -108,7 +108,7 @@ class FixedTask(AbstractScheduler):
     """One intention, always."""
 
     task: int = -1
-    """Which, counted from 0, or from the end where negative: −1 is the main task."""
+    """Number of the task, from 0, or from the end where negative: −1 is the main task."""
 
     def probs(self, table: tuple[()], schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
         if not -tasks <= self.task < tasks:
@@ -117,27 +117,27 @@ class FixedTask(AbstractScheduler):
 
 
 class Sequential(AbstractScheduler):
-    """The tasks in turn, the main one last, then from the first again."""
+    """All tasks in turn, the main one last, then from the first again."""
 
     def probs(self, table: tuple[()], schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
         return jax.nn.one_hot(schedule.decisions % tasks, tasks)
 
 
 class Table(eqx.Module):
-    """Q(T₀:ₕ₋₁, Tₕ): rows are decisions, then what was chosen before in `codes`, then what is chosen."""
+    """Q(T₀:ₕ₋₁, Tₕ). Axes: number of the decision, code of the choices before it, choice."""
 
     value: Float[Array, "H C K"]
     visits: Int[Array, "H C K"]
 
 
-class Decided(eqx.Module):
-    """The decisions of running episodes, H of them told apart."""
+class Decisions(eqx.Module):
+    """Decisions of running episodes, the first H of each."""
 
     code: Int[Array, " B"]
     """The last `history` choices as one number to the base K, the newest in its last digit."""
     choices: Int[Array, "B H"]
     codes: Int[Array, "B H"]
-    """What `code` was before each choice."""
+    """Value of `code` before each choice."""
     returns: Float[Array, "B H"]
     """Rₕ = Σ γ^(t − tₕ) r_main(t) so far, from the decision at tₕ on."""
     fade: Float[Array, "B H"]
@@ -145,11 +145,11 @@ class Decided(eqx.Module):
 
 
 class QTable(AbstractScheduler):
-    """SAC-Q: a Boltzmann policy over a table of what the main task earned after each choice.
+    """SAC-Q: a Boltzmann policy over a table of the main task's return after each choice.
 
     P(Tₕ | T₀:ₕ₋₁) ∝ exp(Q(T₀:ₕ₋₁, Tₕ)/η),   Q ← Q + (Rₕ − Q)/min(n, M) at the end of an episode, for each decision h
-    that it had (Riedmiller et al., 2018, §5.2), with n the visits of the entry. γ begins anew at each decision, and
-    what is summed goes on to the end of the episode.
+    that it had (Riedmiller et al., 2018, §5.2), with n the visits of the entry. The discount starts again at each
+    decision, and the sum goes on to the end of the episode.
 
     The paper's table knows the whole sequence of choices before; this one the number of the decision and the last
     `history` of them, which is the same for `history` = `max_decisions`. Decisions beyond the last row share it, and of
@@ -157,13 +157,13 @@ class QTable(AbstractScheduler):
     """
 
     temperature: Positive = 1.0
-    """η, in units of the main task's returns: to be set by their size."""
+    """Temperature of the choice, in units of the main task's returns: set it by their size (η)."""
     window: PositiveInt = 50
-    """M, visits over which an entry averages."""
+    """Visits that an entry averages over (M)."""
     history: PositiveInt = 2
-    """Choices before a decision that its value depends on."""
+    """Number of earlier choices that the value of a decision depends on."""
     max_decisions: PositiveInt = 8
-    """H, rows of the table."""
+    """Rows of the table (H)."""
 
     def __check_init__(self):
         if self.history > self.max_decisions:
@@ -181,21 +181,23 @@ class QTable(AbstractScheduler):
         shape = (self.max_decisions, tasks**self.history, tasks)
         return Table(jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
 
-    def memory(self, num_envs: int) -> Decided:
+    def memory(self, num_envs: int) -> Decisions:
         shape = (num_envs, self.max_decisions)
         zero, none = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
-        return Decided(code=none[:, 0], choices=none, codes=none, returns=zero, fade=zero)
+        return Decisions(code=none[:, 0], choices=none, codes=none, returns=zero, fade=zero)
 
     def probs(self, table: Table, schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
         row = jnp.minimum(schedule.decisions, self.max_decisions - 1)
         return jax.nn.softmax(table.value[row, schedule.memory.code] / self.temperature, axis=-1)
 
-    def chosen(self, table: Table, schedule: Schedule, task: Int[Array, " B"], due: Bool[Array, " B"]) -> Decided:
+    def after_choice(
+        self, table: Table, schedule: Schedule, task: Int[Array, " B"], due: Bool[Array, " B"]
+    ) -> Decisions:
         now, (_, columns, tasks) = schedule.memory, table.value.shape
         row = jnp.minimum(schedule.decisions, self.max_decisions - 1)
         here = due[:, None] & jax.nn.one_hot(row, self.max_decisions, dtype=bool)
         over = lambda x: jnp.broadcast_to(x[:, None], here.shape)  # noqa: E731
-        return Decided(
+        return Decisions(
             code=jnp.where(due, (now.code * tasks + task) % columns, now.code),
             choices=jnp.where(here, over(task), now.choices),
             codes=jnp.where(here, over(now.code), now.codes),
@@ -203,24 +205,24 @@ class QTable(AbstractScheduler):
             fade=jnp.where(here, 1.0, now.fade),
         )
 
-    def rewarded(
+    def after_reward(
         self, table: Table, schedule: Schedule, reward: Float[Array, " B"], ended: Bool[Array, " B"], discount: Discount
-    ) -> tuple[Table, Decided]:
+    ) -> tuple[Table, Decisions]:
         now = schedule.memory
         returns = now.returns + now.fade * reward[:, None]
-        memory = Decided(now.code, now.choices, now.codes, returns, now.fade * discount)
+        memory = Decisions(now.code, now.choices, now.codes, returns, now.fade * discount)
         rows = jnp.broadcast_to(jnp.arange(self.max_decisions), returns.shape)
         executed = ended[:, None] & (rows < schedule.decisions[:, None])
         where = rows, now.codes, now.choices
         count = jnp.zeros_like(table.visits).at[where].add(executed.astype(jnp.int32))
         total = jnp.zeros_like(table.value).at[where].add(jnp.where(executed, returns, 0.0))
-        return averaged(table, count, total, self.window), memory
+        return move_averages(table, count, total, self.window), memory
 
     def metrics(self, table: Table, tasks: int) -> Metrics:
         return {**super().metrics(table, tasks), "schedule_value": table.value[0, 0]}
 
 
-def averaged(table: Table, count: Int[Array, "H C K"], total: Float[Array, "H C K"], window: int) -> Table:
+def move_averages(table: Table, count: Int[Array, "H C K"], total: Float[Array, "H C K"], window: int) -> Table:
     """Q ← Q + (R̄ − Q) m/max(m, min(n, M)) for m returns of mean R̄ at a time, n visits with them; for m = 1 the
     paper's."""
     visits = table.visits + count
