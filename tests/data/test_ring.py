@@ -164,6 +164,7 @@ def assert_in_place(program, *args, data, devices=1):
     assert found.temp_size_in_bytes < size / 50
 
 
+@pytest.mark.needs("gymnax")
 def test_learning_from_a_ring_never_copies_it():
     state = compiled.shapes(LARGE, make("gymnax/Pendulum-v1", 1), [0])
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), state.replay.data)
@@ -175,6 +176,7 @@ def test_learning_from_a_ring_never_copies_it():
     assert_in_place(program, state.algorithm, state.replay, news, state.key, steps, data=state.replay.data)
 
 
+@pytest.mark.needs("gymnax")
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2, 3]], ids=["one", "four"])
 def test_the_compiled_loop_never_copies_its_ring(seeds):
     """Nor those of several seeds, over both devices."""
@@ -461,6 +463,7 @@ def alone():
     return run([7])
 
 
+@pytest.mark.needs("gymnax")
 def test_seed_i_of_many_is_the_single_run_with_its_ring(alone):
     many = run([6, 7])
     assert alone.replay.written == 32 and alone.replay.data.reward.shape == (20, 2)
@@ -470,5 +473,6 @@ def test_seed_i_of_many_is_the_single_run_with_its_ring(alone):
     assert not np.isclose(other.replay.data.reward, alone.replay.data.reward).any()
 
 
+@pytest.mark.needs("gymnax")
 def test_intervals_change_no_bit_of_learner_or_ring(alone):
     assert_equal(run([7], interval=12), alone)
