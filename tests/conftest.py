@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jaxtyping
 import pytest
+from oracles import require
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -14,9 +15,20 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# Three quarters of a test's time in a fresh clone were XLA's. With these it makes the same program, polished less.
-QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
+# Three quarters of a test's time in a fresh clone are XLA's. With these flags it makes the same program, polished less.
+# XLA ends the process on a flag that it does not know, and jaxlib 0.11.1 dropped the one of the fusion emitters.
+if jax.__version_info__ < (0, 11, 1):
+    QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
+else:
+    QUICKLY = "--xla_backend_optimization_level=0"
 os.environ.setdefault("XLA_FLAGS", f"{QUICKLY} --xla_cpu_parallel_codegen_split_count=1")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `needs("name")` where that package is not installed, and say so."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            require(name)
 
 
 @pytest.fixture

@@ -38,6 +38,11 @@ def blocks(*languages: str) -> list[Block]:
     ]
 
 
+def marked(item: object, name: str, text: str):
+    """A parameter of a test, which needs gymnax where its text makes an environment of that package."""
+    return pytest.param(item, id=name, marks=[pytest.mark.needs("gymnax")] if "gymnax/" in text else [])
+
+
 def commands(block: Block) -> list[list[str]]:
     """The words of each line that starts with a prompt, without comments."""
     return [shlex.split(line[2:], comments=True) for line in block.text.splitlines() if line.startswith("$ ")]
@@ -48,7 +53,7 @@ def run(path: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=str)
+@pytest.mark.parametrize("block", [marked(block, str(block), block.text) for block in blocks("python")])
 def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "block.py"
@@ -56,7 +61,9 @@ def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(script, monkeypatch=monkeypatch)
 
 
-@pytest.mark.parametrize("block", blocks("console", "shell", "bash"), ids=str)
+@pytest.mark.parametrize(
+    "block", [marked(block, str(block), block.text) for block in blocks("console", "shell", "bash")]
+)
 def test_commands_exist(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiment.yaml").write_text("".join(other.text for other in blocks("yaml")))
@@ -74,7 +81,9 @@ def test_commands_exist(block: Block, tmp_path: Path, monkeypatch: pytest.Monkey
                 pytest.fail(f"what does {program} do? Mark the block with <!-- not run -->")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [marked(path, path.stem, path.read_text()) for path in sorted((ROOT / "examples").glob("*.py"))]
+)
 def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     run(path, "--steps", "500", monkeypatch=monkeypatch)

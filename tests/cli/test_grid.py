@@ -123,6 +123,7 @@ def test_values_are_those_of_the_option(words, name, wanted):
     assert len(others) == len(axis) - 2 and all(not wanted(each.command) for each in others)
 
 
+@pytest.mark.needs("gymnax")
 def test_environments_vary_too():
     runs = asked("--steps", "9", "--grid", "env", "CartPole-v1", "gymnax/CartPole-v1")
     assert [run.command.env for run in runs] == ["CartPole-v1", "gymnax/CartPole-v1"]

@@ -217,7 +217,7 @@ def test_a_failing_environment_is_named(fault, words):
     [
         ("CartPol-v1", "Closest: 'CartPole-v1'"),
         ("CartPole-v7", "CartPole-v1"),
-        ("gymnax/CartPol-v1", "Did you mean 'CartPole-v1'"),
+        pytest.param("gymnax/CartPol-v1", "Did you mean 'CartPole-v1'", marks=pytest.mark.needs("gymnax")),
         ("probe/constnat", "Did you mean 'constant'"),
         ("brax/ant", "not built yet"),
         ("no_such_module:Env-v0", "no_such_module"),

@@ -25,6 +25,7 @@ def rolled(envs, actions, key):
     return jax.jit(lambda: jax.lax.scan(one, (state, obs, 0), actions)[1])()
 
 
+@pytest.mark.needs("gymnax")
 def test_gymnax_cartpole_is_gymnasium_cartpole(key):
     """From the same state and actions, the same successors to 1e-6, and ends at the same steps."""
     actions = jax.random.randint(key, (200, 4), 0, 2)
@@ -44,6 +45,7 @@ def test_gymnax_cartpole_is_gymnasium_cartpole(key):
     assert (np.abs(step.obs[ended]) <= 0.05).all() and (np.abs(step.next_obs[step.terminated]).max(-1) > 0.2).all()
 
 
+@pytest.mark.needs("gymnax")
 def test_the_time_limit_of_gymnax_truncates(key):
     envs = make("gymnax/Pendulum-v1", 2, max_episode_steps=7)
     assert envs.spec.max_episode_steps == 7 and envs.spec.action == Box((1,), low=(-2.0,), high=(2.0,))
@@ -77,7 +79,9 @@ def test_the_truncation_probe_never_terminates(key):
     assert not step.terminated.any()
 
 
-@pytest.mark.parametrize("name", ["gymnax/CartPole-v1", "probe/observation"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("gymnax/CartPole-v1", marks=pytest.mark.needs("gymnax")), "probe/observation"]
+)
 def test_each_environment_has_chances_of_its_own(name, key):
     """They begin apart; and those that end together, from one state, begin apart again."""
     envs = make(name, 16)

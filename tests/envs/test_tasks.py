@@ -56,7 +56,7 @@ def test_the_true_successor_is_rewarded_before_any_reset():
         obs = step.obs
 
 
-@pytest.mark.parametrize("env", ["Pendulum-v1", "gymnax/Pendulum-v1"])
+@pytest.mark.parametrize("env", ["Pendulum-v1", pytest.param("gymnax/Pendulum-v1", marks=pytest.mark.needs("gymnax"))])
 def test_a_task_sees_the_action_that_was_done(env, key):
     """Inside the box, though the policy asked for more."""
 
@@ -90,6 +90,7 @@ def test_compiled_rewards_are_the_hosts(key):
         np.testing.assert_allclose(seen.reward, np.stack([by_hand, np.full(2, 2 * (not first))], -1))
 
 
+@pytest.mark.needs("gymnax")
 def test_gymnax_ends_are_rewarded_before_the_reset(key):
     """Episodes of three steps: cos θ and sin θ of the successor, never of the next episode's first state."""
 
@@ -115,6 +116,7 @@ def test_gymnax_ends_are_rewarded_before_the_reset(key):
         obs = alone.obs
 
 
+@pytest.mark.needs("gymnax")
 def test_an_algorithm_of_one_reward_gets_the_main_tasks_alone():
     algorithm = dl.A2C(num_envs=2, rollout_length=4)
     for env in (Scripted, "gymnax/CartPole-v1"):
@@ -169,6 +171,7 @@ def test_info_is_read_where_it_is_named():
     assert seen == [7, 14, -1, 7]
 
 
+@pytest.mark.needs("gymnax")
 def test_numbers_of_gymnax_info_are_read(key):
     def kept(obs, action, reward, next_obs, terminated, info):
         return info["discount"]
@@ -229,6 +232,7 @@ def test_a_landing_in_the_environment_itself():
     envs.close()
 
 
+@pytest.mark.needs("gymnax")
 def test_mountain_car_by_hand():
     assert mountain_car.names == ("fast", "left", "right", "goal")
     for obs, expected in (
@@ -286,7 +290,9 @@ def divides(obs, action, reward, next_obs, terminated, info):
     return 1.0 / next_obs[0]
 
 
-BOTH = pytest.mark.parametrize("env", ["CartPole-v1", "gymnax/CartPole-v1"])
+BOTH = pytest.mark.parametrize(
+    "env", ["CartPole-v1", pytest.param("gymnax/CartPole-v1", marks=pytest.mark.needs("gymnax"))]
+)
 
 
 @BOTH
@@ -375,6 +381,7 @@ def test_a_reward_that_is_no_number_is_named_on_the_host():
         envs.step(np.zeros(2, np.int32))
 
 
+@pytest.mark.needs("gymnax")
 def test_info_that_gymnax_does_not_give(key):
     envs = make(Tasks(of_x, paid, info=("x",)).attach("gymnax/CartPole-v1"), 2)
     state, _ = envs.reset(key)
@@ -410,6 +417,7 @@ def test_a_reward_that_is_no_number_is_found_in_every_loop():
     assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [-1, -1]
 
 
+@pytest.mark.needs("gymnax")
 def test_a_compiled_run_ends_with_one_message(tmp_path):
     def broken(obs, action, reward, next_obs, terminated, info):
         return jnp.where(obs[0] < 1e9, jnp.nan, reward)

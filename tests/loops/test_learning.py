@@ -43,6 +43,7 @@ def assert_in_place(program, *args, data, devices=1):
     assert found.temp_size_in_bytes < size / 50
 
 
+@pytest.mark.needs("gymnax")
 def test_learning_from_a_ring_never_copies_it():
     state = compiled.shapes(LARGE, make("gymnax/Pendulum-v1", 1), [0])
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), state.replay.data)
@@ -54,6 +55,7 @@ def test_learning_from_a_ring_never_copies_it():
     assert_in_place(program, state.algorithm, state.replay, news, state.key, steps, data=state.replay.data)
 
 
+@pytest.mark.needs("gymnax")
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2, 3]], ids=["one", "four"])
 def test_the_compiled_loop_never_copies_its_ring(seeds):
     """Nor those of several seeds, over both devices."""

@@ -41,6 +41,7 @@ def assert_equal(a, b, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance) if tolerance else np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.needs("gymnax")
 @BOTH
 def test_the_compiled_loop_goes_on_bit_for_bit(algorithm):
     """However it is cut into intervals, and wherever it is stopped and started again."""
@@ -58,6 +59,7 @@ def test_the_compiled_loop_goes_on_bit_for_bit(algorithm):
     assert_equal(whole[1], run(first, 20 * ITERATION, 5 * ITERATION)[1])
 
 
+@pytest.mark.needs("gymnax")
 @BOTH
 def test_agent_i_of_many_is_the_single_run(algorithm):
     """Over ten updates, to 1e-5, whether on one device or spread over two."""
@@ -77,6 +79,7 @@ def test_agent_i_of_many_is_the_single_run(algorithm):
             np.testing.assert_allclose(totals.returns[i], alone.returns)
 
 
+@pytest.mark.needs("gymnax")
 def test_agent_i_of_many_draws_its_own_number_of_updates():
     """ACER replays as often as each seed's own law says, though all of them wait for the one with most."""
     networks = dl.Networks(hidden_sizes=(8,))
@@ -327,7 +330,7 @@ def test_a_fault_in_a_compiled_loop_stops_it():
             pass
 
 
-@pytest.mark.parametrize("loop", [host, compiled])
+@pytest.mark.parametrize("loop", [host, pytest.param(compiled, marks=pytest.mark.needs("gymnax"))])
 def test_a_policy_that_has_diverged_is_no_fault_of_the_environment(loop):
     algorithm = dl.TD3(
         networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=100, learning_starts=4, start_steps=0,
@@ -500,7 +503,14 @@ def test_evaluation_leaves_training_alone():
 
 @pytest.mark.parametrize(
     ("algorithm", "env"),
-    [(SMALL, "probe/both"), (dl.SAC(networks=SMALL.networks, replay_capacity=9, num_envs=3), "gymnax/Pendulum-v1")],
+    [
+        (SMALL, "probe/both"),
+        pytest.param(
+            dl.SAC(networks=SMALL.networks, replay_capacity=9, num_envs=3),
+            "gymnax/Pendulum-v1",
+            marks=pytest.mark.needs("gymnax"),
+        ),
+    ],
     ids=["a2c", "sac"],
 )
 def test_no_batch_of_weights_is_decomposed_at_once(algorithm, env):

@@ -57,7 +57,10 @@ class Telling(dl.A2C):
         return (inner, state[1] + 1), metrics.summary_metrics("count", state[1][None])
 
 
-@pytest.mark.parametrize(("env", "seeds"), [("CartPole-v1", 1), ("CartPole-v1", 2), ("gymnax/CartPole-v1", 2)])
+@pytest.mark.parametrize(
+    ("env", "seeds"),
+    [("CartPole-v1", 1), ("CartPole-v1", 2), pytest.param("gymnax/CartPole-v1", 2, marks=pytest.mark.needs("gymnax"))],
+)
 def test_loops_tell_the_extrema_of_the_interval(tmp_path, env, seeds):
     """Updates are numbered from 0; a row has those since the one before."""
     rows = []

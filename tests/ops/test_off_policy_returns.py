@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import rlax
+from oracles import import_rlax
 
 from duologue.ops.returns import gae, general_off_policy_returns, lambda_return, retrace, vtrace
 
@@ -116,6 +116,7 @@ def test_hand_constants():
 def test_against_rlax():
     """rlax has no truncation: on rows without it, its discount is γ(1 − term). What it calls `t` is our t + 1; it never
     reads the first ratio."""
+    rlax = import_rlax()
     rows = ~TRUNCATED.any(1)
     count, discount = rows.sum(), (DISCOUNT * ~TERMINATED[rows]).astype(np.float32)
     reward, terminated, truncated = REWARD[rows], TERMINATED[rows], TRUNCATED[rows]

@@ -22,7 +22,12 @@ PER_TASK = [
 
 
 @pytest.fixture(
-    scope="module", params=["gymnax/MountainCarContinuous-v0", "MountainCarContinuous-v0"], ids=["compiled", "host"]
+    scope="module",
+    params=[
+        pytest.param("gymnax/MountainCarContinuous-v0", marks=pytest.mark.needs("gymnax")),
+        "MountainCarContinuous-v0",
+    ],
+    ids=["compiled", "host"],
 )
 def run(request, tmp_path_factory):
     """Ten updates of one seed."""

@@ -139,7 +139,7 @@ def test_a_file_with_a_share_that_cannot_be_is_refused_by_name():
         ({"max_episode_steps": 0}, r"max_episode_steps = 0"),
         ({"asynchronous": True}, r"asynchronous: probe/both is written in JAX"),
         ({"env": "probe/bohT"}, r"no probe 'bohT'\. Did you mean 'both'"),
-        ({"env": "gymnax/CartPol-v1"}, r"Did you mean 'CartPole-v1'"),
+        pytest.param({"env": "gymnax/CartPol-v1"}, r"Did you mean 'CartPole-v1'", marks=pytest.mark.needs("gymnax")),
         ({"env": "CartPol-v1"}, r"no Gymnasium environment 'CartPol-v1'.*'CartPole-v1'"),
         ({"env": 3}, r"env = 3: must be an id, a callable"),
         ({"algorithm": dl.A2C}, r"algorithm = .*must be an algorithm object, like duologue\.A2C\(\)"),

@@ -195,6 +195,7 @@ def test_a_mixture_is_recorded_behind_other_data(tmp_path, suffix):
     assert not (tmp_path / "no.npz").exists()
 
 
+@pytest.mark.needs("gymnax")
 def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
     data = dl.collect_random("gymnax/Pendulum-v1", 40, tmp_path / "random.npz")
     algorithm = dl.IQL(**ALGORITHM, replay_capacity=100, learning_starts=8)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from envs.probe_env import ProbeEnv
+from oracles import require
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
@@ -25,12 +26,14 @@ CARTPOLE = "gymnax/CartPole-v1"
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """Ten updates with seed 1, evaluated on the way."""
+    require("gymnax")
     return train(CARTPOLE, tmp_path_factory.mktemp("one") / "run", iterations=10, seed=1, evaluate_every=5 * ITERATION)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """Ten updates with the seeds 0, 1, 2 in one program."""
+    require("gymnax")
     return train(CARTPOLE, tmp_path_factory.mktemp("three") / "run", iterations=10, seeds=3)
 
 
@@ -46,8 +49,8 @@ def copied(one, tmp_path):
 @pytest.mark.parametrize(
     ("env", "algorithm", "seeds"),
     [
-        (CARTPOLE, dl.Normalized(TINY), 1),
-        (CARTPOLE, TINY, 3),
+        pytest.param(CARTPOLE, dl.Normalized(TINY), 1, marks=pytest.mark.needs("gymnax")),
+        pytest.param(CARTPOLE, TINY, 3, marks=pytest.mark.needs("gymnax")),
         ("CartPole-v1", dl.Normalized(TINY), 1),
         ("CartPole-v1", TINY, 2),
     ],

@@ -324,6 +324,7 @@ def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
     assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.needs("gymnax")
 def test_another_environment_is_written_down_and_gone_on_in(tmp_path):
     run = train("gymnax/CartPole-v1", tmp_path / "run", iterations=2, every=2)
     assert dl.read_data(run.collect(20, tmp_path / "data.npz", env="CartPole-v1")).spec.id == "CartPole-v1"

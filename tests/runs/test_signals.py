@@ -98,6 +98,7 @@ def whole_checkpoints(path):
     )
 
 
+@pytest.mark.needs("gymnax")
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
     """Whenever SIGKILL comes: after the second checkpoint, or a moment later, in the middle of something."""
     train(CARTPOLE, tmp_path / "whole", iterations=30, every=2)
@@ -116,6 +117,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
         assert len(saved(path)) == 2  # and nothing half-written beside them: `saved` reads every name
 
 
+@pytest.mark.needs("gymnax")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, number):
     path = tmp_path / "run"

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
-from duologue.runs.display.curves import Group, _flat, figure, learning_curve, names, summary
+from duologue.runs.display.curves import Group, figure, grouped, learning_curve, names, summary
 
 A2C = {"type": "A2C", "discount": 0.99}
 NORMALIZED = {"type": "Normalized", "algorithm": A2C, "obs": True}
@@ -106,12 +107,14 @@ def test_settings_that_differ_are_lines_of_their_own_and_named(tmp_path: Path):
     }
 
 
-def test_objects_are_named_by_their_kind_and_schedules_by_their_ends():
-    def group(**settings):
-        return Group("A2C", "Hopper-v5", tuple(sorted(settings.items())))
+def test_objects_are_named_by_their_kind_and_schedules_by_their_ends(tmp_path):
+    count = itertools.count()
 
     def labels(*algorithms):
-        return names([group(**_flat({"type": "A2C", **algorithm})) for algorithm in algorithms])[1]
+        folders = [
+            run(tmp_path / str(next(count)), {0: [1.0]}, algorithm={"type": "A2C"} | each) for each in algorithms
+        ]
+        return names(list(grouped(folders, ["rollout/ep_rew_mean"])))[1]
 
     linear = {"type": "Linear", "start": 0.003, "end": 0.0, "updates": 125}
     rates = [{"learning_rate": rate} for rate in (0.001, linear, linear | {"updates": 250})]
