@@ -16,7 +16,7 @@ from cells import ROOT, Cell, PeerCell, read, run_cells, run_peer_cells, unfinis
 from table import results
 
 import duologue as dl
-from duologue.cli.main import prepare_jax
+from duologue.runs.jax_setup import prepare_jax
 
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS, TABLE = HERE / "results", ROOT / "runs" / "reproductions", HERE / "RESULTS.md"
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif not options.table and options.peer:
                 run_peer_cells(theirs, out=PEERS, command=again, data=data)
             elif not options.table and ours:
-                prepare_jax(ours[0].task.algorithm)
+                prepare_jax([cell.task.algorithm for cell in ours])
                 run_cells(ours, out=out, runs=RUNS, command=again, data=data, in_one=options.in_one)
     except dl.DuologueError as error:
         print(error, file=sys.stderr)

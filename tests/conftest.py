@@ -22,6 +22,7 @@ if jax.__version_info__ < (0, 11, 1):
 else:
     QUICKLY = "--xla_backend_optimization_level=0"
 os.environ.setdefault("XLA_FLAGS", f"{QUICKLY} --xla_cpu_parallel_codegen_split_count=1")
+jax.devices()  # the client, with these settings: `prepare_jax` leaves it as it is
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

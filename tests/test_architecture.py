@@ -34,6 +34,9 @@ LINEAGE = {
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "eval", "exec", "compile", "__import__"}
 FORBIDDEN |= {"allow_pickle", "import_module"}
 
+NAMED_IN_CODE = {"__init__", "algorithms.__init__"}
+"""Modules that may import a module by a name: the names come from tables in the code, never from a file."""
+
 LONGEST = 320
 
 
@@ -108,6 +111,7 @@ def test_nothing_that_is_read_is_ever_run(name):
                 used = {attr} - {"compile"}
             case _:
                 continue
+        used -= {"import_module"} if name in NAMED_IN_CODE else set()
         assert not used & FORBIDDEN, f"{name}, line {node.lineno}: {used & FORBIDDEN}"
 
 

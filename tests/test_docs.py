@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tyro
+from tyro.conf import Positional
 
+from duologue.cli import commands
 from duologue.cli import main as cli
+from duologue.cli.listing import List
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,7 +47,7 @@ def marked(item: object, name: str, text: str):
     return pytest.param(item, id=name, marks=[pytest.mark.needs("gymnax")] if "gymnax/" in text else [])
 
 
-def commands(block: Block) -> list[list[str]]:
+def command_lines(block: Block) -> list[list[str]]:
     """The words of each line that starts with a prompt, without comments."""
     return [shlex.split(line[2:], comments=True) for line in block.text.splitlines() if line.startswith("$ ")]
 
@@ -67,13 +71,15 @@ def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_commands_exist(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiment.yaml").write_text("".join(other.text for other in blocks("yaml")))
-    assert commands(block), "a block of shell without a line that starts with $"
-    for program, *arguments in commands(block):
+    assert command_lines(block), "a block of shell without a line that starts with $"
+    for program, *arguments in command_lines(block):
         match program:
             case "duologue" if arguments[0] == "train":
                 assert cli.run([*arguments, "--dry-run"]) == 0
+            case "duologue" if arguments[0] != "--version":
+                tyro.cli((commands.COMMANDS | {"list": Positional[List]})[arguments[0]], args=arguments[1:])
             case "duologue":
-                cli.tyro.cli(cli.COMMANDS[arguments[0]], args=arguments[1:])
+                assert arguments == ["--version"]
             case "make":
                 target = re.escape(arguments[0])
                 assert re.search(rf"^{target}\b.*:", (ROOT / "Makefile").read_text(), re.MULTILINE), arguments[0]
@@ -101,7 +107,7 @@ def test_every_option_of_a2c_is_in_its_table():
     page = (ROOT / "docs" / "a2c.md").read_text()
     table = page[page.index("## Options") : page.index("## Details")]
     documented = set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE))
-    algorithm = cli.ALGORITHMS["a2c"]()
+    algorithm = commands.default_algorithm("a2c")
     fields = {name: algorithm for name in algorithm.__dataclass_fields__}
     for part in ("networks", "optimizer"):
         held = getattr(algorithm, part)
@@ -122,9 +128,9 @@ def test_every_option_is_on_its_page(name: str):
     """Its name at least; and nothing in the first column is one that there is not."""
     page = (ROOT / "docs" / f"{name.removesuffix('-continuous')}.md").read_text()
     options = page[page.index("## Options") : page.index("## Details")]
-    fields = set(cli.ALGORITHMS[name]().__dataclass_fields__)
+    fields = set(commands.default_algorithm(name).__dataclass_fields__)
     assert fields <= set(re.findall(r"`(\w+)`", options))
-    both = fields | (set(cli.ALGORITHMS["acer"]().__dataclass_fields__) if name.startswith("acer") else set())
+    both = fields | (set(commands.default_algorithm("acer").__dataclass_fields__) if name.startswith("acer") else set())
     named = [row.split("|")[1] for row in options.splitlines() if row.startswith("|")]
     assert set(re.findall(r"`(\w+)`", " ".join(named))) <= both
 

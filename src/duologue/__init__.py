@@ -1,60 +1,53 @@
-"""Duologue: actor-critic reinforcement learning in JAX."""
+"""Duologue: actor-critic reinforcement learning in JAX.
 
+A public name is imported when it is first used, so that `import duologue` and the command line start without JAX.
+`__init__.pyi` shows the same names to type checkers.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
-from duologue.algorithms.a2c import A2C as A2C
-from duologue.algorithms.acer import ACER as ACER
-from duologue.algorithms.acer_continuous import ACERContinuous as ACERContinuous
-from duologue.algorithms.base import AbstractAlgorithm as AbstractAlgorithm
-from duologue.algorithms.bc import BC as BC
-from duologue.algorithms.bcq import BCQ as BCQ
-from duologue.algorithms.bcq_discrete import BCQDiscrete as BCQDiscrete
-from duologue.algorithms.bear import BEAR as BEAR
-from duologue.algorithms.cql import CQL as CQL
-from duologue.algorithms.ddpg import DDPG as DDPG
-from duologue.algorithms.fqe import FQE as FQE
-from duologue.algorithms.iql import IQL as IQL
-from duologue.algorithms.kl_control import KLControl as KLControl
-from duologue.algorithms.normalized import Normalized as Normalized
-from duologue.algorithms.ppo import PPO as PPO
-from duologue.algorithms.ppo import Clip as Clip
-from duologue.algorithms.ppo import KLPenalty as KLPenalty
-from duologue.algorithms.sac import SAC as SAC
-from duologue.algorithms.sac_discrete import SACDiscrete as SACDiscrete
-from duologue.algorithms.sac_v1 import SACv1 as SACv1
-from duologue.algorithms.sac_x import task_schedulers as task_schedulers
-from duologue.algorithms.sac_x.sac_x import SACX as SACX
-from duologue.algorithms.sac_x.targets import DiscountedRewards as DiscountedRewards
-from duologue.algorithms.sac_x.targets import PolicyGradient as PolicyGradient
-from duologue.algorithms.sac_x.targets import Retrace as Retrace
-from duologue.algorithms.td3 import TD3 as TD3
-from duologue.algorithms.td3_bc import TD3BC as TD3BC
-from duologue.algorithms.trpo import TRPO as TRPO
-from duologue.data.dataset import DataSet as DataSet
-from duologue.data.dataset import from_columns as from_columns
-from duologue.envs import tasks as tasks
-from duologue.errors import CheckpointError as CheckpointError
-from duologue.errors import ConfigError as ConfigError
-from duologue.errors import DuologueError as DuologueError
-from duologue.errors import EnvError as EnvError
-from duologue.errors import MissingExtraError as MissingExtraError
-from duologue.networks.builder import AbstractNetworks as AbstractNetworks
-from duologue.networks.builder import Networks as Networks
-from duologue.ops import temperature as temperature
-from duologue.ops.divergences import KL as KL
-from duologue.ops.divergences import MMD as MMD
-from duologue.ops.optim import Adam as Adam
-from duologue.ops.optim import Linear as Linear
-from duologue.ops.optim import RMSProp as RMSProp
-from duologue.runs.collect import collect_random as collect_random
-from duologue.runs.data_sources import read_data as read_data
-from duologue.runs.display.curves import learning_curve as learning_curve
-from duologue.runs.evaluation import Evaluation as Evaluation
-from duologue.runs.run import Run as Run
-from duologue.runs.run import Runs as Runs
-from duologue.runs.run import load as load
-from duologue.runs.train import resume as resume
-from duologue.runs.train import train as train
-from duologue.types import Transition as Transition
+from duologue.algorithms import CLASSES
 
 __version__ = version("duologue")
+
+PLACES: dict[str, str] = {
+    **{name: f"algorithms.{module}" for name, module in CLASSES.items()},
+    **dict.fromkeys(("Clip", "KLPenalty"), "algorithms.ppo"),
+    **dict.fromkeys(("DiscountedRewards", "PolicyGradient", "Retrace"), "algorithms.sac_x.targets"),
+    "AbstractAlgorithm": "algorithms.base",
+    **dict.fromkeys(("DataSet", "from_columns"), "data.dataset"),
+    **dict.fromkeys(("CheckpointError", "ConfigError", "DuologueError", "EnvError", "MissingExtraError"), "errors"),
+    **dict.fromkeys(("AbstractNetworks", "Networks"), "networks.builder"),
+    **dict.fromkeys(("KL", "MMD"), "ops.divergences"),
+    **dict.fromkeys(("Adam", "Linear", "RMSProp"), "ops.optim"),
+    "collect_random": "runs.collect",
+    "read_data": "runs.data_sources",
+    "learning_curve": "runs.display.curves",
+    "Evaluation": "runs.evaluation",
+    **dict.fromkeys(("Run", "Runs", "load"), "runs.run"),
+    **dict.fromkeys(("resume", "train"), "runs.train"),
+    "Transition": "types",
+}
+"""Module of each public name."""
+MODULES: dict[str, str] = {
+    "task_schedulers": "algorithms.sac_x.task_schedulers", "tasks": "envs.tasks", "temperature": "ops.temperature",
+}  # fmt: skip
+"""Public modules."""
+
+
+def __getattr__(name: str) -> Any:
+    """The public object of this name (PEP 562)."""
+    if name in MODULES:
+        value = import_module(f"duologue.{MODULES[name]}")
+    elif name in PLACES:
+        value = getattr(import_module(f"duologue.{PLACES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'duologue' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PLACES, *MODULES])

@@ -11,7 +11,7 @@ import pytest
 from runs.helpers import assert_same_run, saved
 
 import duologue as dl
-from duologue.cli import grid
+from duologue.cli import actions, grid
 from duologue.cli import main as cli
 from duologue.cli import train as training
 from duologue.cli.grid import Axis
@@ -28,7 +28,6 @@ RATES = ["--grid", "algorithm.learning-rate", "1e-3", "linear:1e-2:0"]
 def _as_a_user(unchecked, tmp_path, monkeypatch):
     """In an empty folder, with JAX as the tests have set it up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
 
 
 @pytest.fixture
@@ -48,9 +47,7 @@ def duologue(capsys):
 def finished(tmp_path_factory):
     """The folder of a whole grid, of two learning rates."""
     path = tmp_path_factory.mktemp("grid") / "g"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
-        assert cli.run([*TINY, *STEPS, *RATES, "--run-dir", str(path)]) == 0
+    assert cli.run([*TINY, *STEPS, *RATES, "--run-dir", str(path)]) == 0
     return path
 
 
@@ -290,8 +287,8 @@ def test_one_that_fails_stops_no_other(duologue, copied, monkeypatch):
 
 
 def test_where_nothing_can_be_drawn_the_list_is_next(duologue, copied, monkeypatch):
-    monkeypatch.setattr(cli, "standing_of", lambda run: None)
-    monkeypatch.setattr(cli, "pursue", lambda run, console: grid.Result(run, problem="Learning has diverged."))
+    monkeypatch.setattr(actions, "standing_of", lambda run: None)
+    monkeypatch.setattr(actions, "pursue", lambda run, console: grid.Result(run, problem="Learning has diverged."))
     code, out, _ = duologue(*TINY, *STEPS, *RATES, "--run-dir", "g")
     assert code == 1 and out.splitlines()[-1].split() == ["next", "duologue", "list", "g"]
 

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import inspect
 import io
 import itertools
@@ -17,7 +18,10 @@ import numpy as np
 import pytest
 
 import duologue as dl
+from duologue.cli import commands
 from duologue.cli import main as cli
+from duologue.cli.listing import List
+from duologue.cli.parse import parse_train
 from duologue.runs import config
 from duologue.storage import checkpoint
 from duologue.storage.files import RunLock
@@ -32,7 +36,6 @@ TINY = ["train", "a2c", "probe/both", "--steps", "120", "--log-every", "24", "--
 def _as_a_user(unchecked, tmp_path, monkeypatch):
     """In an empty folder, with JAX as the tests have set it up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
 
 
 @pytest.fixture
@@ -52,8 +55,7 @@ def duologue(capsys):
 def finished(tmp_path_factory):
     """`(folder, what was shown)` of a tiny run."""
     path, out = tmp_path_factory.mktemp("cli") / "run", io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
+    with contextlib.redirect_stdout(out):
         assert cli.run([*TINY, "--run-dir", str(path), "--final-episodes", "4", "--evaluate-every", "48"]) == 0
     return path, out.getvalue()
 
@@ -80,16 +82,19 @@ def next_command(out):
 
 def documented(cls):
     """`(field, default, docstring)` of a class, from its source."""
-    body = ast.parse(inspect.getsource(cls)).body[0].body
-    for field, doc in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
-            yield field.target.id, getattr(cls, field.target.id, None), doc.value.value
+    found = {}
+    for each in reversed([each for each in cls.__mro__ if each.__module__.startswith("duologue")]):
+        body = ast.parse(inspect.getsource(each)).body[0].body
+        for field, doc in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
+                found[field.target.id] = doc.value.value
+    yield from ((name, getattr(cls, name, None), doc) for name, doc in found.items())
 
 
 @pytest.mark.parametrize(
     ("cls", "prefix"),
     [
-        (cli.COMMANDS["train"], ""), (dl.A2C, "algorithm."), (dl.Networks, "algorithm.networks."),
+        (commands.COMMANDS["train"], ""), (dl.A2C, "algorithm."), (dl.Networks, "algorithm.networks."),
         (dl.RMSProp, "algorithm.optimizer."),
     ],
 )  # fmt: skip
@@ -97,7 +102,7 @@ def test_help_shows_every_option_with_its_docstring_and_default(duologue, cls, p
     code, out, err = duologue("train", "a2c", "--help")
     assert code == 0 and not err and "\x1b" not in out
     text, fields = plain(out), list(documented(cls))
-    assert [name for name, _, _ in fields] == list(inspect.get_annotations(cls))
+    assert {name for name, _, _ in fields} == {field.name for field in dataclasses.fields(cls)}
     for name, default, doc in fields:
         if name in ("env", "algorithm", "networks", "optimizer"):
             assert plain(doc) in text
@@ -110,12 +115,12 @@ def test_help_shows_every_option_with_its_docstring_and_default(duologue, cls, p
 
 def test_help_breaks_its_lines_for_the_terminal_not_where_the_source_does(duologue, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    doc = next(doc for name, _, doc in documented(cli.COMMANDS["watch"]) if name == "out")
+    doc = next(doc for name, _, doc in documented(commands.COMMANDS["watch"]) if name == "out")
     _, out, _ = duologue("watch", "--help")
     assert "videos/step-N.mp4 in\n" in doc and "videos/step-N.mp4 in the run folder." in out
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = duologue("train", "cql", "--help")
-    assert "not take now. (default: 1)" in out
+    assert "targets leave out the entropies in between. (default: 1)" in out
 
 
 def test_help_of_the_other_optimiser(duologue):
@@ -126,11 +131,12 @@ def test_help_of_the_other_optimiser(duologue):
         assert re.search(rf"--algorithm\.optimizer\.{name} FLOAT {re.escape(doc)} \(default: {default}\)", text)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "watch", "resume", "plot", "list"])
+@pytest.mark.parametrize("command", ["evaluate", "watch", "resume", "plot", "list", "completion"])
 def test_help_of_each_command(duologue, command):
     code, out, err = duologue(command, "--help")
-    assert code == 0 and not err and plain(cli.COMMANDS[command].__doc__) in plain(out)
-    for name, _, doc in documented(cli.COMMANDS[command]):
+    options = List if command == "list" else commands.COMMANDS[command]
+    assert code == 0 and not err and plain(options.__doc__) in plain(out)
+    for name, _, doc in documented(options):
         assert plain(doc) in plain(out), name
 
 
@@ -138,9 +144,60 @@ def test_help_of_each_command(duologue, command):
 def test_what_there_is(duologue, arguments):
     code, out, err = duologue(*arguments)
     assert code == 0 and not err and "\x1b" not in out
-    wanted = cli.ALGORITHMS if "train" in arguments else cli.COMMANDS
-    for name, thing in wanted.items():
-        assert name in out and plain(thing.__doc__.splitlines()[0]) in plain(out)
+    summaries = (
+        {name: entry.summary for name, entry in cli.ALGORITHMS.items()} if "train" in arguments else cli.COMMANDS
+    )
+    for name, summary in summaries.items():
+        assert name in out and plain(summary) in plain(out)
+
+
+def test_summaries_are_the_first_lines_of_docstrings():
+    options = {**commands.COMMANDS, "list": List}
+    assert {name: cls.__doc__.splitlines()[0] for name, cls in options.items()} == cli.COMMANDS
+    for name, entry in cli.ALGORITHMS.items():
+        algorithm = commands.default_algorithm(name)
+        assert type(algorithm).__name__ == entry.cls
+        of = algorithm.scheduler if entry.scheduler else algorithm
+        assert entry.summary.removeprefix("SACX with ") == type(of).__doc__.splitlines()[0], name
+
+
+def fresh(*arguments, code="from duologue.cli.main import main; main()"):
+    """What a new process prints, with the modules that it imported in the last line."""
+    script = f"import sys, atexit; atexit.register(lambda: print(*sorted(sys.modules))); {code}"
+    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    *out, modules = process.stdout.splitlines()
+    return out, modules.split()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["--version"], ["list"]], ids=" ".join)
+def test_what_needs_no_jax_does_not_import_it(arguments, copied, tmp_path):
+    out, modules = fresh(*arguments, *([str(tmp_path)] if arguments == ["list"] else []))
+    assert not {"jax", "jaxlib", "gymnasium", "equinox", "numpy"} & set(modules)
+    assert "copy" in " ".join(out) if arguments == ["list"] else out
+    assert out == [f"duologue {dl.__version__}"] if arguments == ["--version"] else True
+
+
+def test_the_package_imports_jax_with_its_first_use():
+    _, modules = fresh(code="import duologue; assert 'jax' not in sys.modules; duologue.A2C")
+    assert "jax" in modules
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_commands_algorithms_and_options(duologue, shell):
+    code, out, err = duologue("completion", shell)
+    assert code == 0 and not err and len(out) > 100_000
+    for word in ("evaluate", "sac-discrete", "--algorithm.critic-learning-rate", "--timeout-and-terminal"):
+        assert word in out
+
+
+def test_bash_completes_an_option_without_jax(duologue, tmp_path):
+    (tmp_path / "script").write_text(duologue("completion", "bash")[1])
+    line = "duologue train sac Pendulum-v1 --algorithm.act"
+    words = f"COMP_WORDS=({line}); COMP_CWORD=4; COMP_LINE='{line}'; COMP_POINT={len(line)}"
+    run = f"source ./script; {words}; _tyro_duologue; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["--algorithm.actor-learning-rate"]
 
 
 # Configuration
@@ -189,7 +246,7 @@ algorithm:
     }  # fmt: skip
     assert {name: found[f"algorithm.{name}"] for name in wanted} == wanted
     assert "algorithm.optimizer.decay" not in found and "algorithm.learning_rate" not in found
-    _, command = cli.parse_train("a2c", [*line, "--dry-run"])
+    _, command = parse_train("a2c", [*line, "--dry-run"])
     assert command.algorithm == dl.A2C(
         discount=0.8, value_coefficient=0.25, learning_rate=dl.Linear(1e-3), optimizer=dl.Adam(b1=0.5, b2=0.7),
         networks=dl.Networks(hidden_sizes=(8, 4)),
@@ -208,7 +265,7 @@ algorithm:
 )
 def test_learning_rates_in_one_word(duologue, words, rate):
     arguments = ["CartPole-v1", "--algorithm.learning-rate", words]
-    assert cli.parse_train("a2c", arguments)[1].algorithm == dl.A2C(learning_rate=rate)
+    assert parse_train("a2c", arguments)[1].algorithm == dl.A2C(learning_rate=rate)
     found = dry_run(duologue, *arguments)
     sources = {source for path, (_, source) in found.items() if path.startswith("algorithm.learning_rate")}
     assert sources == {"command line"}
@@ -217,7 +274,7 @@ def test_learning_rates_in_one_word(duologue, words, rate):
 def test_the_command_line_may_name_another_optimiser(duologue):
     Path("a.yaml").write_text("algorithm: {optimizer: {decay: 0.5}, learning_rate: {type: Linear, start: 1.0}}")
     arguments = ["probe/both", "--config=a.yaml", "algorithm.optimizer:adam", "--algorithm.learning-rate", "0.1"]
-    assert cli.parse_train("a2c", arguments)[1].algorithm == dl.A2C(optimizer=dl.Adam(), learning_rate=0.1)
+    assert parse_train("a2c", arguments)[1].algorithm == dl.A2C(optimizer=dl.Adam(), learning_rate=0.1)
     found = dry_run(duologue, *arguments[:2], *arguments[3:], arguments[2])
     assert found["algorithm.optimizer.type"] == ("'Adam'", "command line")
     assert found["algorithm.learning_rate"] == ("0.1", "command line") and "algorithm.optimizer.decay" not in found
@@ -322,7 +379,7 @@ def test_a_list_goes_past_what_it_cannot_read(copied, duologue):
         (copied.parent / name / "config.json").write_text(content)
     code, out, err = duologue("list", copied.parent)
     assert code == 0 and not err and re.search(r"copy +A2C +probe/both +120 / 120", out)
-    assert "not strict JSON" in plain(out) and "must say which class" in plain(out)
+    assert "not strict JSON" in plain(out) and "does not describe a run" in plain(out)
 
 
 def test_a_run_too_short_for_a_curve_ends_well(duologue):
@@ -599,5 +656,4 @@ def test_every_public_algorithm_has_a_name_here():
     from duologue.algorithms.base import AbstractAlgorithm
 
     ours = {cls for cls in config.PUBLIC.values() if issubclass(cls, AbstractAlgorithm) and cls not in WRAPPERS}
-    named = {what if isinstance(what, type) else type(what) for what in cli.ALGORITHMS.values()}
-    assert named == ours
+    assert {entry.cls for entry in cli.ALGORITHMS.values()} == {cls.__name__ for cls in ours}

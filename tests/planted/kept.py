@@ -76,7 +76,7 @@ MUTANTS = [
         CLOSED,
     ),
     Mutant(
-        "options that do nothing are taken", "cli/main.py",
+        "options that do nothing are taken", "cli/actions.py",
         "if (value := getattr(command, name)) != getattr(type(command), name):", "if value := None:", IGNORED,
     ),
     Mutant(

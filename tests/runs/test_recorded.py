@@ -514,7 +514,6 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
 )
 def test_mistakes_end_in_one_message(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
     dl.collect_random("CartPole-v1", 20, "there.npz")
     with pytest.raises(SystemExit) as exit:
         cli.main(arguments)
@@ -523,7 +522,6 @@ def test_mistakes_end_in_one_message(arguments, message, tmp_path, monkeypatch, 
 
 def test_from_recording_to_a_score_by_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
     small = ["--algorithm.networks.hidden-sizes", "8", "--algorithm.batch-size", "8"]
     said = []
     for command in (

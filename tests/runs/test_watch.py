@@ -377,7 +377,6 @@ def test_without_the_extra(run, tmp_path, monkeypatch, suffix, package):
 
 @pytest.fixture
 def duologue(monkeypatch, capsys, unchecked):
-    monkeypatch.setattr(cli, "prepare_jax", lambda algorithm, seeds=1: None)
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exit:

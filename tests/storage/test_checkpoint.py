@@ -264,7 +264,7 @@ class Faulty:
 def arm(fault: Callable[[str, tuple], None], set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     set_attribute(files, "os", Faulty(os, fault))
     set_attribute(files, "shutil", Faulty(shutil, fault))
-    set_attribute(files, "save_file", Faulty(safetensors.numpy, fault).save_file)
+    set_attribute(safetensors.numpy, "save_file", Faulty(safetensors.numpy, fault).save_file)
 
 
 def do_half(name: str, args: tuple) -> None:

@@ -2,43 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
-from duologue.algorithms.a2c import A2C
-from duologue.algorithms.acer import ACER
-from duologue.algorithms.acer_continuous import ACERContinuous
+from duologue.algorithms import COMMANDS as ALGORITHMS
+from duologue.algorithms import load_class
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.algorithms.bc import BC
-from duologue.algorithms.bcq import BCQ
-from duologue.algorithms.bcq_discrete import BCQDiscrete
-from duologue.algorithms.bear import BEAR
-from duologue.algorithms.cql import CQL
-from duologue.algorithms.ddpg import DDPG
-from duologue.algorithms.iql import IQL
-from duologue.algorithms.kl_control import KLControl
-from duologue.algorithms.ppo import PPO
-from duologue.algorithms.sac import SAC
-from duologue.algorithms.sac_discrete import SACDiscrete
-from duologue.algorithms.sac_v1 import SACv1
-from duologue.algorithms.sac_x.sac_x import SACX
-from duologue.algorithms.sac_x.task_schedulers import QTable, Uniform
-from duologue.algorithms.td3 import TD3
-from duologue.algorithms.td3_bc import TD3BC
-from duologue.algorithms.trpo import TRPO
+from duologue.algorithms.sac_x import task_schedulers
+from duologue.errors import ConfigError, suggestion
 from duologue.fields import Count, NonNegativeInt
 from duologue.runs.options import RunOptions
 
-ALGORITHMS: dict[str, Any] = {
-    "a2c": A2C, "ppo": PPO, "trpo": TRPO, "acer": ACER, "acer-continuous": ACERContinuous,
-    "sac": SAC, "sac-v1": SACv1, "sac-discrete": SACDiscrete, "td3": TD3, "ddpg": DDPG,
-    "bear": BEAR, "bcq": BCQ, "bcq-discrete": BCQDiscrete, "bc": BC, "td3-bc": TD3BC, "cql": CQL, "iql": IQL,
-    "kl-control": KLControl, "sac-x": SACX,
-    "sac-u": SACX(scheduler=Uniform()), "sac-q": SACX(scheduler=QTable()),
-}  # fmt: skip
-"""By the name that the command line uses: a class, or an object with other defaults than its class."""
+
+def default_algorithm(name: str) -> AbstractAlgorithm:
+    """The algorithm of this name on the command line, with its default hyperparameters. Raises `ConfigError`."""
+    if name not in ALGORITHMS:
+        raise ConfigError(f"There is no algorithm {name!r}. {suggestion(name, ALGORITHMS)}")
+    entry = ALGORITHMS[name]
+    options = {} if entry.scheduler is None else {"scheduler": getattr(task_schedulers, entry.scheduler)()}
+    return load_class(entry.cls)(**options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +114,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Collect:
-    """Record what a policy does, as data that others can learn from."""
+    """Record transitions of a policy, as data that others can learn from."""
 
     run: Positional[str]
     """A run folder, or `random` for uniformly random actions."""
@@ -156,7 +140,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Data:
-    """Say what recorded data hold, and what had to be repaired or dropped."""
+    """Show what recorded data hold, and what was repaired or dropped."""
 
     data: Positional[str]
     """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
@@ -193,14 +177,15 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class List:
-    """List the algorithms, and the runs below a folder."""
+class Completion:
+    """Print the completion script of a shell: bash, zsh or fish."""
 
-    folder: Positional[Path] = Path("runs")
-    """Where to look for runs."""
+    shell: Positional[Literal["bash", "zsh", "fish"]]
+    """The shell. See docs/command-line.md for where its script belongs."""
 
 
 COMMANDS: dict[str, type] = {
     "train": Train, "evaluate": Evaluate, "watch": Watch, "resume": Resume, "collect": Collect, "data": Data,
-    "plot": Plot, "list": List,
+    "plot": Plot, "completion": Completion,
 }  # fmt: skip
+"""The options of each command but `list`, which needs no JAX (`listing.List`)."""

@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.cli.commands import ALGORITHMS, Train
+from duologue.cli.commands import Train, default_algorithm
 from duologue.errors import ConfigError
 from duologue.fields import synonym
 from duologue.ops.optim import LearningRate, Linear
@@ -67,8 +67,7 @@ def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructor
 def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> tuple[dict[str, config.Setting], Train]:
     """The merged configuration with where each value came from, and the command it makes, which may still lack the
     environment only where that comes later."""
-    algorithm = ALGORITHMS[name]
-    algorithm = algorithm() if isinstance(algorithm, type) else algorithm
+    algorithm = default_algorithm(name)
     check_words(algorithm, arguments)
     default = Train(env="", algorithm=algorithm)
     layers = [("default", config.to_dict(default))]

@@ -2,11 +2,8 @@
 set up for it."""
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.markup import escape
 
@@ -87,29 +84,3 @@ def pursue(run: grid.Combination, console: Console) -> grid.Result:
     except DuologueError as error:
         Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         return grid.Result(run, problem=str(error))
-
-
-def prepare_jax(algorithm: AbstractAlgorithm, seeds: int = 1) -> None:
-    """A private cache of compiled programs, and a CPU device for each seed as far as the cores go.
-
-    The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it off. Whoever
-    can write there can run code, so it belongs to the user alone.
-    """
-    # An agent with small networks waits for each update before it acts: another thread to run it on only costs the
-    # hand-over. The updates of replay are long enough to gain from it.
-    jax.config.update("jax_cpu_enable_async_dispatch", algorithm.experience.replay is not None)
-    if seeds > 1:
-        jax.config.update("jax_num_cpu_devices", max(n for n in range(1, (os.cpu_count() or 1) + 1) if seeds % n == 0))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = os.environ.get("DUOLOGUE_CACHE", str(home / "duologue" / "programs"))
-    if not folder:
-        return
-    try:
-        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = Path(folder).stat()
-    except OSError:
-        return
-    if status.st_uid == os.getuid() and not status.st_mode & 0o022:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -16,29 +16,10 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from duologue.algorithms.a2c import A2C
-from duologue.algorithms.acer import ACER
-from duologue.algorithms.acer_continuous import ACERContinuous
-from duologue.algorithms.bc import BC
-from duologue.algorithms.bcq import BCQ
-from duologue.algorithms.bcq_discrete import BCQDiscrete
-from duologue.algorithms.bear import BEAR
-from duologue.algorithms.cql import CQL
-from duologue.algorithms.ddpg import DDPG
-from duologue.algorithms.fqe import FQE
-from duologue.algorithms.iql import IQL
-from duologue.algorithms.kl_control import KLControl
-from duologue.algorithms.normalized import Normalized
-from duologue.algorithms.ppo import PPO, Clip, KLPenalty
-from duologue.algorithms.sac import SAC
-from duologue.algorithms.sac_discrete import SACDiscrete
-from duologue.algorithms.sac_v1 import SACv1
-from duologue.algorithms.sac_x.sac_x import SACX
+from duologue.algorithms import CLASSES, load_class
+from duologue.algorithms.ppo import Clip, KLPenalty
 from duologue.algorithms.sac_x.targets import DiscountedRewards, PolicyGradient, Retrace
 from duologue.algorithms.sac_x.task_schedulers import FixedTask, QTable, Sequential, Uniform
-from duologue.algorithms.td3 import TD3
-from duologue.algorithms.td3_bc import TD3BC
-from duologue.algorithms.trpo import TRPO
 from duologue.errors import ConfigError, suggestion
 from duologue.fields import mismatch, synonym
 from duologue.networks.builder import Networks
@@ -50,8 +31,7 @@ from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 PUBLIC: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(A2C, ACER, ACERContinuous, DDPG, Normalized, PPO, SAC, SACDiscrete, SACv1, SACX, TD3, TRPO),
-        *(BC, BCQ, BCQDiscrete, BEAR, CQL, FQE, IQL, KLControl, TD3BC),
+        *map(load_class, CLASSES),
         *(MMD, KL, Dual),
         *(Retrace, DiscountedRewards, PolicyGradient, QTable, Uniform, FixedTask, Sequential),
         *(Networks, Learned, Fixed, Clip, KLPenalty),
@@ -59,7 +39,7 @@ PUBLIC: dict[str, type] = {
         *(Box, Dict, Discrete, EnvSpec, MultiDiscrete),
     )
 }
-"""Every class that a configuration may name. A new algorithm, builder or schedule is added here and nowhere else."""
+"""Every class that a configuration may name: all algorithms of the table, and the objects of their fields."""
 
 MAX_YAML_BYTES = 256 * 2**10
 

@@ -20,11 +20,12 @@ from duologue.loops.offline import Recorded, recorded
 from duologue.loops.replay_ring import memory
 from duologue.loops.state import Loop, LoopState
 from duologue.runs import config
-from duologue.runs.checks import check_data_and_replay, check_share, format_bytes
+from duologue.runs.checks import check_algorithm, check_data_and_replay, check_share, format_bytes
 from duologue.runs.data_sources import DataSource, data_of
 from duologue.runs.environments import Envs, EnvSource, check_spec, close, envs_for, same_spaces
 from duologue.runs.folders import folder_for
 from duologue.runs.horizon import ended_schedules, extended, first_end, gradient_steps, unused_on_data
+from duologue.runs.jax_setup import has_images, images_in_name, prepare_jax, thread_note
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.planning import Sources, make_plan
@@ -51,6 +52,8 @@ def begin(
     algorithm: AnyAlgorithm, sources: Sources, options: RunOptions, run_dir: str | Path | None, listeners: Listeners
 ) -> Agent:
     """Train from nothing, in a new run folder."""
+    check_algorithm(algorithm)
+    prepare_jax([algorithm], seeds=options.seeds, images=images_in_name(sources.env))
     plan, envs, replay_bytes = make_plan(algorithm, sources, options)
     env = sources.env
     if sources.tasks is not None and not isinstance(sources.tasks, str) and not is_ready(sources.tasks):
@@ -74,6 +77,7 @@ def resume(
         plan = replace(plan, steps=steps)
     if dataset is not None and plan.dataset is None:
         raise ConfigError("dataset: this run did not learn from recorded data. Leave it out.")
+    prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     with files.RunLock(path):
         data = None if plan.dataset is None else data_of(plan, dataset)
         rows = None if data is None else recorded(plan.algorithm, data, window=plan.window, seed=plan.seed)
@@ -196,9 +200,10 @@ def start_notes(plan: Plan) -> list[str]:
 
 def source_notes(plan: Plan, envs: Envs | Recorded, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
     """Notes on memory, on what reading the data changed, and on fields that data leave unused."""
+    small = thread_note(plan.algorithm, plan.spec.observation)
     if not isinstance(envs, Recorded):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
-        return memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
+        return small + memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
     data, window, ignored = envs.data, envs.window, unused_on_data(plan.algorithm)
     size = f"data: {len(data):,} rows of {data.source}, {format_bytes(data.nbytes)}"
     if window is not None:
@@ -207,4 +212,4 @@ def source_notes(plan: Plan, envs: Envs | Recorded, replay_bytes: int, mixed: Da
             "approximation of sampling from all"
         )
     unused = [f"ignored when learning from a data set: {', '.join(ignored)}"] if ignored else []
-    return [size, *(f"data: {note}" for note in data.notes), *unused]
+    return [*small, size, *(f"data: {note}" for note in data.notes), *unused]

@@ -22,6 +22,7 @@ from duologue.runs.environments import EnvSource, envs_for
 from duologue.runs.evaluation import Evaluation, evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
 from duologue.runs.horizon import with_field
+from duologue.runs.jax_setup import has_images, prepare_jax
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.policy import TrainedPolicy
@@ -53,6 +54,7 @@ def load(
     found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
         Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
+    prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     keys = [run_key(seed) for seed in plan.seed_numbers]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))

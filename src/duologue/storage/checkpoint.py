@@ -55,8 +55,15 @@ def fingerprint() -> dict[str, Any]:
         **{flag: getattr(jax.config, flag) for flag in JAX_FLAGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cpus": os.cpu_count(),
+        "threads": cpu_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cpu_threads() -> int:
+    """Threads of JAX's CPU client: large matrix products round differently with another number."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("NPROC") or cores)
 
 
 def fingerprint_changes(manifest: Manifest) -> list[str]:

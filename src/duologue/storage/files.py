@@ -15,10 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
 from duologue.errors import CheckpointError
 from duologue.storage.json_text import parse_json, to_json
 
@@ -47,7 +43,7 @@ def convert_write_errors(path: Path) -> Iterator[None]:
     """What the system refuses becomes a `CheckpointError` that says why."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
@@ -190,19 +186,31 @@ def write_all(fd: int, data: bytes) -> None:
         left = left[os.write(fd, left) :]
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Replace a safetensors file. Raises `CheckpointError` for a dtype that could not be read back."""
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Replace a safetensors file by one of these NumPy arrays. Raises `CheckpointError` for a dtype that could not be
+    read back."""
+    import numpy as np  # late, as safetensors: `duologue list` starts without them
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     # safetensors writes the memory of a strided array as it lies, scrambled, and says nothing.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in arrays.items():
         if not DTYPES.fullmatch(array.dtype.name):
             raise CheckpointError(f"cannot write {path}: {name} has dtype {array.dtype}, which the format has not.")
     with replace_file(path) as beside:
-        save_file(arrays, beside)
+        try:
+            save_file(arrays, beside)
+        except SafetensorError as error:
+            raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file. Raises `CheckpointError` if it is not one; altered numbers it cannot see."""
+def load_arrays(path: Path) -> dict[str, Any]:
+    """The NumPy arrays of a safetensors file. Raises `CheckpointError` if it is not one; it cannot see altered
+    numbers."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

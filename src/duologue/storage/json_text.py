@@ -1,10 +1,9 @@
 """Strict JSON: numbers are finite, and no key stands twice in one object."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from duologue.errors import CheckpointError
 
@@ -26,7 +25,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _finite_number(text: str) -> float:
     value = float(text)
-    if not np.isfinite(value):  # 1e999 is an infinity too
+    if not math.isfinite(value):  # 1e999 is an infinity too
         raise ValueError(f"{text} is not a finite number")
     return value
 

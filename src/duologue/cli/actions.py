@@ -1,0 +1,232 @@
+"""The actions behind the commands: each takes a command's options, does its work, and prints what to do next."""
+
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from duologue.cli import grid
+from duologue.cli.commands import (
+    COMMANDS,
+    Collect,
+    Completion,
+    Data,
+    Evaluate,
+    Plot,
+    Resume,
+    Watch,
+    default_algorithm,
+)  # fmt: skip
+from duologue.cli.listing import quoted
+from duologue.cli.parse import parse_train, registry
+from duologue.cli.train import loggers, pursue, show, standing_of, train_arguments
+from duologue.data.summary import data_card
+from duologue.errors import ConfigError
+from duologue.fields import MOST, NonNegativeInt, check
+from duologue.runs.collect import collect_random
+from duologue.runs.data_sources import read_data
+from duologue.runs.display.curves import learning_curve
+from duologue.runs.horizon import ended_schedules
+from duologue.runs.jax_setup import images_in_name, prepare_jax
+from duologue.runs.plan import Plan, read_plan
+from duologue.runs.run import Run, Runs, load
+from duologue.runs.train import resume, train
+from duologue.runs.watch import HEADLESS, has_display
+from duologue.types import Discrete
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Run a command of this name with these words, and return the exit code. Raises `DuologueError`."""
+    if name == "train":
+        return run_train(arguments)
+    command = tyro.cli(COMMANDS[name], args=arguments, prog=f"duologue {name}", registry=registry)
+    return ACTIONS[type(command)](command)
+
+
+# Train
+
+
+def run_train(arguments: list[str]) -> int:
+    """Train one run, or a grid of runs."""
+    name, *rest = arguments
+    default_algorithm(name)  # raises for a name that is not in the table
+    rest, axes = grid.split(rest)
+    if axes:
+        return run_grid(grid.combinations(name, rest, axes), arguments)
+    settings, command = parse_train(name, rest)
+    if command.dry_run:
+        for path, setting in settings.items():
+            print(f"{path} = {setting.value!r}  ({setting.source})")
+        return 0
+    asked = train_arguments(command)
+    return finish(train(**asked, loggers=loggers(command.wandb, asked["algorithm"])), command.final_episodes)
+
+
+def finish(agent: Run | Runs, episodes: int) -> int:
+    """Evaluate, draw the curve, and say where everything is and what to do next."""
+    console, path = Console(highlight=False, soft_wrap=True), agent.path
+    show(agent, episodes, console)
+    further = min(2 * agent.step, MOST)
+    more = f"resume {quoted(path)} --steps {further}"
+    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # it would learn nothing more
+        more = f"evaluate {quoted(path)} --episodes 1000"
+    console.print(f"[bold]next[/]    duologue {more}")
+    return 0
+
+
+def run_grid(runs: list[grid.Combination], arguments: list[str]) -> int:
+    """Train what is not finished, one after the other, and say what came of it. One that fails stops no other."""
+    console, first = Console(highlight=False, soft_wrap=True), runs[0].command
+    if not console.is_terminal:
+        console.width = 1000
+    if first.dry_run:
+        console.print(grid.table([grid.Result(run) for run in runs], scores=False))
+        return 0
+    commands = [run.command for run in runs]
+    seeds = math.gcd(*(command.seeds for command in commands))
+    images = any(images_in_name(command.env) for command in commands)
+    prepare_jax([command.algorithm for command in commands], seeds=seeds, images=images)
+    for run in runs:  # raises before anything is trained
+        standing_of(run)
+    results: list[grid.Result] = []
+    try:
+        for number, run in enumerate(runs, 1):
+            console.print(f"\n[bold]\\[{number} of {len(runs)}][/] {escape(str(run))}")
+            results.append(pursue(run, console))
+    except (KeyboardInterrupt, SystemExit):
+        again = shlex.join(["duologue", "train", *arguments])
+        console.print(f"[bold]next[/]    {escape(again)}")
+        raise
+    console.print()
+    console.print(grid.table(results))
+    console.print(f"\n{grid.caution(results)}".rstrip(), markup=False)
+    good = [str(result.run.folder) for result in results if not result.problem]
+    drawn = ["plot", *good, "-o", "curves.png"] if good and first.env else ["list", str(runs[0].folder.parent)]
+    console.print(f"[bold]next[/]    duologue {escape(shlex.join(drawn))}")
+    return 0 if len(good) == len(results) else 1
+
+
+# The other commands
+
+
+def run_evaluate(command: Evaluate) -> int:
+    agent = load(command.run, which=command.checkpoint)
+    console = Console(highlight=False, soft_wrap=True)
+    if command.dataset is not None:
+        played = ("episodes", "explore", "env")
+        leave_out(command, played, "nothing is played on recorded data, and the test policy is valued")
+        leave_out(command, ("task",), "recorded data hold one reward, the main task's")
+        for one in [agent] if isinstance(agent, Run) else agent:
+            value = one.fitted_q(
+                command.dataset, steps=command.fit_steps, timeout_and_terminal=command.timeout_and_terminal
+            )
+            console.print(f"[bold green]value[/]   {value}")
+        return 0
+    leave_out(command, ("fit_steps", "timeout_and_terminal"), "belongs to recorded data, and there are none")
+    how = {"explore": command.explore, "task": command.task, "env": command.env}
+    score = agent.evaluate(episodes=command.episodes, **how)
+    console.print(f"[bold green]score[/]   {score}")
+    console.print(f"[bold]next[/]    duologue plot {quoted(command.run)} -o curve.png")
+    return 0
+
+
+def leave_out(command: Evaluate | Collect, options: Sequence[str], why: str) -> None:
+    """Raises `ConfigError` for the first of these options that was given, which would do nothing."""
+    for name in options:
+        if (value := getattr(command, name)) != getattr(type(command), name):
+            raise ConfigError(f"{name} = {value!r}: {why}. Leave it out.")
+
+
+def run_watch(command: Watch) -> int:
+    if not has_display():
+        for name, value in HEADLESS.items():
+            os.environ.setdefault(name, value)
+    plan = read_plan(command.run)
+    check_agent(command.agent, plan)
+    agent = load(command.run, which=command.checkpoint)
+    one, console = agent if isinstance(agent, Run) else agent[command.agent], Console(highlight=False, soft_wrap=True)
+    options = ("episodes", "out", "explore", "task", "env", "seed", "fps", "max_steps")
+    watched = one.watch(**{name: getattr(command, name) for name in options}, console=console)
+    if watched.out is not None:
+        console.print(f"[bold]video[/]   {escape(str(watched.out))}")
+    console.print(f"[bold]next[/]    duologue evaluate {quoted(command.run)} --episodes 100")
+    return 0
+
+
+def check_agent(agent: int, plan: Plan) -> None:
+    """Raises `ConfigError` for one that there is not."""
+    if not 0 <= agent < plan.seeds:
+        raise ConfigError(f"agent = {agent}: this run has {plan.seeds}, counted from 0.")
+
+
+def run_resume(command: Resume) -> int:
+    plan = read_plan(command.run)
+    check(NonNegativeInt, final_episodes=command.final_episodes)
+    more = {
+        "steps": command.steps, "dataset": command.dataset, "env": command.env,
+        "loggers": loggers(command.wandb, plan.algorithm),
+    }  # fmt: skip
+    return finish(resume(command.run, **more), command.final_episodes)
+
+
+def run_collect(command: Collect) -> int:
+    if command.run == "random":
+        if command.env is None:
+            raise ConfigError("Random in which environment? --env ENV, such as HalfCheetah-v5.")
+        of_policies = ("noise", "test", "checkpoint", "agent")
+        leave_out(command, of_policies, "belongs to the policy of a run, and actions are random")
+        out = collect_random(command.env, command.steps, command.out, seed=command.seed, after=command.after)
+    else:
+        plan = read_plan(Path(command.run))
+        check_agent(command.agent, plan)
+        agent = load(command.run, which=command.checkpoint)
+        one = agent if isinstance(agent, Run) else agent[command.agent]
+        how = {"explore": not command.test, "noise": command.noise, "env": command.env, "seed": command.seed}
+        out = one.collect(command.steps, command.out, **how, after=command.after)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]data[/]    {escape(str(out))}\n[bold]next[/]    duologue data {quoted(out)}")
+    return 0
+
+
+def run_data(command: Data) -> int:
+    data = read_data(command.data, timeout_and_terminal=command.timeout_and_terminal)
+    console, table = Console(highlight=False), Table(box=None, show_header=False, padding=(0, 2))
+    for label, text in data_card(data).items():
+        table.add_row(Text(label, "bold"), Text(text))
+    console.print(table)
+    env = "" if data.spec.id.startswith("<") else f" {quoted(data.spec.id)}"
+    kind = "bcq-discrete" if isinstance(data.spec.action, Discrete) else "bear"
+    console.print(f"[bold]next[/]    duologue train {kind}{env} --dataset {quoted(command.data)}", soft_wrap=True)
+    return 0
+
+
+def run_plot(command: Plot) -> int:
+    out = learning_curve(command.runs, command.out)
+    Console(highlight=False, soft_wrap=True).print(
+        f"[bold]curve[/]   {escape(str(out))}\n[bold]next[/]    duologue evaluate {quoted(command.runs[0])}"
+    )
+    return 0
+
+
+def run_completion(command: Completion) -> int:
+    """Print the completion script of a shell."""
+    from duologue.cli.completion import completion_script  # it builds the options of all algorithms, for seconds
+
+    print(completion_script(command.shell), end="")
+    return 0
+
+
+ACTIONS: dict[type, Callable[[Any], int]] = {
+    Evaluate: run_evaluate, Watch: run_watch, Resume: run_resume, Collect: run_collect, Data: run_data, Plot: run_plot,
+    Completion: run_completion,
+}  # fmt: skip
+"""The action of each command but `train` and `list`."""

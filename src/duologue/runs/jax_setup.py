@@ -1,0 +1,104 @@
+"""Settings of JAX for speed, made before its first use of a device: threads, devices, and the cache of programs."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from duologue.algorithms.base import AnyAlgorithm, unwrapped
+from duologue.networks.builder import Networks
+from duologue.types import Box, Dict, Space
+
+SMALL_PRODUCT = 2_000_000
+"""Multiplications of a matrix product up to which one thread is faster than several (docs/notes.md)."""
+_one_thread = False
+"""Whether `prepare_jax` chose one thread in this process."""
+
+
+def prepare_jax(algorithms: Sequence[AnyAlgorithm], *, seeds: int = 1, images: bool = False) -> None:
+    """Set up JAX for all runs that this process is known to make. `images`: whether one of them observes images.
+
+    On a CPU: one thread where all matrix products are small; no asynchronous dispatch for algorithms without replay,
+    which wait for each update; a device for each seed, as far as the cores go; and a private cache of compiled
+    programs. The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it
+    off. Programs in it are executed, so only the user may write there. What the user has set stays, and nothing
+    changes once JAX has used a device.
+    """
+    global _one_thread
+    if client_exists():
+        return
+    if seeds == 1 and not images and all(map(is_small, algorithms)) and "NPROC" not in os.environ:
+        # XLA sizes its pool of threads by this variable, once, when the client is made.
+        os.environ["NPROC"], _one_thread = "1", True
+    replay = any(algorithm.experience.replay is not None for algorithm in algorithms)
+    jax.config.update("jax_cpu_enable_async_dispatch", replay)
+    if seeds > 1:
+        cores = os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", max(n for n in range(1, cores + 1) if seeds % n == 0))
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None and (folder := cache_folder()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def thread_note(algorithm: AnyAlgorithm, observation: Space) -> list[str]:
+    """A note for a run that is larger than the one for which this process chose one thread."""
+    if not _one_thread or (is_small(algorithm) and not has_images(observation)):
+        return []
+    return ["JAX has one thread in this process, chosen for a smaller run; start this run in a new process to use all"]
+
+
+def is_small(algorithm: AnyAlgorithm) -> bool:
+    """Whether all matrix products of an update on vectors are small; networks of the user's own count as large."""
+    inner, experience = unwrapped(algorithm), algorithm.experience
+    builders = [value for value in vars(inner).values() if isinstance(value, Networks)]
+    if not builders:
+        return False
+    replay, rollout = experience.replay, experience.num_envs * experience.rollout_length
+    rows = [getattr(inner, "minibatch_size", rollout)] if experience.learn_from_rollout else []
+    rows += [replay.batch_size * (replay.sequence_length or 1)] if replay is not None else []
+    width = max((size for builder in builders for size in builder.hidden_sizes), default=1)
+    return max(rows) * width * width <= SMALL_PRODUCT
+
+
+def has_images(space: Space) -> bool:
+    """Whether a space has a part with three axes or more."""
+    match space:
+        case Dict(spaces):
+            return any(map(has_images, spaces.values()))
+        case Box(shape):
+            return len(shape) > 2
+        case _:
+            return False
+
+
+def images_in_name(env: Any) -> bool:
+    """Whether an environment that is not made yet is known to show images, by its id or its spec."""
+    if isinstance(env, str):
+        return env.startswith("ALE/") or "MinAtar" in env
+    return hasattr(env, "spec") and hasattr(env.spec, "observation") and has_images(env.spec.observation)
+
+
+def client_exists() -> bool:
+    """Whether JAX has used a device in this process. JAX has no public function for this; without one, assume so."""
+    from jax._src import xla_bridge
+
+    initialized = getattr(xla_bridge, "backends_are_initialized", None)
+    return True if initialized is None else initialized()
+
+
+def cache_folder() -> Path | None:
+    """The folder of compiled programs; `None` where it is switched off, or where others may write to it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = os.environ.get("DUOLOGUE_CACHE", str(home / "duologue" / "programs"))
+    if not name:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return None
+    return folder if status.st_uid == os.getuid() and not status.st_mode & 0o022 else None
