@@ -33,8 +33,8 @@ def clean_columns(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
             raise ConfigError(f"column {name!r} has {len(x):,} rows: must have {len(obs):,}, as column {first!r}.")
     if not len(obs):
         raise ConfigError("there are no rows.")
-    like = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
-    if "next_observations" in columns and like(columns["next_observations"]) != like(columns["observations"]):
+    form = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
+    if "next_observations" in columns and form(columns["next_observations"]) != form(columns["observations"]):
         raise ConfigError("columns 'observations' and 'next_observations' differ: must have one shape and dtype.")
     return columns
 

@@ -108,17 +108,17 @@ def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
     Raises `ConfigError` for spaces of other shapes or kinds.
     """
 
-    def refused(role: str, ours: Any, theirs: Any) -> ConfigError:
+    def mismatch_error(role: str, ours: Any, theirs: Any) -> ConfigError:
         return ConfigError(
             f"{data.source} has the {role} {ours}, {spec.id} has {theirs}: a file for another environment."
         )
 
-    def observed(obs: Obs, ours: Space, theirs: Space) -> Obs:
+    def adapt_obs(obs: Obs, ours: Space, theirs: Space) -> Obs:
         match ours, theirs:
             case _ if ours == theirs:
                 return obs
             case Dict(spaces=mine), Dict(spaces=other) if mine.keys() == other.keys():
-                return {name: observed(obs[name], mine[name], other[name]) for name in obs}
+                return {name: adapt_obs(obs[name], mine[name], other[name]) for name in obs}
             case Box(shape=shape, dtype=kind), Box(shape=wanted, dtype=dtype) if shape == wanted:
                 with np.errstate(invalid="ignore"):
                     cast = obs.astype(dtype, copy=False)
@@ -130,19 +130,19 @@ def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
             case Box(shape=shape), MultiDiscrete(nvec=nvec) if shape == (len(nvec),):
                 if (obs >= 0).all() and (obs < np.asarray(nvec)).all() and (obs == np.floor(obs)).all():
                     return obs.astype(np.int32)
-        raise refused("observation", data.spec.observation, spec.observation)
+        raise mismatch_error("observation", data.spec.observation, spec.observation)
 
     notes, action = [note for note in data.notes if not note.startswith(ASSUMED)], data.rows.action
     match data.spec.action, spec.action:
         case Discrete(start=before), Discrete(n=n, start=start):
             action = action + np.int32(before - start)
             if action.min() < 0 or action.max() >= n:
-                raise refused("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
+                raise mismatch_error("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
         case Box(shape=shape), Box(shape=wanted) if shape == wanted:
             action = clip_actions(action, spec.action, spec.id, notes)
         case ours, theirs:
-            raise refused("action", ours, theirs)
-    obs, next_obs = (observed(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
+            raise mismatch_error("action", ours, theirs)
+    obs, next_obs = (adapt_obs(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
     if (before := _dtype_names(data.rows.obs)) != (after := _dtype_names(obs)):
         notes.append(f"observations: {before} became {after}, as {spec.id} has them.")
     if data.spec.id not in (UNNAMED_ENV, spec.id):

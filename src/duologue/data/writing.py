@@ -48,11 +48,11 @@ def write_columns(path: Path, columns: dict[str, np.ndarray], about: dict[str, A
     file is complete or absent."""
     files.make_folder(path.parent)
     if path.suffix == ".npz":
-        with files.replace_file(path) as beside, beside.open("wb") as file:
+        with files.replace_file(path) as draft, draft.open("wb") as file:
             np.savez(file, metadata=np.asarray(json.dumps(about, allow_nan=False)), **columns)  # pyright: ignore[reportArgumentType]
     else:
         h5py = import_h5py(f"writing {path}")
-        with files.replace_file(path) as beside, h5py.File(beside, "w") as file:
+        with files.replace_file(path) as draft, h5py.File(draft, "w") as file:
             for name, column in columns.items():
                 file.create_dataset(name, data=column)
             file.attrs.update(
