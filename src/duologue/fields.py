@@ -43,7 +43,7 @@ NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 
-# Other libraries' names for our fields, only to suggest the right name. Of several, the first that the class has.
+# Other libraries' names for our fields, only to suggest the right name: the first that the class has.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",

@@ -86,8 +86,8 @@ def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]
 
 
 def cut_frames(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
-    """What is `stored` in place of the next observations, and `frames`, after row `row` of the ring, the newest, has
-    become a cut in these environments."""
+    """The `stored` next observations, and `frames`, after row `row` of the ring, which is the newest, has become a cut
+    in these environments."""
     numbers, frames = _keep_cuts(frames, envs[None], [x[None] for x in frames.newest])
     put = lambda x, depth: x.at[row].set(jnp.where(envs, numbers[0], x[row]))  # noqa: E731
     return _map_images(frames.depths, put, stored), frames

@@ -45,13 +45,13 @@ def read_minari(folder: Path) -> Recording:
         episodes = [_read_episode(_open_item(file, name, path), f"{path}: {name}") for name in names]
         columns = {name: _concatenate([each[name] for each in episodes], name) for name in episodes[0]}
         unread = {part for name in names for part in file[name]} - MINARI_COLUMNS.keys() | set(file) - set(names)
-        said = dict(file.attrs)
+        metadata = dict(file.attrs)
     for place in (folder / "data" / "metadata.json", folder / "metadata.json"):
         if place.is_file():
             with convert_read_errors(place):
-                said = parse_metadata(place.read_text(encoding="utf-8"), str(place), finite=False)
+                metadata = parse_metadata(place.read_text(encoding="utf-8"), str(place), finite=False)
             break
-    env, action = parse_env(said, str(folder), "env_spec")
+    env, action = parse_env(metadata, str(folder), "env_spec")
     return Recording(columns, env, action, unread_notes(unread))
 
 

@@ -73,11 +73,11 @@ def unread_notes(names: Set[str]) -> list[str]:
 # Metadata
 
 
-def parse_env(said: Any, where: str, key: str) -> tuple[str | None, Space | None]:
+def parse_env(metadata: Any, where: str, key: str) -> tuple[str | None, Space | None]:
     """Id and action space of the environment in a file's metadata, as far as they are there. Raises `ConfigError`."""
-    if not isinstance(said, dict):
+    if not isinstance(metadata, dict):
         raise ConfigError(f"{where} must be a JSON object.")
-    env, space = said.get(key), said.get("action_space")
+    env, space = metadata.get(key), metadata.get("action_space")
     if isinstance(env, str) and env.startswith("{"):
         env = parse_metadata(env, f"{where}: {key!r}", finite=False)
     if isinstance(env, dict):

@@ -26,7 +26,7 @@ def data_card(data: DataSet) -> dict[str, str]:
     complete = flagged[ends] & ~np.isin(ends, data.cut) & data.episode_starts[starts]
     returns = np.add.reduceat(rows.reward.astype(np.float64), starts)[complete]
     lengths = (ends - starts + 1)[complete]
-    told = {
+    facts = {
         "source": f"{data.source} ({data.spec.id})",
         "rows": f"{len(data):,}",
         "episodes": f"{len(ends):,} ({complete.sum():,} complete, {(~complete).sum():,} unfinished)",
@@ -35,8 +35,8 @@ def data_card(data: DataSet) -> dict[str, str]:
     name = next(filter(None, map(D4RL_NAME.match, (Path(data.source).name, data.spec.id))), None)
     if name and len(returns):
         random, expert = D4RL_SCORES[name[1]]
-        told["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
-    return told | {
+        facts["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
+    return facts | {
         "lengths": _spread_text(lengths),
         "rewards": _spread_text(rows.reward),
         "actions": _coverage_text(rows.action, data.spec.action),
@@ -64,5 +64,7 @@ def _coverage_text(action: np.ndarray, space: Space) -> str:
         if side is not None:
             bound = np.asarray(side, np.float32)
             at |= np.abs(action - bound) <= BOUND_TOLERANCE * np.maximum(1, np.abs(bound))
-    told = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
-    return "; ".join(f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(told))
+    facts = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
+    return "; ".join(
+        f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(facts)
+    )

@@ -146,14 +146,14 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
             raise self._no_answer_error(absent, error) from error
 
     def _no_answer_error(self, absent: dict[int, int | None], error: Exception) -> EnvError:
-        """Error that names the environments without an answer (of `_Pool.missing_answers`), and the remedy."""
+        """Error that names the environments `absent` (from `_Pool.missing_answers`), and the remedy."""
         if not absent:
             return EnvError(f"The processes of {self.spec.id} failed. {type(error).__name__}: {error}")
-        said = {
+        what = {
             i: f"gave no answer in {self._timeout:g} s" if code is None else f"lost its process, exit code {code}"
             for i, code in absent.items()
         }
-        failures = [str(self._journal.failure(i, EnvError(each))) for i, each in said.items()]
+        failures = [str(self._journal.failure(i, EnvError(each))) for i, each in what.items()]
         longer = (
             f" If a step may take that long, pass environments with a longer timeout: env=AsyncGymnasiumEnvs(…, "
             f"{self.num_envs}, seed=…, timeout={5 * self._timeout:g}), from duologue.envs.asynchronous."
@@ -173,8 +173,8 @@ def pool_success(info: dict[str, Any]) -> dict[str, np.ndarray]:
 class _RemoteError(EnvError):
     """Error that an environment raised in its process, with its index and traceback."""
 
-    def __init__(self, index: int, said: str, trace: str):
-        super().__init__(said)
+    def __init__(self, index: int, message: str, trace: str):
+        super().__init__(message)
         self.index, self.trace = index, trace
 
 

@@ -200,7 +200,7 @@ def name_of(source: Any) -> str:
 
 
 def unknown_id_message(name: str, error: Exception) -> str:
-    """What to say about an unknown id: the nearest ids, and Gymnasium's own words."""
+    """Message about an unknown id, with the nearest ids and Gymnasium's own words."""
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
     hint = f"Closest: {', '.join(map(repr, close))}. " if close else ""
     return (
@@ -254,11 +254,11 @@ def warn_once() -> None:
     mujoco = sys.modules.get("mujoco")
     if mujoco is None or mujoco.get_mju_user_warning() is not None:
         return
-    said: set[str] = set()
+    printed: set[str] = set()
 
-    def say(warning: str) -> None:
-        if warning not in said:
-            said.add(warning)
+    def print_new(warning: str) -> None:
+        if warning not in printed:
+            printed.add(warning)
             print(f"MuJoCo: {warning}", file=sys.stderr)
 
-    mujoco.set_mju_user_warning(say)
+    mujoco.set_mju_user_warning(print_new)

@@ -33,7 +33,7 @@ def digest(obs: Obs, i: int) -> np.ndarray:
 
 
 class Journal:
-    """Of every environment, the number of its running episode and the actions since that began."""
+    """The number of the running episode of every environment, and the actions since it began."""
 
     def __init__(self, seed: int, purpose: str, num_envs: int):
         self._seed, self._purpose = seed, purpose
@@ -63,11 +63,11 @@ class Journal:
 
     def failure(self, i: int, error: BaseException, trace: str = "") -> EnvError:
         """Error that says what happened in environment `i`, at which step of which episode, with which reset seed."""
-        said = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
         step = len(self.actions) - self._began[i]
         when = f"at step {step} of" if step else "at the reset of"
         return EnvError(
-            f"environment {i} {said} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
+            f"environment {i} {what} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
         )
 
     def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:

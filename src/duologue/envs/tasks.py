@@ -102,8 +102,8 @@ class Tasks:
             step = obs, zero_element(spec.action), zero, obs, np.bool_(False), dict.fromkeys(self.info, zero)
             try:
                 with np.errstate(all="ignore"):  # NumPy raises for an index that JAX would silently clamp
-                    answer = task(*step)
-                number = np.shape(answer) == () and np.asarray(answer).dtype.kind in "fiub"
+                    result = task(*step)
+                number = np.shape(result) == () and np.asarray(result).dtype.kind in "fiub"
                 if number:
                     jax.eval_shape(task, *step)  # as JAX evaluates it, without values
             except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
@@ -117,11 +117,11 @@ class Tasks:
                     + task_hint(error, spec, self.info)
                 ) from error
             if not number:
-                raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
+                raise ConfigError(f"task {name!r} gives {result!r}: must be one number for one step, of shape ().")
 
 
 def task_hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
-    """What the task can read, chosen by the kind of error."""
+    """Remedy for the kind of error: what the task can read, or how it is called."""
     match error:
         case KeyError():
             return f"info has {', '.join(info) or 'nothing'}. Name what the task reads in Tasks(…, info=…)."

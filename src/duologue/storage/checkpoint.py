@@ -37,7 +37,7 @@ class Manifest:
     info: dict[str, Any]
     """The caller's own facts, such as the score."""
     fingerprint: dict[str, Any]
-    """What the bits of a run depend on apart from the program: the result of `fingerprint`."""
+    """Result of `fingerprint`: versions, device, flags and PRNG of the process that saved it."""
     keys: dict[str, str]
     """The implementation of each leaf that is a typed PRNG key."""
     files: dict[str, dict[str, Any]]
@@ -46,7 +46,7 @@ class Manifest:
 
 
 def fingerprint() -> dict[str, Any]:
-    """What bits depend on apart from the program and its input: versions, device, flags and the PRNG."""
+    """All that bits depend on apart from the program and its input: versions, device, flags and the PRNG."""
     device = jax.devices()[0]
     return {
         **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
@@ -131,7 +131,7 @@ def load_tree(path: Path, like: PyTree, *, part: str = "") -> PyTree:
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; `None` if every byte is as written."""
+    """The fault of a checkpoint, in words; `None` if every byte is as written."""
     if path.is_symlink() or not path.is_dir():
         return "it is not a folder"
     try:
