@@ -49,7 +49,7 @@ MOST = 2**31 - 1
 Count = Annotated[int, Range(1, MOST)]
 Seed = Annotated[int, Range(0, MOST)]
 
-# Other libraries' names for our fields, only to suggest the right name. Of several, the first that the class has.
+# Other libraries' names for our fields, only to suggest the right name: the first that the class has.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",

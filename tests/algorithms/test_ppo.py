@@ -99,7 +99,7 @@ def test_the_first_gradient_is_a2cs_also_behind_normalisation(key):
 
 @functools.cache
 def by_hand(algorithm):
-    """Networks and metrics after 0, 1, 2 … gradient steps, by a plain loop over the rows that `shuffled` gives."""
+    """Networks and metrics after 0, 1, 2 … gradient steps, by a plain loop over the rows of `minibatch_rows`."""
     key = jax.random.key(0)
     networks, batch = started(algorithm, DISCRETE, key).networks.net, a_rollout(DISCRETE)
     advantage, target, old_value = map(jnp.asarray, by_loop(networks, batch, algorithm.discount, algorithm.lambda_))

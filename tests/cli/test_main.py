@@ -638,7 +638,7 @@ def test_altered_checkpoints(duologue, copied):
         code, out, err = duologue("evaluate", copied, "--episodes", "2")
         if number == 0:
             assert code == 0 and "over 2 episodes" in out
-            assert f"{folder.name} is damaged and was passed over" in plain(err).replace("step- ", "step-")
+            assert f"{folder.name} is damaged and was skipped" in plain(err).replace("step- ", "step-")
         else:
             assert_one_message(code, 1, out, err, "no checkpoint that can be loaded.*damaged.*damaged")
             code, out, err = duologue("resume", copied, "--steps", "240")

@@ -112,11 +112,11 @@ def test_where_the_next_observation_is_another_the_episode_is_cut(known):
     following[4] *= np.float32(1 + 1e-6)
     data = build(6, next_observations=following, terminals=at(6, 5), timeouts=at(6) if known else None)
     assert flags(data) == ([5], [2]) and data.cut == ((2,) if known else ())
-    assert noted(data, "1 of 6 rows are followed by another") and noted(data, "no column timeouts") is not known
+    assert noted(data, "1 of 6 rows have another successor") and noted(data, "no column timeouts") is not known
 
 
 def test_neither_timeouts_nor_successors_is_said():
-    assert noted(build(3, timeouts=None, next_observations=None), "cannot be told")
+    assert noted(build(3, timeouts=None, next_observations=None), "cannot be found")
 
 
 def test_a_time_limit_whose_successor_is_the_next_row_is_said():
@@ -129,7 +129,7 @@ def test_a_time_limit_whose_successor_is_the_next_row_is_said():
 def test_time_limits_that_are_all_terminals_too_are_time_limits():
     columns = numbered(6, terminals=at(6, 1, 2, 5), timeouts=at(6, 2, 5))
     data = dataset.from_columns(columns)
-    assert flags(data) == ([1], [2, 5]) and noted(data, "taken for time limits")
+    assert flags(data) == ([1], [2, 5]) and noted(data, "read as time limits")
     data = dataset.from_columns(columns, timeout_and_terminal="terminal")
     assert flags(data) == ([1, 2, 5], []) and noted(data, "2 of 6 rows are both")
 
@@ -155,11 +155,11 @@ BAD = {
     "strings": ({"actions": np.array(list("abcd"))}, "'actions' is <U1"),
     "complex": ({"rewards": np.zeros(4, complex)}, "'rewards' is complex128"),
     "overflow": ({"observations": np.full((4, 2), 1e39)}, "'observations' holds numbers too large for float32"),
-    "lengths": ({"rewards": np.zeros(3)}, "'rewards' has 3 rows, column 'observations' 4"),
+    "lengths": ({"rewards": np.zeros(3)}, "'rewards' has 3 rows: must have 4, as column 'observations'"),
     "number": ({"rewards": np.float32(1) * np.ones(())}, r"'rewards' is float64\[\]"),
     "matrix": ({"rewards": np.zeros((4, 2))}, r"'rewards' has the shape \[4, 2\]"),
     "flag": ({"terminals": np.array([0, 0, 2, 1])}, "'terminals' holds 2 in row 2"),
-    "successor": ({"next_observations": np.zeros((4, 3))}, "'next_observations' differ in shape"),
+    "successor": ({"next_observations": np.zeros((4, 3))}, "'next_observations' differ: must have one shape"),
     "negative": ({"actions": np.array([0, -1, 0, 0])}, "'actions' is int64.* must count"),
     "twice": ({"extras/probs": np.zeros(4), "infos/probs": np.zeros(4)}, "two columns hold 'probs'"),
     "wide-extra": ({"extras/n": np.full(4, 2**40)}, "'extras/n' holds numbers too large for int32"),
@@ -242,7 +242,7 @@ def test_discrete_actions_are_told_from_real_ones():
     known = dataclasses.replace(ENV, action=Discrete(5, start=1))
     data = dataset.from_columns(numbered(3, actions=np.float64([[1], [5], [2]])), spec=known)
     assert data.spec == known and data.rows.action.tolist() == [0, 4, 1] and not noted(data, dataset.ASSUMED)
-    with pytest.raises(ConfigError, match="'actions' holds 6, which is none of"):
+    with pytest.raises(ConfigError, match="'actions' holds 6: must be one of"):
         dataset.from_columns(numbered(3, actions=np.int64([1, 6, 2])), spec=known)
 
 
@@ -288,7 +288,7 @@ def test_an_environment_of_another_name_is_told():
     """Its shapes are the same, so nothing says that it is another one."""
     data = dataset.from_columns(numbered(3), spec=dataclasses.replace(ENV, id="HalfCheetah-v5"))
     fitted = dataset.adapt_to_env(data, dataclasses.replace(ENV, id="Walker2d-v5"))
-    assert noted(fitted, "They were recorded in HalfCheetah-v5, and are used for Walker2d-v5.")
+    assert noted(fitted, "The data were recorded in HalfCheetah-v5, and are used for Walker2d-v5.")
     assert not noted(dataset.adapt_to_env(data, data.spec), "recorded in") and not noted(
         dataset.adapt_to_env(build(3), ENV), "recorded in"
     )

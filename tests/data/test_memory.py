@@ -53,7 +53,7 @@ def changed(**fields):
 REFUSED = {
     "discrete-sac": (TINY, "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
     "discrete-td3": (dl.TD3(**SMALL), "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
-    "real-discrete": (dl.SACDiscrete(**SMALL), "probe/action-continuous", r"sums over actions\. For a .* use SAC"),
+    "real-discrete": (dl.SACDiscrete(**SMALL), "probe/action-continuous", r"must be Discrete, .* Box use SAC"),
     "unbounded": (TINY, Unbounded, r"Box.* is not served: .*Give bounds with gymnasium\.wrappers\.RescaleAction"),
     "batch": (
         changed(batch_size=41), "probe/action-continuous",

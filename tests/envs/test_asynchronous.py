@@ -174,5 +174,5 @@ def test_what_cannot_be_sent_to_a_process_is_refused():
         assert lock
         return gym.make("CartPole-v1")
 
-    with pytest.raises(ConfigError, match=r"asynchronous: <.*locked> could not be sent to processes"):
+    with pytest.raises(ConfigError, match=r"asynchronous: <.*locked> could not be sent to another process"):
         AsyncGymnasiumEnvs(locked, 1, seed=0)

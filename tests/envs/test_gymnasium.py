@@ -178,7 +178,9 @@ def test_counted_observations_are_in_their_space(space, given):
 
 def test_a_limit_of_its_own_is_not_outlived():
     """A callable's environment with a shorter time limit than is asked for would say one thing and do another."""
-    with pytest.raises(dl.ConfigError, match=r"max_episode_steps = 300: .* ends its own episodes after 200 steps"):
+    with pytest.raises(
+        dl.ConfigError, match=r"max_episode_steps = 300: must be at most 200, where .* ends its episodes"
+    ):
         GymnasiumEnvs(lambda: gym.make("Pendulum-v1"), 1, seed=0, max_episode_steps=300)
     assert GymnasiumEnvs(lambda: gym.make("Pendulum-v1"), 1, seed=0, max_episode_steps=9).spec.max_episode_steps == 9
 
@@ -222,7 +224,7 @@ def test_a_failing_environment_is_named(fault, words):
         ("brax/ant", "not built yet"),
         ("no_such_module:Env-v0", "no_such_module"),
         (3, "must be an id"),
-        (lambda: 3, "is no gymnasium.Env"),
+        (lambda: 3, "must be a gymnasium.Env"),
         (lambda: gym.make_vec("CartPole-v1", 2, vectorization_mode="sync"), "vector environment"),
     ],
 )

@@ -300,12 +300,12 @@ BOTH = pytest.mark.parametrize(
     ("task", "words"),
     [
         (branches, r"task 'branches' needs the numbers of a step in Python.*jnp.where"),
-        (in_numpy, r"task 'in_numpy' needs the numbers of a step in Python.*jax.numpy for numpy"),
+        (in_numpy, r"task 'in_numpy' needs the numbers of a step in Python.*jax.numpy in place of numpy"),
         (
             far,
             r"task 'far' cannot be evaluated in .*CartPole-v1: IndexError: index 99.*float32\[4\].*int32\[\]",
         ),
-        (of_x, r"task 'of_x' cannot be evaluated in .*KeyError: 'x'.*name what is read in Tasks\(…, info=…\)"),
+        (of_x, r"task 'of_x' cannot be evaluated in .*KeyError: 'x'.*Name what the task reads in Tasks\(…, info=…\)"),
         (whole, r"task 'whole' gives .* must be one number for one step, of shape \(\)"),
         (word, r"task 'word' gives .* must be one number"),
         (few, r"task 'few' cannot be evaluated in .*takes 2 positional arguments.*called as task\(obs, action, reward"),
@@ -324,11 +324,11 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' is no name to call a task by. Write the function"),
-        (lambda: Tasks(paid, steps, paid), r"tasks: 'paid' stands twice. Give each function a name"),
-        (lambda: Tasks(), r"tasks: there must be one at least"),
+        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' is no name for a task. Write the function"),
+        (lambda: Tasks(paid, steps, paid), r"tasks: 'paid' is there twice. Give each function its"),
+        (lambda: Tasks(), r"tasks: must be at least one function"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
-        (lambda: Tasks([steps, paid]), r"is no function. Give functions, one after the other"),
+        (lambda: Tasks([steps, paid]), r"is no function. Pass functions, one after another"),
         (lambda: Tasks(paid).attach(Tasks(steps).attach("CartPole-v1")), r"has tasks already, Tasks\(steps\)"),
     ],
 )
@@ -385,7 +385,7 @@ def test_a_reward_that_is_no_number_is_named_on_the_host():
 def test_info_that_gymnax_does_not_give(key):
     envs = make(Tasks(of_x, paid, info=("x",)).attach("gymnax/CartPole-v1"), 2)
     state, _ = envs.reset(key)
-    with pytest.raises(dl.ConfigError, match=r"tasks: info = 'x' is not given by this environment; it gives discount"):
+    with pytest.raises(dl.ConfigError, match=r"tasks: info = 'x': must be one of .* gives: discount"):
         envs.step(state, jnp.zeros(2, jnp.int32), key=key)
 
 
@@ -441,7 +441,7 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
     adapter = Adapter("CartPole-v1", 2, seed=0)
     with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter holds the environments that train"):
         planned(algorithm, Tasks(paid).attach(adapter), evaluate_every=8)
-    with pytest.raises(dl.ConfigError, match=r"seeds = 2: the adapter that was passed is the environments of one"):
+    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, for the adapter that was passed belongs to one"):
         make_seeds(Tasks(paid).attach(adapter), 2, seed=0, seeds=2)
     run = dl.train(algorithm, adapter, tasks=Tasks(paid), steps=16, run_dir=tmp_path / "run")
     assert run.evaluate(episodes=5).returns.shape == (5,) and not adapter.closed

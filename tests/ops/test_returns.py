@@ -125,7 +125,7 @@ def test_against_rlax():
 
 
 def test_a_rollout_is_its_columns():
-    """`over_envs` is the function of each environment's column; environments never mix."""
+    """`vmap_envs` is the function of each environment's column; environments never mix."""
     facts = [jnp.asarray(x[:3].T) for x in (REWARD, VALUE, NEXT_VALUE, TERMINATED, TRUNCATED)]
     rollout = vmap_envs(gae)(*facts, discount=DISCOUNT, lambda_=LAMBDA)
     columns = [gae(*(x[:, b] for x in facts), discount=DISCOUNT, lambda_=LAMBDA) for b in range(3)]

@@ -401,10 +401,10 @@ MUTANTS = [
         ("storage/test_checkpoint.py::test_every_truncation_and_every_flipped_bit_is_detected",),
     ),
     Mutant("a file takes its place before it is durable", "storage/files.py",
-           "            sync(beside)\n            os.replace(", "            os.replace(", POWER_CUT),
+           "            sync(draft)\n            os.replace(", "            os.replace(", POWER_CUT),
     Mutant("a checkpoint's place is not durable", "storage/files.py",
-           "os.rename(beside, path)\n            sync(path.parent)\n        except",
-           "os.rename(beside, path)\n        except",
+           "os.rename(draft, path)\n            sync(path.parent)\n        except",
+           "os.rename(draft, path)\n        except",
            POWER_CUT),
     Mutant(
         "strided arrays are written as they lie", "storage/files.py", 'np.asarray(array, order="C")', "np.asarray(array)",

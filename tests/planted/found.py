@@ -279,7 +279,7 @@ MUTANTS = [
     ),
     Mutant(
         "a replay that has gone round sets in with an episode", "runs/data_sources.py",
-        "begun=head <= kept.data.reward.shape[int(axis)]", "begun=True", BEGINS,
+        "starts_episode=head <= kept.data.reward.shape[int(axis)]", "starts_episode=True", BEGINS,
     ),
     Mutant(
         "going on online forgets the data on the host", "loops/host.py", "recorded=recorded, share=share",

@@ -223,7 +223,7 @@ MUTANTS = (
         tasks("an_algorithm_of_one_reward_gets_the_main_tasks_alone"),
     ),
     Mutant(
-        "a landing is paid before the end", TASKS,
+        "a landing is paid before the end", "envs/task_rewards.py",
         "terminated & (reward >= 100)",
         "reward >= 100",
         tasks("landed_is_the_bonus_at_the_end_and_nothing_else"),

@@ -39,11 +39,11 @@ MUTANTS = [
         SEEN,
     ),
     Mutant(
-        "rows are drawn whose frames are overwritten", "data/ring.py", "oldest + behind, 0)", "oldest, 0)", UNIFORM,
+        "rows are drawn whose frames are overwritten", "data/ring.py", "oldest + history, 0)", "oldest, 0)", UNIFORM,
     ),
     Mutant(
-        "rows whose frames are there are not drawn", "data/ring.py", "oldest + behind, 0)",
-        "oldest + behind, behind)", UNIFORM,
+        "rows whose frames are there are not drawn", "data/ring.py", "oldest + history, 0)",
+        "oldest + history, history)", UNIFORM,
     ),
     Mutant(
         "what has ended is cut again", "data/ring.py", "envs & ~(data.terminated[row] | data.truncated[row])", "envs",

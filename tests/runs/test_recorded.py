@@ -353,7 +353,7 @@ def test_what_was_repaired_in_the_data_is_told_before_learning(tmp_path):
     assert "12 of them on the device at a time" in windowed.getvalue() and "an approximation" in windowed.getvalue()
     for text in (said.getvalue(), online.getvalue()):
         assert "data: The last episode is unfinished" in text
-        assert "data: They were recorded in Elsewhere-v0, and are used for Pendulum-v1." in text
+        assert "data: The data were recorded in Elsewhere-v0, and are used for Pendulum-v1." in text
 
 
 def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorded, tmp_path):
@@ -482,7 +482,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     assert np.flatnonzero(data.episode_starts).tolist() == [0, 7, *range(17, 107, 7)]
     assert data_card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
-    midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), begun=False)
+    midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), starts_episode=False)
     with pytest.raises(dl.ConfigError, match="no row is known to begin an episode"):
         run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine

@@ -155,11 +155,11 @@ def test_the_previous_good_checkpoint_is_used_and_said(one, copied, harm, words,
     harm(newest)
     assert dl.load(copied).step == 5 * ITERATION
     said = capsys.readouterr().err.replace("\n", " ")
-    assert newest.name in said and "passed over" in said and words in said
+    assert newest.name in said and "skipped" in said and words in said
     assert newest.exists()
     console = quiet()
     resume(copied, console=console)
-    assert newest.name in console.file.getvalue() and "passed over" in console.file.getvalue()
+    assert newest.name in console.file.getvalue() and "skipped" in console.file.getvalue()
     assert_same_run(one.path, copied)
 
 

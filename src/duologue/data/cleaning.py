@@ -1,4 +1,4 @@
-"""Columns of recorded data: each is made into what it must hold, or refused by name. What was changed is noted."""
+"""Checks and repairs of the columns of recorded data. A note says what was changed; an error names the bad column."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -10,56 +10,56 @@ from duologue.errors import ConfigError
 from duologue.types import Box, Discrete, Space, clip_to_bounds
 
 TimeoutAndTerminal = Literal["timeout", "terminal"]
-"""What a row with both flags is."""
+"""How to read rows flagged both timeout and terminal."""
 ASSUMED = "Assumed: "
-"""Begins the notes that the environment itself answers, once it is known."""
+"""Beginning of the notes that become needless once the environment is known."""
 
 
 def clean_columns(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """All columns by D4RL's names, `[n, …]`, equally long and finite. Raises `ConfigError` naming a column that is
-    missing or bad."""
+    """The columns under D4RL's names, `[n, …]`, all of one length and finite. Adds to `notes`. Raises a `ConfigError`
+    that names the column which is missing or bad."""
     for name in ("observations", "actions", "rewards"):
         if name not in raw:
             raise ConfigError(f"there is no column {name!r}, only {', '.join(sorted(raw)) or 'none'}.")
     if "terminals" not in raw:
         raise ConfigError(
-            "there is no column 'terminals', which says where the environment itself ended an episode, and no time "
-            "limit. Add it: one truth value for each row; np.zeros(n, bool) where only time limits end episodes."
+            "there is no column 'terminals', which marks where the environment ended an episode, not a time limit. "
+            "Add it, one truth value for each row: np.zeros(n, bool) if only time limits end episodes."
         )
     columns = {name: _check_column(CHECKS.get(name, _check_extra), name, column, notes) for name, column in raw.items()}
     (first, obs), *others = [named for name, column in columns.items() for named in _leaves(name, column)]
     for name, x in others:
         if len(x) != len(obs):
-            raise ConfigError(f"column {name!r} has {len(x):,} rows, column {first!r} {len(obs):,}: must be as many.")
+            raise ConfigError(f"column {name!r} has {len(x):,} rows: must have {len(obs):,}, as column {first!r}.")
     if not len(obs):
         raise ConfigError("there are no rows.")
-    like = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
-    if "next_observations" in columns and like(columns["next_observations"]) != like(columns["observations"]):
-        raise ConfigError("columns 'observations' and 'next_observations' differ in shape or in kind.")
+    form = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
+    if "next_observations" in columns and form(columns["next_observations"]) != form(columns["observations"]):
+        raise ConfigError("columns 'observations' and 'next_observations' differ: must have one shape and dtype.")
     return columns
 
 
 def episode_flags(
     columns: dict[str, Any], timeout_and_terminal: TimeoutAndTerminal, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`terminated` and `truncated` `[n]`, of which no row has both."""
+    """`terminated` and `truncated` `[n]`; no row has both. Adds to `notes`."""
     terminals = columns["terminals"]
     timeouts = columns.get("timeouts", np.zeros_like(terminals))
     twice = terminals & timeouts
     if twice.any() and timeout_and_terminal == "timeout" and twice.sum() == timeouts.sum():
         notes.append(
-            f"{rows_in_words(twice)}, all timeouts, are terminals too: taken for time limits. "
-            'Else: timeout_and_terminal="terminal".'
+            f"{rows_in_words(twice)}, all timeouts, are terminals too: read as time limits. "
+            'To read them as terminals: timeout_and_terminal="terminal".'
         )
         return terminals & ~twice, timeouts
     if twice.any():
-        notes.append(f"{rows_in_words(twice)} are both terminals and timeouts: taken for terminals.")
+        notes.append(f"{rows_in_words(twice)} are both terminals and timeouts: read as terminals.")
     return terminals, timeouts & ~twice
 
 
 def clean_actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple[np.ndarray, Space]:
-    """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space: the one that is known, else what they suggest.
-    Raises `ConfigError` where they are not of it."""
+    """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space: `space`, or if that is `None` a guess from the
+    actions, which a note tells. Raises `ConfigError` for actions outside the space."""
     match space:
         case Discrete():
             return _clean_discrete(x, space, notes)
@@ -78,7 +78,7 @@ def _clean_discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> 
         space = Discrete(int(x.max()) + 1)
         notes.append(f"{ASSUMED}there are {space.n} discrete actions, one more than the largest in the data.")
     if x.max() >= space.n:
-        raise ConfigError(f"column 'actions' holds {int(x.max()) + start}, which is none of {space}.")
+        raise ConfigError(f"column 'actions' holds {int(x.max()) + start}: must be one of {space}.")
     if kind != f"int32[{len(x)}]":
         notes.append(f"actions: {kind} became int32[{len(x)}].")
     return x.astype(np.int32), space
@@ -88,7 +88,7 @@ def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tup
     x = _to_float32("actions", _add_axis("actions", x, notes), notes)
     if space is not None:
         if x.shape[1:] != space.shape:
-            raise ConfigError(f"column 'actions' has the shape {list(x.shape)}, the action space is {space}.")
+            raise ConfigError(f"column 'actions' has the shape {list(x.shape)}: must be that of {space}.")
         space = Box(space.shape, "float32", space.low, space.high)
         return clip_actions(x, space, "the file", notes), space
     if (np.abs(x) <= 1).all():
@@ -101,7 +101,7 @@ def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tup
 
 
 def clip_actions(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:
-    """Actions inside their box."""
+    """Actions clipped to their box. `whose` box it is stands in the note."""
     within = clip_to_bounds(space, x)
     outside = rows_with_any(x != within)
     if outside.any():
@@ -110,6 +110,7 @@ def clip_actions(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> n
 
 
 def _are_counts(x: np.ndarray) -> bool:
+    """Whether all values are integers from 0 to 2³¹ − 2."""
     return bool(((x >= 0) & (x < 2**31 - 1) & (x == np.floor(x))).all())
 
 
@@ -117,7 +118,7 @@ def _are_counts(x: np.ndarray) -> bool:
 
 
 def _check_column(check: Callable[..., Any], name: str, column: Any, notes: list[str]) -> Any:
-    """A column, or each part of one that is a dict, through `check`."""
+    """Apply `check` to a column, or to each part of a column that is a dict."""
     if not isinstance(column, dict):
         return check(name, _real_numbers(name, column, notes), notes)
     if not column or check is not _check_observation:
@@ -126,6 +127,7 @@ def _check_column(check: Callable[..., Any], name: str, column: Any, notes: list
 
 
 def _leaves(name: str, column: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a column with their names, `NAME/PART` for the parts of a dict."""
     if not isinstance(column, dict):
         yield name, column
     else:
@@ -134,7 +136,7 @@ def _leaves(name: str, column: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _real_numbers(name: str, x: Any, notes: list[str]) -> np.ndarray:
-    """Finite real numbers or booleans in this machine's byte order."""
+    """`x` as finite real numbers or booleans, in the byte order of this machine."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub" or not x.ndim:
         raise ConfigError(f"column {name!r} is {x.dtype}{list(x.shape)}: must be real numbers or booleans, [n, …].")
@@ -170,7 +172,7 @@ def _add_axis(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _check_observation(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Images, bytes with three axes, stay; all else becomes float32."""
+    """Images, which are bytes with three axes, stay as they are; everything else becomes float32."""
     if x.dtype == np.uint8 and x.ndim == 4:
         return x
     return _to_float32(name, _add_axis(name, x, notes), notes)
@@ -202,7 +204,7 @@ def _check_flag(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _check_extra(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Integers stay integers."""
+    """Integers become int32, floats float32; booleans stay."""
     if x.dtype.kind == "b" or x.dtype == np.int32:
         return x
     if x.dtype.kind == "f":
@@ -219,14 +221,14 @@ CHECKS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-# Counting rows
+# Rows
 
 
 def rows_with_any(where: np.ndarray) -> np.ndarray:
-    """Rows `[n]` in which anything is true."""
+    """For each row, whether anything in it is true, `[n]`."""
     return np.asarray(where.any(axis=tuple(range(1, where.ndim))))
 
 
 def rows_in_words(rows: np.ndarray) -> str:
-    """How many of `rows` are true, in words."""
+    """The number of true `rows`, in words."""
     return f"{rows.sum():,} of {len(rows):,} rows"

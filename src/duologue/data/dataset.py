@@ -1,7 +1,7 @@
-"""Recorded data as transitions: checked, cleaned, and every repair told.
+"""Recorded data as transitions: checked and cleaned, with a note for every repair.
 
-What goes wrong here goes wrong in silence later: a time limit taken for a death, a successor from another episode. So
-both flags are kept apart, and wherever the record breaks off, its last row is cut.
+A mistake here does silent damage later: a time limit read as a death, a successor from another episode. So both flags
+are kept apart, and wherever the recording breaks off, its last row is cut.
 """
 
 import hashlib
@@ -23,49 +23,51 @@ from duologue.errors import ConfigError
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Obs, Space, Transition
 
 TOLERANCE = 1e-5
-"""How far a successor may lie from the observation that follows it, relative to it where that is above 1."""
+"""Largest difference of a successor from the observation that follows; relative to that observation if it exceeds 1."""
 UNNAMED_ENV = "<data>"
-"""The environment of data that name none."""
+"""The environment's id in data that do not name one."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Recorded transitions, and what is known of them."""
+    """Recorded transitions, and what is known about them."""
 
     rows: Transition
-    """NumPy leaves `[n, …]` in order of time. After each row comes its successor, unless it is flagged."""
+    """NumPy leaves `[n, …]` in order of time. The successor of a row is the next row, unless the row is flagged."""
     spec: EnvSpec
-    """Of the environment that was recorded, as far as the data tells; after `fit`, the environment's own."""
+    """Spec of the recorded environment, as far as the data tell; after `adapt_to_env`, the environment's own."""
     notes: tuple[str, ...]
-    """Every repair, drop and assumption, a sentence each."""
+    """Every repair, drop and assumption, one sentence each."""
     source: str
+    """Where the data come from: a path, a Minari id, or `<arrays>`."""
     digest: str
-    """SHA-256 of the rows as they were read."""
+    """SHA-256 of the rows as read."""
     cut: tuple[int, ...] = ()
-    """Truncated rows where no episode ended: the recording breaks off there."""
-    begun: bool = True
-    """Whether the first row begins an episode. A replay that has gone round begins in the midst of one."""
+    """Numbers of the truncated rows where no episode ended: the recording breaks off there."""
+    starts_episode: bool = True
+    """Whether the first row begins an episode. In a replay that has wrapped, it may not."""
 
     @property
     def episode_starts(self) -> np.ndarray:
-        """Which rows begin an episode, `[n]`. Of one behind a cut that is not known, and not said."""
+        """Which rows begin an episode, `[n]`. A row after a cut may begin one, but this is unknown: False."""
         ends = self.rows.terminated | self.rows.truncated
         ends[list(self.cut)] = False
-        return np.append(self.begun, ends[:-1])
+        return np.append(self.starts_episode, ends[:-1])
 
     def __len__(self) -> int:
         return len(self.rows.reward)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows."""
         return sum(x.nbytes for x in jax.tree.leaves(self.rows))
 
 
 def read_dataset(source: str | Path, *, timeout_and_terminal: TimeoutAndTerminal = "timeout") -> DataSet:
-    """The data of a `.npz` or HDF5 file, of a Minari folder, or of a Minari id that was downloaded.
+    """The data of a `.npz` or HDF5 file, of a Minari folder, or of a downloaded Minari id.
 
-    Where all time limits are flagged as terminals too, they are time limits, unless `timeout_and_terminal` says
-    `"terminal"`. Raises `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra
+    If all timeouts are flagged terminal too, they are time limits; with `timeout_and_terminal="terminal"` they are
+    terminals. Raises `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra
     `minari`.
     """
     return _make_dataset(read_recording(source), str(source), timeout_and_terminal)
@@ -78,8 +80,12 @@ def from_columns(
     source: str = "<arrays>",
     timeout_and_terminal: TimeoutAndTerminal = "timeout",
 ) -> DataSet:
-    """The data of arrays `[n, …]` under D4RL's names: `observations` (or a dict of arrays), `actions`, `rewards`,
-    `terminals`, and if there are any `timeouts`, `next_observations`, `extras/NAME`. Raises `ConfigError`."""
+    """The data of arrays `[n, …]` under D4RL's names: `observations` (an array or a dict of arrays), `actions`,
+    `rewards`, `terminals`; optional are `timeouts`, `next_observations` and `extras/NAME`.
+
+    `spec` is that of the environment, `source` a name for messages; `timeout_and_terminal` says how to read rows
+    flagged both timeout and terminal. Raises `ConfigError`.
+    """
     read = {name: column for name, column in columns.items() if recording.is_column(name)}
     notes = unread_notes(columns.keys() - read.keys())
     if spec is None:
@@ -88,7 +94,7 @@ def from_columns(
 
 
 def full_ring(data: DataSet) -> Ring:
-    """A full ring of one environment on the device, leaves `[n, 1, …]`, to `sample` from."""
+    """A full ring with all rows of `data` as one environment, leaves `[n, 1, …]`, on the device."""
     rows: Transition = jax.tree.map(lambda x: jnp.asarray(x[:, None]), data.rows)
     return Ring(rows, jnp.asarray(len(data), jnp.int32), None)
 
@@ -97,22 +103,26 @@ def full_ring(data: DataSet) -> Ring:
 
 
 def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
-    """The data as recordings of this environment, with its bounds; actions beyond them are clipped. Raises
-    `ConfigError` where shapes or kinds differ."""
+    """The data as a recording of the environment of `spec`: with its dtypes and bounds, to which actions are clipped.
 
-    def refused(role: str, ours: Any, theirs: Any) -> ConfigError:
-        return ConfigError(f"{data.source} has the {role} {ours}, {spec.id} {theirs}: a file for another environment.")
+    Raises `ConfigError` for spaces of other shapes or kinds.
+    """
 
-    def observed(obs: Obs, ours: Space, theirs: Space) -> Obs:
+    def mismatch_error(role: str, ours: Any, theirs: Any) -> ConfigError:
+        return ConfigError(
+            f"{data.source} has the {role} {ours}, {spec.id} has {theirs}: a file for another environment."
+        )
+
+    def adapt_obs(obs: Obs, ours: Space, theirs: Space) -> Obs:
         match ours, theirs:
             case _ if ours == theirs:
                 return obs
             case Dict(spaces=mine), Dict(spaces=other) if mine.keys() == other.keys():
-                return {name: observed(obs[name], mine[name], other[name]) for name in obs}
+                return {name: adapt_obs(obs[name], mine[name], other[name]) for name in obs}
             case Box(shape=shape, dtype=kind), Box(shape=wanted, dtype=dtype) if shape == wanted:
                 with np.errstate(invalid="ignore"):
                     cast = obs.astype(dtype, copy=False)
-                # Bytes may be an image whose floats go from 0 to 1.
+                # Bytes may be images for which the environment has floats from 0 to 1.
                 if kind == dtype or (kind != "uint8" and np.array_equal(cast, obs)):
                     return cast
             case Box(shape=(1,)), Discrete(n=n, start=start) if np.isin(obs - start, np.arange(n)).all():
@@ -120,23 +130,23 @@ def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
             case Box(shape=shape), MultiDiscrete(nvec=nvec) if shape == (len(nvec),):
                 if (obs >= 0).all() and (obs < np.asarray(nvec)).all() and (obs == np.floor(obs)).all():
                     return obs.astype(np.int32)
-        raise refused("observation", data.spec.observation, spec.observation)
+        raise mismatch_error("observation", data.spec.observation, spec.observation)
 
     notes, action = [note for note in data.notes if not note.startswith(ASSUMED)], data.rows.action
     match data.spec.action, spec.action:
         case Discrete(start=before), Discrete(n=n, start=start):
             action = action + np.int32(before - start)
             if action.min() < 0 or action.max() >= n:
-                raise refused("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
+                raise mismatch_error("actions", f"{action.min()} … {action.max()} (counted from 0)", spec.action)
         case Box(shape=shape), Box(shape=wanted) if shape == wanted:
             action = clip_actions(action, spec.action, spec.id, notes)
         case ours, theirs:
-            raise refused("action", ours, theirs)
-    obs, next_obs = (observed(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
+            raise mismatch_error("action", ours, theirs)
+    obs, next_obs = (adapt_obs(x, data.spec.observation, spec.observation) for x in (data.rows.obs, data.rows.next_obs))
     if (before := _dtype_names(data.rows.obs)) != (after := _dtype_names(obs)):
         notes.append(f"observations: {before} became {after}, as {spec.id} has them.")
     if data.spec.id not in (UNNAMED_ENV, spec.id):
-        notes.append(f"They were recorded in {data.spec.id}, and are used for {spec.id}.")
+        notes.append(f"The data were recorded in {data.spec.id}, and are used for {spec.id}.")
     rows = data.rows._replace(obs=obs, next_obs=next_obs, action=action)
     return replace(data, rows=rows, spec=spec, notes=tuple(notes))
 
@@ -174,43 +184,49 @@ def _make_dataset(recorded: Recording, source: str, timeout_and_terminal: Timeou
 
 
 def _rows_with_successors(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
-    """Rows with successors of their own. Where the next observation is another one, the record breaks off: that is a
-    time limit in a file without `timeouts`, else a cut. The rows cut come second."""
+    """Rows that have their own successors, and the numbers of the rows that are cut.
+
+    The recording breaks off where the successor differs from the next observation. In a file without `timeouts` that is
+    read as a time limit, else as a cut.
+    """
     following = jax.tree.map(lambda x: x[1:], rows.obs)
     same = np.append(_same_observation(jax.tree.map(lambda x: x[:-1], rows.next_obs), following), False)
     last, ended = np.arange(len(same)) == len(same) - 1, rows.terminated | rows.truncated
     broken, unfinished = ~same & ~ended & ~last, last & ~ended
     if broken.any():
-        what = "cut there" if timeouts else "taken for time limits, as there is no column timeouts"
-        notes.append(f"{rows_in_words(broken)} are followed by another observation than their successor: {what}.")
+        what = "cut there" if timeouts else "read as time limits, because there is no column timeouts"
+        notes.append(f"{rows_in_words(broken)} have another successor than the next observation: {what}.")
     elif not timeouts:
-        notes.append("There is no column timeouts, and no episode was seen to end by time limit.")
+        notes.append("There is no column timeouts, and no sign of an episode that ended by time limit.")
     if unfinished.any():
         notes.append("The last episode is unfinished: its last row was marked as truncated.")
     running = rows.truncated & same
     if running.any():
         notes.append(
             f"timeouts: {rows_in_words(running)} have the next row's observation as successor. If the environment "
-            "was reset in between, the file's next_observations are wrong there."
+            "was reset in between, next_observations are wrong there."
         )
     cut = unfinished | broken if timeouts else unfinished
     return rows._replace(truncated=rows.truncated | broken | unfinished), np.flatnonzero(cut)
 
 
 def _rows_by_shifting(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
-    """Rows whose successor is the next row's observation. Those that have none there, because a time limit or the end
-    of the file came between, are dropped, and the rows before are cut."""
+    """Rows whose successors are the observations of the next rows, and the numbers of the rows that are cut.
+
+    A row at a time limit or at the end of the file has no successor there. It is dropped, and the row before is
+    truncated.
+    """
     terminated, truncated = rows.terminated, rows.truncated & ~rows.terminated
     unfinished = not (terminated[-1] or truncated[-1])
     dropped = truncated.copy()
     dropped[-1] |= unfinished
     before = np.append(dropped[1:], False) & ~terminated & ~dropped
     if not timeouts:
-        notes.append("There are neither timeouts nor next_observations: where time limits fell cannot be told.")
+        notes.append("There are neither timeouts nor next_observations: time limits cannot be found.")
     if truncated.any():
         notes.append(
-            f"{rows_in_words(truncated)} ended by time limit with no next_observations to tell the successor: "
-            "dropped, the rows before marked as truncated; returns lack their rewards."
+            f"{rows_in_words(truncated)} ended by time limit, and no next_observations has their successors: "
+            "they were dropped, and the rows before marked as truncated; returns lack their rewards."
         )
     if unfinished:
         notes.append("The last episode is unfinished: its last row has no successor and was dropped.")
@@ -228,7 +244,7 @@ def _rows_by_shifting(rows: Transition, timeouts: bool, notes: list[str]) -> tup
 
 
 def _same_observation(successor: Obs, following: Obs) -> np.ndarray:
-    """For each row, whether two observations are the same one."""
+    """For each row, whether two observations are the same, `[n]`."""
 
     def equal(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.dtype == np.uint8:
@@ -240,7 +256,7 @@ def _same_observation(successor: Obs, following: Obs) -> np.ndarray:
 
 
 def _note_constants(path: Any, x: np.ndarray, notes: list[str]) -> None:
-    """Tell of numbers `[n]` that they never change, or which entries of vectors `[n, d]` do not."""
+    """Add a note if numbers `[n]`, or some entries of vectors `[n, d]`, never change."""
     if len(x) < 2 or x.ndim > 2 or not (still := np.flatnonzero((x == x[0]).all(0))).size:
         return
     name, more = path[0].key + jax.tree_util.keystr(path[1:]), ", …" * (len(still) > 8)

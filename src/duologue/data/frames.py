@@ -1,11 +1,11 @@
-"""Images kept once: the successor of a row is the next row's observation, unless an episode was cut there.
+"""Images of a ring, each stored once: the successor of a row is the next row's observation, except at cuts.
 
-A ring stores, in place of a next frame, the number of the cut that the row is (−1 for none). The true successors of
-cuts are kept apart, the newest of them, and so is what follows the newest row. Of a stack of frames all this is said of
-its newest one; those before it stand in the rows before.
+In place of a next frame, a ring stores the number of the cut that the row is, or −1. The true successors of the newest
+cuts are kept apart, and so is the successor of the newest row. A row of a stack of frames stores only its newest frame;
+the earlier frames are in earlier rows.
 
-Observation t of a stack of depth k is `[k, *frame]`: the frames of rows t − k + 1 … t, oldest first. Where the episode
-is younger than that, its first frame stands in for those before. The flags of the rows say where episodes begin.
+Observation t of a stack of depth k is `[k, *frame]`: the frames of rows t − k + 1 … t, oldest first. If the episode is
+shorter, its first frame replaces those before it. The flags of the rows tell where episodes begin.
 """
 
 import dataclasses
@@ -20,26 +20,26 @@ from jaxtyping import Array, Bool, Int
 from duologue.types import Obs, PyTree, Transition
 
 TRANSITIONS_PER_CUT = 8
-"""One successor is kept apart for so many transitions. Where episodes are shorter than that on average, those of the
+"""One successor of a cut is kept for this many transitions. If the mean episode is shorter, the successors of the
 oldest cuts are lost, and a truncated row among them bootstraps from its own observation."""
 
 
 class Frames(eqx.Module):
-    """What the rows themselves do not tell, for each leaf of the observations that is an image or a stack of them."""
+    """The successors that no row stores, for each leaf of the observations that is an image or a stack of images."""
 
     newest: list[Any]
     """Successors of the newest row, `[B, *frame]`."""
     cuts: list[Any]
     """Successors of cuts, `[M, *frame]`; number c lies in row c % M."""
     count: Int[Array, "*seeds"]
-    """Cuts so far."""
+    """Number of cuts so far."""
     depths: tuple[int, ...] = eqx.field(static=True)
-    """How many frames each leaf of the observations is: 1 where it is an image, 0 where it is none."""
+    """Number of frames of each leaf of the observations: 1 for an image, 0 for a leaf without images."""
 
 
 def frame_depths(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
-    """How many frames each leaf `[B, …]` of `obs` is. An image has three axes of bytes, a stack of images as many or
-    one more; `stacked` has the frames of each leaf, where there are stacks."""
+    """Number of frames of each leaf `[B, …]` of `obs`. An image has three axes of bytes, a stack of images three or
+    four. `stacked` has the number of frames of each leaf, if there are stacks."""
 
     def depth(x: Any, frames: int) -> int:
         return frames if x.dtype == jnp.uint8 and (x.ndim == 4 or (x.ndim == 5 and frames > 1)) else 0
@@ -49,13 +49,13 @@ def frame_depths(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
 
 
 def history(depths: tuple[int, ...]) -> int:
-    """The rows before its own that an observation reaches back to, at most."""
+    """Largest number of earlier rows that an observation needs."""
     return max((1, *depths)) - 1
 
 
 def init_frames(transition: Transition, capacity: int, stacked: PyTree = None) -> tuple[Transition, Frames | None]:
-    """`transition` `[B]` as a ring stores it, with one frame of each stack and numbers in place of next frames, and
-    nothing kept apart yet."""
+    """`transition` `[B]` as a ring stores it, with one frame of each stack and numbers in place of next frames; and
+    empty `Frames`, or `None` without images."""
     depths = frame_depths(transition.obs, stacked)
     if not any(depths):
         return transition, None
@@ -75,7 +75,7 @@ def init_frames(transition: Transition, capacity: int, stacked: PyTree = None) -
 
 
 def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]:
-    """The rollout `[T, B]` as a ring stores it, and the successors of its cuts kept."""
+    """The rollout `[T, B]` as a ring stores it, and `frames` with the successors of its cuts."""
     single = lambda x, depth: x if depth == 1 else latest_frame(x)  # noqa: E731
     obs, successors = (_map_images(frames.depths, single, x) for x in (rollout.obs, rollout.next_obs))
     images = _images(frames.depths, successors)
@@ -86,20 +86,20 @@ def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]
 
 
 def cut_frames(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
-    """What is `stored` in place of the next observations, and the successors of cuts, when the newest row, number
-    `row` of the ring, becomes a cut in these environments."""
+    """The `stored` next observations, and `frames`, after row `row` of the ring, which is the newest, has become a cut
+    in these environments."""
     numbers, frames = _keep_cuts(frames, envs[None], [x[None] for x in frames.newest])
     put = lambda x, depth: x.at[row].set(jnp.where(envs, numbers[0], x[row]))  # noqa: E731
     return _map_images(frames.depths, put, stored), frames
 
 
 def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
-    """The numbers of these cuts, −1 where there is none, and their successors kept, of `[T, B, *frame]` each."""
+    """The numbers of the cuts, −1 where there is none, and `frames` with their successors `[T, B, *frame]`."""
     flat = ended.ravel()
     numbers = frames.count + jnp.cumsum(flat, dtype=jnp.int32) - 1
     count = frames.count + jnp.sum(flat, dtype=jnp.int32)
     slots = frames.cuts[0].shape[0]
-    # Out of range, and so not written: what is no cut, and what a later one of the same rollout would overwrite.
+    # Rows out of range are not written: those without a cut, and those that a later cut of the rollout overwrites.
     row = jnp.where(flat & (numbers >= count - slots), numbers % slots, slots)
     cuts = [
         kept.at[row].set(x.reshape(-1, *x.shape[2:]), mode="drop")
@@ -112,8 +112,8 @@ def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array
 def rebuild_observations(
     frames: Frames, data: Transition, sampled: Obs, row: Int[Array, "L N"], env: Int[Array, "1 N"]
 ) -> Obs:
-    """The observations `[L, N]` of rows of a ring's `data`, counted from the first that was ever written; `sampled` is
-    what is stored of them."""
+    """The observations `[L, N]` of the rows `row` of a ring's `data`, counted from the first ever written. `sampled` is
+    what the ring stores of them."""
     most = history(frames.depths)
     if not most:
         return sampled
@@ -128,8 +128,8 @@ def rebuild_observations(
 def rebuild_successors(
     frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "1 N"], newest: Bool[Array, "L N"]
 ) -> Obs:
-    """The next observations `[L, N]` of sampled rows, from what is `stored` in their place, their own observations, and
-    what is stored of those of the rows that follow. `newest` marks the newest row of all."""
+    """The next observations `[L, N]` of sampled rows: from what is `stored` in their place, the rows' own observations,
+    and what the ring stores of the `following` observations. `newest` marks the newest row of the ring."""
     kept = iter(zip(frames.newest, frames.cuts, strict=True))
 
     def successor(stored: Array, depth: int, own: Array, after: Array) -> Array:
@@ -151,7 +151,7 @@ def _images(depths: tuple[int, ...], obs: Obs) -> list[Any]:
 
 
 def _map_images(depths: tuple[int, ...], function: Callable[..., Any], obs: Obs, *others: Obs) -> Obs:
-    """`obs` with `function(leaf, depth, *leaves of others)` in the place of what is an image."""
+    """`obs` with `function(leaf, depth, *leaves of others)` in place of each leaf that is an image."""
     leaves, tree = jax.tree.flatten(obs)
     columns = zip(leaves, depths, *map(jax.tree.leaves, others), strict=True)
     return jax.tree.unflatten(tree, [function(*column) if column[1] else column[0] for column in columns])
@@ -163,7 +163,7 @@ def latest_frame(x: Array) -> Array:
 
 
 def push_frame(stack: Array, frame: Array) -> Array:
-    """The stacks `[L, N, k, *frame]` that follow when these frames, `[L, N, *frame]`, come next: the oldest go."""
+    """The next stacks `[L, N, k, *frame]`: without the oldest frame, and with `frame` `[L, N, *frame]` last."""
     return jnp.concatenate([stack[:, :, 1:], frame[:, :, None]], axis=2)
 
 
@@ -171,8 +171,8 @@ def episode_ages(
     terminated: Bool[Array, "C B"], truncated: Bool[Array, "C B"], row: Int[Array, "L N"], env: Int[Array, "1 N"],
     most: int,
 ) -> Int[Array, "L N"]:  # fmt: skip
-    """Steps since the episode of each row began, `most` where they are more. Row t, counted from the first that was
-    ever written, lies at t modulo C, and row 0 begins an episode."""
+    """Steps since the episode of each row began, at most `most`. Row t, counted from the first ever written, lies at t
+    modulo C, and row 0 begins an episode."""
     before = row[..., None] - jnp.arange(1, most + 1)[None, None]
     at = before % len(terminated), env[..., None]
     runs_on = (before >= 0) & ~(terminated[at] | truncated[at])
@@ -182,6 +182,6 @@ def episode_ages(
 def read_stacks(
     frames: Array, row: Int[Array, "L N"], env: Int[Array, "1 N"], age: Int[Array, "L N"], depth: int
 ) -> Array:
-    """The stacks `[L, N, k, *frame]` of rows of `frames`, `[C, B, *frame]`."""
+    """The stacks `[L, N, k, *frame]` of the rows `row` of `frames` `[C, B, *frame]`."""
     back = jnp.minimum(jnp.arange(depth - 1, -1, -1)[None, None], age[..., None])
     return frames[(row[..., None] - back) % len(frames), env[..., None]]

@@ -1,8 +1,4 @@
-"""Recorded data as files hold it: `.npz`, HDF5 as D4RL lays it out, and Minari's folders. Columns come out untouched.
-
-A file from elsewhere may be broken or made to harm. Nothing in it is run, nothing outside it is followed, and no array
-is read before its size has been compared with the file's own.
-"""
+"""Reader of `.npz` files. It reads no array before it has compared its size with that of the file."""
 
 import math
 import zipfile
@@ -15,7 +11,7 @@ from duologue.errors import ConfigError
 from duologue.types import Space
 
 MAX_DEFLATE = 1_100
-"""Deflate expands no byte to more than this."""
+"""Largest number of bytes that Deflate expands one byte to."""
 
 
 def read_npz(path: Path) -> Recording:
@@ -25,11 +21,11 @@ def read_npz(path: Path) -> Recording:
         names = [member.filename.removesuffix(".npy") for member in members]
         for name, member in zip(names, members, strict=True):
             if not member.filename.endswith(".npy"):
-                raise ConfigError(f"{path} holds {member.filename!r}, which is no .npy array.")
+                raise ConfigError(f"{path} holds {member.filename!r}: must be .npy arrays.")
             if names.count(name) > 1:
                 raise ConfigError(f"{path} holds {name!r} twice.")
         if sum(member.compress_size for member in members) > path.stat().st_size:
-            raise ConfigError(f"{path} says that it holds more bytes than it has.")
+            raise ConfigError(f"{path} claims to hold more bytes than it has.")
         read = {
             name: member for name, member in zip(names, members, strict=True) if is_column(name) or name == "metadata"
         }
@@ -39,11 +35,11 @@ def read_npz(path: Path) -> Recording:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array. Its header is read first: NumPy allocates what that says."""
+    """One array. Its header is checked first, because NumPy allocates what it says."""
     where = f"{path}: {member.filename!r}"
     plausible = member.file_size <= MAX_DEFLATE * (member.compress_size + 1)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or not plausible:
-        raise ConfigError(f"{where} is compressed as NumPy never does.")
+        raise ConfigError(f"{where} is not compressed as NumPy does.")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -51,12 +47,12 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
             raise ConfigError(f"{where} has version {version} of the .npy format: must be 1.0 or 2.0.")
         shape, _, dtype = header[version](file)
         if dtype.hasobject:
-            raise ConfigError(f"{where} holds Python objects, which are never read. Save plain arrays.")
+            raise ConfigError(f"{where} holds Python objects: must be a plain array.")
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-            raise ConfigError(f"{where} does not hold the {dtype}{list(shape)} that its header says.")
+            raise ConfigError(f"{where} does not hold the {dtype}{list(shape)} of its header.")
     with archive.open(member) as file:
         array = np.lib.format.read_array(file)
-        file.read(1)  # only at the end of a member is its checksum compared
+        file.read(1)  # zipfile compares the checksum only at the end of a member
     return array
 
 

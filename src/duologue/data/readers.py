@@ -17,8 +17,8 @@ MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 
 
 def read_recording(source: str | Path) -> Recording:
-    """The recording at a path, or of a Minari id. Raises `ConfigError` for whatever cannot be read as one,
-    `MissingExtraError` for HDF5 without the extra `minari`."""
+    """The recording at a path, or of a Minari id. Raises `ConfigError` for what cannot be read, `MissingExtraError` for
+    HDF5 without the extra `minari`."""
     path = Path(source).expanduser()
     if not path.exists() and MINARI_ID.fullmatch(str(source)):
         path = _minari_folder(str(source))
@@ -35,7 +35,7 @@ def read_recording(source: str | Path) -> Recording:
 
 
 def _minari_folder(name: str) -> Path:
-    """Where Minari has put the data set of this id."""
+    """The folder into which Minari has downloaded the data set of this id. Raises `ConfigError`."""
     root = Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
     if not (root / name).is_dir():
         raise ConfigError(f"the data set {name} is not in {root}. Fetch it first: minari download {name}")

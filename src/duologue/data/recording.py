@@ -1,4 +1,4 @@
-"""What a file of recorded data holds, before it is cleaned: columns by D4RL's names, and what it says of itself."""
+"""The content of a file of recorded data before it is cleaned: columns under D4RL's names, and metadata."""
 
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -15,45 +15,48 @@ COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_
 INFO_EXTRAS = {name: name for name in ("log_prob", "raw_action", "probs", "loc", "scale")} | {
     "action_log_probs": "log_prob"
 }
-"""Of D4RL's `infos/…`, what a policy knew when it acted, and our names for it."""
+"""Entries of D4RL's `infos/…` about the policy that acted, and our names for them."""
 
 
 class Recording(NamedTuple):
-    """What a file holds: columns by D4RL's names, each `[n, …]` or a dict of such; what it says of its environment; and
-    what the reader had to decide."""
+    """The content of a file."""
 
     columns: dict[str, Any]
+    """Under D4RL's names, each `[n, …]` or a dict of such."""
     env: str | None
+    """Id of the environment, if the file has it."""
     action: Space | None
+    """Action space, if the file has it."""
     notes: list[str]
+    """Decisions of the reader, one sentence each."""
 
 
 def extra_name(name: str) -> str | None:
-    """Under which name a column is kept in `Transition.extras`; `None` if it is not."""
+    """The name of a column in `Transition.extras`; `None` for a column that is not kept there."""
     group, _, rest = name.partition("/")
     return {"extras": rest or None, "infos": INFO_EXTRAS.get(rest)}.get(group)
 
 
 def is_column(name: str) -> bool:
-    """Whether a column is read: one of D4RL's, a part of an observation that is a dict, or one of the extras."""
+    """Whether a name is that of a column to read: one of D4RL's, a part of a dict of observations, or an extra."""
     return name in COLUMNS or name.startswith(("observations/", "next_observations/")) or extra_name(name) is not None
 
 
 def group_parts(columns: dict[str, Any]) -> dict[str, Any]:
-    """`observations/NAME` gathered into a dict under `observations`, and likewise the next ones."""
+    """The columns, with those of `observations/NAME` gathered in a dict under `observations`; next ones likewise."""
     parts: dict[str, Any] = {}
     for name, column in columns.items():
         group, _, part = name.partition("/")
         if part and group in COLUMNS:
             parts.setdefault(group, {})[part] = column
     if twice := parts.keys() & columns.keys():
-        raise ConfigError(f"column {min(twice)!r} is there both whole and in parts.")
+        raise ConfigError(f"column {min(twice)!r} is there both whole and in parts: must be one of them.")
     return parts | {name: column for name, column in columns.items() if name.partition("/")[0] not in parts}
 
 
 @contextmanager
 def convert_read_errors(path: Path) -> Iterator[None]:
-    """Whatever a broken file makes the parsers raise becomes one `ConfigError`."""
+    """Convert every error of a parser, about a broken file, into a `ConfigError`."""
     try:
         yield
     except (ConfigError, MissingExtraError):
@@ -63,17 +66,18 @@ def convert_read_errors(path: Path) -> Iterator[None]:
 
 
 def unread_notes(names: Set[str]) -> list[str]:
+    """A note about the columns that are not read, if any."""
     return [f"Not read: {', '.join(sorted(names))}."] if names else []
 
 
-# What a file says of itself
+# Metadata
 
 
-def parse_env(said: Any, where: str, key: str) -> tuple[str | None, Space | None]:
-    """The environment's id and action space, as far as they are told."""
-    if not isinstance(said, dict):
+def parse_env(metadata: Any, where: str, key: str) -> tuple[str | None, Space | None]:
+    """Id and action space of the environment in a file's metadata, as far as they are there. Raises `ConfigError`."""
+    if not isinstance(metadata, dict):
         raise ConfigError(f"{where} must be a JSON object.")
-    env, space = said.get(key), said.get("action_space")
+    env, space = metadata.get(key), metadata.get("action_space")
     if isinstance(env, str) and env.startswith("{"):
         env = parse_metadata(env, f"{where}: {key!r}", finite=False)
     if isinstance(env, dict):
@@ -86,7 +90,7 @@ def parse_env(said: Any, where: str, key: str) -> tuple[str | None, Space | None
 
 
 def _parse_space(value: Any, where: str) -> Space:
-    """`{"n": …}` or `{"low": …, "high": …}`, Minari's among them."""
+    """The space of `{"n": …}` or `{"low": …, "high": …}`, as Minari writes them too."""
     match value:
         case {"type": str(kind)} if kind not in ("Box", "Discrete"):
             raise ConfigError(f"{where} is a {kind}: must be a Box or Discrete.")
@@ -105,7 +109,7 @@ def _parse_space(value: Any, where: str) -> Space:
 
 
 def parse_metadata(text: str, where: str, *, finite: bool = True) -> Any:
-    """The value of JSON; strict, unless infinities are allowed, which Minari writes for bounds."""
+    """The value of strict JSON; with `finite=False` infinities are allowed, which Minari writes for bounds."""
     try:
         return json_text.loads(text, finite=finite)
     except (ValueError, RecursionError) as error:

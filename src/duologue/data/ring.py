@@ -1,8 +1,8 @@
-"""Replay: one ring over any PyTree of transitions, time-major, so that what follows in time lies behind in memory.
+"""Replay ring over any PyTree of transitions, time-major: the next row in time is the next in memory.
 
-Pure functions of a `Ring`. Donate it: written in place, it is never copied. XLA fuses a write with a gather that
-follows in the same program into a copy of the whole ring, unless the gather stands in a loop whose length is not
-known when the program is compiled: loops sample inside `fori_loop(0, K, …)` with a traced K (`loops/learning.py`).
+Pure functions of a `Ring`. Donate it, so that it is written in place and never copied. If a gather follows a write in
+one program, XLA fuses them into a copy of the whole ring, unless the gather is in a loop whose length is unknown when
+the program is compiled. So loops sample inside `fori_loop(0, K, …)` with a traced K (`loops/learning.py`).
 """
 
 import dataclasses
@@ -22,41 +22,44 @@ class Ring(eqx.Module):
     """The newest `capacity` rows of B transitions each; row `written % capacity` is the next to be overwritten."""
 
     data: Transition
-    """Leaves `[capacity, B, …]`. Of a stack of images only the newest is kept, and `next_obs` holds numbers that
+    """Leaves `[capacity, B, …]`. A stack of images is stored as its newest image, and `next_obs` holds numbers that
     `frames` resolves."""
     written: Int[Array, "*seeds"]
-    """Rows written so far; the ring is full from `capacity` on."""
+    """Number of rows written so far; from `capacity` on the ring is full."""
     frames: Frames | None = None
-    """Next images that no other row holds; `None` without images."""
+    """Next images that no row stores; `None` without images."""
 
     @property
     def capacity(self) -> int:
+        """Number of rows that fit."""
         return self.data.reward.shape[0]
 
     @property
     def rows(self) -> Int[Array, ""]:
-        """Rows that can be read."""
+        """Number of rows that hold transitions."""
         return jnp.minimum(self.written, self.capacity)
 
 
 def init(transition: Transition, capacity: int, stacked: PyTree = None) -> Ring:
-    """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes. Where
-    observations are stacks of frames, `stacked` says of how many each leaf is. The first row begins an episode, and so
-    does each one after a flag."""
+    """An empty ring for `capacity` rows like `transition`, whose leaves `[B, …]` may be arrays or their shapes.
+
+    If observations are stacks of frames, `stacked` has the number of frames of each leaf. The first row must begin an
+    episode, and so must each row after a flag.
+    """
     stored, kept = frames.init_frames(transition, capacity, stacked)
     data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), stored)
     return Ring(data, jnp.zeros((), jnp.int32), kept)
 
 
 def nbytes(transition: Transition, capacity: int, stacked: PyTree = None) -> int:
-    """What `init` will take."""
+    """Bytes of the ring that `init` makes."""
     ring = jax.eval_shape(lambda: init(transition, capacity, stacked))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(ring))
 
 
 def add(ring: Ring, rollout: Transition) -> Ring:
-    """Overwrite the oldest rows with `rollout`, `[T, B]`. The capacity must be a multiple of T, so that no write is cut
-    by the end of the array."""
+    """Overwrite the oldest rows with `rollout` `[T, B]`. Raises `ValueError` unless T divides the capacity, for the
+    end of the array would cut a write."""
     length = rollout.reward.shape[0]
     if ring.capacity % length:
         raise ValueError(f"a ring of {ring.capacity} rows cannot be written {length} at a time")
@@ -68,8 +71,8 @@ def add(ring: Ring, rollout: Transition) -> Ring:
 
 
 def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
-    """`batch_size` transitions `[N]`, uniformly and with replacement; or as many sequences `[L, N]` of `length` rows of
-    one environment, none of which crosses the write head."""
+    """`batch_size` transitions `[N]`, uniform, with replacement. With `length`, as many sequences `[L, N]` of `length`
+    rows of one environment, none across the write head."""
     rows, envs = sample_indices(ring, key, batch_size, 1 if length is None else length)
     batch: Transition = jax.tree.map(lambda x: x[rows % ring.capacity, envs], ring.data)
     if ring.frames is not None:
@@ -83,21 +86,21 @@ def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None 
 def sample_indices(
     ring: Ring, key: Key[Array, ""], batch_size: int, length: int
 ) -> tuple[Int[Array, "L N"], Int[Array, "1 N"]]:
-    """Rows, counted from the first that was ever written, and environments of uniform sequences. The oldest row whose
-    stacks of frames are there is the first that can begin one."""
+    """Rows, counted from the first ever written, and environments of uniform sequences. A sequence begins no earlier
+    than the oldest row whose whole stack of frames is in the ring."""
     of_row, of_env = jax.random.split(key)
     num_envs = ring.data.reward.shape[1]
     oldest = ring.written - ring.rows
-    behind = 0 if ring.frames is None else frames.history(ring.frames.depths)
-    first = jnp.where(oldest > 0, oldest + behind, 0)  # nothing came before row 0
+    history = 0 if ring.frames is None else frames.history(ring.frames.depths)
+    first = jnp.where(oldest > 0, oldest + history, 0)  # row 0 needs no earlier row
     starts = jax.random.randint(of_row, (1, batch_size), 0, ring.written - first - length + 1)
     envs = jax.random.randint(of_env, (1, batch_size), 0, num_envs)
     return first + starts + jnp.arange(length)[:, None], envs
 
 
 def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
-    """The newest row of these environments ends its episode, truncated, if it did not anyway: what is added next is no
-    successor of it."""
+    """Truncate the newest row of these environments, if its episode has not ended: the next row that is added is not
+    its successor."""
     data, kept, row = ring.data, ring.frames, (ring.written - 1) % ring.capacity
     ends = envs & ~(data.terminated[row] | data.truncated[row]) & (ring.written > 0)
     data = data._replace(truncated=data.truncated.at[row].set(data.truncated[row] | ends))
@@ -108,8 +111,8 @@ def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
 
 
 def pack(ring: Ring) -> Ring:
-    """Only the rows that hold something, as NumPy arrays: what is worth keeping of a ring that is not full yet. Leaves
-    may lead with a seeds axis."""
+    """The ring with only its written rows, as NumPy arrays, to save a ring that is not full. Leaves may have a leading
+    axis of seeds."""
     axis, kept = np.ndim(ring.written), ring.frames
 
     def first(tree: PyTree, count: Array) -> PyTree:
@@ -121,15 +124,15 @@ def pack(ring: Ring) -> Ring:
 
 
 def _copy_to_host(x: Array, where: tuple[slice, ...]) -> np.ndarray:
-    """`x[where]` without a copy of all of it: NumPy reads in place what lies on one device, and would gather what lies
-    on several. These lead with the seeds axis."""
+    """`x[where]` without a copy of all of `x`: NumPy reads an array in place if it is on one device, but would gather
+    one that several devices share. Such an array is split along the axis of seeds."""
     parts = [np.asarray(shard.data)[where] for shard in x.addressable_shards]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def unpack(ring: Ring, like: Ring) -> Ring:
-    """The inverse of `packed`: a ring like `like`, whose leaves may be shapes. Raises `ValueError` if it does not fit
-    there."""
+    """The inverse of `pack`: a ring like `like`, whose leaves may be shapes. Raises `ValueError` if `ring` does not fit
+    into it."""
     axis = np.ndim(ring.written)
 
     def put(part: Array | np.ndarray, whole: jax.ShapeDtypeStruct) -> Array:
@@ -145,6 +148,6 @@ def unpack(ring: Ring, like: Ring) -> Ring:
 
 
 def open_template(like: Ring) -> Ring:
-    """`like` with `...` for the arrays that `packed` may cut."""
+    """`like` with `...` in place of the arrays that `pack` may shorten."""
     cut = lambda ring: (ring.data, ring.frames and ring.frames.cuts)  # noqa: E731
     return eqx.tree_at(cut, like, jax.tree.map(lambda _: ..., cut(like)))

@@ -1,4 +1,4 @@
-"""The card of recorded data: what one should see before learning from them."""
+"""The card of recorded data: facts to look at before learning from them."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from duologue.data.dataset import DataSet
 from duologue.types import Box, Discrete, Space
 
 BOUND_TOLERANCE = 1e-3
-"""An action so near to a bound is at it: what is squashed reaches none."""
+"""An action so near to a bound counts as at the bound, which a squashed action never reaches."""
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
 D4RL_SCORES = {
     "halfcheetah": (-280.18, 12135.0), "hopper": (-20.27, 3234.3), "walker2d": (1.63, 4592.3), "ant": (-325.6, 3879.7),
@@ -18,7 +18,7 @@ D4RL_SCORES = {
 
 
 def data_card(data: DataSet) -> dict[str, str]:
-    """What one should see before learning from the data: labels and texts, in order."""
+    """Labels and texts of the card, in order."""
     rows, last = data.rows, len(data) - 1
     flagged = rows.terminated | rows.truncated
     ends = np.flatnonzero(flagged | (np.arange(len(data)) == last))
@@ -26,7 +26,7 @@ def data_card(data: DataSet) -> dict[str, str]:
     complete = flagged[ends] & ~np.isin(ends, data.cut) & data.episode_starts[starts]
     returns = np.add.reduceat(rows.reward.astype(np.float64), starts)[complete]
     lengths = (ends - starts + 1)[complete]
-    told = {
+    facts = {
         "source": f"{data.source} ({data.spec.id})",
         "rows": f"{len(data):,}",
         "episodes": f"{len(ends):,} ({complete.sum():,} complete, {(~complete).sum():,} unfinished)",
@@ -35,8 +35,8 @@ def data_card(data: DataSet) -> dict[str, str]:
     name = next(filter(None, map(D4RL_NAME.match, (Path(data.source).name, data.spec.id))), None)
     if name and len(returns):
         random, expert = D4RL_SCORES[name[1]]
-        told["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
-    return told | {
+        facts["D4RL's normalised score"] = f"{100 * (returns.mean() - random) / (expert - random):.1f}"
+    return facts | {
         "lengths": _spread_text(lengths),
         "rewards": _spread_text(rows.reward),
         "actions": _coverage_text(rows.action, data.spec.action),
@@ -54,7 +54,7 @@ def _spread_text(x: np.ndarray) -> str:
 
 
 def _coverage_text(action: np.ndarray, space: Space) -> str:
-    """For each dimension its range and the share of rows at the bounds, or how often each discrete action came."""
+    """Range and share of rows at the bounds for each dimension, or the count of each discrete action."""
     if isinstance(space, Discrete):
         counts = np.bincount(action, minlength=space.n)
         return ", ".join(f"{i}: {count:,}" for i, count in enumerate(counts.tolist()))
@@ -64,5 +64,7 @@ def _coverage_text(action: np.ndarray, space: Space) -> str:
         if side is not None:
             bound = np.asarray(side, np.float32)
             at |= np.abs(action - bound) <= BOUND_TOLERANCE * np.maximum(1, np.abs(bound))
-    told = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
-    return "; ".join(f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(told))
+    facts = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
+    return "; ".join(
+        f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(facts)
+    )

@@ -1,4 +1,4 @@
-"""Writing recorded data: `.npz` or HDF5 files with D4RL's names."""
+"""Writers of recorded data: `.npz` or HDF5 files with D4RL's names."""
 
 import json
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from duologue.types import Box, Discrete, EnvSpec, Space, add_start
 
 
 def prepend_columns(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`columns` with those of their names in `first` in front."""
+    """`columns`, each after the column of its name in `first`, if there is one."""
     return {name: np.concatenate([first.get(name, x[:0]), x]) for name, x in columns.items()}
 
 
 def columns_of(data: DataSet) -> dict[str, np.ndarray]:
-    """Those of a recording, of recorded data. Rows where the recording breaks off bear no flag: readers see that."""
+    """The columns of recorded data. Rows where the recording breaks off have no flag, because readers find them."""
     rows = data.rows
     timeouts = rows.truncated & ~np.isin(np.arange(len(data)), data.cut)
     return flatten_columns(data.spec, [rows.obs, rows.action, rows.reward, rows.terminated, timeouts, rows.next_obs])
 
 
 def flatten_columns(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Columns in D4RL's order under its names, `observations/KEY` of Dicts, counted as the environment counts."""
+    """Arrays in D4RL's order as columns under its names, with `observations/KEY` for dicts. Discrete values count from
+    the environment's own start."""
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
     spaces = {"observations": spec.observation, "actions": spec.action, "next_observations": spec.observation}
     named = {
@@ -43,14 +44,15 @@ def flatten_columns(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarr
 
 
 def write_columns(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    """A `.npz`, or with the extra `minari` a `.hdf5`, as `read_data` reads it; written beside, synced, renamed."""
+    """Write a `.npz` file, or with the extra `minari` a `.hdf5`, that `read_data` reads. `about` is its metadata. The
+    file is complete or absent."""
     files.make_folder(path.parent)
     if path.suffix == ".npz":
-        with files.replace_file(path) as beside, beside.open("wb") as file:
+        with files.replace_file(path) as draft, draft.open("wb") as file:
             np.savez(file, metadata=np.asarray(json.dumps(about, allow_nan=False)), **columns)  # pyright: ignore[reportArgumentType]
     else:
         h5py = import_h5py(f"writing {path}")
-        with files.replace_file(path) as beside, h5py.File(beside, "w") as file:
+        with files.replace_file(path) as draft, h5py.File(draft, "w") as file:
             for name, column in columns.items():
                 file.create_dataset(name, data=column)
             file.attrs.update(
@@ -59,13 +61,13 @@ def write_columns(path: Path, columns: dict[str, np.ndarray], about: dict[str, A
 
 
 def check_data_path(out: str | Path) -> Path:
-    """Where data go. Raises `ConfigError` for a name that would not be read again, that is taken, or that cannot be
-    written."""
+    """The path of a new file of data. Raises `ConfigError` for another suffix than .npz, .hdf5 and .h5, for a file that
+    exists, and for a place that cannot be written."""
     path = Path(out)
     if path.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"out = {str(out)!r}: must end in .npz or .hdf5.")
     if path.exists():
-        raise ConfigError(f"out = {str(out)!r} is there already. Give another name, or delete it.")
+        raise ConfigError(f"out = {str(out)!r} is there already. Choose another name, or delete it.")
     if path.suffix != ".npz":
         import_h5py(f"writing {path}")
     try:
@@ -79,12 +81,12 @@ def check_data_path(out: str | Path) -> Path:
 
 
 def file_metadata(env: str, space: Space, **more: Any) -> dict[str, Any]:
-    """What a file says of itself."""
+    """The metadata of a file: environment, action space and `more`. Raises `ConfigError` for other action spaces."""
     match space:
         case Discrete(n, start):
             action: dict[str, Any] = {"n": n, "start": start}
         case Box(low=low, high=high):
             action = {"low": low, "high": high}
         case _:
-            raise ConfigError(f"actions of {space} cannot be recorded: must be a Box or Discrete.")
+            raise ConfigError(f"actions of {space} cannot be recorded: must be Box or Discrete.")
     return {"env": env, "action_space": action, **more}

@@ -1,6 +1,6 @@
-"""Gymnasium environments, each in a process of its own: for simulators that take longer than passing messages.
+"""Gymnasium environments, each in its own process: for simulators whose step takes longer than a message.
 
-Processes are started by a server that holds Gymnasium and nothing else, never by forking a process in which JAX runs.
+A server that holds only Gymnasium starts the processes. They are never forked from a process in which JAX runs.
 """
 
 import atexit
@@ -30,8 +30,11 @@ TIMEOUT = 60.0
 
 
 class AsyncGymnasiumEnvs(AbstractHostEnvs):
-    """`GymnasiumEnvs` in processes: the same episodes, bit for bit. A pool that failed or timed out is ended, never
-    used again. `info` is empty here."""
+    """`num_envs` environments, each in its own process; the episodes are those of `GymnasiumEnvs`, bit for bit.
+
+    `info` has no other entry than `is_success`. A pool that fails, or waits longer than `timeout` seconds, raises
+    `EnvError`; it is then closed and cannot be used again. Raises `ConfigError` for what cannot be pickled.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         try:
             with _quiet_start():
-                # Without shared memory: that would broadcast an observation of another shape without a word.
+                # No shared memory: it would broadcast an observation of another shape silently.
                 self._pool = _Pool(
                     [factory] * num_envs,
                     context=_start_method(),
@@ -60,8 +63,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
                 )
         except Exception as error:
             raise ConfigError(
-                f"asynchronous: {name_of(make)} could not be sent to processes of its own; {type(error).__name__}: "
-                f"{error}. What it holds must be such that it can be pickled: make it inside, or leave this out."
+                f"asynchronous: {name_of(make)} could not be sent to another process; {type(error).__name__}: "
+                f"{error}. Everything that it holds must be picklable: make it inside, or leave this option out."
             ) from error
 
     def reset(self) -> Obs:
@@ -84,8 +87,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._journal.snapshot(self.spec.action, self._obs)
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        """As in one process, but all step together: those whose episode is younger are reset until their time comes,
-        and to the end those that end before their time, which are lost."""
+        """As `AbstractHostEnvs.restore`. All environments step together here: one with a shorter episode is reset until
+        its turn comes; one whose episode ends too early is lost, and is reset to the end."""
         self._journal.load(snapshot)
         obs, lengths = empty_arrays(self.spec.observation, self.num_envs), snapshot["length"]
         lost = np.zeros(self.num_envs, bool)
@@ -104,11 +107,11 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._obs, lost_message(np.flatnonzero(lost).tolist())
 
     def close(self) -> None:
-        with warnings.catch_warnings(action="ignore"):  # that it does not wait for answers is what we want
+        with warnings.catch_warnings(action="ignore"):  # it warns that it does not wait for answers, as intended
             self._pool.close(terminate=True)
 
     def _begin(self, which: np.ndarray) -> Obs:
-        """Begin the journal's episodes of some environments; the observations of all, as they are then."""
+        """Begin the journal's episodes in the environments `which`. Returns the observations of all environments."""
         seeds = [self._journal.seed(i) if begins else None for i, begins in enumerate(which)]
         self._ask(lambda: self._pool.reset_async(seed=seeds, options={"reset_mask": which}))
         return self._batch(self._ask(lambda: self._pool.reset_wait(self._timeout))[0])
@@ -118,7 +121,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._ask(lambda: self._pool.step_wait(self._timeout))
 
     def _batch(self, seen: Any) -> Obs:
-        """Fresh arrays of what the processes gave, checked row by row."""
+        """The observations of the processes in fresh arrays, each row checked."""
         obs = empty_arrays(self.spec.observation, self.num_envs)
         for i in range(self.num_envs):
             one = {name: part[i] for name, part in seen.items()} if isinstance(seen, dict) else seen[i]
@@ -130,7 +133,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return obs
 
     def _ask(self, what: Callable[[], Any]) -> Any:
-        """What the pool answers. After an `EnvError` it is done with: a late answer would be taken for the next one."""
+        """The result of a call to the pool. An `EnvError` closes it: a late answer would be read as the next one."""
         try:
             return what()
         except _RemoteError as error:
@@ -143,49 +146,49 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
             raise self._no_answer_error(absent, error) from error
 
     def _no_answer_error(self, absent: dict[int, int | None], error: Exception) -> EnvError:
-        """Which environments gave no answer, after `_Pool.missing_answers`, and what to do about it."""
+        """Error that names the environments `absent` (from `_Pool.missing_answers`), and the remedy."""
         if not absent:
             return EnvError(f"The processes of {self.spec.id} failed. {type(error).__name__}: {error}")
-        said = {
+        what = {
             i: f"gave no answer in {self._timeout:g} s" if code is None else f"lost its process, exit code {code}"
             for i, code in absent.items()
         }
-        failures = [str(self._journal.failure(i, EnvError(each))) for i, each in said.items()]
+        failures = [str(self._journal.failure(i, EnvError(each))) for i, each in what.items()]
         longer = (
-            f" If a step may take that long, pass environments that wait longer: env=AsyncGymnasiumEnvs(…, "
-            f"{self.num_envs}, seed=…, timeout={5 * self._timeout:g}), of duologue.envs.asynchronous."
+            f" If a step may take that long, pass environments with a longer timeout: env=AsyncGymnasiumEnvs(…, "
+            f"{self.num_envs}, seed=…, timeout={5 * self._timeout:g}), from duologue.envs.asynchronous."
         )
-        fewer = " Its simulator crashed, or it was killed: where memory ran out, take fewer environments, num_envs."
+        fewer = " Its simulator crashed, or the process was killed. If memory ran out, use a smaller num_envs."
         remedies = longer * (None in absent.values()) + fewer * any(code is not None for code in absent.values())
         return EnvError(f"{'; '.join(failures)}.{remedies}")
 
 
 def pool_success(info: dict[str, Any]) -> dict[str, np.ndarray]:
-    """`is_success` as the pool gathers it, NaN where an environment did not report it; nothing where none did."""
+    """`is_success` of every environment, NaN where it was not reported; empty if no environment reported it."""
     if "is_success" not in info:
         return {}
     return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
 
 
 class _RemoteError(EnvError):
-    """What an environment raised in its process."""
+    """Error that an environment raised in its process, with its index and traceback."""
 
-    def __init__(self, index: int, said: str, trace: str):
-        super().__init__(said)
+    def __init__(self, index: int, message: str, trace: str):
+        super().__init__(message)
         self.index, self.trace = index, trace
 
 
 class _Pool(gym.vector.AsyncVectorEnv):
-    """Says which environment failed, with its own traceback, where Gymnasium writes that to a log. Its processes do not
-    hear SIGTERM, so they are killed."""
+    """Gymnasium's pool, with errors that name the environment and hold its traceback; Gymnasium only logs them. Its
+    processes ignore SIGTERM, so they are killed."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        atexit.register(_close_pool, weakref.ref(self))  # before multiprocessing's own, which would wait for them
+        atexit.register(_close_pool, weakref.ref(self))  # runs before multiprocessing's own handler, which would wait
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         if terminate:
-            self._state = AsyncState.DEFAULT  # what was asked last is not waited for
+            self._state = AsyncState.DEFAULT  # does not wait for the last call
             for process in self.processes:
                 process.kill()
         super().close_extras(timeout, terminate)
@@ -197,9 +200,9 @@ class _Pool(gym.vector.AsyncVectorEnv):
         raise _RemoteError(index, f"raised {kind.__name__}: {value}", trace)
 
     def missing_answers(self, *, late: bool) -> dict[int, int | None]:
-        """The environments whose process has ended, with its exit code; and where an answer is `late` those that owe
-        one, with `None`."""
-        if not late:  # a process closes its pipe a little before it is known to have ended
+        """Exit code of every environment whose process has ended. If an answer is `late`, also `None` for every
+        environment that has not answered."""
+        if not late:  # a process closes its pipe shortly before it ends
             connection.wait([process.sentinel for process in self.processes], timeout=1.0)
         every = zip(self.processes, self.parent_pipes, strict=True)
         return {
@@ -217,13 +220,13 @@ def _close_pool(pool: weakref.ref[_Pool]) -> None:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Children do not run the user's script again, so it needs no main guard; and Ctrl-C and SIGTERM, which a terminal
-    or a scheduler sends to all processes, are the parent's to handle."""
+    """While processes start: they do not run the user's script again, so that it needs no main guard; and they ignore
+    Ctrl-C and SIGTERM, which terminals and schedulers send to all processes and the parent handles."""
     main = sys.modules["__main__"].__dict__
     hidden = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
-    resource_tracker.ensure_running()  # it unblocks both signals when it starts: not after this
+    resource_tracker.ensure_running()  # first, because it unblocks both signals when it starts
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

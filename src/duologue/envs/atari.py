@@ -1,9 +1,10 @@
-"""Atari games as everybody plays them (Mnih et al., 2015; Machado et al., 2018), by Gymnasium's own wrappers.
+"""Atari games with the usual preprocessing (Mnih et al., 2015; Machado et al., 2018), by Gymnasium's own wrappers.
 
-Frames are skipped by fours, of the last two the brighter pixels are seen, in grey, 84 × 84, four of them stacked; a
-game begins with up to 30 no-ops. `ALE/…-v5` ids repeat the last action with probability 0.25 instead of the one that
-was asked for; results from before 2018 do not. These repetitions are drawn by Gymnasium here, frame by frame as the
-emulator would: its own generator takes a seed only by loading the game anew, which costs 0.2 s an episode.
+An action lasts four frames. An observation is the pixel-wise maximum of the last two, grey, 84 × 84, and four
+observations are stacked. A game begins with up to 30 no-ops. With `ALE/…-v5` ids the previous action is repeated with
+probability 0.25 in place of the chosen one; results from before 2018 have no such repetitions. Gymnasium draws them
+here, frame by frame as the emulator would: the emulator takes a seed only when it loads the game again, which costs
+0.2 s per episode.
 """
 
 import copy
@@ -18,15 +19,19 @@ from duologue.errors import ConfigError
 
 
 def is_atari(name: str) -> bool:
+    """Whether an id is that of an Atari game."""
     return name.startswith("ALE/")
 
 
 def atari_spec(
     name: str, max_episode_steps: int | None = None, *, life_loss: bool = False, sticky: float | None = None
 ) -> EnvSpec | str:
-    """What `gymnasium.make` makes the game of, wrappers and all; a process that does not know this library can, but for
-    `life_loss`. A name that is no game's stays as it is, for `make` to refuse. The limit is in steps of the agent, four
-    frames each: `make` itself would count frames. `sticky` is the probability of a repetition, by default the id's."""
+    """The spec from which `gymnasium.make` makes the game with all its wrappers, also in a process without this library
+    (unless `life_loss` is set). An unknown name is returned as it is, so that `make` refuses it.
+
+    The limit counts steps of the agent, four frames each; `make` alone would count frames. `sticky` is the probability
+    that an action is repeated; the default is that of the id.
+    """
     import ale_py
 
     gym.register_envs(ale_py)
@@ -34,7 +39,7 @@ def atari_spec(
         return name
     spec = copy.deepcopy(gym.spec(name))
     repeated = spec.kwargs.get("repeat_action_probability", 0.0) if sticky is None else sticky
-    spec.kwargs.update(frameskip=1, repeat_action_probability=0.0)  # both are wrappers'
+    spec.kwargs.update(frameskip=1, repeat_action_probability=0.0)  # wrappers do both
     spec.entry_point = game_maker()
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
     spec.additional_wrappers = (
@@ -51,25 +56,25 @@ def atari(
     name: str, *, life_loss: bool = True, max_episode_steps: int | None = None,
     repeat_action_probability: float | None = None, **options: Any,
 ) -> gym.Env:  # fmt: skip
-    """A preprocessed game for `train`'s callables, `lambda: atari("ALE/Breakout-v5")`, with further `options` of
-    `gymnasium.make`.
+    """A preprocessed game, made with further `options` of `gymnasium.make`. For the callables of `train`:
+    `lambda: atari("ALE/Breakout-v5")`.
 
-    With `life_loss`, losing a life ends an episode, while the game goes on with the next: returns are then those of
-    lives, and so are stacks of frames. An id given to `train` plays whole games. `max_episode_steps` ends a game, and
-    counts the agent's steps. Raises `ConfigError` for an id that is no game's.
+    With `life_loss`, the loss of a life ends the episode, and the next episode continues the game: returns and stacks
+    of frames are those of one life. An id passed to `train` plays whole games. `max_episode_steps` ends a game; it
+    counts steps of the agent. Raises `ConfigError` for an id that is not a game's.
     """
     if not is_atari(name):
-        raise ConfigError(f"{name!r} is no Atari game: their ids begin with ALE/, like ALE/Breakout-v5.")
+        raise ConfigError(f"{name!r} is no Atari game: must begin with ALE/, like ALE/Breakout-v5.")
     return gym.make(
         atari_spec(name, max_episode_steps, life_loss=life_loss, sticky=repeat_action_probability), **options
     )
 
 
 def game_maker() -> Callable[..., gym.Env]:
-    """A maker of the game itself. Every episode begins where the game stood when it was loaded, and so follows from its
-    seed alone.
+    """A function that makes the game itself. Every episode begins in the state in which the game was loaded: its seed
+    alone determines it.
 
-    All of it is local, so a process of its own is sent the code and not a name: it does without this library and JAX.
+    Everything here is local. So another process receives the code, not a name, and needs neither this library nor JAX.
     """
     import ale_py
 
@@ -81,7 +86,7 @@ def game_maker() -> Callable[..., gym.Env]:
 
         @property
         def spec(self) -> EnvSpec | None:
-            return self.env.spec  # `make` wants none but its own wrappers in it
+            return self.env.spec  # `make` accepts only its own wrappers in a spec
 
         def reset(
             self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -92,7 +97,7 @@ def game_maker() -> Callable[..., gym.Env]:
             return self.env.reset(options=options)
 
     def game(**options: Any) -> gym.Env:
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else every game prints its banner
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # otherwise every game prints a banner
         return Loaded(ale_py.AtariEnv(**options))
 
     game.metadata = ale_py.AtariEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]  # `make` reads it
@@ -100,15 +105,15 @@ def game_maker() -> Callable[..., gym.Env]:
 
 
 class LifeLoss(gym.Wrapper):
-    """Terminates where a life is lost, and begins the next episode where the game stands; only when the game is over
-    it begins anew."""
+    """Terminates the episode when a life is lost. The next episode continues the game; when the game is over, it begins
+    a new one."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self._lives, self._over = 0, True
 
     def new_game(self) -> None:
-        """Let the next reset begin a new game, wherever this one stands."""
+        """Let the next reset begin a new game, even if this one is not over."""
         self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -132,7 +137,7 @@ class LifeLoss(gym.Wrapper):
 
 
 def begin_new_game(env: gym.Env) -> None:
-    """Let the next reset of `env` begin a new game, where only lives are its episodes."""
+    """Let the next reset of `env` begin a new game, if its episodes are single lives."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, LifeLoss):
             env.new_game()

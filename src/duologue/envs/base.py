@@ -1,8 +1,8 @@
-"""The step contract that every environment adapter answers.
+"""The contract of all environment adapters: what `reset`, `step`, `snapshot` and `restore` return.
 
-`next_obs` is the true successor, before any reset; `obs` is what to act on next. An adapter resets finished
-environments itself. A vector environment that can only reset by inserting a dummy step cannot answer this, and is
-refused by name.
+`next_obs` is the true successor, before any reset; `obs` is the observation to act on next. An adapter resets finished
+environments itself. A vector environment that inserts a dummy step to reset cannot fulfil this contract, and is refused
+by name.
 """
 
 import zlib
@@ -16,41 +16,44 @@ from duologue.types import EnvSpec, Obs, PyTree, Step
 
 
 class AbstractHostEnvs(ABC):
-    """`num_envs` environments in NumPy. Arrays that are returned are fresh and never written again: JAX reads them in
-    place."""
+    """`num_envs` environments in NumPy. Every array that a method returns is new and never written again, because JAX
+    reads it in place."""
 
     spec: EnvSpec
     num_envs: int
 
     @abstractmethod
     def reset(self) -> Obs:
-        """Start the first episode of every environment from its derived seed: the same starts every time."""
+        """Begin the first episode of every environment, from its derived seed: the same every time."""
 
     @abstractmethod
     def step(self, action: np.ndarray) -> Step:
-        """Step every environment; those that end begin their next episode, from its derived seed.
+        """Step every environment. One whose episode ends begins the next, from its derived seed.
 
-        `info` has `is_success` (float32, NaN where not reported) once an environment has reported it. Raises
-        `EnvError`, naming the environment, if one raises or breaks its contract; the adapter is of no use after that.
+        `info` has `is_success` (float32, NaN where not reported) once any environment has reported it. If an
+        environment raises or breaks its contract, this raises an `EnvError` that names it, and the adapter cannot be
+        used again.
         """
 
     @abstractmethod
     def snapshot(self) -> dict[str, np.ndarray]:
-        """What `restore` needs. The names never change; the shape of `actions` grows with the running episodes."""
+        """The arrays that `restore` needs. Their names never change; `actions` grows with the running episodes."""
 
     @abstractmethod
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        """Replay the running episodes of `snapshot`; return the observations to act on, which are compared bit by bit.
+        """Replay the running episodes of `snapshot`. Returns the observations to act on, and a message or `None`.
 
-        Where they differ, that environment begins its next episode instead and the message says so in plain words.
+        Each observation is compared with the saved one, bit by bit. An environment in which they differ begins its next
+        episode, and the message names it.
         """
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close every environment."""
 
 
 class AbstractJaxEnvs(eqx.Module):
-    """`num_envs` environments as pure functions. Their state is a PyTree of arrays, without typed keys."""
+    """`num_envs` environments as pure functions. Their state is a PyTree of arrays without typed keys."""
 
     spec: eqx.AbstractVar[EnvSpec]
     num_envs: eqx.AbstractVar[int]
@@ -61,13 +64,13 @@ class AbstractJaxEnvs(eqx.Module):
 
     @abstractmethod
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
-        """Step every environment; those that end begin a new episode. `Step.next_obs` is from before that."""
+        """Step every environment. One whose episode ends begins a new one; `Step.next_obs` is the state before."""
 
     def close(self) -> None:
-        """Nothing is open; environments on the host have this too."""
+        """Does nothing. It is here because environments on the host have it."""
 
 
 def seed_of(run_seed: int, purpose: str, env_index: int, episode: int) -> int:
-    """The reset seed of one episode, below 2³¹: the same in every process, whatever happened before."""
+    """The reset seed of one episode, below 2³¹. It depends on the arguments alone, in every process."""
     sequence = np.random.SeedSequence([run_seed, zlib.crc32(purpose.encode()), env_index, episode])
     return int(sequence.generate_state(1)[0] >> 1)

@@ -1,5 +1,5 @@
-"""Gymnasium environments, stepped by our own Python loop: faster than its vector environments, and finished episodes
-are reset with seeds of our choice."""
+"""Gymnasium environments in this process, stepped by a Python loop. It is faster than Gymnasium's vector environments,
+and it can choose the seed of every episode."""
 
 import difflib
 import functools
@@ -31,7 +31,7 @@ GymSource = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
 
 PACKAGES = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari"}
-"""Words of Gymnasium's complaint about a missing package, and our extra that installs it."""
+"""Words in Gymnasium's error about a missing package, and our extra that installs it."""
 TRANSPARENT = (
     gym.wrappers.TimeLimit,
     gym.wrappers.OrderEnforcing,
@@ -42,11 +42,13 @@ TRANSPARENT = (
 
 
 class GymnasiumEnvs(AbstractHostEnvs):
-    """`num_envs` Gymnasium environments in this process, made with `render_mode` where `make` is an id, and put into
-    `wrapper`; a step's `info` holds the numbers that `info` names.
+    """`num_envs` Gymnasium environments in this process.
 
-    Raises `ConfigError` for an unknown id or a space that cannot be served, `MissingExtraError` for a missing simulator
-    and `EnvError` where making an environment fails.
+    `render_mode` is for an id; `wrapper` is put around each environment; `info` names the numbers that are copied from
+    the environments' `info` into that of a step.
+
+    Raises `ConfigError` for an unknown id or a space that cannot be served, `MissingExtraError` for a missing
+    simulator, and `EnvError` if an environment cannot be made.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
         if len({id(env.unwrapped) for env in envs}) < num_envs:
             raise ConfigError(
-                f"{name_of(make)} returned one environment {num_envs} times, and each needs its own. Make it inside: "
-                "lambda: gymnasium.make(…)."
+                f"{name_of(make)} returned one environment {num_envs} times: must return a new one each time. Make it "
+                "inside: lambda: gymnasium.make(…)."
             )
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
         self.spec, self.num_envs = env_spec(self._envs[0], make), num_envs
@@ -112,7 +114,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
 
     def _reset(self, indices: Sequence[int], obs: Obs) -> None:
-        """Begin the journal's episodes of these environments; their first observations go into `obs`."""
+        """Begin the journal's episodes in these environments, and write their first observations into `obs`."""
         for i in indices:
             try:
                 self._write(obs, i, self._envs[i].reset(seed=self._journal.seed(i))[0])
@@ -120,7 +122,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
                 raise self._journal.failure(i, error) from error
 
     def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
-        """Step these environments, each with its row of `action`."""
+        """Step these environments, each with its row of `action`, and write the results into `rows`."""
         envs, commands, put, i = self._envs, self._door(action), rows.put, 0
         try:
             for i in indices:
@@ -130,10 +132,10 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
 
 def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
-    """A function that makes one environment, and that a process which does not know this library can run. A callable
-    says itself how it renders."""
+    """A function that makes one environment. A process without this library can run it. `render_mode` is for ids; a
+    callable chooses its own."""
     if isinstance(make, str):
-        # Atari's ids are registered when its package is imported: where it is missing, that is said when one is made.
+        # Importing its package registers Atari's ids. If the package is missing, `open_env` raises the error.
         options = {} if render_mode is None else {"render_mode": render_mode}
         if is_atari(make) and find_spec("ale_py"):
             return functools.partial(gym.make, atari_spec(make, max_episode_steps), disable_env_checker=True, **options)
@@ -147,7 +149,7 @@ def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str 
 
 
 def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps: int | None) -> gym.Env:
-    """One environment from `factory`; what goes wrong is said in terms of `make`."""
+    """One environment from `factory`. Raises `ConfigError`, `MissingExtraError` or `EnvError` in terms of `make`."""
     name = name_of(make)
     try:
         env = factory()
@@ -171,26 +173,26 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
     warn_once()
     if isinstance(env, gym.vector.VectorEnv):
         raise ConfigError(
-            f"{name} makes a vector environment, {type(env).__name__}. It may insert dummy steps when it resets "
-            "itself; give a callable that makes one environment, and num_envs."
+            f"{name} makes a vector environment, {type(env).__name__}, which may insert dummy steps when it resets "
+            "itself. Pass a callable that makes one environment, and num_envs."
         )
     if not isinstance(env, gym.Env):
-        raise ConfigError(f"{name} makes {env!r}, which is no gymnasium.Env.")
+        raise ConfigError(f"{name} makes {env!r}: must be a gymnasium.Env.")
     for part in ("observation_space", "action_space"):
         if getattr(env, part, None) is None:
-            raise ConfigError(f"{name} makes an environment without {part}: give it one, of gymnasium.spaces.")
+            raise ConfigError(f"{name} makes an environment without {part}. Give it one of gymnasium.spaces.")
     theirs = None if isinstance(make, str) or not isinstance(env, gym.wrappers.TimeLimit) else env.env
     own = None if theirs is None else time_limit(theirs)
     if own is not None and max_episode_steps is not None and own < max_episode_steps:
         raise ConfigError(
-            f"max_episode_steps = {max_episode_steps}: {name} ends its own episodes after {own} steps already. Set a "
+            f"max_episode_steps = {max_episode_steps}: must be at most {own}, where {name} ends its episodes. Set a "
             f"longer limit there, gymnasium.make(…, max_episode_steps={max_episode_steps})."
         )
     return env
 
 
 def name_of(source: Any) -> str:
-    """An id as it is; anything else as its name in angle brackets, which cannot be made again from a file."""
+    """An id as it is; for anything else its name in angle brackets, from which no file can make it again."""
     if isinstance(source, str):
         return source
     named = source if hasattr(source, "__qualname__") else type(source)
@@ -198,21 +200,22 @@ def name_of(source: Any) -> str:
 
 
 def unknown_id_message(name: str, error: Exception) -> str:
+    """Message about an unknown id, with the nearest ids and Gymnasium's own words."""
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
     hint = f"Closest: {', '.join(map(repr, close))}. " if close else ""
     return (
-        f"There is no Gymnasium environment {name!r}. {hint}Gymnasium says: {error} Ids that a module of yours "
-        "registers are written 'module:Name-v0'; environments in JAX have a prefix, such as 'gymnax/CartPole-v1'."
+        f"There is no Gymnasium environment {name!r}. {hint}Gymnasium says: {error} Write an id that your own module "
+        "registers as 'module:Name-v0'; an environment in JAX has a prefix, such as 'gymnax/CartPole-v1'."
     )
 
 
 def time_limit(env: gym.Env) -> int | None:
-    """The steps after which the outermost time limit of `env` truncates."""
+    """Steps after which the outermost time limit of `env` truncates; `None` without a limit."""
     return env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
 
 
 def env_spec(env: gym.Env, make: GymSource) -> EnvSpec:
-    """What an algorithm may know of `env`. Raises `ConfigError` for spaces that cannot be served."""
+    """The spec of `env`, made from `make`. Raises `ConfigError` for spaces that cannot be served."""
     threshold = None if env.spec is None else env.spec.reward_threshold
     observation = observation_space(env.observation_space)
     return EnvSpec(
@@ -225,9 +228,9 @@ def env_spec(env: gym.Env, make: GymSource) -> EnvSpec:
 
 
 def stacks_frames(env: gym.Env) -> bool:
-    """Whether observations are the newest frames of an episode, as Gymnasium's wrapper stacks them, and the first one
-    in the place of those before it. What is wrapped around that must change neither observations nor where episodes
-    begin."""
+    """Whether an observation is a stack of the newest frames of an episode, made by Gymnasium's wrapper with the first
+    frame in place of missing ones. Wrappers around it must change neither observations nor the beginning of episodes.
+    """
     while not isinstance(env, gym.wrappers.FrameStackObservation):
         if not _leaves_observations(env):
             return False
@@ -236,7 +239,7 @@ def stacks_frames(env: gym.Env) -> bool:
 
 
 def _leaves_observations(env: gym.Env) -> TypeGuard[gym.Wrapper]:
-    """Whether `env` is a wrapper that is known to hand observations, and calls of `reset`, on as they are."""
+    """Whether `env` is a wrapper that is known to pass observations, and calls of `reset`, on unchanged."""
     if type(env) in TRANSPARENT:
         return True
     for kind in (gym.ActionWrapper, gym.RewardWrapper):
@@ -246,16 +249,16 @@ def _leaves_observations(env: gym.Env) -> TypeGuard[gym.Wrapper]:
 
 
 def warn_once() -> None:
-    """Print each warning of MuJoCo once, where it is loaded. By itself it prints every one, and adds it to a file in
-    the current folder. Does nothing where somebody listens already."""
+    """Make MuJoCo, if it is loaded, print each of its warnings once. By default it prints every warning, and appends it
+    to a file in the current folder. A handler that is set already stays."""
     mujoco = sys.modules.get("mujoco")
     if mujoco is None or mujoco.get_mju_user_warning() is not None:
         return
-    said: set[str] = set()
+    printed: set[str] = set()
 
-    def say(warning: str) -> None:
-        if warning not in said:
-            said.add(warning)
+    def print_new(warning: str) -> None:
+        if warning not in printed:
+            printed.add(warning)
             print(f"MuJoCo: {warning}", file=sys.stderr)
 
-    mujoco.set_mju_user_warning(say)
+    mujoco.set_mju_user_warning(print_new)

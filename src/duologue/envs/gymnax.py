@@ -1,4 +1,4 @@
-"""gymnax: classic control, MinAtar and bsuite written in JAX. Its step is our contract already."""
+"""Environments of gymnax: classic control, MinAtar and bsuite, written in JAX."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,11 @@ from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, cli
 
 
 class GymnaxEnvs(AbstractJaxEnvs):
-    """`num_envs` environments of gymnax by name (`"CartPole-v1"`), with its own time limit or `max_episode_steps`."""
+    """`num_envs` environments of gymnax by name (`"CartPole-v1"`), with its own time limit or `max_episode_steps`.
+
+    Raises `ConfigError` for an unknown name or an action space that cannot be served, `MissingExtraError` without
+    gymnax.
+    """
 
     spec: EnvSpec
     num_envs: int
@@ -34,7 +38,7 @@ class GymnaxEnvs(AbstractJaxEnvs):
             env, params = gymnax.make(name)
             if max_episode_steps is not None:
                 params = params.replace(max_steps_in_episode=max_episode_steps)
-            # What gymnax says of its observations is not always what it gives.
+            # The observation space that gymnax declares is not always that of its observations.
             obs = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0))
             action = convert_space(env.action_space(params), name)
             n = getattr(env.observation_space(params), "n", None)
@@ -59,16 +63,16 @@ class GymnaxEnvs(AbstractJaxEnvs):
 
 
 def convert_space(space: Any, name: str) -> Space:
-    """Our space for one of gymnax's own classes or of Gymnasium's. Raises `ConfigError` for others."""
+    """Our space for one of gymnax's classes or of Gymnasium's. Raises `ConfigError` for others."""
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low") and np.issubdtype(np.dtype(space.dtype), np.floating):
         return Box(tuple(space.shape), "float32", *finite_bounds(space.low, space.high, space.shape))
-    raise ConfigError(f"The action space {space} of gymnax/{name} cannot be served: it must be discrete or a real box.")
+    raise ConfigError(f"The action space {space} of gymnax/{name} cannot be served: must be discrete or a real box.")
 
 
 @contextmanager
 def free_promotion() -> Iterator[None]:
-    """gymnax broadcasts and promotes freely: strict rules of the program around it do not hold inside."""
+    """Allow all promotions of ranks and dtypes: gymnax relies on them, and this library forbids them elsewhere."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield

@@ -1,7 +1,7 @@
-"""Where environments on the host stand, and how they are brought back there.
+"""The journal of environments on the host, from which their running episodes are replayed.
 
-The reset seed of every episode is a pure function of (run seed, purpose, environment, episode), so an episode number
-and the actions since its beginning say where an environment stands.
+The reset seed of every episode is a pure function of (run seed, purpose, environment, episode). So the number of an
+episode, and the actions since it began, determine the state of an environment.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Space
 
 FORGET_AFTER = 1024
-"""Vector steps after which actions that no running episode needs are dropped."""
+"""Number of vector steps after which the journal drops actions that no running episode needs."""
 
 
 def digest(obs: Obs, i: int) -> np.ndarray:
-    """SHA-256 of observation `i`, whose order of parts does not matter: 32 bytes."""
+    """SHA-256 of observation `i`, uint8 `[32]`. The order of the parts of a dict does not matter."""
 
     def parts(obs: Obs) -> Iterable[bytes]:
         if isinstance(obs, dict):
@@ -33,7 +33,7 @@ def digest(obs: Obs, i: int) -> np.ndarray:
 
 
 class Journal:
-    """Where the environments stand: the number of each one's episode, and the actions since it began."""
+    """The number of the running episode of every environment, and the actions since it began."""
 
     def __init__(self, seed: int, purpose: str, num_envs: int):
         self._seed, self._purpose = seed, purpose
@@ -41,11 +41,12 @@ class Journal:
         self.actions: list[np.ndarray] = []
 
     def restart(self) -> None:
-        """Every environment is at the beginning of its first episode."""
+        """Set every environment to the beginning of its first episode."""
         self.episode, self._began = [0] * len(self.episode), [0] * len(self._began)
         self.actions = []
 
     def next_episode(self, i: int) -> None:
+        """Environment `i` begins its next episode."""
         self.episode[i] += 1
         self._began[i] = len(self.actions)
         if len(self.actions) > FORGET_AFTER and (oldest := min(self._began)):
@@ -53,25 +54,25 @@ class Journal:
             self._began = [began - oldest for began in self._began]
 
     def seed(self, i: int) -> int:
-        """The reset seed of environment `i`'s episode."""
+        """The reset seed of the running episode of environment `i`."""
         return seed_of(self._seed, self._purpose, i, self.episode[i])
 
     def running_at(self, t: int) -> list[int]:
-        """The environments whose running episode holds `actions[t]`."""
+        """The environments whose running episode includes `actions[t]`."""
         return [i for i, began in enumerate(self._began) if began <= t]
 
     def failure(self, i: int, error: BaseException, trace: str = "") -> EnvError:
-        """What happened in environment `i`, and how to see it again."""
-        said = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
+        """Error that says what happened in environment `i`, at which step of which episode, with which reset seed."""
+        what = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
         step = len(self.actions) - self._began[i]
         when = f"at step {step} of" if step else "at the reset of"
         return EnvError(
-            f"environment {i} {said} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
+            f"environment {i} {what} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
         )
 
     def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:
-        """Episode numbers, the running episodes' actions one after the other, their lengths, and a hash of each
-        current observation."""
+        """The numbers and lengths of the running episodes, their actions one after another, and a hash of each current
+        observation."""
         end = len(self.actions)
         table = np.asarray(self.actions) if end else empty_arrays(action, len(self.episode))[None][:0]
         return {
@@ -82,12 +83,10 @@ class Journal:
         }
 
     def load(self, snapshot: dict[str, np.ndarray]) -> None:
-        """Take over a snapshot. Its episodes are laid side by side so that all end now."""
+        """Take over a snapshot, aligned so that all episodes end now. Raises `ConfigError` for another `num_envs`."""
         lengths, flat, count = snapshot["length"], snapshot["actions"], len(self.episode)
         if len(lengths) != count:
-            raise ConfigError(
-                f"num_envs = {count}, but the saved run has {len(lengths)} environments: continue it with as many."
-            )
+            raise ConfigError(f"num_envs = {count}: must be {len(lengths)}, as in the saved run.")
         end = int(lengths.max())
         table = np.zeros((end, count, *flat.shape[1:]), flat.dtype)
         for i, actions in enumerate(np.split(flat, np.cumsum(lengths)[:-1])):
@@ -98,11 +97,11 @@ class Journal:
 
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 TRUTHS = (True, False)
-"""And what equals one of them: NumPy's, 0 and 1."""
+"""Values of a flag, with all that equals them: NumPy's booleans, 0 and 1."""
 
 
 def one_number(value: Any, what: str) -> float:
-    """`value` as one number; an array of one element counts. Raises `EnvError` otherwise."""
+    """`value` as one number; an array with one element is one. Raises `EnvError` for others."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise EnvError(f"gave {what} {value!r}, which must be one number")
@@ -110,7 +109,7 @@ def one_number(value: Any, what: str) -> float:
 
 
 class StepArrays:
-    """The fresh arrays of one vector step while they are filled, one environment after the other."""
+    """New arrays for one vector step, which are filled one environment after another."""
 
     __slots__ = ("_write", "ended", "info", "obs", "reward", "success", "terminated", "truncated")
 
@@ -122,9 +121,9 @@ class StepArrays:
         self.success: dict[int, float] = {}
         self.info = {name: np.full(num_envs, np.nan, np.float32) for name in info}
 
-    def put(self, i: int, answer: tuple[Any, ...]) -> None:
-        """Write the five-tuple of environment `i`. Raises `EnvError` for what is not as Gymnasium defines it."""
-        obs, reward, terminated, truncated, info = answer
+    def put(self, i: int, result: tuple[Any, ...]) -> None:
+        """Write the five-tuple of environment `i`. Raises `EnvError` if it is not as Gymnasium defines it."""
+        obs, reward, terminated, truncated, info = result
         self._write(self.obs, i, obs)
         self.reward[i] = reward if isinstance(reward, NUMBERS) else one_number(reward, "the reward")
         if terminated not in TRUTHS or truncated not in TRUTHS:
@@ -140,7 +139,7 @@ class StepArrays:
 
 
 def success_info(rows: StepArrays) -> dict[str, np.ndarray]:
-    """`is_success` for every environment, NaN where it was not reported."""
+    """`is_success` `[B]`, NaN where an environment did not report it."""
     values = np.full(len(rows.reward), np.nan, np.float32)
     for i, value in rows.success.items():
         values[i] = value
@@ -151,8 +150,8 @@ def replay_episodes(
     journal: Journal, snapshot: dict[str, np.ndarray], rows: StepArrays,
     *, reset: Callable[[Sequence[int], Obs], None], step: Callable[[Sequence[int], np.ndarray, StepArrays], None],
 ) -> str | None:  # fmt: skip
-    """Bring environments to where `snapshot` left them and fill `rows.obs`; a message names those that came out
-    elsewhere, which begin their next episode."""
+    """Bring environments back to the states of `snapshot`, and fill `rows.obs`. An environment that arrives at another
+    observation begins its next episode; the message that is returned names it."""
     journal.load(snapshot)
     count = len(journal.episode)
     reset(range(count), rows.obs)
@@ -167,11 +166,11 @@ def replay_episodes(
 
 
 def lost_message(lost: list[int]) -> str | None:
-    """What is said of environments that did not come back to where they were."""
+    """The message about environments that did not come back to their saved state; `None` if all did."""
     if not lost:
         return None
     return (
         f"Environment {', '.join(map(str, lost))} did not come back to the saved state when its episode was replayed: "
-        "it is not deterministic, or its simulator is of another version. The running episode was dropped and the next "
-        "one begun, so the run goes on, but not bit for bit."
+        "it is not deterministic, or its simulator has another version. The running episode was dropped and the next "
+        "one begun: the run continues, but not bit for bit."
     )

@@ -1,4 +1,4 @@
-"""Environments behind one step contract, made from an id, a callable, or an adapter of your own."""
+"""Adapters of environments, made from an id, a callable, or an adapter of your own."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,11 +16,11 @@ JAX_PREFIXES, PLANNED_PREFIXES = ("gymnax", "probe"), ("brax", "playground", "en
 
 
 Source: TypeAlias = str | Callable[[], gym.Env] | AbstractHostEnvs | AbstractJaxEnvs | EnvWithTasks
-"""An id, a callable that returns a Gymnasium environment, an adapter, or either with tasks."""
+"""An id, a callable that returns a Gymnasium environment, or an adapter; or one of these with tasks."""
 
 
 def is_compiled(env: Source) -> bool:
-    """Whether an environment is written in JAX, and so runs in the compiled loop."""
+    """Whether an environment is written in JAX, so that the compiled loop runs it."""
     env = strip_tasks(env)
     return env.partition("/")[0] in JAX_PREFIXES if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
 
@@ -35,10 +35,10 @@ def make(
     asynchronous: bool = False,
     info: tuple[str, ...] = (),
 ) -> AbstractHostEnvs | AbstractJaxEnvs:
-    """`num_envs` environments of an id (`CartPole-v1`, `gymnax/CartPole-v1`), a callable, or an adapter as it is.
+    """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter as it is.
 
-    `asynchronous` steps each Gymnasium environment in a process of its own. `info` names the numbers that a step's
-    `info` must hold. Raises `ConfigError` for what there is not.
+    `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step's `info`
+    must hold. Raises `ConfigError` for what cannot be made.
     """
     if isinstance(env, EnvWithTasks):
         options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
@@ -46,10 +46,12 @@ def make(
         return env.wrap(made)
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
         if env.num_envs != num_envs:
-            raise ConfigError(f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}.")
+            raise ConfigError(
+                f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}. Set num_envs={env.num_envs}."
+            )
         if asynchronous or max_episode_steps is not None:
             raise ConfigError(
-                "asynchronous and max_episode_steps are the adapter's own matter: give them where it is made."
+                "asynchronous and max_episode_steps: must be left out with an adapter. Set them where it is made."
             )
         return env
     prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")
@@ -64,7 +66,7 @@ def make(
 
         if max_episode_steps is not None:
             raise ConfigError(
-                f"max_episode_steps = {max_episode_steps}: the episodes of a probe are as long as they are."
+                f"max_episode_steps = {max_episode_steps}: must be left out, for a probe has its own length."
             )
         return ProbeEnvs(name, num_envs)
     if prefix in PLANNED_PREFIXES:
@@ -85,15 +87,17 @@ def make(
 def make_seeds(
     env: Source, num_envs: int, *, seed: int, seeds: int, **options: Any
 ) -> AbstractHostEnvs | AbstractJaxEnvs:  # fmt: skip
-    """What `seeds` agents train in: on the host, environments for each of them; written in JAX, the same functions for
-    all."""
+    """Environments for `seeds` agents: on the host, `num_envs` for each agent; in JAX, the same functions for all.
+
+    `options` are those of `make`. Raises `ConfigError`, also for one adapter on the host and several seeds.
+    """
     made = [make(env, num_envs, seed=seed, **options)]
     if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
         return made[0]
     if isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
-            f"seeds = {seeds}: the adapter that was passed is the environments of one agent. Give an id, or a callable "
-            "that makes one environment."
+            f"seeds = {seeds}: must be 1, for the adapter that was passed belongs to one agent. Pass an id, or a "
+            "callable that makes one environment."
         )
     made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]
     return SeedEnvs([envs for envs in made if isinstance(envs, AbstractHostEnvs)])

@@ -1,4 +1,4 @@
-"""The environments of several seeds, stepped together: everything leads with the seeds axis, `[S, B]`."""
+"""Environments of several seeds, stepped together. Every array has a leading axis of seeds, `[S, B]`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from duologue.types import Obs, Step
 
 
 class SeedEnvs(AbstractHostEnvs):
-    """Adapters of one spec, one for each seed; each does what it would do alone."""
+    """Adapters with one spec, one for each seed. Each does what it would do alone."""
 
     def __init__(self, envs: Sequence[AbstractHostEnvs]):
         self._envs = list(envs)
@@ -31,7 +31,7 @@ class SeedEnvs(AbstractHostEnvs):
         return together._replace(info=info)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """As of one adapter, `[S, B]`; the actions of all running episodes are one after the other."""
+        """The arrays of the adapters, `[S, B]`. The actions of all running episodes follow one another in one array."""
         snapshots = [envs.snapshot() for envs in self._envs]
         join = {name: np.concatenate if name == "actions" else np.stack for name in snapshots[0]}
         return {name: put([snapshot[name] for snapshot in snapshots]) for name, put in join.items()}
@@ -58,5 +58,5 @@ class SeedEnvs(AbstractHostEnvs):
 
 
 def stack_trees(parts: Sequence[Obs]) -> Obs:
-    """One array, or one tree of arrays, out of one for each seed."""
+    """Stack arrays, or trees of arrays, along a new first axis."""
     return jax.tree.map(lambda *each: np.stack(each), *parts)

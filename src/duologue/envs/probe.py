@@ -1,8 +1,6 @@
-"""Probe environments: so small that the right values are known in closed form, each wrong in one way if an algorithm
-is.
+"""Probe environments, `probe/NAME`: so small that the right values have a closed form. Each finds one kind of mistake.
 
-After Andy Jones, *Debugging reinforcement learning systems* (2021), with a truncation probe. Each is described once, in
-JAX, and offered as JAX environments (ids `probe/NAME`) and as a `gymnasium.Env`.
+After Andy Jones, *Debugging reinforcement learning systems* (2021), with a truncation probe. They are written in JAX.
 """
 
 from collections.abc import Callable
@@ -19,16 +17,16 @@ from duologue.errors import ConfigError, suggestion
 from duologue.types import EnvSpec, Obs, PyTree, Step
 
 TRUNCATION_STEPS = 5
-"""Steps of an episode of the truncation probe."""
+"""Steps of each episode of the truncation probe."""
 
 
 class Case(NamedTuple):
-    """What an algorithm must find at one observation."""
+    """The value, and the best action, that an algorithm must find at one observation."""
 
     obs: float
     value: float
     action: float | None = None
-    """The best action, where it matters."""
+    """The best action, if it matters."""
 
 
 class Probe(NamedTuple):
@@ -44,7 +42,7 @@ class Probe(NamedTuple):
     """Whether episodes end by time limit instead of termination."""
     action: gym.Space
     cases: Callable[[float], list[Case]]
-    """What holds for a discount."""
+    """The cases for a discount."""
 
 
 def _zero(key: Array) -> Array:
@@ -56,7 +54,7 @@ def _sign(key: Array) -> Array:
 
 
 def _one_step_probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Probe:
-    """One step of `reward(obs, action)`, terminated, two actions; `changes` say what is different."""
+    """A probe with two actions that terminates after one step with `reward(obs, action)`. `changes` set its fields."""
     usual = {"steps": 1, "truncates": False, "action": gym.spaces.Discrete(2)}
     return Probe(begin, lambda obs, action, t: (reward(obs, action), obs), cases=cases, **usual | changes)
 
@@ -75,7 +73,7 @@ PROBES: dict[str, Probe] = {
         action=gym.spaces.Discrete(2),
         cases=lambda discount: [Case(0, discount), Case(1, 1)],
     ),
-    # The actor prefers what pays.
+    # The actor prefers the better action.
     "action": _one_step_probe(
         _zero, lambda obs, action: jnp.where(action == 1, 1.0, -1.0), lambda discount: [Case(0, 1, action=1)]
     ),
@@ -85,7 +83,7 @@ PROBES: dict[str, Probe] = {
         lambda obs, action: jnp.where((action == 1) == (obs > 0), 1.0, -1.0),
         lambda discount: [Case(1, 1, action=1), Case(-1, 1, action=0)],
     ),
-    # A time limit is no end: 1 + γ + γ² + …
+    # A time limit does not end the return: 1 + γ + γ² + …
     "truncation": _one_step_probe(
         _zero,
         lambda obs, action: jnp.ones(()),
@@ -93,14 +91,14 @@ PROBES: dict[str, Probe] = {
         steps=TRUNCATION_STEPS,
         truncates=True,
     ),
-    # The actor prefers what pays, among real numbers.
+    # The actor prefers the best of real actions.
     "action-continuous": _one_step_probe(
         _zero,
         lambda obs, action: 1 - (action[0] - 0.5) ** 2,
         lambda discount: [Case(0, 1, action=0.5)],
         action=gym.spaces.Box(-1.0, 1.0, (1,)),
     ),
-    # The actor reads its observation, and answers with a real number.
+    # The actor reads its observation, and acts with a real number.
     "both-continuous": _one_step_probe(
         _sign,
         lambda obs, action: 1 - (action[0] - 0.5 * obs) ** 2,
@@ -113,14 +111,14 @@ OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,))
 
 
 def find_probe(name: str) -> Probe:
-    """The probe of this name. Raises `ConfigError`."""
+    """The probe with this name. Raises `ConfigError` for an unknown one."""
     if name not in PROBES:
         raise ConfigError(f"There is no probe {name!r}. {suggestion(name, PROBES)}")
     return PROBES[name]
 
 
 class ProbeEnvs(AbstractJaxEnvs):
-    """`num_envs` of a probe, as pure functions."""
+    """`num_envs` environments of one probe, as pure functions."""
 
     spec: EnvSpec
     num_envs: int
@@ -141,7 +139,7 @@ class ProbeEnvs(AbstractJaxEnvs):
 
     def step(self, env_state: PyTree, action: Array, *, key: Array) -> tuple[PyTree, Step]:
         obs, t = env_state
-        # Actions as they are, beyond the box too: on the plateau of a clipped reward a normal policy learns nothing.
+        # Actions are not clipped to the box: on the plateau of a clipped reward a normal policy learns nothing.
         reward, next_obs = jax.vmap(self._probe.advance)(obs, action, t)
         ended, never = t + 1 >= self._probe.steps, jnp.zeros(self.num_envs, bool)
         first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))

@@ -1,4 +1,4 @@
-"""Gymnasium environments that can be looked at: in a window, or as pictures."""
+"""Gymnasium environments that show themselves in a window, or that give pictures."""
 
 from collections.abc import Callable
 from typing import Any, SupportsFloat
@@ -10,15 +10,15 @@ from duologue.envs.gymnasium import GymnasiumEnvs, GymSource, factory_of, name_o
 from duologue.errors import ConfigError, EnvError
 
 FPS = 30.0
-"""Pictures a second of an environment that does not say."""
+"""Pictures per second, for an environment that does not set them."""
 
 
 class Camera:
-    """Takes a picture of the environment it is put before, at the beginning of each episode and after every step."""
+    """Takes pictures of an environment: at the beginning of each episode and after every step."""
 
     def __init__(self) -> None:
         self.fps = FPS
-        """Pictures a second, as the environment has it."""
+        """Pictures per second of the environment."""
         self._taken: list[np.ndarray] = []
 
     def __call__(self, env: gym.Env) -> gym.Env:
@@ -27,14 +27,14 @@ class Camera:
         return FilmedEnv(env, self._taken.append)
 
     def take_pictures(self) -> list[np.ndarray]:
-        """The pictures since the last call, uint8 `[H, W, 3]` each."""
+        """Return the pictures since the last call, uint8 `[H, W, 3]` each, and forget them."""
         pictures = self._taken.copy()
         self._taken.clear()
         return pictures
 
 
 class FilmedEnv(gym.Wrapper):
-    """Shows each state once: the first of an episode before its first step, so that one nobody plays is not shown."""
+    """Shows each state once. The first state of an episode is shown at its first step: unplayed episodes are not."""
 
     def __init__(self, env: gym.Env, show: Callable[[np.ndarray], None]):
         super().__init__(env)
@@ -58,15 +58,15 @@ class FilmedEnv(gym.Wrapper):
         if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or shape != (self._shape or shape):
             found = f"{dtype}{list(shape)}" if dtype is not None else repr(picture)
             wanted = list(self._shape) if self._shape else "[height, width, 3]"
-            raise EnvError(f"gave the picture {found}; it must be uint8{wanted}")
+            raise EnvError(f"gave the picture {found}; must be uint8{wanted}")
         self._shape = shape
-        return np.array(picture)  # an environment may draw on it again
+        return np.array(picture)  # the environment may draw on it later
 
 
 def make_window_env(make: GymSource, **options: Any) -> GymnasiumEnvs:
-    """One environment that shows itself in a window: its own, or where it has none Gymnasium's for its pictures.
+    """One environment that shows itself in a window: its own, or else Gymnasium's window with its pictures.
 
-    `options` are those of `GymnasiumEnvs`. Raises `ConfigError` for one that cannot be shown.
+    `options` are those of `GymnasiumEnvs`. Raises `ConfigError` for an environment that has neither.
     """
     modes = render_modes(make)
     if "human" in modes:
@@ -76,33 +76,34 @@ def make_window_env(make: GymSource, **options: Any) -> GymnasiumEnvs:
 
 
 def make_camera_env(make: GymSource, camera: Camera, **options: Any) -> GymnasiumEnvs:
-    """One environment that `camera` takes pictures of. Raises `ConfigError` for one that gives none."""
+    """One environment with `camera` before it. Raises `ConfigError` for an environment that gives no pictures."""
     check_modes(make, render_modes(make), "'rgb_array'")
     return GymnasiumEnvs(make, 1, render_mode="rgb_array", wrapper=camera, **options)
 
 
 def check_modes(make: GymSource, modes: list[str], wanted: str) -> None:
-    """Raise `ConfigError` unless pictures are among the `modes`."""
+    """Raise `ConfigError` unless `modes` include pictures (`rgb_array`)."""
     if "rgb_array" in modes:
         return
     has = ", ".join(map(repr, modes)) or "none"
     if isinstance(make, str):
         raise ConfigError(f"{make} has the render modes: {has}. It must have {wanted} to be watched.")
     raise ConfigError(
-        f"{name_of(make)} makes an environment with the render mode: {has}. To be watched here it must be {wanted}, as "
-        "in gymnasium.make(..., render_mode='rgb_array')."
+        f"{name_of(make)} makes an environment with the render mode: {has}. It must be {wanted} to be watched here: "
+        "gymnasium.make(..., render_mode='rgb_array')."
     )
 
 
 def show_in_window(env: gym.Env) -> gym.Env:
-    if "render_fps" not in env.metadata:  # the wrapper insists
+    """`env` with a window that shows its pictures."""
+    if "render_fps" not in env.metadata:  # the wrapper requires it
         env.unwrapped.metadata = {**env.metadata, "render_fps": int(FPS)}
     return gym.wrappers.HumanRendering(env)
 
 
 def render_modes(make: GymSource) -> list[str]:
-    """The render modes that an id can be made with; of a callable the one it has chosen, if any. One environment is
-    made to see."""
+    """The render modes that an id offers, or the one that a callable has chosen, if any. It makes one environment to
+    find out."""
     env = open_env(factory_of(make, None), make, None)
     try:
         if isinstance(make, str):

@@ -1,4 +1,4 @@
-"""From Gymnasium's spaces to ours, and how observations come in and actions go out."""
+"""Our spaces for those of Gymnasium, and the conversion of observations and actions between them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +12,13 @@ from duologue.errors import ConfigError, EnvError
 from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
 MAX_OBS_BOUNDS = 64
-"""Observation spaces with more elements than this carry no bounds in the spec: nobody reads an image's."""
+"""Observation spaces with more elements than this have no bounds in the spec, for nothing reads those of images."""
 NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
-"""JAX computes in 32 bits: what is wider is cast where it comes in."""
+"""Casts of wider dtypes when observations come in, because JAX computes in 32 bits."""
 
 
 def observation_space(space: gym.Space) -> Space:
-    """Our space for a Gymnasium one; `MultiBinary` is a `Box` of int8."""
+    """Our space for observations in a Gymnasium space; `MultiBinary` becomes a `Box` of int8. Raises `ConfigError`."""
     match space:
         case spaces.Dict():
             return Dict({name: observation_space(part) for name, part in space.spaces.items()})
@@ -32,7 +32,7 @@ def observation_space(space: gym.Space) -> Space:
 
 
 def action_space(space: gym.Space) -> Space:
-    """Our space for a Gymnasium one; `MultiBinary` is a `MultiDiscrete` of twos."""
+    """Our space for actions in a Gymnasium space; `MultiBinary` becomes a `MultiDiscrete`. Raises `ConfigError`."""
     match space:
         case spaces.MultiBinary(shape=(n,)):
             return MultiDiscrete((2,) * n)
@@ -42,6 +42,7 @@ def action_space(space: gym.Space) -> Space:
 
 
 def integer_space(space: gym.Space, role: str) -> Space:
+    """Our space for a Gymnasium space of integers. Raises `ConfigError` for every other; `role` is for its message."""
     match space:
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
@@ -59,16 +60,16 @@ def integer_space(space: gym.Space, role: str) -> Space:
 def finite_bounds(
     low: Any, high: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Each as one number for each element, or `None` if any is infinite or as large as float32 goes, which means the
-    same."""
-    both = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
-    finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in both]
-    low, high = (tuple(side.tolist()) if known else None for side, known in zip(both, finite, strict=True))
+    """`(low, high)`, each with one number for each element; `None` if an element is infinite, or as large as float32
+    goes, which means the same."""
+    sides = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
+    finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in sides]
+    low, high = (tuple(side.tolist()) if known else None for side, known in zip(sides, finite, strict=True))
     return low, high
 
 
 def mark_stacked(space: Space) -> Space:
-    """`space` with every box in it marked as a stack of frames."""
+    """`space` with every Box marked as a stack of frames."""
     match space:
         case Box():
             return replace(space, stacked=True)
@@ -78,7 +79,7 @@ def mark_stacked(space: Space) -> Space:
 
 
 def stack_depths(space: Space) -> Any:
-    """How many frames each leaf of an observation stacks: 1 where it is no stack."""
+    """Number of frames in each leaf of an observation; 1 for a leaf that is no stack."""
     match space:
         case Box(shape=shape, stacked=True):
             return shape[0]
@@ -109,12 +110,13 @@ def empty_arrays(space: Space, num_envs: int) -> Obs:
 
 
 def copy_obs(obs: Obs) -> Obs:
+    """A copy of the arrays of an observation."""
     return {name: copy_obs(part) for name, part in obs.items()} if isinstance(obs, dict) else obs.copy()
 
 
 def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
-    """A function `(rows, i, obs)` that stores one observation; `EnvError` unless its shape, and where it counts its
-    numbers, are the space's own."""
+    """A function `(rows, i, obs)` that writes one observation into row `i`. It raises `EnvError` for a shape or dtype
+    other than that of the space, and for integers outside the space."""
     if isinstance(space, spaces.Dict):
         parts = {name: obs_writer(part) for name, part in space.spaces.items()}
 
@@ -133,7 +135,7 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
     def write(rows: np.ndarray, i: int, obs: Any) -> None:
         if obs.__class__ is not np.ndarray:
             obs = np.asarray(obs)
-        # NumPy would broadcast a shape that differs, and cut fractions off, without a word.
+        # NumPy would silently broadcast another shape, and cut off fractions.
         if obs.shape != shape or obs.dtype.kind not in kinds:
             raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; its space is {dtype}{list(shape)}")
         if shifted:
@@ -147,8 +149,8 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
 
 
 def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
-    """From actions of our spec, any number of them, to what the environment takes: clipped to its box, shifted to its
-    start."""
+    """A function from actions `[n, …]` of our spec to those that the environment takes: clipped to its box, or shifted
+    to its start."""
     match space:
         case spaces.Box():
             return lambda action: np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)
@@ -161,7 +163,7 @@ def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
 
 
 def check_action(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
-    """A copy of `action` in the spec's dtype, for the caller may write into its own later."""
+    """A copy of `action` in the dtype of `space`, for the caller may write into its own. Raises `ConfigError`."""
     shape, dtype = array_type(space)
     given = np.asarray(action)
     if given.shape != (num_envs, *shape) or (dtype.kind == "i" and given.dtype.kind not in "iu"):

@@ -1,13 +1,13 @@
-"""Tasks: several rewards for what an agent sees and does in one environment (Riedmiller et al., 2018, §3).
+"""Tasks: several rewards in one environment (Riedmiller et al., 2018, §3).
 
-A task is a plain function of one step, in `jax.numpy`; a set of them is `Tasks`, the main task last:
+A task is a plain function of one step, in `jax.numpy`. `Tasks` is a set of them, the main task last:
 
     def upright(obs, action, reward, next_obs, terminated, info):
         return 1.0 - jnp.abs(next_obs[4])
 
     tasks = Tasks(upright, landed)
 
-The reward of a step becomes a vector `[K]`, evaluated on the true successor, before any reset.
+The reward of a step becomes a vector `[K]`. It reads the true successor, before any reset.
 """
 
 from collections.abc import Callable
@@ -21,33 +21,45 @@ from jaxtyping import Array, Float, Key
 
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.spaces import array_type
+from duologue.envs.task_rewards import (
+    fast,
+    goal,
+    goal_distance,
+    hover_angular,
+    hover_planar,
+    landed,
+    left,
+    right,
+    touch,
+    upright,
+)
 from duologue.errors import ConfigError, EnvError, suggestion
 from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, clip_to_bounds
 
 Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
-"""`(obs, action, reward, next_obs, terminated, info) -> reward` of one step, `[]`; vmapped over environments."""
+"""`(obs, action, reward, next_obs, terminated, info) -> reward` for one step, `[]`. It is vmapped over environments."""
 
 
 class Tasks:
-    """Named rewards, the main task last. `info` names the numeric entries of the environment's `info` that they read,
-    NaN where a step has none; `name` is that of a ready set. Raises `ConfigError` for a name that cannot be one."""
+    """Rewards with names, the main task last. `info` names the numbers of a step's `info` that they read (NaN if it has
+    none); `name` is for ready sets. Raises `ConfigError` for what is no function, or has no name of its own."""
 
     def __init__(self, *functions: Task, info: str | tuple[str, ...] = (), name: str = ""):
         if not functions:
-            raise ConfigError("tasks: there must be one at least, the main task.")
+            raise ConfigError("tasks: must be at least one function, the main task.")
         for function in functions:
             if not callable(function):
                 raise ConfigError(
-                    f"tasks: {function!r} is no function. Give functions, one after the other: Tasks(f, g)."
+                    f"tasks: {function!r} is no function. Pass functions, one after another: Tasks(f, g)."
                 )
         self.functions, self.name = functions, name
         self.info = (info,) if isinstance(info, str) else tuple(info)
         self.names = tuple(getattr(function, "__name__", type(function).__name__) for function in functions)
         for task in self.names:
             if not task.isidentifier():
-                raise ConfigError(f"tasks: {task!r} is no name to call a task by. Write the function with `def`.")
+                raise ConfigError(f"tasks: {task!r} is no name for a task. Write the function with `def`.")
             if self.names.count(task) > 1:
-                raise ConfigError(f"tasks: {task!r} stands twice. Give each function a name of its own.")
+                raise ConfigError(f"tasks: {task!r} is there twice. Give each function its own name.")
 
     def __repr__(self) -> str:
         return f"Tasks({', '.join(self.names)})"
@@ -58,15 +70,15 @@ class Tasks:
         return Tasks(self.functions[-1], info=self.info)
 
     def attach(self, env: Any) -> "EnvWithTasks":
-        """These tasks in an environment: an id, a callable or an adapter. What `train(tasks=…)` makes of its own."""
+        """An environment (an id, a callable or an adapter) with these tasks, as `train(tasks=…)` makes it."""
         if isinstance(env, EnvWithTasks):
-            raise ConfigError(f"tasks: the environment has tasks already, {env.tasks}. Give one set.")
+            raise ConfigError(f"tasks: the environment has tasks already, {env.tasks}. Pass one set.")
         return EnvWithTasks(env, self)
 
     def rewards(
         self, obs: Obs, action: Array, reward: Array, next_obs: Obs, terminated: Array, info: dict[str, Array]
     ) -> Float[Array, "B K"]:
-        """rᵢ(s, a, s') of every task, for `B` environments."""
+        """rᵢ(s, a, s') `[B, K]` of every task."""
 
         def one(*step: Any) -> Float[Array, " K"]:
             return jnp.stack([jnp.asarray(task(*step), jnp.float32) for task in self.functions])
@@ -74,29 +86,30 @@ class Tasks:
         return jax.vmap(one)(obs, action, reward, next_obs, terminated, info)
 
     def read(self, info: dict[str, Any]) -> dict[str, Any]:
-        """The entries of `info` that are read. Raises `ConfigError` where an environment does not give one."""
+        """The entries of `info` that the tasks read. Raises `ConfigError` if the environment does not give one."""
         missing = [name for name in self.info if name not in info]
         if missing:
             given = ", ".join(info) or "nothing"
-            raise ConfigError(f"tasks: info = {missing[0]!r} is not given by this environment; it gives {given}.")
+            raise ConfigError(
+                f"tasks: info = {missing[0]!r}: must be one of the numbers that this environment gives: {given}."
+            )
         return {name: info[name] for name in self.info}
 
     def check(self, spec: EnvSpec) -> None:
-        """Evaluate each task once on a step of zeros. Raises `ConfigError` for one that cannot be, or that gives
-        anything but a number."""
+        """Evaluate each task once on a step of zeros. Raises `ConfigError` if it fails, or returns no number."""
         obs, zero = zero_element(spec.observation), np.float32(0)
         for name, task in zip(self.names, self.functions, strict=True):
             step = obs, zero_element(spec.action), zero, obs, np.bool_(False), dict.fromkeys(self.info, zero)
             try:
-                with np.errstate(all="ignore"):  # on NumPy's arrays, which refuse an index that JAX quietly clamps
-                    answer = task(*step)
-                number = np.shape(answer) == () and np.asarray(answer).dtype.kind in "fiub"
+                with np.errstate(all="ignore"):  # NumPy raises for an index that JAX would silently clamp
+                    result = task(*step)
+                number = np.shape(result) == () and np.asarray(result).dtype.kind in "fiub"
                 if number:
-                    jax.eval_shape(task, *step)  # and as JAX will, without any values
+                    jax.eval_shape(task, *step)  # as JAX evaluates it, without values
             except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
                 raise ConfigError(
-                    f"task {name!r} needs the numbers of a step in Python, as `if`, float() and NumPy do. It is "
-                    "compiled: write jnp.where(condition, a, b), and jax.numpy for numpy."
+                    f"task {name!r} needs the numbers of a step in Python, as `if`, float() and NumPy do, but JAX "
+                    "compiles it. Write jnp.where(condition, a, b), and jax.numpy in place of numpy."
                 ) from error
             except Exception as error:
                 raise ConfigError(
@@ -104,14 +117,14 @@ class Tasks:
                     + task_hint(error, spec, self.info)
                 ) from error
             if not number:
-                raise ConfigError(f"task {name!r} gives {answer!r}: must be one number for one step, of shape ().")
+                raise ConfigError(f"task {name!r} gives {result!r}: must be one number for one step, of shape ().")
 
 
 def task_hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
-    """What a task can read, as far as the error asks for it."""
+    """Remedy for the kind of error: what the task can read, or how it is called."""
     match error:
         case KeyError():
-            return f"info has {', '.join(info) or 'nothing'}; name what is read in Tasks(…, info=…)."
+            return f"info has {', '.join(info) or 'nothing'}. Name what the task reads in Tasks(…, info=…)."
         case IndexError():
             return f"Observations are {describe_space(spec.observation)}, actions {describe_space(spec.action)}."
         case _:
@@ -119,13 +132,14 @@ def task_hint(error: Exception, spec: EnvSpec, info: tuple[str, ...]) -> str:
 
 
 def zero_element(space: Space) -> Any:
-    """One element of a space."""
+    """One element of a space: zeros."""
     if isinstance(space, Dict):
         return {name: zero_element(part) for name, part in space.spaces.items()}
     return np.zeros(*array_type(space))
 
 
 def describe_space(space: Space) -> str:
+    """Dtype and shape of a space, in words."""
     if isinstance(space, Dict):
         return "a dict of " + ", ".join(f"{name} {describe_space(part)}" for name, part in space.spaces.items())
     shape, dtype = array_type(space)
@@ -134,14 +148,14 @@ def describe_space(space: Space) -> str:
 
 @dataclass(frozen=True)
 class EnvWithTasks:
-    """An environment with tasks. For an algorithm of one reward, that is the main task's, and no axis is there."""
+    """An environment with tasks. With `main_alone` only the main task gives a reward, `[B]` without the axis K."""
 
     env: Any
     tasks: Tasks
     main_alone: bool = False
 
     def wrap(self, envs: AbstractHostEnvs | AbstractJaxEnvs) -> AbstractHostEnvs | AbstractJaxEnvs:
-        """Adapters of the environment, with the rewards of the tasks. Raises `ConfigError`."""
+        """Adapters `envs` of this environment, with the rewards of the tasks. Raises `ConfigError`."""
         self.tasks.check(envs.spec)
         tasks = self.tasks.main if self.main_alone else self.tasks
         spec = replace(envs.spec, tasks=() if self.main_alone else tasks.names)
@@ -149,17 +163,17 @@ class EnvWithTasks:
 
 
 def strip_tasks(env: Any) -> Any:
-    """The environment itself, without its tasks."""
+    """The environment without its tasks."""
     return env.env if isinstance(env, EnvWithTasks) else env
 
 
 def select_rewards(rewards: Any, spec: EnvSpec) -> Any:
-    """Rewards `[B, K]` as they are, where the spec has tasks, else those of the only one, `[B]`."""
+    """Rewards `[B, K]` as they are if the spec has tasks; else those of the only one, `[B]`."""
     return rewards if spec.tasks else rewards[:, 0]
 
 
 class TaskedEnvs(AbstractHostEnvs):
-    """Environments on the host whose rewards are those of tasks, in one jitted call a step."""
+    """Environments on the host with the rewards of tasks, which one jitted call a step computes."""
 
     def __init__(self, envs: AbstractHostEnvs, tasks: Tasks, spec: EnvSpec):
         self._envs, self._tasks = envs, tasks
@@ -195,7 +209,7 @@ class TaskedEnvs(AbstractHostEnvs):
 
 
 class TaskedJaxEnvs(AbstractJaxEnvs):
-    """Environments written in JAX whose rewards are those of tasks."""
+    """Environments written in JAX with the rewards of tasks."""
 
     spec: EnvSpec
     num_envs: int
@@ -221,82 +235,32 @@ class TaskedJaxEnvs(AbstractJaxEnvs):
 # Ready sets
 
 
-def touch(obs, action, reward, next_obs, terminated, info):
-    """Legs on the ground, 0 to 2."""
-    return next_obs[6] + next_obs[7]
-
-
-def hover_planar(obs, action, reward, next_obs, terminated, info):
-    """Slow: 2 − |vₓ| − |v_y|."""
-    return 2 - jnp.abs(next_obs[2]) - jnp.abs(next_obs[3])
-
-
-def hover_angular(obs, action, reward, next_obs, terminated, info):
-    """Not turning: 2 − |ω|."""
-    return 2 - jnp.abs(next_obs[5])
-
-
-def upright(obs, action, reward, next_obs, terminated, info):
-    """2 − |θ|."""
-    return 2 - jnp.abs(next_obs[4])
-
-
-def goal_distance(obs, action, reward, next_obs, terminated, info):
-    """Near the pad: 2 − |x| − |y|, of the position; the source's code has the velocity, its text the distance."""
-    return 2 - jnp.abs(next_obs[0]) - jnp.abs(next_obs[1])
-
-
-def landed(obs, action, reward, next_obs, terminated, info):
-    """100 for coming to rest, the environment's own bonus, and nothing else: −100 for a crash is not there."""
-    return jnp.where(terminated & (reward >= 100), 100.0, 0.0)
-
-
-def fast(obs, action, reward, next_obs, terminated, info):
-    """Speed in units of its limit, |v|/0.07."""
-    return jnp.abs(next_obs[1]) / 0.07
-
-
-def left(obs, action, reward, next_obs, terminated, info):
-    """1 on the slope on the left, x ≤ −0.9."""
-    return jnp.where(next_obs[0] <= -0.9, 1.0, 0.0)
-
-
-def right(obs, action, reward, next_obs, terminated, info):
-    """1 on the slope on the right, x ≥ 0."""
-    return jnp.where(next_obs[0] >= 0.0, 1.0, 0.0)
-
-
-def goal(obs, action, reward, next_obs, terminated, info):
-    """100 at the flag, x ≥ 0.45, and nothing else: acting is free."""
-    return jnp.where(next_obs[0] >= 0.45, 100.0, 0.0)
-
-
 lunar_lander = Tasks(touch, hover_planar, hover_angular, upright, goal_distance, landed, name="lunar-lander")
-"""Those of `LunarLander-v3`, discrete or continuous; main task: a landing."""
+"""Tasks of `LunarLander-v3`, discrete or continuous. Main task: a landing."""
 mountain_car = Tasks(fast, left, right, goal, name="mountain-car")
-"""Those of `MountainCarContinuous-v0`, Gymnasium's and gymnax's; main task: the flag."""
+"""Tasks of `MountainCarContinuous-v0`, Gymnasium's and gymnax's. Main task: the flag."""
 
 READY_TASKS = {tasks.name: tasks for tasks in (lunar_lander, mountain_car)}
-"""The sets that have a name on the command line and in files."""
+"""The sets with a name on the command line and in files."""
 
 
 def ready_tasks(name: str) -> Tasks:
-    """The set of this name. Raises `ConfigError`."""
+    """The set with this name. Raises `ConfigError` for an unknown one."""
     if name not in READY_TASKS:
         raise ConfigError(
-            f"There are no tasks {name!r}. {suggestion(name, READY_TASKS)} In Python, tasks= takes your own."
+            f"There are no tasks {name!r}. {suggestion(name, READY_TASKS)} In Python, pass your own with tasks=."
         )
     return READY_TASKS[name]
 
 
 def is_ready(tasks: Tasks) -> bool:
-    """Whether its name says all of it."""
+    """Whether `tasks` is a ready set, so that its name identifies it."""
     return READY_TASKS.get(tasks.name) is tasks
 
 
 def task_index(spec: EnvSpec, task: str) -> int:
-    """Where a task stands in the rewards of `spec`. Raises `ConfigError`."""
+    """Index of a task in the rewards of `spec`. Raises `ConfigError` for an unknown one."""
     if task not in spec.tasks:
-        known = suggestion(str(task), spec.tasks) if spec.tasks else "It learned one reward, a main task's or its own."
+        known = suggestion(str(task), spec.tasks) if spec.tasks else "It learned one reward."
         raise ConfigError(f"task = {task!r}: this run has no such task. {known}")
     return spec.tasks.index(task)

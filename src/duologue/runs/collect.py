@@ -124,7 +124,7 @@ def collect_random(
 
 
 def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
-    """What one environment goes through, without end: rows in the order of `flat`, of arrays `[1, …]`."""
+    """What one environment goes through, without end: rows in the order of `flatten_columns`, of arrays `[1, …]`."""
     generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():

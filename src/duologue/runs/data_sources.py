@@ -83,7 +83,7 @@ def replay_of(path: Path) -> DataSet:
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip
     data = from_columns(columns, spec=replace(plan.spec, tasks=()), source=str(path), timeout_and_terminal="terminal")
-    return replace(data, begun=head <= kept.data.reward.shape[int(axis)])
+    return replace(data, starts_episode=head <= kept.data.reward.shape[int(axis)])
 
 
 def in_order(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:

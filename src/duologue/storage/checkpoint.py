@@ -1,7 +1,7 @@
-"""Checkpoints: a folder `step-000000012345` that is whole or is not there.
+"""Checkpoints: a folder `step-000000012345`, which is complete or absent.
 
-`state.safetensors` holds the leaves of a PyTree by name; `manifest.json`, written last, holds what they must hash to
-and where they came from. The structure is never stored: whoever loads brings it. Nothing here executes what it reads.
+`state.safetensors` holds the leaves of a PyTree by name. `manifest.json`, written last, holds their hash and their
+origin. The structure is not stored: the caller of `load_tree` passes it. Nothing here executes what it reads.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ JAX_FLAGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself."""
+    """Facts about a checkpoint, which `manifest.json` holds."""
 
     step: int
     info: dict[str, Any]
     """The caller's own facts, such as the score."""
     fingerprint: dict[str, Any]
-    """What the bits depend on beside the program; see `fingerprint`."""
+    """Result of `fingerprint`: versions, device, flags and PRNG of the process that saved it."""
     keys: dict[str, str]
     """The implementation of each leaf that is a typed PRNG key."""
     files: dict[str, dict[str, Any]]
@@ -46,7 +46,7 @@ class Manifest:
 
 
 def fingerprint() -> dict[str, Any]:
-    """What bits depend on beside the program and its input: versions, device, flags and the PRNG."""
+    """All that bits depend on apart from the program and its input: versions, device, flags and the PRNG."""
     device = jax.devices()[0]
     return {
         **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
@@ -67,22 +67,22 @@ def cpu_threads() -> int:
 
 
 def fingerprint_changes(manifest: Manifest) -> list[str]:
-    """What is different here from where the checkpoint was made, in words. If anything is, bits may differ too."""
-    then, now = manifest.fingerprint, fingerprint()
-    return [f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+    """Differences between this fingerprint and that of the checkpoint, in words. If there are any, bits may differ."""
+    saved, now = manifest.fingerprint, fingerprint()
+    return [f"{name}: {saved.get(name)} then, {now[name]} now" for name in now if saved.get(name) != now[name]]
 
 
 def checkpoint_path(directory: Path, step: int, kind: Literal["step", "post-mortem"] = "step") -> Path:
-    """Where the checkpoint of a step is, or would be."""
+    """The path of the checkpoint of a step, whether it exists or not."""
     return directory / f"{kind}-{step:012d}"
 
 
 def save_tree(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any], check: PyTree = None) -> Path:
-    """Write `tree` as `directory/step-…` and return that path, once it would survive a power cut.
+    """Write `tree` as `directory/step-…`. Returns that path once the checkpoint would survive a power cut.
 
-    A valid checkpoint of this step is left as it is. Where a floating leaf of `check` (the part that must be finite;
-    the whole tree by default) holds NaN or infinity, the state goes to `post-mortem-…`, which `latest` never returns,
-    and `CheckpointError` is raised. A disk that refuses raises it too, and leaves every earlier checkpoint.
+    A valid checkpoint of this step stays as it is. `check` is the part that must be finite; by default the whole tree.
+    If a floating leaf of it holds NaN or infinity, the state is written to `post-mortem-…`, which `find_latest` never
+    returns, and this raises `CheckpointError`. So does a disk that cannot be written; earlier checkpoints stay.
     """
     arrays, keys = _host_arrays(tree)
     checked = arrays if check is None else _host_arrays(check)[0]
@@ -99,19 +99,20 @@ def save_tree(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any],
             files.write_text(folder / MANIFEST, _seal(dataclasses.asdict(manifest)))
     if broken:
         raise CheckpointError(
-            f"NaN or infinity at step {step} in {_list_names(broken)}. The state is kept in {path} to look into; "
-            "checkpoints before it are intact."
+            f"NaN or infinity at step {step} in {_list_names(broken)}. The state is kept in {path} for inspection. "
+            "Earlier checkpoints are intact."
         )
     return path
 
 
 def load_tree(path: Path, like: PyTree, *, part: str = "") -> PyTree:
-    """The tree saved at `path`, in the structure of `like`: arrays or `jax.ShapeDtypeStruct`, typed keys included.
+    """The tree saved at `path`, in the structure of `like`, whose leaves are arrays or `jax.ShapeDtypeStruct`, also of
+    typed keys.
 
-    `part` names the subtree that `like` stands for, such as `".algorithm"`; everything by default. A leaf `...` of
-    `like` takes the NumPy array of its name, whatever its shape and dtype.
-    Leaves that are JAX's in `like` come back as JAX arrays, all others as NumPy arrays. Raises `CheckpointError` for
-    a damaged checkpoint, and for any difference of names, shapes or dtypes: nothing is ever cast.
+    `part` names the subtree that `like` describes, such as `".algorithm"`; by default everything. A leaf `...` of
+    `like` takes the NumPy array of its name, with any shape and dtype. Leaves that are JAX's in `like` come back as JAX
+    arrays, all others as NumPy arrays. Raises `CheckpointError` for a damaged checkpoint, and for every difference in
+    names, shapes or dtypes: nothing is cast.
     """
     problem = verify(path)
     if problem:
@@ -130,14 +131,14 @@ def load_tree(path: Path, like: PyTree, *, part: str = "") -> PyTree:
     if differences:
         raise CheckpointError(
             f"{path} was saved by another configuration. {len(differences)} leaves differ: {_list_names(differences)}. "
-            "Use the algorithm, networks, environment and number of environments and seeds it was made with."
+            "Use the algorithm, networks, environment, number of environments and seeds of the run that saved it."
         )
     restored = [jnp.array(values[name]) if _is_jax(leaf) else values[name] for name, leaf in named.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; `None` if every byte is as it was written."""
+    """The fault of a checkpoint, in words; `None` if every byte is as written."""
     if path.is_symlink() or not path.is_dir():
         return "it is not a folder"
     try:
@@ -161,7 +162,7 @@ def verify(path: Path) -> str | None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What the checkpoint says of itself; its arrays are not looked at. Raises `CheckpointError` if it was altered."""
+    """The manifest of a checkpoint. Raises `CheckpointError` if it was altered. It does not look at the arrays."""
     where = path / MANIFEST
     data = files.read_bytes(where)
     content = json_text.parse_json(data, where)
@@ -169,7 +170,7 @@ def read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"{where} is not a JSON object.")
     if content.get("schema") != SCHEMA:
         raise CheckpointError(
-            f"{where} has format version {content.get('schema')!r}, and this version of Duologue reads {SCHEMA}. "
+            f"{where} has format version {content.get('schema')!r}: must be {SCHEMA} for this version of Duologue. "
             "Use the version of Duologue that wrote it, or a newer one."
         )
     content.pop("sha256", None)
@@ -181,26 +182,26 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def has_checkpoint(run: Path) -> bool:
-    """Whether a run folder has a checkpoint to go on from, whole or not."""
+    """Whether a run folder has a checkpoint to resume from, valid or not."""
     return bool(_newest_first(run / "checkpoints" / "latest"))
 
 
 def find_latest(directory: Path) -> tuple[Path, list[str]]:
-    """The checkpoint to resume from: the newest that is whole, and a warning for each newer one that is not.
+    """The newest valid checkpoint, to resume from, and a warning for each newer one that is damaged.
 
-    Raises `CheckpointError` if there is none: never a fresh start in silence.
+    Raises `CheckpointError` if there is no valid one, so that no run silently begins again.
     """
     warnings: list[str] = []
     for path in _newest_first(directory):
         problem = verify(path)
         if problem is None:
             return path, warnings
-        warnings.append(f"{path} is damaged and was passed over: {problem}.")
+        warnings.append(f"{path} is damaged and was skipped: {problem}.")
     raise CheckpointError(" ".join([f"{directory} has no checkpoint that can be loaded.", *warnings]))
 
 
 def prune(directory: Path, *, keep: int = 2) -> None:
-    """Delete all that is older than the newest `keep` valid checkpoints, and what dead processes left unfinished."""
+    """Delete all checkpoints older than the newest `keep` valid ones, and unfinished files of dead processes."""
     valid = 0
     for path in _newest_first(directory):
         if valid >= keep:
@@ -211,17 +212,18 @@ def prune(directory: Path, *, keep: int = 2) -> None:
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    """Every `step-…`, whatever is in it."""
+    """The paths of all `step-…`, valid or not, the newest first."""
     names = [path for path in directory.iterdir() if STEP_NAME.fullmatch(path.name)] if directory.is_dir() else []
     return sorted(names, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _leaves_by_name(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as `.algorithm.step`."""
     return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _host_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The leaves by name on the host, typed keys as their data, and the implementations of these keys."""
+    """The leaves by name, on the host, with the data of typed keys; and the implementations of these keys."""
     named = _leaves_by_name(tree)
     keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if _is_key(leaf)}
     plain = {name: jax.random.key_data(leaf) if name in keys else leaf for name, leaf in named.items()}
@@ -237,6 +239,7 @@ def _wrap_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) 
 
 
 def _is_below(part: str, name: str) -> bool:
+    """Whether the leaf `name` belongs to the subtree `part`."""
     return name.startswith(part) and name[len(part) : len(part) + 1] in ("", ".", "[")
 
 
@@ -249,7 +252,7 @@ def _is_jax(leaf: Any) -> bool:
 
 
 def _dtype_and_shape(leaf: Any) -> str:
-    """Dtype and shape, as compared and as shown. What JAX would narrow to 32 bits here has 32."""
+    """Dtype and shape as text. A dtype that JAX would narrow to 32 bits here has 32."""
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if _is_jax(leaf):
         dtype = jax.dtypes.canonicalize_dtype(dtype)
@@ -257,13 +260,13 @@ def _dtype_and_shape(leaf: Any) -> str:
 
 
 def _seal(content: dict[str, Any]) -> str:
-    """The one text of a manifest, its own hash included: any other byte shows."""
+    """The text of a manifest with its own hash, so that every change of a byte is found."""
     digest = hashlib.sha256(json_text.to_json(content, MANIFEST).encode()).hexdigest()
     return json_text.to_json({**content, "sha256": digest}, MANIFEST, indent=2) + "\n"
 
 
 def _is_well_formed(content: dict[str, Any]) -> bool:
-    """Whether a sealed manifest has the fields of `Manifest`, of their types: anyone can seal."""
+    """Whether a manifest has the fields of `Manifest`, with their types: a valid hash does not prove that."""
     kinds = {"step": int, "info": dict, "fingerprint": dict, "keys": dict, "files": dict, "schema": int}
     return (
         content.keys() == kinds.keys()

@@ -1,6 +1,6 @@
-"""Every byte that a run writes goes through here.
+"""Files and folders that survive a kill and a power cut. Every byte that a run writes goes through here.
 
-A file is written beside its place, made durable, then renamed onto it, and the folder that names it is made durable
+A file is written under a temporary name and synced to disk, then renamed to its own name, and its folder is synced
 last. So a kill or a power cut at any moment leaves the old file or the new one, never a part of one. POSIX only.
 """
 
@@ -21,11 +21,11 @@ from duologue.storage.json_text import parse_json, to_json
 MAX_JSON_BYTES = 16 * 2**20
 TEMPORARY_NAME = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>\d+)")
 DTYPES = re.compile("bool|u?int(8|16|32|64)|b?float16|float32|float64|complex64")
-"""What safetensors both writes and reads back."""
+"""Dtypes that safetensors both writes and reads."""
 
 
 def sync(path: Path) -> None:
-    """Return when the content of a file, or the names in a folder, would survive a power cut."""
+    """Sync a file, or the names in a folder, to disk. Returns when it would survive a power cut."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -34,13 +34,13 @@ def sync(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """The name beside `path` under which this process prepares it."""
+    """The temporary path, in the same folder, under which this process writes `path`."""
     return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
 
 
 @contextmanager
 def convert_write_errors(path: Path) -> Iterator[None]:
-    """What the system refuses becomes a `CheckpointError` that says why."""
+    """Convert errors of the system while it writes `path` into a `CheckpointError` with the reason."""
     try:
         yield
     except OSError as error:
@@ -48,17 +48,17 @@ def convert_write_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless they are there."""
+    """Make a folder and its parents, unless they exist. Raises `CheckpointError`."""
     with convert_write_errors(path):
         if not path.is_dir():
             make_folder(path.parent)
-            with suppress(FileExistsError):  # another process was faster; a file of that name is found when it is used
+            with suppress(FileExistsError):  # another process was faster, or a file has this name
                 os.mkdir(path)
             sync(path.parent)
 
 
 def try_make_folder(path: Path) -> bool:
-    """Make this folder; False where something of its name is there already. Raises `CheckpointError`."""
+    """Make a folder. Returns False if something has its name already. Raises `CheckpointError`."""
     make_folder(path.parent)
     with convert_write_errors(path):
         try:
@@ -71,54 +71,54 @@ def try_make_folder(path: Path) -> bool:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A name to write a file under; on leaving, what was written there takes the place of `path`."""
-    beside = temporary_path(path)
+    """A temporary path to write a file to. When the block ends, that file replaces `path`; if it raises, none does."""
+    draft = temporary_path(path)
     with convert_write_errors(path):
         try:
-            yield beside
-            sync(beside)
-            os.replace(beside, path)
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
             sync(path.parent)
         except BaseException:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(draft)
             raise
 
 
 @contextmanager
 def build_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill; on leaving it becomes `path`, which must not exist, in one rename."""
-    beside = temporary_path(path)
+    """A temporary empty folder to fill. When the block ends, one rename makes it `path`, which must not exist yet."""
+    draft = temporary_path(path)
     if os.path.lexists(path):  # rename would replace an empty folder
         raise CheckpointError(f"cannot write {path}: it exists already.")
     with convert_write_errors(path):
         try:
-            _remove(beside)
-            os.mkdir(beside)
-            yield beside
-            for inside in sorted(beside.rglob("*")):
+            _remove(draft)
+            os.mkdir(draft)
+            yield draft
+            for inside in sorted(draft.rglob("*")):
                 sync(inside)
-            sync(beside)
-            os.rename(beside, path)
+            sync(draft)
+            os.rename(draft, path)
             sync(path.parent)
         except BaseException:
             with suppress(OSError):
-                _remove(beside)
+                _remove(draft)
             raise
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder, which is never seen half gone under its own name."""
-    beside = temporary_path(path)
+    """Remove a file or folder, after a rename: under its own name it is complete or absent."""
+    draft = temporary_path(path)
     with convert_write_errors(path):
-        _remove(beside)
-        os.rename(path, beside)
+        _remove(draft)
+        os.rename(path, draft)
         sync(path.parent)
-        _remove(beside)
+        _remove(draft)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what dead processes of this machine, or this one earlier, did not finish. Never call it while saving."""
+    """Remove unfinished files of dead processes of this machine, and of this one. Never call it while saving."""
     with convert_write_errors(folder):
         for entry in sorted(folder.iterdir()):
             match = TEMPORARY_NAME.fullmatch(entry.name)
@@ -127,6 +127,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -135,7 +136,7 @@ def _remove(path: Path) -> None:
 
 
 def _is_alive_elsewhere(pid: int) -> bool:
-    """Whether another process has this id. One that began its life with the id of a dead one is this one."""
+    """Whether another process has this id. This process may have the id of a dead one: then False."""
     if pid == os.getpid():
         return False
     try:
@@ -148,9 +149,9 @@ def _is_alive_elsewhere(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file by `text`, in UTF-8. Raises `CheckpointError` if the disk refuses, the old file untouched."""
-    with replace_file(path) as beside:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    """Replace a file by `text`, in UTF-8. Raises `CheckpointError` if that fails, and leaves the old file as it was."""
+    with replace_file(path) as draft:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             write_all(fd, text.encode())
         finally:
@@ -158,55 +159,58 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace the file by `value` in strict JSON. Raises `CheckpointError` for NaN, infinity and what JSON has not."""
+    """Replace a file by `value` in strict JSON. Raises `CheckpointError` for NaN, infinity and unknown types."""
     write_text(path, to_json(value, path, indent=2) + "\n")
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    """The value of a strict JSON file. Raises `CheckpointError` for a file that is missing, too large, nested deeper
-    than 64, or holds duplicate keys, NaN or infinities."""
+    """The value of a strict JSON file. Raises `CheckpointError` for a file that is missing, too large, or nested deeper
+    than 64, and for duplicate keys, NaN and infinities."""
     return parse_json(read_bytes(path, max_bytes=max_bytes), path)
 
 
 def read_bytes(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """A small file whole. Raises `CheckpointError` if it cannot be read or holds more than `max_bytes`."""
+    """The content of a small file. Raises `CheckpointError` if it cannot be read, or holds more than `max_bytes`."""
     try:
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > max_bytes:
-        raise CheckpointError(f"{path} holds more than {max_bytes:,} bytes: too large to be what it says it is.")
+        raise CheckpointError(f"{path} is too large for a file of its kind: must hold at most {max_bytes:,} bytes.")
     return data
 
 
 def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes to an open file: `os.write` may write only some."""
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Replace a safetensors file by one of these NumPy arrays. Raises `CheckpointError` for a dtype that could not be
-    read back."""
+    """Replace a safetensors file by NumPy `arrays`. Raises `CheckpointError` for a dtype that could not be read
+    back."""
     import numpy as np  # late, as safetensors: `duologue list` starts without them
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # safetensors writes the memory of a strided array as it lies, scrambled, and says nothing.
+    # safetensors silently writes the memory of a strided array in the wrong order.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in arrays.items():
         if not DTYPES.fullmatch(array.dtype.name):
-            raise CheckpointError(f"cannot write {path}: {name} has dtype {array.dtype}, which the format has not.")
-    with replace_file(path) as beside:
+            raise CheckpointError(
+                f"cannot write {path}: {name} has dtype {array.dtype}, which safetensors cannot hold."
+            )
+    with replace_file(path) as draft:
         try:
-            save_file(arrays, beside)
+            save_file(arrays, draft)
         except SafetensorError as error:
             raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
-    """The NumPy arrays of a safetensors file. Raises `CheckpointError` if it is not one; it cannot see altered
+    """The NumPy arrays of a safetensors file. Raises `CheckpointError` if it is none. It does not notice altered
     numbers."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -224,9 +228,9 @@ def sha256(path: Path) -> str:
 
 
 class RunLock:
-    """A context that holds a folder for this process. Raises `CheckpointError` if another process holds it.
+    """A context that locks a folder for this process. Raises `CheckpointError` if another process holds the lock.
 
-    The kernel releases the lock when its process ends, however it ends: a dead run's lock needs no cleaning.
+    The kernel releases the lock when the process ends, in any way, so the lock of a dead run needs no cleaning.
     """
 
     def __init__(self, folder: Path):

@@ -1,4 +1,4 @@
-"""Strict JSON: numbers are finite, and no key stands twice in one object."""
+"""Strict JSON: numbers are finite, and no object has a key twice."""
 
 import json
 import math
@@ -11,15 +11,15 @@ MAX_NESTING = 64
 
 
 def loads(text: str, *, finite: bool = True) -> Any:
-    """The value of JSON in which no key stands twice in one object, and numbers are finite. Raises `ValueError`, and
-    `RecursionError` where it is nested too deep."""
+    """The value of JSON in which no object has a key twice; with `finite`, all numbers are finite. Raises `ValueError`,
+    or `RecursionError` if it is nested too deep."""
     number = _finite_number if finite else float
     return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=number, parse_float=number)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key is twice in one object")
     return dict(pairs)
 
 
@@ -31,7 +31,7 @@ def _finite_number(text: str) -> float:
 
 
 def to_json(value: Any, name: Path | str, *, indent: int | None = None) -> str:
-    """Strict JSON in ASCII; `name` is for the error."""
+    """`value` as strict JSON in ASCII. Raises a `CheckpointError` with `name`."""
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -39,7 +39,7 @@ def to_json(value: Any, name: Path | str, *, indent: int | None = None) -> str:
 
 
 def parse_json(data: bytes, name: Path | str) -> Any:
-    """The value of strict JSON in UTF-8; `name` is for the error."""
+    """The value of strict JSON in UTF-8, nested at most 64 deep. Raises a `CheckpointError` with `name`."""
     try:
         value = loads(data.decode())
     except RecursionError as error:

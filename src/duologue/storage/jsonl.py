@@ -1,4 +1,4 @@
-"""Rows of JSON in a file that is only ever appended to: metrics, one line at a time."""
+"""Append-only files of JSON rows, one in each line: the metrics of a run."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from duologue.storage import files, json_text
 
 
 class JsonRows:
-    """An append-only file with one JSON object a line, each handed to the system as it comes.
+    """An append-only file with one JSON object in each line. Each row is passed to the system at once.
 
-    Opening it cuts a last line that a crash left without its end.
+    When it is opened, a last line that a crash left incomplete is cut off. Raises `CheckpointError`.
     """
 
     def __init__(self, path: Path):
@@ -22,30 +22,31 @@ class JsonRows:
             truncate_after(path, lambda row: True)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Raises `CheckpointError` for NaN, infinities and a full disk."""
+        """Write a row. Raises `CheckpointError` for NaN, infinities and a full disk."""
         line = json_text.to_json(row, self.path).encode() + b"\n"
         with files.convert_write_errors(self.path):
             files.write_all(self._fd, line)
 
     def sync(self) -> None:
-        """Make every row so far durable: before the checkpoint that will not produce them again."""
+        """Sync all rows to disk. Call it before a checkpoint, after which no run writes these rows again."""
         with files.convert_write_errors(self.path):
             os.fsync(self._fd)
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._fd)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `JsonRows` file; a last line that is still being written is left out.
+    """The rows of a `JsonRows` file, without a last line that is incomplete.
 
-    Raises `CheckpointError` naming the line that is not a JSON object.
+    Raises a `CheckpointError` that names the line which is not a JSON object.
     """
     return [row for _, row in _parse_lines(path)]
 
 
 def truncate_after(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the rows up to the first that `keep` refuses, and cut the file there: so a resumed run writes none twice."""
+    """Cut the file before the first row that `keep` refuses, so that a resumed run writes no row twice."""
     end = 0
     for after, row in _parse_lines(path):
         if not keep(row):
@@ -57,7 +58,7 @@ def truncate_after(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
 
 
 def _parse_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each whole line's end in the file, and its row."""
+    """The position after each complete line, and its row."""
     end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
