@@ -161,7 +161,7 @@ def test_td3bc_does_not_feel_the_scale_of_q_and_is_cloning_without_it(key):
         critics = lambda obs, action: scale * state.critics(obs, action)  # noqa: E731
         return jax.grad(
             lambda actor: td3_bc.actor_loss(actor, critics, batch.obs, batch.action, alpha=alpha, half_range=half)[0]
-        )(state.actor)  # fmt: skip
+        )(state.actor.net)  # fmt: skip
 
     once, alone = gradient(1.0, 2.5), gradient(1.0, 0.0)
     for scale in (10.0, 1e4):

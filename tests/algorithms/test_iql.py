@@ -120,7 +120,7 @@ def test_gradients_are_those_of_the_papers_losses_in_its_order(key):
         after.critics, lambda x: ((q(x, obs, action) - target) ** 2).mean(-1).sum(), state.critics
     )  # fmt: skip
     assert_polyak(after.target_critics, state.target_critics, after.critics, 0.3)
-    assert after.actor.log_std[1] == state.actor.log_std[1]  # no gradient beyond the clip
+    assert after.actor.net.log_std[1] == state.actor.net.log_std[1]  # no gradient beyond the clip
     np.testing.assert_allclose(metrics["weight"], weight.mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["value_loss"], value_loss(float64(state.value)), rtol=1e-4)
     assert_same(after.bounds.half_range, HALF)

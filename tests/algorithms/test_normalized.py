@@ -221,7 +221,7 @@ def test_testing_uses_the_current_statistics_and_leaves_them_alone(key, unchecke
     action, _, after = algorithm.act(state, carry, obs, key=key, explore=False)
     seen = flat([a_rollout(0)])
     inner = ((np.asarray(obs) - seen.mean(0)) / seen.std(0)).astype(np.float32)
-    expected = state.algorithm.networks.policy(jnp.asarray(inner)).mode()
+    expected = state.algorithm.networks.net.policy(jnp.asarray(inner)).mode()
     np.testing.assert_array_equal(action, expected)
     np.testing.assert_array_equal(after.discounted_return, carry.discounted_return)
 

@@ -157,7 +157,7 @@ class AbstractACER(AbstractAlgorithm[State]):
         return Experience(self.num_envs, self.rollout_length, extras=extras, replay=replay)
 
     @property
-    def gradient_optimizer(self) -> optax.GradientTransformation:
+    def _optimizer(self) -> optax.GradientTransformation:
         return flat_optimizer(self.optimizer, self.learning_rate, max_norm=self.max_gradient_norm)
 
 
@@ -178,7 +178,7 @@ class ACER(AbstractACER[ACERState]):
 
     def init(self, spec: EnvSpec, *, key: Array) -> ACERState:
         networks = self.networks.actor_q(spec, key=key)
-        return ACERState(Trained.of(networks, self.gradient_optimizer), average=target_of(networks))
+        return ACERState(Trained.of(networks, self._optimizer), average=target_of(networks))
 
     def policy(self, state: ACERState, obs: Obs) -> Categorical:
         return state.networks.net.policy(obs)
@@ -201,7 +201,7 @@ class ACER(AbstractACER[ACERState]):
         """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
         facts, metrics = self._facts(state, batch)
         networks, step_metrics = descend(
-            partial(loss, q_coefficient=self.q_coefficient), state.networks, self.gradient_optimizer, facts
+            partial(loss, q_coefficient=self.q_coefficient), state.networks, self._optimizer, facts
         )
         average = polyak(state.average, networks.net, 1 - self.average_decay)
         return ACERState(networks, average), {**metrics, **step_metrics}

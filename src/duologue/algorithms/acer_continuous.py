@@ -135,7 +135,7 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
             advantage=self.networks.critics(spec, 1, key=advantage_key),
             space=require_bounded_box(spec.action),
         )
-        return ACERContinuousState(Trained.of(networks, self.gradient_optimizer), average=target_of(networks.actor))
+        return ACERContinuousState(Trained.of(networks, self._optimizer), average=target_of(networks.actor))
 
     def policy(self, state: ACERContinuousState, obs: Obs) -> Normal:
         return state.networks.net.actor(obs)
@@ -161,7 +161,7 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
         """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
         facts, metrics = self._facts(state, batch, key)
         networks, step_metrics = descend(
-            partial(loss, q_coefficient=self.q_coefficient), state.networks, self.gradient_optimizer, facts
+            partial(loss, q_coefficient=self.q_coefficient), state.networks, self._optimizer, facts
         )
         average = polyak(state.average, networks.net.actor, 1 - self.average_decay)
         return ACERContinuousState(networks, average), {**metrics, **step_metrics}

@@ -214,7 +214,7 @@ def test_one_call_moves_every_head_and_the_trunk_and_nothing_else(action, key):
     after, _ = compiled(SACX)(state, a_batch(action), key=key)
     for name, rate in (("actor", 0.01), ("critic", 0.02)):
         old, new, given = (
-            float64(x) for x in (getattr(state, name), getattr(after, name), getattr(after, f"{name}_opt")[0].mu)
+            float64(x) for x in (getattr(state, name), getattr(after, name), getattr(after, name).opt_state[0].mu)
         )
         assert [x.shape[0] for x in old[2:]] == [3] * 4
         for before, now, m in zip(old, new, given, strict=True):
