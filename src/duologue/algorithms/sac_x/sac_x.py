@@ -120,8 +120,8 @@ class SACX(AbstractAlgorithm[SACXState]):
         limit = spec.max_episode_steps
         period = self.schedule_period or (PERIOD if limit is None else -(-limit // DECISIONS))
         return SACXState(
-            actor=Trained.task_policy(actor, adam(self.actor_learning_rate)),
-            critic=Trained.task_policy(critic, adam(self.critic_learning_rate)),
+            actor=Trained.of(actor, adam(self.actor_learning_rate)),
+            critic=Trained.of(critic, adam(self.critic_learning_rate)),
             target_actor=target_of(actor),
             target_critic=target_of(critic),
             # Over `arange`, for `Fixed` has no leaf that tells how many tasks there are.
