@@ -15,18 +15,18 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# Three quarters of a test's time in a fresh clone are XLA's. With these flags it makes the same program, polished less.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for processes that tests start
+# Most of a test's time in a fresh clone is XLA's. With these flags it makes the same program, polished less.
 # XLA ends the process on a flag that it does not know, and jaxlib 0.11.1 dropped the one of the fusion emitters.
-if jax.__version_info__ < (0, 11, 1):
-    QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
-else:
-    QUICKLY = "--xla_backend_optimization_level=0"
-os.environ.setdefault("XLA_FLAGS", f"{QUICKLY} --xla_cpu_parallel_codegen_split_count=1")
+QUICKLY = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 11, 1) else ""
+os.environ.setdefault("XLA_FLAGS", f"{QUICKLY}--xla_cpu_parallel_codegen_split_count=1")
 jax.devices()  # the client, with these settings: `prepare_jax` leaves it as it is
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked `needs("name")` where that package is not installed, and say so."""
+    """Compile for speed where a test is slow, and quickly elsewhere. Skip a test marked `needs("name")` where that
+    package is not installed, and say so."""
+    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("slow") is None)
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             require(name)

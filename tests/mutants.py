@@ -1,10 +1,14 @@
-"""Planted bugs, each of which must die: `python tests/mutants.py [--only SUBSTRING] [--jobs 2]`.
+"""Planted bugs, each of which must die: `python tests/mutants.py [--only SUBSTRING] [--jobs 2] [--results FILE]`.
 
 Each mutant is one known mistake of reinforcement learning, as a replacement of text in a copy of the project; the tests
 named with it are run there, and one of them must fail. A mutant that survives is a missing test.
+
+`--results FILE` keeps one JSON line for each judged mutant, written as it falls. The same command, given again after an
+interruption, skips the mutants that the file counts as killed, and judges the rest.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -13,6 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -89,14 +94,45 @@ def outcome(copy: Path, mutant: Mutant) -> tuple[bool, str]:
     return died, failed[1] if died else f"exit code {run.returncode}: {run.stdout[-300:].strip() or run.stderr[-300:]}"
 
 
+def append_result(path: Path, mutant: Mutant, killed: bool, cause: str) -> None:
+    """Append one line for a judged mutant."""
+    row = {"file": mutant.file, "name": mutant.name, "old": mutant.old, "new": mutant.new}
+    with path.open("a") as file:
+        if file.tell() and not path.read_text().endswith("\n"):  # an interruption cut the last line short
+            file.write("\n")
+        file.write(json.dumps(row | {"killed": killed, "cause": cause}) + "\n")
+
+
+def read_killed(path: Path) -> set[tuple[str, str, str, str]]:
+    """File, name, old and new text of every mutant that the file counts as killed. A line cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return {(row["file"], row["name"], row["old"], row["new"]) for row in rows if row["killed"]}
+
+
+def mutants_to_judge(only: str, results: Path | None) -> list[Mutant]:
+    """Mutants with `only` in their name or file, without those that `results` counts as killed with the same text."""
+    killed = read_killed(results) if results else set()
+    chosen = [mutant for mutant in MUTANTS if only in f"{mutant.file} {mutant.name}"]
+    if not chosen:
+        sys.exit(f"No mutant's name or file has {only!r} in it.")
+    left = [mutant for mutant in chosen if (mutant.file, mutant.name, mutant.old, mutant.new) not in killed]
+    if len(left) < len(chosen):
+        print(f"{len(chosen) - len(left)} of {len(chosen)} mutants are killed already, says {results}", flush=True)
+    return left
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="of the mutant's name or file")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines to append to, and to go on from")
     options = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if options.only in f"{mutant.file} {mutant.name}"]
+    mutants = mutants_to_judge(options.only, options.results)
     if not mutants:
-        parser.error(f"no mutant's name or file has {options.only!r} in it")
+        return 0
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         first = copied(Path(folder, "0"))
@@ -111,6 +147,8 @@ def main() -> int:
             copy = copies.get()
             died, cause = outcome(copy, mutant)
             copies.put(copy)
+            if options.results:
+                append_result(options.results, mutant, died, cause)
             print(f"{'killed  ' if died else 'SURVIVED'}  {mutant.file}: {mutant.name} — {cause}", flush=True)
             return died
 

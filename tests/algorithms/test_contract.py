@@ -1,6 +1,8 @@
 """One contract, every algorithm: pure, jittable, one trace, the same tree after an update, on every kind of space."""
 
 from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,15 +59,14 @@ def batch_shape(experience):
     return (*several, *(() if replay.sequence_length is None else (replay.sequence_length,)), replay.batch_size)
 
 
-def a_batch(algorithm, spec, key):
+def a_batch(algorithm, spec, state, key):
     """What `update` is given, from an environment of noise, and what its policy knows of it."""
     batch = noise(algorithm, spec, key)
     if not algorithm.experience.extras:
         return batch
     shape = batch.terminated.shape
     obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(shape) :]), batch.obs)
-    state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(batch.terminated.size)
-    extras = algorithm.act(state, carry, obs, key=key, explore=True)[1]
+    extras = algorithm.act(state, algorithm.initial_carry(batch.terminated.size), obs, key=key, explore=True)[1]
     return batch._replace(extras=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), extras))
 
 
@@ -89,69 +90,93 @@ def form(tree):
     return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
+class Life(NamedTuple):
+    """What one program makes of an algorithm: acting, and three updates in a scan."""
+
+    state: Any
+    batches: Transition
+    """`[3]` of what `update` takes."""
+    carry: Any
+    acted: dict[bool, tuple]
+    """What `act` returns in training and in testing."""
+    after: Any
+    metrics: dict[str, Any]
+    """`[3]` each."""
+
+
+@cache
+def lived(name, observation, action):
+    """A function from a key to a `Life`, compiled, and a list with an entry for each trace of `update`."""
+    algorithm = ALL[name]
+    spec, traces = a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action]), []
+    num_envs = algorithm.experience.num_envs
+
+    @jax.jit
+    def life(key):
+        def learn(state, batch):
+            traces.append(None)
+            return algorithm.update(state, batch, key=key)
+
+        state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(num_envs)
+        batches = jax.vmap(lambda key: a_batch(algorithm, spec, state, key))(jax.random.split(key, 3))
+        obs = drawn(spec.observation, (num_envs,), key)
+        acted = {explore: algorithm.act(state, carry, obs, key=key, explore=explore) for explore in (True, False)}
+        return Life(state, batches, carry, acted, *jax.lax.scan(learn, state, batches))
+
+    return life, traces
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @EACH
 def test_acting_and_updating_on_every_kind_of_space(name, observation, action, key):
     algorithm = ALL[name]
+    spec = a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action])
     if not serves(name, action):
         with pytest.raises(dl.ConfigError, match="not served"):
-            algorithm.init(a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action]), key=key)
+            algorithm.init(spec, key=key)
         return
     if observation != "vector" and (action != "discrete" or name not in ENCODED) and (name, action) != ("sac", "box"):
         pytest.skip("neither head nor loss sees the encoder: each way to build networks once")
-    spec = a_spec(algorithm, OBSERVATIONS[observation], ACTIONS[action])
-    traces = []
-
-    @jax.jit
-    def learn(state, batch, key):
-        traces.append(None)
-        return algorithm.update(state, batch, key=key)
-
-    state, num_envs = jax.jit(lambda key: algorithm.init(spec, key=key))(key), algorithm.experience.num_envs
-    batch = a_batch(algorithm, spec, key)
-    obs = drawn(spec.observation, (num_envs,), key)
-    carry = algorithm.initial_carry(num_envs)
-    for explore in (True, False):
-        out, extras, after = jax.jit(lambda s, c, o, e=explore: algorithm.act(s, c, o, key=key, explore=e))(
-            state, carry, obs
-        )
-        one = jnp.zeros((num_envs, *batch.action.shape[batch.terminated.ndim :]), batch.action.dtype)
-        assert form(out) == form(one) and form(after) == form(carry)
+    life, traces = lived(name, observation, action)
+    one = life(key)
+    assert len(traces) == 1  # a state of another form would be traced again
+    num_envs, drawn = algorithm.experience.num_envs, one.batches.action[(0,) * one.batches.terminated.ndim]
+    for out, extras, after in one.acted.values():
+        assert (out.shape, out.dtype) == ((num_envs, *drawn.shape), drawn.dtype) and form(after) == form(one.carry)
         assert tuple(sorted(extras)) == tuple(sorted(algorithm.experience.extras))
-    first, metrics = learn(state, batch, key)
-    second, again = learn(first, batch, key)
-    assert len(traces) == 1
-    assert form(first) == form(state) and form(second) == form(state)
-    assert metrics.keys() == again.keys() and all(m.shape in ((), (2,)[: len(spec.tasks)]) for m in metrics.values())
-    assert all(
-        bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((second, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)
-    )
-    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, first)
-    assert any(jax.tree.leaves(changed))
+    assert form(one.after) == form(one.state)
+    assert all(m.shape in ((3,), (3, 2)[: 1 + len(spec.tasks)]) for m in one.metrics.values())
+    numbers = [
+        np.asarray(x) for x in jax.tree.leaves((one.after, one.metrics)) if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    assert all(np.isfinite(x).all() for x in numbers)
+    assert differ(one.state, one.after)
+
+
+def differ(one, other):
+    """Whether any number of two states differs."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
 
 
 @EACH
 def test_the_same_key_gives_the_same_bits_and_scan_is_the_loop(name, key):
-    algorithm, action = ALL[name], next(kind for kind in ACTIONS if serves(name, kind))
-    spec = a_spec(algorithm, Box((5,)), ACTIONS[action])
-    init = jax.jit(lambda key: algorithm.init(spec, key=key))
-    batches = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(algorithm, spec, jax.random.key(k)) for k in range(3)))
-    scanned, _ = jax.jit(lambda s: jax.lax.scan(lambda s, b: algorithm.update(s, b, key=key), s, batches))(init(key))
-    looped, update = init(key), jax.jit(lambda s, b: algorithm.update(s, b, key=key))
+    algorithm = ALL[name]
+    life, _ = lived(name, "vector", next(kind for kind in ACTIONS if serves(name, kind)))
+    one, looped = life(key), life(key).state
+    update = jax.jit(lambda state, batch: algorithm.update(state, batch, key=key))
     for k in range(3):
-        looped, _ = update(looped, jax.tree.map(lambda x, k=k: x[k], batches))
-    for a, b in zip(jax.tree.leaves(scanned), jax.tree.leaves(looped), strict=True):
+        looped, _ = update(looped, jax.tree.map(lambda x, k=k: np.asarray(x)[k], one.batches))
+    for a, b in zip(jax.tree.leaves(one.after), jax.tree.leaves(looped), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    for a, b in zip(jax.tree.leaves(init(key)), jax.tree.leaves(init(key)), strict=True):
-        np.testing.assert_array_equal(a, b)
-    other = init(jax.random.key(1))
-    assert any(bool((a != b).any()) for a, b in zip(jax.tree.leaves(init(key)), jax.tree.leaves(other), strict=True))
+    assert not differ(one, life(key))
+    assert differ(one.state, life(jax.random.key(1)).state)
 
 
 def test_a_field_can_be_swept_by_vmap(key, unchecked):
     spec = EnvSpec("noise", Box((5,)), Discrete(3))
-    batch = a_batch(ALL["a2c"], spec, key)
+    batch = jax.jit(lambda: noise(ALL["a2c"], spec, key))()
 
     def norm_after(rate):
         algorithm = dl.A2C(learning_rate=rate, networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
@@ -170,9 +195,13 @@ def test_a_masked_action_is_never_taken(key):
     obs = {"x": jax.random.normal(key, (500, 2)), ACTION_MASK: jnp.tile(jnp.array([0, 1, 0, 1], jnp.int8), (500, 1))}
     for algorithm in (ALL[name] for name in ALL if serves(name, "discrete")):
         spec = replace(spec, tasks=a_spec(algorithm, spec.observation, spec.action).tasks)
-        state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(500)
-        for explore in (True, False):
-            action, _, _ = algorithm.act(state, carry, obs, key=key, explore=explore)
+
+        @jax.jit
+        def actions(key, algorithm=algorithm, spec=spec):
+            state, carry = algorithm.init(spec, key=key), algorithm.initial_carry(500)
+            return [algorithm.act(state, carry, obs, key=key, explore=explore)[0] for explore in (True, False)]
+
+        for action in actions(key):
             assert set(np.asarray(action).tolist()) <= {1, 3}
 
 

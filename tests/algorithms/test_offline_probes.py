@@ -9,7 +9,8 @@ import duologue as dl
 from duologue.loops import offline
 from duologue.ops.temperature import Fixed
 
-SEEDS, ROWS, UPDATES, DISCOUNT = 10, 4000, 2000, 0.8
+ROWS, UPDATES, DISCOUNT = 4000, 2000, 0.8
+SEEDS = pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.slow)])
 RIGHT, LEFT, GAP, ENDLESS = range(4)
 """Situations, each an observation of its own: one pays 1 − (a − ½)², one 1 − (a + ½)², one pays a, of which the data
 have [−½, ½] alone, and one pays 1 until a time limit cuts it off."""
@@ -43,30 +44,32 @@ def recorded_in(*situations):
     })  # fmt: skip
 
 
-def learned(algorithm, data):
+def learned(algorithm, data, seeds):
     """`(choice, value)` of each seed in each situation, `[S, 4]`: the test policy's action, and the critics' mean of
     it."""
     source = offline.recorded(algorithm, data)
-    state = offline.start(algorithm, source, list(range(SEEDS)))
+    state = offline.start(algorithm, source, list(range(seeds)))
     *_, (_, state, _) = offline.run(algorithm, source, state, steps=UPDATES, interval=UPDATES)
 
     def ask(learner):
         action, _, _ = algorithm.act(learner, None, jnp.eye(4), key=jax.random.key(0), explore=False)
         return action[:, 0], jnp.mean(algorithm.q(learner, jnp.eye(4), action), axis=0)
 
-    return [np.asarray(x) for x in jax.vmap(ask)(state.algorithm)]
+    return [np.asarray(x) for x in jax.jit(jax.vmap(ask))(state.algorithm)]
 
 
+@SEEDS
 @pytest.mark.parametrize("name", CAREFUL)
-def test_the_best_of_the_data_is_found_and_nothing_beyond(name):
-    choice, value = learned(CAREFUL[name], recorded_in(RIGHT, LEFT, GAP, ENDLESS))
+def test_the_best_of_the_data_is_found_and_nothing_beyond(name, seeds):
+    choice, value = learned(CAREFUL[name], recorded_in(RIGHT, LEFT, GAP, ENDLESS), seeds)
     # A uniform action pays 0.42 in the mean, and its mean, 0, pays 0.75.
     assert np.all(1 - (choice[:, RIGHT] - 0.5) ** 2 > 0.8) and np.all(1 - (choice[:, LEFT] + 0.5) ** 2 > 0.8)
     assert np.all(choice[:, GAP] > 0.0) and np.all(choice[:, GAP] < 0.7)
     assert np.all(np.abs(value[:, ENDLESS] - 1 / (1 - DISCOUNT)) < 0.3)  # a time limit is no end
 
 
+@SEEDS
 @pytest.mark.parametrize("name", CARELESS)
-def test_who_does_not_ask_what_the_data_hold_leaves_them(name):
-    choice, value = learned(CARELESS[name], recorded_in(GAP))
+def test_who_does_not_ask_what_the_data_hold_leaves_them(name, seeds):
+    choice, value = learned(CARELESS[name], recorded_in(GAP), seeds)
     assert np.all(choice[:, GAP] > 0.9) and np.all(value[:, GAP] > 0.55)  # which nobody has seen to pay
