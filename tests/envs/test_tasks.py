@@ -402,18 +402,18 @@ def test_a_reward_that_is_no_number_is_found_in_every_loop():
     assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2, 5]
     bad = rollout._replace(action=np.float32(flags) + np.float32([[0], [np.nan], [0]]))
     with pytest.raises(dl.DuologueError, match="diverged: the action for environment 0 at its step 11 is not finite"):
-        host.check(bad, 10, 2, tuple("abcd"))
+        host.check_rollout(bad, 10, 2, tuple("abcd"))
     tasks = tuple("abcd")
     with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite observation at its step 11"):
-        host.check(rollout, 10, 2, tasks)
+        host.check_rollout(rollout, 10, 2, tasks)
     obs[1, 0, 3] = 0
     with pytest.raises(dl.EnvError, match="environment 1 gave a NaN or infinite reward of task 'c' at its step 11"):
-        host.check(rollout, 10, 2, tasks)
+        host.check_rollout(rollout, 10, 2, tasks)
     seeds = jax.tree.map(lambda x: np.stack([np.zeros_like(x), x], 1), rollout)
     with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 1 gave .* 'c' at its step 11"):
-        host.check(seeds, 10, 2, tasks)
+        host.check_rollout(seeds, 10, 2, tasks)
     reward[...] = 0
-    host.check(rollout, 10, 2, tasks)
+    host.check_rollout(rollout, 10, 2, tasks)
     assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [-1, -1]
 
 

@@ -368,7 +368,7 @@ MUTANTS = [
     ),
     Mutant(
         "the last step of a rollout is not observed (host)", "loops/host_learner.py",
-        "            if self.watches:\n                leaves = watch",
+        "            if self.observes:\n                leaves = watch",
         "            if False:\n                leaves = watch",
         OBSERVED_HOST,
     ),
@@ -392,7 +392,7 @@ MUTANTS = [
     ),
     Mutant(
         "an evaluation counts on after the end", "loops/evaluate.py",
-        "jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward)", "seen.reward", EVALUATION,
+        "jnp.where(broadcast_flags(now.over, seen.reward), 0.0, seen.reward)", "seen.reward", EVALUATION,
     ),
     # Checkpoints.
     Mutant(

@@ -37,8 +37,8 @@ MUTANTS = [
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),
     ),
     Mutant(
-        "an interrupted evaluation is forgotten", "runs/session.py", "Every(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)",
-        "Every(plan.evaluate_every, start)",
+        "an interrupted evaluation is forgotten", "runs/session.py", "Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)",
+        "Interval(plan.evaluate_every, start)",
         of("runs/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
     ),
     Mutant(
@@ -77,7 +77,7 @@ MUTANTS = [
         "self._tasks.rewards(obs, action,", DONE,
     ),
     Mutant(
-        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturbed(", "(disturbed(",
+        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturb_action(", "(disturb_action(",
         CLIPPED,
     ),
     Mutant(
@@ -212,7 +212,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is watched is scored under the main task", "runs/watch.py",
-        "max_steps, console, plan.test_task, path)", "max_steps, console, -1, path)",
+        "film(), episodes, most, console, plan.test_task, path)", "film(), episodes, most, console, -1, path)",
         of("runs/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction
 from duologue.networks.builder import Networks
 from duologue.ops.optim import Adam, Linear
-from duologue.runs.config import PUBLIC, Setting, from_dict, merge, nested, read_yaml, to_dict
+from duologue.runs.config import PUBLIC, Setting, from_dict, merge, nest, read_yaml, to_dict
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 
@@ -219,7 +219,7 @@ def test_layers_say_where_each_value_came_from():
     assert merged["algorithm.discount"] == Setting(0.8, "command line")
     assert merged["algorithm.networks.hidden_sizes"] == Setting([8], "config file a.yaml")
     assert merged["algorithm.networks.type"] == Setting("Networks", "default")
-    built = from_dict(nested(merged)["algorithm"])
+    built = from_dict(nest(merged)["algorithm"])
     assert built == A2C(discount=0.8, networks=Networks(hidden_sizes=(8,)))
 
 
@@ -229,13 +229,13 @@ def test_another_type_forgets_the_fields_of_the_old_one():
         ("file", {"algorithm": {"optimizer": {"eps": 1e-3, "type": "Adam"}, "learning_rate": 0.5}}),
     ]
     merged = merge(layers)
-    assert from_dict(nested(merged)["algorithm"]) == A2C(learning_rate=0.5, optimizer=Adam(eps=1e-3))
+    assert from_dict(nest(merged)["algorithm"]) == A2C(learning_rate=0.5, optimizer=Adam(eps=1e-3))
     assert "algorithm.optimizer.decay" not in merged and "algorithm.learning_rate.start" not in merged
     wrapped = {"algorithm": {"algorithm": {"type": "A2C", "discount": 0.5}, "type": "Normalized"}}
     merged = merge([*layers, ("command line", wrapped)])
-    assert from_dict(nested(merged)["algorithm"]) == Normalized(A2C(discount=0.5))
+    assert from_dict(nest(merged)["algorithm"]) == Normalized(A2C(discount=0.5))
     merged = merge([*layers, ("command line", {"algorithm": {"learning_rate": {"type": "Linear", "start": 2.0}}})])
-    assert from_dict(nested(merged)["algorithm"]).learning_rate == Linear(2.0)
+    assert from_dict(nest(merged)["algorithm"]).learning_rate == Linear(2.0)
 
 
 def test_the_same_type_again_keeps_what_was_set():

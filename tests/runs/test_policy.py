@@ -7,7 +7,7 @@ import pytest
 from runs.helpers import quiet
 
 import duologue as dl
-from duologue.runs.policy import as_batch
+from duologue.runs.policy import to_batch
 from duologue.types import Box
 
 NETWORKS = dl.Networks(hidden_sizes=(8,))
@@ -94,7 +94,7 @@ def test_densities_are_those_of_environment_units(agent):
 def test_what_is_no_observation_is_refused():
     for obs in ("abc", [[1.0], [1.0, 2.0]], {"a": 1}):
         with pytest.raises(dl.ConfigError, match=r"An observation of this run is float32\[2\]; got"):
-            as_batch(Box((2,)), obs)
+            to_batch(Box((2,)), obs)
 
 
 def test_what_is_not_learned_is_refused(agent):
@@ -119,10 +119,10 @@ def test_actions_that_do_not_fit_are_refused(agent):
 def test_integers_take_nothing_but_integers():
     """Pixels that were divided by 255 would all be black."""
     space = Box((2,), "uint8")
-    np.testing.assert_array_equal(as_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
+    np.testing.assert_array_equal(to_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
     for wrong in ([0.5, 1.0], [-1, 3], [256, 0], [np.nan, 1.0]):
         with pytest.raises(dl.ConfigError, match="observation of this run is uint8, whole numbers in its range"):
-            as_batch(space, np.array(wrong))
+            to_batch(space, np.array(wrong))
 
 
 def test_actions_that_there_are_not_have_no_answer(agent):

@@ -23,13 +23,13 @@ from duologue.data.summary import data_card
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
 from duologue.loops import offline
-from duologue.loops.learning import mixed
-from duologue.loops.replay_ring import memory
+from duologue.loops.learning import sample_mixed_batch
+from duologue.loops.replay_ring import ring_bytes
 from duologue.runs import checks as planning
 from duologue.runs import drive
 from duologue.runs import run as of_runs
-from duologue.runs.collect import disturbed, transitions, uniform
-from duologue.runs.data_sources import in_order
+from duologue.runs.collect import disturb_action, transitions, uniform_policy
+from duologue.runs.data_sources import oldest_first
 from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Replay
 
 SMALL = dl.Networks(hidden_sizes=(8,))
@@ -208,17 +208,17 @@ def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
 def test_noise_is_in_half_ranges_or_a_share_of_random_actions():
     generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
     middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
-    assert disturbed(box, middle, middle, 0.0, generator) is middle
-    np.testing.assert_allclose(disturbed(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
+    assert disturb_action(box, middle, middle, 0.0, generator) is middle
+    np.testing.assert_allclose(disturb_action(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
     one, nothing = np.ones(1, np.int32), np.zeros((1, 2))
-    drawn = [disturbed(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
+    drawn = [disturb_action(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
     assert abs((np.array(drawn) != 1).mean() - 0.3) < 0.03
     masked = {ACTION_MASK: np.array([[0, 1, 0, 1]])}
-    drawn = [disturbed(Discrete(4), masked, one, 0.5, generator).item() for _ in range(2000)]
+    drawn = [disturb_action(Discrete(4), masked, one, 0.5, generator).item() for _ in range(2000)]
     assert set(drawn) == {1, 3} and abs(np.mean(drawn) - 1.5) < 0.1
-    assert {uniform(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
+    assert {uniform_policy(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
     with pytest.raises(dl.ConfigError, match="have no scale to disturb them by"):
-        disturbed(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
+        disturb_action(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
 
 
 @pytest.mark.parametrize("noise", [0.0, 9.0])
@@ -242,9 +242,9 @@ def test_a_run_s_replay_is_data_oldest_first_one_environment_after_the_other(lea
     inside = np.setdiff1d(np.arange(39), ends)
     np.testing.assert_array_equal(data.rows.next_obs[inside], data.rows.obs[inside + 1])
     ring = np.arange(2 * 6).reshape(6, 2)  # 8 rows written: rows 6 and 7 lie where 0 and 1 were
-    np.testing.assert_array_equal(in_order(ring, 8, axis=0), [4, 6, 8, 10, 0, 2, 5, 7, 9, 11, 1, 3])
-    np.testing.assert_array_equal(in_order(ring[:3], 3, axis=0), [0, 2, 4, 1, 3, 5])
-    assert in_order(np.stack([ring, ring]), 8, axis=1).shape == (24,)
+    np.testing.assert_array_equal(oldest_first(ring, 8, axis=0), [4, 6, 8, 10, 0, 2, 5, 7, 9, 11, 1, 3])
+    np.testing.assert_array_equal(oldest_first(ring[:3], 3, axis=0), [0, 2, 4, 1, 3, 5])
+    assert oldest_first(np.stack([ring, ring]), 8, axis=1).shape == (24,)
 
 
 def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded, tmp_path):
@@ -292,7 +292,7 @@ def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path
         train("window", window=20)
     assert not (tmp_path / "window").exists()
     run = train("less", window=19)
-    kept = memory(run.plan.algorithm, run.plan.spec, 1, 1)
+    kept = ring_bytes(run.plan.algorithm, run.plan.spec, 1, 1)
     room(40 * 34 + kept - 1)
     how = {"steps": 10, "dataset": recorded, "console": QUIET}
     with pytest.raises(
@@ -322,7 +322,7 @@ def test_that_share_of_each_batch_is_of_the_data(share, axes):
         return dataset.full_ring(dl.from_columns(columns))
 
     replay = Replay(batch_size=40, capacity=100, **axes)
-    rows = mixed(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
+    rows = sample_mixed_batch(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
     assert rows.shape == (*([3] if "batches_per_update" in axes else []), *([2] if axes else []), 40)
     np.testing.assert_array_equal(rows.sum(-1), 40 * share)
 

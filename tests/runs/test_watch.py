@@ -25,7 +25,7 @@ from duologue.cli import main as cli
 from duologue.envs.base import seed_of
 from duologue.envs.make import make
 from duologue.runs import watch as module
-from duologue.runs.display.video import even, timetable
+from duologue.runs.display.video import pad_to_even, timetable
 from duologue.runs.policy import TrainedPolicy
 from duologue.types import Experience
 
@@ -291,8 +291,8 @@ def test_a_gif_counts_hundredths_of_a_second():
 
 def test_pictures_are_made_even():
     picture = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
-    np.testing.assert_array_equal(even(picture), picture[[0, 1, 2, 2]])
-    assert even(picture[:2]).shape == (2, 2, 3)
+    np.testing.assert_array_equal(pad_to_even(picture), picture[[0, 1, 2, 2]])
+    assert pad_to_even(picture[:2]).shape == (2, 2, 3)
 
 
 # The window
@@ -389,7 +389,7 @@ def duologue(monkeypatch, capsys, unchecked):
 
 
 def test_the_command_says_where_the_video_is_and_what_next(duologue, path, tmp_path, monkeypatch):
-    for name in module.HEADLESS:
+    for name in module.HEADLESS_VARIABLES:
         monkeypatch.setenv(name, "mine") if name == "SDL_VIDEODRIVER" else monkeypatch.delenv(name, raising=False)
     out = tmp_path / "a.gif"
     code, said, err = duologue("watch", path, "--agent", 1, "--episodes", 2, "--explore", "--seed", 5, "-o", out)
@@ -436,7 +436,7 @@ def test_the_best_checkpoint_is_asked_for_by_name(duologue, path):
 def test_progress_is_shown_in_a_terminal_alone():
     for terminal in (True, False):
         file = io.StringIO()
-        with module.recording(Console(file=file, force_terminal=terminal, width=80), Path("a.gif")) as tell:
+        with module.recording_status(Console(file=file, force_terminal=terminal, width=80), Path("a.gif")) as tell:
             tell(10)
         assert ("recording a.gif" in file.getvalue()) == terminal
 

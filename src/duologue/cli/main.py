@@ -33,12 +33,12 @@ from duologue.ops.metrics import RETURN
 from duologue.runs.collect import collect_random
 from duologue.runs.data_sources import read_data
 from duologue.runs.display.curves import learning_curve
-from duologue.runs.display.loggers import read
+from duologue.runs.display.loggers import read_metrics
 from duologue.runs.horizon import ended_schedules
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.run import Run, Runs, load
 from duologue.runs.train import resume, train
-from duologue.runs.watch import HEADLESS, has_display
+from duologue.runs.watch import HEADLESS_VARIABLES, has_display
 from duologue.types import Discrete
 
 
@@ -201,7 +201,7 @@ def leave_out(command: Evaluate | Collect, options: Sequence[str], why: str) -> 
 
 def run_watch(command: Watch) -> int:
     if not has_display():
-        for name, value in HEADLESS.items():
+        for name, value in HEADLESS_VARIABLES.items():
             os.environ.setdefault(name, value)
     plan = read_plan(command.run)
     check_agent(command.agent, plan)
@@ -299,7 +299,7 @@ def quoted(word: object) -> str:
 def cells(path: Path) -> list[str]:
     """What `list` says of a run; of one that cannot be read, why."""
     try:
-        plan, rows = read_plan(path), read(path / "metrics.jsonl")
+        plan, rows = read_plan(path), read_metrics(path / "metrics.jsonl")
     except DuologueError as error:
         return [str(error)]
     step = rows[-1]["step"] if rows else 0

@@ -15,20 +15,20 @@ from jaxtyping import Array, Int
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.loops.dispatch import Chunks
-from duologue.loops.exploration import exploring
+from duologue.loops.dispatch import GrowingChunks
+from duologue.loops.exploration import randomize_first_actions
 from duologue.loops.keys import key_for, purpose_key  # fmt: skip
 from duologue.loops.learning import Outcome, learn
 from duologue.loops.replay_ring import empty_ring
-from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
-from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track  # fmt: skip
+from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, seed_sharding, vmap_seeds
+from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track_episodes  # fmt: skip
 from duologue.ops.metrics import add_metrics
 from duologue.types import PyTree, Transition
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step; with several seeds every leaf leads with their axis."""
-    return begun(_begin(algorithm, envs), seeds)
+    return init_seeds(_initial_state(algorithm, envs), seeds)
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
@@ -41,7 +41,7 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) ->
     return state, None
 
 
-def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
+def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
     def begin(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
@@ -52,7 +52,7 @@ def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], 
             carry=carry,
             env=env,
             obs=obs,
-            episodes=Episodes.begin(envs.num_envs, envs.spec.tasks),
+            episodes=Episodes.zero(envs.num_envs, envs.spec.tasks),
             replay=empty_ring(algorithm, learner, carry, obs, envs.spec),
             key=key,
             step=jnp.zeros((), jnp.int32),
@@ -74,16 +74,16 @@ def run(
     The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
     loop yields at the next chunk, early.
     """
-    seeds = count_of(state.step)
+    seeds = seed_count(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
-    program, zero = _program(algorithm, envs, state, seeds, recorded, share)
-    state = placed(state, seeds)
+    program, zero = _compile_chunk(algorithm, envs, state, seeds, recorded, share)
+    state = place_seeds(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
-    chunks = Chunks()
+    chunks = GrowingChunks()
     while done < last:
         totals, until = zero(), min((done // every + 1) * every, last)
-        for first, count in chunks.between(done, until, interrupted):
+        for first, count in chunks.split(done, until, interrupted):
             state, totals = program(state, totals, first, count)
             jax.block_until_ready(state.step)
             done = first + count
@@ -92,7 +92,7 @@ def run(
         yield done * per_iteration, state, totals
 
 
-def _program(
+def _compile_chunk(
     algorithm: AnyAlgorithm,
     envs: AbstractJaxEnvs,
     state: LoopState,
@@ -101,9 +101,9 @@ def _program(
     share: float,
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
     """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
-    iterate = _iteration(algorithm, envs, share)
+    iterate = _make_iteration(algorithm, envs, share)
     metrics = jax.eval_shape(
-        lambda state: iterate(state, _keys(state), state.step, recorded)[1][0].metrics, one_seed(state, seeds)
+        lambda state: iterate(state, _keys(state), state.step, recorded)[1][0].metrics, one_seed_shape(state, seeds)
     )
 
     def zero() -> Totals:
@@ -119,12 +119,12 @@ def _program(
         def once(i: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
             # The same for every seed, unlike `state.step`: under `vmap`, what it decides is decided once for all.
             state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length, recorded)
-            return state, _add(both[1], *seen)
+            return state, _add_rollout(both[1], *seen)
 
         return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
-    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
-    zeros = jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))
+    jitted = jax.jit(vmap_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
+    zeros = jax.jit(zero, out_shardings=None if seeds is None else seed_sharding(seeds))
     return lambda state, totals, *counts: jitted(state, totals, recorded, *map(np.int32, counts)), zeros
 
 
@@ -133,7 +133,9 @@ def _keys(state: LoopState) -> dict[str, Array]:
     return {purpose: purpose_key(state.key, purpose) for purpose in ("act", "env", "update")}
 
 
-def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> Callable[..., tuple[LoopState, PyTree]]:
+def _make_iteration(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float
+) -> Callable[..., tuple[LoopState, PyTree]]:
     """One rollout and what is learned of it: `(state, keys, step, recorded) -> (state, (learned, finished episodes,
     fault))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
@@ -141,11 +143,11 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
         key = fold(keys["act"], state.step)
         action, extras, carry = algorithm.act(state.algorithm, state.carry, state.obs, key=key, explore=True)
-        action = exploring(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
+        action = randomize_first_actions(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
         env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
-        episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)
+        episodes, finished = track_episodes(state.episodes, seen.reward, seen.terminated | seen.truncated)
         state = LoopState(learner, carry, env, seen.obs, episodes, state.replay, state.key, state.step + 1)
         return state, (transition, finished)
 
@@ -164,7 +166,7 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
     return iterate
 
 
-def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
+def _add_rollout(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,

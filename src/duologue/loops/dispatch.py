@@ -13,14 +13,14 @@ CHUNK_SECONDS = 0.5
 """A device call is made about this long, so that a person sees progress and can interrupt."""
 
 
-class Chunks:
+class GrowingChunks:
     """Calls that grow: from one iteration on, twice as many while a full call takes less than half of
     `CHUNK_SECONDS`."""
 
     def __init__(self) -> None:
         self.length = 1
 
-    def between(self, first: int, until: int, interrupted: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    def split(self, first: int, until: int, interrupted: Callable[[], bool]) -> Iterator[tuple[int, int]]:
         """`(first, count)` of each call; what is timed is the body of the loop over them, which has to wait for its
         call."""
         while first < until and not interrupted():
@@ -31,19 +31,19 @@ class Chunks:
                 self.length *= 2
 
 
-def leaves_read(function: Callable[..., Any], tree: PyTree, *args: Any) -> list[bool]:
+def find_read_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> list[bool]:
     """For each leaf of `tree`, whether `function(tree, *args)` depends on it."""
     jaxpr = jax.make_jaxpr(function)(tree, *args).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | set(map(id, jaxpr.outvars))
     return [id(variable) in used for variable in jaxpr.invars[: len(jax.tree.leaves(tree))]]
 
 
-def lean(
+def drop_unread_leaves(
     function: Callable[..., Any], tree: PyTree, *args: Any
 ) -> tuple[Callable[[PyTree], list[Any]], Callable[..., Any]]:
     """`(view, call)` such that `call(view(tree), *args)` is `function(tree, *args)`; jit the call, and take the view
     once for every change of `tree`. Arrays here may be their shapes."""
-    read = leaves_read(function, tree, *args)
+    read = find_read_leaves(function, tree, *args)
     leaves, structure = jax.tree.flatten(tree)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     del leaves

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.loops.dispatch import lean
+from duologue.loops.dispatch import drop_unread_leaves
 from duologue.loops.keys import key_for
-from duologue.loops.state import of_rewards, restarted, rewards_shape
+from duologue.loops.state import broadcast_flags, restart_carry, rewards_shape
 from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -34,7 +34,7 @@ def host_evaluation(
     """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, ended: Array, key: Array, t: Array) -> tuple[Array, PyTree]:
-        carry = restarted(carry, algorithm.initial_carry(len(ended)), ended)
+        carry = restart_carry(carry, algorithm.initial_carry(len(ended)), ended)
         action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
         return action, carry
 
@@ -44,7 +44,7 @@ def host_evaluation(
         obs, count = envs.reset(), envs.num_envs
         carry, ended = algorithm.initial_carry(count), np.zeros(count, bool)
         if not programs:  # the first state shows what is read of it
-            view, call = lean(act, state, carry, obs, ended, key, np.int32(0))
+            view, call = drop_unread_leaves(act, state, carry, obs, ended, key, np.int32(0))
             programs.append((view, jax.jit(call)))
         view, call = programs[0]
         seen = view(state)
@@ -72,7 +72,7 @@ def host_evaluation(
     return play
 
 
-class Play(eqx.Module):
+class PlayState(eqx.Module):
     """Episodes while they are played in one program, one for each environment, `[B]`."""
 
     env: PyTree
@@ -84,7 +84,7 @@ class Play(eqx.Module):
     lengths: Int[Array, " B"]
 
 
-STEPS = 1000
+STEPS_PER_CALL = 1000
 """Steps of a JAX environment in one device call, so that an episode without end can be interrupted."""
 
 
@@ -95,10 +95,10 @@ def compile_evaluation(
     """`(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the seeds
     axis, if any. Raises `Interrupted` once `interrupted()` is true."""
 
-    def begin(key: Array) -> Play:
+    def begin(key: Array) -> PlayState:
         env, obs = envs.reset(key_for(key, "reset"))
         count = envs.num_envs
-        return Play(
+        return PlayState(
             env=env,
             obs=obs,
             carry=algorithm.initial_carry(count),
@@ -108,21 +108,21 @@ def compile_evaluation(
             lengths=jnp.zeros(count, jnp.int32),
         )
 
-    def go_on(state: PyTree, key: Array, now: Play) -> Play:
-        def step(now: Play) -> Play:
+    def go_on(state: PyTree, key: Array, now: PlayState) -> PlayState:
+        def step(now: PlayState) -> PlayState:
             action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=explore)
             env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
-            return Play(
+            return PlayState(
                 env=env,
                 obs=seen.obs,
                 carry=carry,
                 t=now.t + 1,
                 over=now.over | seen.terminated | seen.truncated,
-                returns=now.returns + jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward),
+                returns=now.returns + jnp.where(broadcast_flags(now.over, seen.reward), 0.0, seen.reward),
                 lengths=now.lengths + jnp.where(now.over, 0, 1),
             )
 
-        until = now.t + STEPS
+        until = now.t + STEPS_PER_CALL
         return jax.lax.while_loop(lambda now: ~now.over.all() & (now.t < until), step, now)
 
     several = seeds is not None

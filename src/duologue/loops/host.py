@@ -17,18 +17,18 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
-from duologue.loops.host_learner import Player
+from duologue.loops.host_learner import HostLearner
 from duologue.loops.keys import key_for  # fmt: skip
 from duologue.loops.replay_ring import empty_ring
-from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed
+from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, vmap_seeds
 from duologue.loops.state import (  # fmt: skip
     Episodes,
     LoopState,
     Totals,
+    broadcast_flags,
     first_fault,
-    of_rewards,
     raise_fault,
-    restarted,
+    restart_carry,
 )
 from duologue.types import Obs, PyTree, Step, Transition
 
@@ -37,7 +37,7 @@ def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int])
     """The state before the first step, with the environments reset; with several seeds every leaf leads with their
     axis, and `envs` are `SeedEnvs`."""
     obs = envs.reset()
-    learner, carry, episodes, ring, key = begun(_begin(algorithm, envs, obs, seeds), seeds)
+    learner, carry, episodes, ring, key = init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
     return LoopState(
         learner, carry, envs.snapshot(), obs, jax.device_get(episodes), ring, key, np.zeros(key.shape, np.int32)
     )
@@ -47,20 +47,22 @@ def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]
     """What `start` returns, with `jax.ShapeDtypeStruct` for what is JAX's, and without a ring in memory. What rebuilds
     the environments grows with their episodes: `...` stands for any array there."""
     obs = envs.reset()
-    learner, carry, episodes, ring, key = jax.eval_shape(lambda: begun(_begin(algorithm, envs, obs, seeds), seeds))
+    learner, carry, episodes, ring, key = jax.eval_shape(
+        lambda: init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
+    )
     episodes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), episodes)
     return LoopState(
         learner, carry, dict.fromkeys(envs.snapshot(), ...), obs, episodes, ring, key, np.zeros(key.shape, np.int32)
     )
 
 
-def _begin(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Sequence[int]) -> Callable:
+def _initial_arrays(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Sequence[int]) -> Callable:
     """From a key to what JAX holds at the beginning: learner, carry, running episodes, ring, and the key."""
-    obs = one_seed(obs, None if len(seeds) == 1 else len(seeds))
+    obs = one_seed_shape(obs, None if len(seeds) == 1 else len(seeds))
 
     def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree, Array]:
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        episodes = Episodes.begin(envs.num_envs, envs.spec.tasks)
+        episodes = Episodes.zero(envs.num_envs, envs.spec.tasks)
         return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec), key
 
     return begin
@@ -73,12 +75,12 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -
     # What did not come back begins anew: nothing of the dropped episode may count for the next one, and no sequence
     # and no stack of frames run on from it.
     lost = envs.snapshot()["episode"] != state.env["episode"]
-    episodes = jax.tree.map(lambda x: np.where(of_rewards(lost, x), 0, x).astype(x.dtype), state.episodes)
-    seeds = count_of(state.step)
-    carry = over_seeds(restarted, seeds, (0, None, 0))(state.carry, algorithm.initial_carry(envs.num_envs), lost)
+    episodes = jax.tree.map(lambda x: np.where(broadcast_flags(lost, x), 0, x).astype(x.dtype), state.episodes)
+    seeds = seed_count(state.step)
+    carry = vmap_seeds(restart_carry, seeds, (0, None, 0))(state.carry, algorithm.initial_carry(envs.num_envs), lost)
     ring = state.replay
     if ring is not None and lost.any():
-        ring = jax.jit(over_seeds(rings.cut, seeds, (0, 0)), donate_argnums=0)(placed(ring, seeds), lost)
+        ring = jax.jit(vmap_seeds(rings.cut, seeds, (0, 0)), donate_argnums=0)(place_seeds(ring, seeds), lost)
     return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry, replay=ring), message
 
 
@@ -98,7 +100,7 @@ def run(
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
-    player, tally = Player(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
+    player, tally = HostLearner(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
     step, last = int(np.ravel(state.step)[0]), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
     obs = state.obs
@@ -112,11 +114,11 @@ def run(
                 rows.append(
                     Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
                 )
-                player.note(rows[-1])
+                player.observe_later(rows[-1])
                 tally.add(seen)
                 obs = seen.obs
             rollout = jax.tree.map(lambda *column: np.array(column), *rows)
-            check(rollout, step, count, envs.spec.tasks)
+            check_rollout(rollout, step, count, envs.spec.tasks)
             player.learn(rollout, step)
             step += length
         learner, carry = player.state()
@@ -124,7 +126,7 @@ def run(
             learner, carry, envs.snapshot(), obs, tally.episodes(), player.ring, state.key,
             np.full_like(state.step, step),
         )  # fmt: skip
-        yield step * count, state, tally.totals(*player.fetch())
+        yield step * count, state, tally.totals(*player.fetch_metrics())
 
 
 class Tally:
@@ -133,9 +135,9 @@ class Tally:
 
     def __init__(self, episodes: Episodes):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         """An interval in which no episode has finished yet."""
         axis = self.lengths.ndim - 1  # of environments
         shape = self.returns.shape
@@ -147,7 +149,7 @@ class Tally:
         self.lengths += 1
         ended = seen.terminated | seen.truncated
         if ended.any():
-            axis, over = ended.ndim - 1, of_rewards(ended, self.returns)
+            axis, over = ended.ndim - 1, broadcast_flags(ended, self.returns)
             self.episodes_of += ended.sum(-1)
             self.lengths_of += np.where(ended, self.lengths, 0).sum(-1)
             self.returns_of += np.where(over, self.returns, 0).sum(axis, dtype=np.float64)
@@ -163,11 +165,11 @@ class Tally:
         """Sums over the episodes that finished since the last call, beside those of updates."""
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
         successes = self.successes
-        self._begin()
+        self._reset()
         return Totals(episodes, returns, lengths, updates, metrics, successes, None)
 
 
-def check(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:
+def check_rollout(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:
     """Raise `EnvError` where a rollout `[T, *seeds, B]` has a number that is not finite."""
     floats = [x for x in jax.tree.leaves((rollout.obs, rollout.reward, rollout.next_obs)) if x.dtype.kind == "f"]
     if not all(np.isfinite(x).all() for x in floats):

@@ -13,11 +13,11 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.data.ring import Ring
 from duologue.errors import divergence_error
-from duologue.loops.dispatch import lean
-from duologue.loops.exploration import exploring
+from duologue.loops.dispatch import drop_unread_leaves
+from duologue.loops.exploration import randomize_first_actions
 from duologue.loops.keys import purpose_key
 from duologue.loops.learning import learn
-from duologue.loops.seeds import count_of, one_seed, over_seeds, placed
+from duologue.loops.seeds import one_seed_shape, place_seeds, seed_count, vmap_seeds
 from duologue.loops.state import LoopState
 from duologue.ops.metrics import rule_of
 from duologue.types import EnvSpec, Obs, PyTree, Transition
@@ -26,7 +26,7 @@ Leaves = list[Array]
 Keys = dict[str, Array]
 
 
-class Player:
+class HostLearner:
     """Acts, takes note of what came of it, and learns. With several seeds every array leads with their axis, but for a
     rollout, which is `[T, S, B]`."""
 
@@ -34,13 +34,13 @@ class Player:
         self, algorithm: AnyAlgorithm, spec: EnvSpec, state: LoopState,
         *, recorded: Ring | None = None, share: float = 0.0,
     ):  # fmt: skip
-        seeds, count = count_of(state.step), state.episodes.lengths.shape[-1]
-        self._leaves, self._tree = jax.tree.flatten(placed((state.algorithm, state.carry), seeds))
-        self.ring = placed(state.replay, seeds)
+        seeds, count = seed_count(state.step), state.episodes.lengths.shape[-1]
+        self._leaves, self._tree = jax.tree.flatten(place_seeds((state.algorithm, state.carry), seeds))
+        self.ring = place_seeds(state.replay, seeds)
         self._recorded = recorded
-        self._keys = jax.jit(over_seeds(keys, seeds, (0,)))(state.key)
+        self._keys = jax.jit(vmap_seeds(keys, seeds, (0,)))(state.key)
         self._carried = len(jax.tree.leaves(state.carry))
-        self.watches = type(algorithm).observe is not AbstractAlgorithm.observe
+        self.observes = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
         self._names: list[str] = []
         self._told: list[Array] = []
@@ -49,7 +49,7 @@ class Player:
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             key = jax.random.fold_in(keys["act"], t)
             action, extras, carry = algorithm.act(learner, carry, obs, key=key, explore=True)
-            action = exploring(algorithm, spec, obs, action, key=key, steps=t * count)
+            action = randomize_first_actions(algorithm, spec, obs, action, key=key, steps=t * count)
             return action, extras, jax.tree.leaves(carry)
 
         def watch(leaves: Leaves, newest: Transition) -> Leaves:
@@ -65,7 +65,7 @@ class Player:
         def learn_and_tell(
             leaves: Leaves, ring: Ring | None, rollout: Transition, keys: Keys, t: Array, recorded: Ring | None
         ) -> tuple[Leaves, Ring | None, Array]:
-            if self.watches:
+            if self.observes:
                 leaves = watch(leaves, jax.tree.map(lambda x: x[-1], rollout))
             learner, carry = jax.tree.unflatten(self._tree, leaves)
             steps, key = (t + len(rollout.reward)) * count, jax.random.fold_in(keys["update"], t)
@@ -77,11 +77,11 @@ class Player:
             told = jnp.stack([learned.updates.astype(jnp.float32), *learned.metrics.values()])
             return jax.tree.leaves((learned.learner, carry)), learned.ring, told
 
-        single = one_seed((self._leaves, self._keys, state.obs), seeds)
-        self._view, lean_act = lean(act, *single, np.int32(0))
-        self._act = jax.jit(over_seeds(lean_act, seeds, (0, 0, 0, None)))
-        self._watch_and_act = jax.jit(over_seeds(watch_and_act, seeds, (0, 0, 0, 0, None)), donate_argnums=0)
-        self._learn = jax.jit(over_seeds(learn_and_tell, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
+        single = one_seed_shape((self._leaves, self._keys, state.obs), seeds)
+        self._view, lean_act = drop_unread_leaves(act, *single, np.int32(0))
+        self._act = jax.jit(vmap_seeds(lean_act, seeds, (0, 0, 0, None)))
+        self._watch_and_act = jax.jit(vmap_seeds(watch_and_act, seeds, (0, 0, 0, 0, None)), donate_argnums=0)
+        self._learn = jax.jit(vmap_seeds(learn_and_tell, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
         self._seen = self._view(self._leaves)
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
@@ -100,9 +100,9 @@ class Player:
             raise divergence_error(f"an action is not finite at step {t:,} of its environment")
         return action, extras
 
-    def note(self, newest: Transition) -> None:
+    def observe_later(self, newest: Transition) -> None:
         """Have `newest` observed by the next call that is made anyway."""
-        if self.watches:
+        if self.observes:
             self._newest = newest
 
     def learn(self, rollout: Transition, t: int) -> None:
@@ -117,7 +117,7 @@ class Player:
         """The algorithm's state and the carry."""
         return jax.tree.unflatten(self._tree, self._leaves)
 
-    def fetch(self) -> tuple[Any, dict[str, Any]]:
+    def fetch_metrics(self) -> tuple[Any, dict[str, Any]]:
         """How many updates there were since the last call, and what their metrics came to; `[S]` for several seeds."""
         rows, self._told = [np.asarray(row, np.float64) for row in self._told], []
         if not rows:

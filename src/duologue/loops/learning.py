@@ -41,7 +41,7 @@ def learn(
     updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
     if experience.learn_from_rollout:
         learner, metrics = algorithm.update(learner, rollout, key=key)
-        metrics = named(metrics, tasks)
+        metrics = split_by_task(metrics, tasks)
     else:
         metrics = empty_sums(metrics_shape(algorithm, learner, ring, tasks))
     replay = experience.replay
@@ -50,18 +50,22 @@ def learn(
     ring = rings.add(ring, rollout)
     # Traced, and so the loop below is one that XLA does not fuse with the write above.
     key = purpose_key(key, "replay")
-    more = jnp.where(steps >= enough(replay, rollout.reward.shape[1]), times(replay.updates, key), 0)
+    more = jnp.where(
+        steps >= first_learning_step(replay, rollout.reward.shape[1]), draw_update_count(replay.updates, key), 0
+    )
 
     def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
         of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
-        learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
-        return learner, add_metrics(both[1], named(news, tasks))
+        learner, news = algorithm.update(
+            both[0], sample_mixed_batch(ring, recorded, share, replay, of_batch), key=of_update
+        )
+        return learner, add_metrics(both[1], split_by_task(news, tasks))
 
     learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
     return Outcome(learner, ring, metrics, updates + more)
 
 
-def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
+def split_by_task(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
     """Metrics as scalars: one `[K]` becomes K of them, `name/task`."""
     scalars: Metrics = {}
     for name, value in metrics.items():
@@ -70,21 +74,23 @@ def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
     return scalars
 
 
-def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
+def draw_update_count(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
     """The number of updates, drawn where it is a law."""
     if isinstance(updates, Poisson):
         return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
     return updates
 
 
-def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: Key[Array, ""]) -> Transition:
+def sample_mixed_batch(
+    ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: Key[Array, ""]
+) -> Transition:
     """A batch, `share` of it from the recorded data, if there are any."""
     if recorded is None:
-        return batch(ring, replay, key)
+        return sample_batch(ring, replay, key)
     old = round(share * replay.batch_size)
     sizes = ((recorded, old), (ring, replay.batch_size - old))
     parts = [
-        batch(source, dataclasses.replace(replay, batch_size=size), each)
+        sample_batch(source, dataclasses.replace(replay, batch_size=size), each)
         for (source, size), each in zip(sizes, jax.random.split(key), strict=True)
         if size
     ]
@@ -92,12 +98,12 @@ def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: 
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=rows), *parts)
 
 
-def enough(replay: Replay, num_envs: int) -> int:
+def first_learning_step(replay: Replay, num_envs: int) -> int:
     """Environment steps after which batches are drawn: `learning_starts`, or what one sequence needs."""
     return max(replay.learning_starts, num_envs * (replay.sequence_length or 1))
 
 
-def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
+def sample_batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
     """`[N]`, `[L, N]`, or either behind an axis D, as `replay` has it."""
     if replay.batches_per_update is None:
         return rings.sample(ring, key, replay.batch_size, replay.sequence_length)
@@ -114,5 +120,8 @@ def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, t
     key, replay = jax.eval_shape(lambda: jax.random.key(0)), algorithm.experience.replay
     assert replay is not None and ring is not None, "an algorithm learns from rollouts, from replay, or from both"
     return jax.eval_shape(
-        lambda *x: named(algorithm.update(x[0], batch(x[1], replay, x[2]), key=x[2])[1], tasks), learner, ring, key
+        lambda *x: split_by_task(algorithm.update(x[0], sample_batch(x[1], replay, x[2]), key=x[2])[1], tasks),
+        learner,
+        ring,
+        key,
     )

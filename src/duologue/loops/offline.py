@@ -19,17 +19,17 @@ from duologue.data import dataset
 from duologue.data.dataset import DataSet
 from duologue.data.ring import Ring
 from duologue.errors import ConfigError
-from duologue.loops.dispatch import Chunks
+from duologue.loops.dispatch import GrowingChunks
 from duologue.loops.keys import key_for, purpose_key, run_key
-from duologue.loops.learning import batch
-from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
+from duologue.loops.learning import sample_batch
+from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, seed_sharding, vmap_seeds
 from duologue.loops.state import LoopState
 from duologue.ops.metrics import add_metrics, empty_sums, train_row
 from duologue.types import EnvSpec, PyTree, Replay, Transition
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedData:
     """Data as the loop reads them: all of them on the device, or a window of `window` rows at a time."""
 
     data: DataSet
@@ -64,7 +64,7 @@ class Recorded:
             yield dataset.full_ring(replace(self.data, rows=rows)).data
 
 
-class Updates(eqx.Module):
+class UpdateTotals(eqx.Module):
     """Of an interval: how many calls of `update` there were, and what their metrics came to."""
 
     updates: Array
@@ -76,7 +76,7 @@ class Updates(eqx.Module):
         return train_row(self.metrics, self.updates)
 
 
-def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> Recorded:
+def prepare_data(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> RecordedData:
     """`data` for this algorithm, with what is drawn once a row, and windows that follow from `seed`.
 
     Raises `ConfigError` where it cannot learn from them.
@@ -112,10 +112,10 @@ def recorded(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = Non
     extras = {extra: np.asarray(known[extra]) for extra in experience.extras}
     per_call = replay.batch_size * (replay.batches_per_update or 1)
     calls = max(1, (window or len(data)) // per_call)
-    return Recorded(replace(data, rows=data.rows._replace(extras=extras)), calls, window, seed)
+    return RecordedData(replace(data, rows=data.rows._replace(extras=extras)), calls, window, seed)
 
 
-def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:
+def start(algorithm: AnyAlgorithm, source: RecordedData, seeds: Sequence[int]) -> LoopState:
     """The state before the first update; with several seeds every leaf leads with their axis. An algorithm that takes
     note of transitions has seen each row once, in order."""
 
@@ -128,7 +128,7 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
     def see(both: tuple[PyTree, PyTree], rows: Transition) -> tuple[PyTree, PyTree]:
         return jax.lax.scan(lambda both, row: (algorithm.observe(*both, row), None), both, rows)[0]
 
-    state, several = begun(begin, seeds), len(seeds) > 1
+    state, several = init_seeds(begin, seeds), len(seeds) > 1
     if type(algorithm).observe is AbstractAlgorithm.observe:
         return state
     program = jax.jit(jax.vmap(see, (0, None)) if several else see)
@@ -141,73 +141,73 @@ def start(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> Lo
     return replace(state, algorithm=both[0])
 
 
-def shapes(algorithm: AnyAlgorithm, source: Recorded, seeds: Sequence[int]) -> LoopState:
+def shapes(algorithm: AnyAlgorithm, source: RecordedData, seeds: Sequence[int]) -> LoopState:
     """What `start` returns, as `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda: start(algorithm, source, seeds))
 
 
-def restore(algorithm: AnyAlgorithm, source: Recorded, state: LoopState) -> tuple[LoopState, None]:
+def restore(algorithm: AnyAlgorithm, source: RecordedData, state: LoopState) -> tuple[LoopState, None]:
     """A loaded state goes on as it is."""
     return state, None
 
 
 def run(
-    algorithm: AnyAlgorithm, source: Recorded, state: LoopState,
+    algorithm: AnyAlgorithm, source: RecordedData, state: LoopState,
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[int, LoopState, Updates]]:  # fmt: skip
+) -> Iterator[tuple[int, LoopState, UpdateTotals]]:  # fmt: skip
     """Go on from `state` until each seed has made `steps` steps; yield `(steps, state, updates)` every `interval` of
     them.
 
     The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
     loop yields at the next chunk, early.
     """
-    unit, seeds = algorithm.experience.gradient_steps, count_of(state.step)
+    unit, seeds = algorithm.experience.gradient_steps, seed_count(state.step)
     done, last, every = int(np.ravel(state.step)[0]), -(-steps // unit), max(1, interval // unit)
     ring, until_swap = source.at(done)
-    program, zero = _program(algorithm, state, ring, seeds)
-    state, chunks = placed(state, seeds), Chunks()
+    program, zero = _compile_updates(algorithm, state, ring, seeds)
+    state, chunks = place_seeds(state, seeds), GrowingChunks()
     while done < last:
         updates, until = zero(), min((done // every + 1) * every, last)
         while done < until and not interrupted():
             if done >= until_swap:
                 ring, until_swap = source.at(done)
-            for first, count in chunks.between(done, min(until, until_swap), interrupted):
+            for first, count in chunks.split(done, min(until, until_swap), interrupted):
                 state, updates = program(state, updates, ring, np.int32(first), np.int32(count))
                 jax.block_until_ready(state.step)
                 done = first + count
         yield done * unit, state, jax.device_get(updates)
 
 
-def _program(
+def _compile_updates(
     algorithm: AnyAlgorithm, state: LoopState, ring: Ring, seeds: int | None
-) -> tuple[Callable[..., tuple[LoopState, Updates]], Callable[[], Updates]]:
+) -> tuple[Callable[..., tuple[LoopState, UpdateTotals]], Callable[[], UpdateTotals]]:
     """The jitted chunk, from any call for any number of them, and a maker of empty records."""
     replay = algorithm.experience.replay
     assert isinstance(replay, Replay)
 
     def once(learner: PyTree, ring: Ring, key: Array) -> tuple[PyTree, dict[str, Array]]:
         of_batch, of_update = jax.random.split(key)
-        return algorithm.update(learner, batch(ring, replay, of_batch), key=of_update)
+        return algorithm.update(learner, sample_batch(ring, replay, of_batch), key=of_update)
 
-    learner, key = one_seed((state.algorithm, state.key), seeds)
+    learner, key = one_seed_shape((state.algorithm, state.key), seeds)
     metrics = jax.eval_shape(lambda *args: once(*args)[1], learner, ring, key)
 
-    def zero() -> Updates:
-        none = Updates(jnp.zeros((), jnp.int32), empty_sums(metrics))
+    def zero() -> UpdateTotals:
+        none = UpdateTotals(jnp.zeros((), jnp.int32), empty_sums(metrics))
         return none if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), none)
 
     def chunk(
-        state: LoopState, so_far: Updates, ring: Ring, first: Int[Array, ""], calls: Int[Array, ""]
-    ) -> tuple[LoopState, Updates]:
+        state: LoopState, so_far: UpdateTotals, ring: Ring, first: Int[Array, ""], calls: Int[Array, ""]
+    ) -> tuple[LoopState, UpdateTotals]:
         key = purpose_key(state.key, "update")
 
-        def step(i: Array, now: tuple[PyTree, Updates]) -> tuple[PyTree, Updates]:
+        def step(i: Array, now: tuple[PyTree, UpdateTotals]) -> tuple[PyTree, UpdateTotals]:
             learner, news = once(now[0], ring, jax.random.fold_in(key, i))
-            return learner, Updates(now[1].updates + 1, add_metrics(now[1].metrics, news))
+            return learner, UpdateTotals(now[1].updates + 1, add_metrics(now[1].metrics, news))
 
         # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
         learner, so_far = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, so_far))
         return replace(state, algorithm=learner, step=state.step + calls), so_far
 
-    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
-    return jitted, jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))
+    jitted = jax.jit(vmap_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
+    return jitted, jax.jit(zero, out_shardings=None if seeds is None else seed_sharding(seeds))

@@ -10,7 +10,7 @@ from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.spaces import empty_arrays, stack_depths
 from duologue.errors import ConfigError
-from duologue.loops.exploration import uniform
+from duologue.loops.exploration import uniform_actions
 from duologue.loops.state import rewards_shape
 from duologue.types import (
     EnvSpec,
@@ -24,17 +24,17 @@ def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs
     """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
     if algorithm.experience.replay is None:
         return None
-    return rings.init(*_ring_of(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
+    return rings.init(*_ring_arguments(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
 
 
-def _ring_of(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
+def _ring_arguments(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
     """What a ring is made from, for transitions like `example`, `[B]`: that, its rows, and the frames of stacks."""
     stacked = stack_depths(spec.observation)
     behind = frames.history(frames.frame_depths(example.obs, stacked))
-    return example, rows(algorithm, example.reward.shape[0], behind), stacked
+    return example, ring_rows(algorithm, example.reward.shape[0], behind), stacked
 
 
-def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
+def ring_bytes(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
     """Bytes of the rings of all seeds. Raises `ConfigError` for a replay that cannot work."""
     experience = algorithm.experience
     replay = experience.replay
@@ -50,9 +50,11 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
         jax.eval_shape(
-            lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
+            lambda: uniform_actions(
+                spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0)
+            )
         )
-    made = _ring_of(algorithm, example, spec)
+    made = _ring_arguments(algorithm, example, spec)
     if replay.batch_size > (most := made[1] * num_envs):
         raise ConfigError(
             f"batch_size = {replay.batch_size:,}: must be at most {most:,}, the transitions that a replay_capacity of "
@@ -75,7 +77,7 @@ def transition_shape(
     return Transition(obs, action, reward, flag, flag, obs, extras)
 
 
-def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
+def ring_rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
     """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts.
     `behind` is how many earlier rows a stacked observation needs, which are kept in front of those of a sequence."""
     length, replay = algorithm.experience.rollout_length, algorithm.experience.replay

@@ -21,7 +21,7 @@ class Episodes(eqx.Module):
     lengths: Any
 
     @classmethod
-    def begin(cls, num_envs: int, tasks: tuple[str, ...] = ()) -> "Episodes":
+    def zero(cls, num_envs: int, tasks: tuple[str, ...] = ()) -> "Episodes":
         return cls(jnp.zeros(rewards_shape(num_envs, tasks)), jnp.zeros(num_envs, jnp.int32))
 
 
@@ -30,7 +30,7 @@ def rewards_shape(num_envs: int, tasks: tuple[str, ...]) -> tuple[int, ...]:
     return (num_envs, *((len(tasks),) if tasks else ()))
 
 
-def of_rewards(flags: Any, rewards: Any) -> Any:
+def broadcast_flags(flags: Any, rewards: Any) -> Any:
     """Flags `[*batch]` beside rewards `[*batch]` or `[*batch, K]`."""
     return flags if flags.ndim == rewards.ndim else flags[..., None]
 
@@ -118,7 +118,7 @@ class Totals(eqx.Module):
         }
 
 
-def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
+def restart_carry(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
     """`carry` with the rows of environments whose episode ended as they are at the beginning of one; `ended` is
     `[B]`."""
 
@@ -162,12 +162,12 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
             )
 
 
-def track(
+def track_episodes(
     episodes: Episodes, reward: Float[Array, " B *K"], ended: Bool[Array, " B"]
 ) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, "*K"], Float[Array, ""]]]:
     """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of those that ended with it."""
     returns, lengths = episodes.returns + reward, episodes.lengths + 1
-    over = jnp.broadcast_to(of_rewards(ended, returns), returns.shape)
+    over = jnp.broadcast_to(broadcast_flags(ended, returns), returns.shape)
     finished = (
         jnp.sum(ended, dtype=jnp.int32),
         jnp.sum(jnp.where(over, returns, 0.0), axis=0),

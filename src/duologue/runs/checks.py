@@ -11,8 +11,8 @@ from duologue.data.dataset import DataSet
 from duologue.errors import ConfigError
 from duologue.fields import Decay, check
 from duologue.loops.keys import run_key
-from duologue.loops.offline import Recorded
-from duologue.loops.replay_ring import memory
+from duologue.loops.offline import RecordedData
+from duologue.loops.replay_ring import ring_bytes
 from duologue.runs.plan import Plan
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
@@ -39,7 +39,7 @@ def check_replay(plan: Plan) -> int:
     """Bytes of the replay of all seeds. Raises `ConfigError` for a replay that cannot work or does not fit into
     memory."""
     try:
-        needed = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
+        needed = ring_bytes(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
     except ConfigError as error:
         raise ConfigError(*error.args) from None
     replay, available = plan.algorithm.experience.replay, device_memory()
@@ -52,7 +52,7 @@ def check_replay(plan: Plan) -> int:
     return needed
 
 
-def check_data(rows: Recorded) -> None:
+def check_data(rows: RecordedData) -> None:
     """Raise `ConfigError` for data that do not fit on the device: all rows, or two windows while one replaces the
     other."""
     data, available = rows.data, device_memory()
@@ -77,7 +77,7 @@ def check_data_and_replay(plan: Plan, data: DataSet, replay_bytes: int) -> None:
         )
 
 
-def check_share(share: float, algorithm: AnyAlgorithm) -> None:
+def check_offline_fraction(share: float, algorithm: AnyAlgorithm) -> None:
     """Raise `ConfigError` for an `offline_fraction` that is no share of the algorithm's batches, or that would leave
     out the data or the environment."""
     check(Decay, offline_fraction=share)

@@ -24,8 +24,8 @@ from duologue.fields import Count, NonNegative, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.metrics import RETURN
 from duologue.runs.data_sources import DataSource, read_data
-from duologue.runs.display.screen import Screen, screen
-from duologue.runs.environments import Envs, EnvSource, close, describe
+from duologue.runs.display.screen import Screen, make_screen
+from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source
 from duologue.runs.signals import Interruption
 from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
 
@@ -34,7 +34,7 @@ Act = Callable[[Obs, int, bool], np.ndarray]
 discrete ones count from 0."""
 
 
-class Hosted:
+class SingleEnv:
     """One environment, stepped from Python; those written in JAX by a jitted call."""
 
     def __init__(self, envs: Envs, seed: int):
@@ -56,7 +56,7 @@ class Hosted:
         return jax.device_get(seen)
 
 
-class Rows:
+class TransitionBuffer:
     """Room for `steps` transitions, and those that are there so far."""
 
     def __init__(self, steps: int):
@@ -70,12 +70,12 @@ class Rows:
         jax.tree.map(lambda column, x: np.copyto(column[self.count : self.count + 1], x), self._columns, row)
         self.count += 1
 
-    def so_far(self) -> tuple[Any, ...]:
+    def columns(self) -> tuple[Any, ...]:
         """Columns `[count, …]`."""
         return jax.tree.map(lambda column: column[: self.count], self._columns)
 
 
-def collected(
+def record_policy(
     made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
     *, source: EnvSource, noise: float, seed: int, policy: str, after: DataSource | None, console: Console | None,
 ) -> Path:  # fmt: skip
@@ -88,25 +88,25 @@ def collected(
     check(Count, steps=steps)
     check(Seed, seed=seed)
     check(NonNegative, noise=noise)
-    path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe(source)
+    path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe_source(source)
     envs = made()
     try:
         about = file_metadata(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
         first: dict[str, np.ndarray] = {}
         if earlier is not None:
             first, about = columns_of(adapt_to_env(earlier, envs.spec)), about | {"after": earlier.source}
-        act, rows = uniform(envs.spec.action, seed) if act is None else act, Rows(steps)
-        shown = screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
+        act, rows = uniform_policy(envs.spec.action, seed) if act is None else act, TransitionBuffer(steps)
+        shown = make_screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
         with Interruption() as interruption, shown:
             try:
-                record(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
+                fill_buffer(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
             finally:
                 if rows.count:
-                    write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.so_far())), about)
+                    write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.columns())), about)
                 if 0 < rows.count < steps:
                     shown.note(f"stopped: {rows.count:,} of {steps:,} rows were recorded, and are in {path}")
     finally:
-        close(envs, source)
+        close_envs(envs, source)
     interruption.raise_again()
     return path
 
@@ -120,22 +120,24 @@ def collect_random(
     environment fails, and `KeyboardInterrupt` after Ctrl-C, with the rows so far written."""
     made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
     how = {"noise": 0.0, "seed": seed, "policy": "uniform", "after": after, "console": console}
-    return collected(made, None, steps, out, source=env, **how)
+    return record_policy(made, None, steps, out, source=env, **how)
 
 
 def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
     """What one environment goes through, without end: rows in the order of `flat`, of arrays `[1, …]`."""
-    generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
+    generator, hosted = np.random.default_rng(seed), SingleEnv(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():
-        action = clip_to_bounds(space, disturbed(space, obs, act(obs, t, began), noise, generator))
+        action = clip_to_bounds(space, disturb_action(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
 
 
-def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]) -> None:
+def fill_buffer(
+    rows: TransitionBuffer, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]
+) -> None:
     """Fill `rows` with what is `seen`, telling how far it is; fewer once `interrupted()`."""
     total, last = 0.0, float("nan")
     for row in seen:
@@ -150,13 +152,15 @@ def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupt
             return
 
 
-def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+def disturb_action(
+    space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator
+) -> np.ndarray:
     """Box: with normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a uniform one."""
     match space:
         case _ if noise == 0:
             return action
         case Discrete(n):
-            return drawn(n, obs, generator) if generator.random() < noise else action
+            return draw_action(n, obs, generator) if generator.random() < noise else action
         case Box(low=low, high=high) if low is not None and high is not None:
             lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
             moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
@@ -164,18 +168,18 @@ def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generato
     raise ConfigError(f"noise = {noise:g}: actions of {space} have no scale to disturb them by. Leave it out.")
 
 
-def uniform(space: Space, seed: int) -> Act:
+def uniform_policy(space: Space, seed: int) -> Act:
     """The random policy."""
     generator = np.random.default_rng([seed, 1])
     match space:
         case Discrete(n):
-            return lambda obs, *_: drawn(n, obs, generator)
+            return lambda obs, *_: draw_action(n, obs, generator)
         case Box(low=low, high=high) if low is not None and high is not None:
             return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
     raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
 
 
-def drawn(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
+def draw_action(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
     """One of n discrete actions, `[1]`, of those that a mask allows."""
     allowed = np.flatnonzero(obs[ACTION_MASK][0]) if has_mask(obs) else np.arange(n)
     return generator.choice(allowed, size=1).astype(np.int32)

@@ -258,7 +258,7 @@ def merge(layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Setting]:
     """
     merged: dict[str, Setting] = {}
     for source, values in layers:
-        for path, value in sorted(_flat(values), key=_types_first):
+        for path, value in sorted(_values_by_path(values), key=_types_first):
             known = merged.get(path)
             if _is_type(path) and known is not None and known.value != value:
                 _clear(merged, path.rpartition(".")[0])
@@ -269,7 +269,7 @@ def merge(layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Setting]:
     return merged
 
 
-def nested(settings: dict[str, Setting]) -> dict[str, Any]:
+def nest(settings: dict[str, Setting]) -> dict[str, Any]:
     """The merged values as `from_dict` reads them."""
     root: dict[str, Any] = {}
     for path, setting in settings.items():
@@ -281,11 +281,11 @@ def nested(settings: dict[str, Setting]) -> dict[str, Any]:
     return root
 
 
-def _flat(values: dict[str, Any], at: str = "") -> list[tuple[str, Any]]:
+def _values_by_path(values: dict[str, Any], at: str = "") -> list[tuple[str, Any]]:
     items: list[tuple[str, Any]] = []
     for name, value in values.items():
         path = _join(at, name)
-        items += _flat(value, path) if isinstance(value, dict) else [(path, value)]
+        items += _values_by_path(value, path) if isinstance(value, dict) else [(path, value)]
     return items
 
 

@@ -27,7 +27,7 @@ def read_data(source: DataSource, *, timeout_and_terminal: TimeoutAndTerminal = 
     """The data of a file, a Minari folder or id, or the replay in a run folder. `timeout_and_terminal` says how to read
     rows flagged both timeout and terminal. Raises `ConfigError`, also where it would decide nothing."""
     check(TimeoutAndTerminal, timeout_and_terminal=timeout_and_terminal)
-    if timeout_and_terminal != "timeout" and (isinstance(source, DataSet) or is_folder_of_run(source)):
+    if timeout_and_terminal != "timeout" and (isinstance(source, DataSet) or has_config(source)):
         raise ConfigError(
             f"timeout_and_terminal = {timeout_and_terminal!r}: the flags of these data are already decided. Pass it to "
             "read_data together with the file that they come from, or leave it out."
@@ -45,17 +45,17 @@ def open_source(source: DataSource, timeout_and_terminal: TimeoutAndTerminal) ->
             "duologue.from_columns."
         )
     return (
-        replay_of(Path(source))
-        if is_folder_of_run(source)
+        read_replay(Path(source))
+        if has_config(source)
         else read_dataset(source, timeout_and_terminal=timeout_and_terminal)
     )
 
 
-def is_folder_of_run(source: DataSource) -> bool:
+def has_config(source: DataSource) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "config.json").is_file()
 
 
-def replay_of(path: Path) -> DataSet:
+def read_replay(path: Path) -> DataSet:
     """The transitions in the newest checkpoint of a run, environment after environment, oldest first. Raises
     `ConfigError` for a run without a replay."""
     plan = read_plan(path)
@@ -74,7 +74,7 @@ def replay_of(path: Path) -> DataSet:
         raise ConfigError(f"{path} has a replay of images, which cannot be read as data. Use `duologue collect`.")
     kept: Ring = checkpoint.load_tree(found, rings.open_template(like), part=".replay")
     axis, head = plan.seeds > 1, int(np.max(kept.written))
-    rows = jax.tree.map(lambda x: in_order(np.asarray(x), head, axis=int(axis)), kept.data)
+    rows = jax.tree.map(lambda x: oldest_first(np.asarray(x), head, axis=int(axis)), kept.data)
     reward = rows.reward[:, -1] if plan.spec.tasks else rows.reward  # the main task's
     columns = {
         "observations": add_start(plan.spec.observation, rows.obs),
@@ -86,18 +86,18 @@ def replay_of(path: Path) -> DataSet:
     return replace(data, begun=head <= kept.data.reward.shape[int(axis)])
 
 
-def in_order(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
+def oldest_first(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
     """Rows `[*seeds, capacity, B, …]` of a ring as `[seeds · B · capacity, …]`, oldest first."""
     rolled = np.roll(x, -(written % x.shape[axis]) if written > x.shape[axis] else 0, axis)
     return np.moveaxis(rolled, axis + 1, axis).reshape(-1, *x.shape[axis + 2 :])
 
 
-def name_of_data(source: DataSource | None) -> str | None:
+def data_name(source: DataSource | None) -> str | None:
     """Name of the data in a configuration; a name in angle brackets cannot be read again."""
     return "<data>" if isinstance(source, DataSet) else None if source is None else str(source)
 
 
-def data_of(plan: Plan, source: DataSource | None) -> DataSet:
+def reopen_data(plan: Plan, source: DataSource | None) -> DataSet:
     """The data that a run began with, from `source` or from where the plan says. Raises `CheckpointError` where they
     have changed."""
     if plan.dataset is None:

@@ -22,7 +22,7 @@ Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = Source
 
 
-def envs_for(
+def open_envs(
     plan: Plan, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
 ) -> Envs:
     """Environments of a run for one purpose. `source` is the Python object that they come from, `None` for the plan's
@@ -30,7 +30,7 @@ def envs_for(
     check_source(plan, source)
     training = purpose == "train"
     envs = make_seeds(
-        source_of(plan, source),
+        env_source(plan, source),
         plan.num_envs if num_envs is None else num_envs,
         seed=plan.seed if seed is None else seed,
         seeds=plan.seeds if training else 1,
@@ -38,27 +38,27 @@ def envs_for(
         max_episode_steps=plan.max_episode_steps,
         asynchronous=plan.asynchronous and training,
     )
-    with closed_on_failure(envs, source):
+    with close_on_failure(envs, source):
         check_spec(plan, envs.spec)
         if training and isinstance(envs, AbstractHostEnvs):
             envs.spec = spec_with_stacks(plan, envs.spec)
     return envs
 
 
-def source_of(plan: Plan, source: EnvSource | None) -> EnvSource:
+def env_source(plan: Plan, source: EnvSource | None) -> EnvSource:
     """What environments are made from, with the rewards that the algorithm reads."""
     env = plan.env if source is None else source
     if plan.tasks in READY_TASKS and not isinstance(env, EnvWithTasks):
         env = READY_TASKS[plan.tasks].attach(env)
-    return with_rewards(env, plan.algorithm)
+    return match_rewards(env, plan.algorithm)
 
 
-def in_jax(plan: Plan, source: EnvSource | None) -> bool:
+def is_in_jax(plan: Plan, source: EnvSource | None) -> bool:
     """Whether the environments of a run are written in JAX."""
     return is_compiled(plan.env if source is None else source)
 
 
-def with_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
+def match_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     """`env` with the rewards that the algorithm reads: one for each task, or the main task's alone. Raises
     `ConfigError` for an algorithm of several tasks in an environment without tasks."""
     if isinstance(env, EnvWithTasks):
@@ -97,7 +97,7 @@ def check_source(plan: Plan, source: EnvSource | None) -> None:
 
 def check_spec(plan: Plan, spec: EnvSpec) -> None:
     """Raise `ConfigError` for an environment with other spaces or tasks than the run's."""
-    if not same_spaces(plan, spec):
+    if not has_same_spaces(plan, spec):
         raise ConfigError(
             f"The environment has other spaces than the one this run began with. Now: {spec}. Before: {plan.spec}."
         )
@@ -105,7 +105,7 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
         raise ConfigError(f"tasks: this run has {', '.join(plan.spec.tasks)}, not {', '.join(spec.tasks)}.")
 
 
-def same_spaces(plan: Plan, spec: EnvSpec) -> bool:
+def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
     """Whether an environment has the spaces of the run; bounds of observations, which no algorithm reads, may
     differ."""
     return (_unbounded(spec.observation), spec.action) == (_unbounded(plan.spec.observation), plan.spec.action)
@@ -134,22 +134,22 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
 
 
-def close(envs: Any, source: EnvSource | None) -> None:
+def close_envs(envs: Any, source: EnvSource | None) -> None:
     """Close environments, or data; an adapter stays open, for it is the user's to close."""
     if not isinstance(strip_tasks(source), AbstractHostEnvs):
         envs.close()
 
 
 @contextmanager
-def closed_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
+def close_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
     """A context that closes the environments where its body raises."""
     try:
         yield
     except BaseException:
-        close(envs, source)
+        close_envs(envs, source)
         raise
 
 
-def describe(source: EnvSource) -> str:
+def describe_source(source: EnvSource) -> str:
     """An id as it is; the name of any other source in angle brackets, from which a file cannot make it again."""
     return name_of(strip_tasks(source))

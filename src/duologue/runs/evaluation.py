@@ -16,7 +16,7 @@ from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.statistics import bootstrap_interval, iqm
-from duologue.runs.environments import Envs, EnvSource, close, envs_for, in_jax
+from duologue.runs.environments import Envs, EnvSource, close_envs, is_in_jax, open_envs
 from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
@@ -42,7 +42,7 @@ class Evaluation:
         return returns if returns.ndim == 1 else returns.mean(1)
 
     @property
-    def over(self) -> str:
+    def sample_size(self) -> str:
         """What the interval is over: `"100 episodes"` of one agent, or `"5 seeds"`."""
         count, unit = len(self.scores), "episode" if self.returns.ndim == 1 else "seed"
         return f"{count} {unit}{'s' if count != 1 else ''}"
@@ -67,21 +67,21 @@ class Evaluation:
         of = f" of {self.task}" if self.task else ""
         of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
-            f"mean return{of} {self.mean:,.1f}{sure} over {self.over}"
+            f"mean return{of} {self.mean:,.1f}{sure} over {self.sample_size}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
             f"{of_tasks and f'; under each task: {of_tasks}'}"
         )
 
 
-Evaluate = Callable[[PyTree], Evaluation]
+Evaluator = Callable[[PyTree], Evaluation]
 """From the algorithm's state to its score."""
 
 
 @contextmanager
-def evaluator(
+def open_evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[Evaluate]:  # fmt: skip
+) -> Iterator[Evaluator]:  # fmt: skip
     """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
 
     `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
@@ -90,30 +90,30 @@ def evaluator(
     """
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    num_envs = min(episodes, MAX_JAX_ENVS if in_jax(plan, source) else MAX_HOST_ENVS)
+    num_envs = min(episodes, MAX_JAX_ENVS if is_in_jax(plan, source) else MAX_HOST_ENVS)
     adapter = strip_tasks(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
     with ExitStack() as opened:
 
         def made(seed: int) -> Envs:
-            envs = envs_for(plan, source, purpose=purpose, num_envs=num_envs, seed=seed)
-            opened.callback(close, envs, source)
+            envs = open_envs(plan, source, purpose=purpose, num_envs=num_envs, seed=seed)
+            opened.callback(close_envs, envs, source)
             return envs
 
         how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
         first = made(seeds[0])
         if isinstance(first, AbstractJaxEnvs):
-            yield _in_one_program(plan, first, keys, **how)
+            yield _compiled_evaluator(plan, first, keys, **how)
         else:
             envs = [each for each in (first, *map(made, seeds[1:])) if isinstance(each, AbstractHostEnvs)]
-            yield _one_after_the_other(plan, envs, keys, **how)
+            yield _host_evaluator(plan, envs, keys, **how)
 
 
-def _in_one_program(
+def _compiled_evaluator(
     plan: Plan, envs: AbstractJaxEnvs, keys: list[Array],
     *, episodes: int, explore: bool, interrupted: Callable[[], bool],
-) -> Evaluate:  # fmt: skip
+) -> Evaluator:  # fmt: skip
     seeds, rounds = len(keys), -(-episodes // envs.num_envs)
     play = compile_evaluation(
         plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore, interrupted=interrupted
@@ -125,27 +125,27 @@ def _in_one_program(
         axis = int(seeds > 1)  # of episodes
         cut = (slice(None),) * axis + (slice(episodes),)
         returns, lengths = (np.concatenate(part, axis)[cut] for part in zip(*played, strict=True))
-        return of_tasks(plan, returns, lengths)
+        return make_evaluation(plan, returns, lengths)
 
     return evaluate
 
 
-def _one_after_the_other(
+def _host_evaluator(
     plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array],
     *, episodes: int, explore: bool, interrupted: Callable[[], bool],
-) -> Evaluate:  # fmt: skip
+) -> Evaluator:  # fmt: skip
     play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore, interrupted=interrupted)
 
     def evaluate(state: PyTree) -> Evaluation:
         if len(keys) == 1:
-            return of_tasks(plan, *play(state, envs[0], keys[0]))
+            return make_evaluation(plan, *play(state, envs[0], keys[0]))
         played = [play(jax.tree.map(lambda x: x[i], state), envs[i], keys[i]) for i in range(len(keys))]  # noqa: B023
-        return of_tasks(plan, *map(np.stack, zip(*played, strict=True)))
+        return make_evaluation(plan, *map(np.stack, zip(*played, strict=True)))
 
     return evaluate
 
 
-def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
+def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
     """The score under the task that was played, of returns `[*seeds, episodes]`, or `[*seeds, episodes, K]` of several
     tasks. Raises `EnvError` where one is not finite."""
     tasks = plan.spec.tasks

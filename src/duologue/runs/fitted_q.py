@@ -50,7 +50,7 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     data = adapt_to_env(data, plan.spec)
     if not data.episode_starts.any():
         raise ConfigError(f"{data.source}: no row is known to begin an episode, so there is none to ask the worth of.")
-    source = offline.recorded(algorithm, data)
+    source = offline.prepare_data(algorithm, data)
     begun = offline.start(algorithm, source, [seed])
     # A copy: the loop donates what it is given.
     learner = replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))

@@ -9,15 +9,15 @@ import jax
 
 from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
-from duologue.loops.learning import enough
+from duologue.loops.learning import first_learning_step
 from duologue.ops.optim import Linear
 from duologue.runs.plan import Plan
 
-ONLINE = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
+ONLINE_FIELDS = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
 """Fields that do nothing in a run on recorded data."""
 
 
-def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
+def replace_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
     """The algorithm with another value in this field; in the algorithm inside where it is a wrapper; as it is where
     there is no such field."""
     fields = {field.name for field in dataclasses.fields(algorithm)}
@@ -25,18 +25,18 @@ def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
         return dataclasses.replace(algorithm, **value)
     if "algorithm" in fields:
         inner = algorithm.algorithm  # pyright: ignore[reportAttributeAccessIssue]
-        return dataclasses.replace(algorithm, algorithm=with_field(inner, **value))
+        return dataclasses.replace(algorithm, algorithm=replace_field(inner, **value))
     return algorithm
 
 
-def unused_on_data(algorithm: AnyAlgorithm) -> list[str]:
+def unused_fields(algorithm: AnyAlgorithm) -> list[str]:
     """Fields that say how an algorithm learns in environments, and that the user set all the same."""
     inner = unwrapped(algorithm)
-    fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE]
+    fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE_FIELDS]
     return [field.name for field in fields if getattr(inner, field.name) != field.default]
 
 
-def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
+def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with `updates`, the length of the run, in every `Linear` schedule without a length. Raises
     `ConfigError` where the run makes no update."""
 
@@ -52,7 +52,7 @@ def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
 
 
-def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
+def extend_schedules(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
     """Extend by `more` updates every schedule that was `made` updates long."""
 
     def longer(value: Any) -> Any:
@@ -64,19 +64,19 @@ def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
     """Gradient steps after a number of rollouts, of the network that takes the most."""
-    of_rollouts, of_replay = rates(algorithm)
+    of_rollouts, of_replay = gradient_steps_per_rollout(algorithm)
     return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
 
 
-def rollouts(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
+def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
     """Rollouts after which a number of gradient steps are made: the inverse of `gradient_steps`."""
-    (of_rollouts, of_replay), idle = rates(algorithm), idle_rollouts(algorithm)
+    (of_rollouts, of_replay), idle = gradient_steps_per_rollout(algorithm), idle_rollouts(algorithm)
     if gradient_steps <= idle * of_rollouts:
         return gradient_steps / of_rollouts
     return (gradient_steps + idle * of_replay) / (of_rollouts + of_replay)
 
 
-def rates(algorithm: AnyAlgorithm) -> tuple[float, float]:
+def gradient_steps_per_rollout(algorithm: AnyAlgorithm) -> tuple[float, float]:
     """Gradient steps for one rollout: on the rollout itself, and on batches of replay."""
     experience = algorithm.experience
     on_itself = float(experience.learn_from_rollout)
@@ -87,10 +87,14 @@ def idle_rollouts(algorithm: AnyAlgorithm) -> int:
     """Rollouts before the first batch of replay."""
     experience = algorithm.experience
     rollout = experience.num_envs * experience.rollout_length
-    return 0 if experience.replay is None else math.ceil(enough(experience.replay, experience.num_envs) / rollout) - 1
+    return (
+        0
+        if experience.replay is None
+        else math.ceil(first_learning_step(experience.replay, experience.num_envs) / rollout) - 1
+    )
 
 
-def first_end(algorithm: AnyAlgorithm) -> int | None:
+def first_schedule_end(algorithm: AnyAlgorithm) -> int | None:
     """Updates after which the first `Linear` schedule ends; `None` without schedules."""
     schedules = filter(is_schedule, jax.tree.leaves(algorithm, is_leaf=is_schedule))
     return min((schedule.updates for schedule in schedules if schedule.updates is not None), default=None)
@@ -102,11 +106,11 @@ def is_schedule(value: Any) -> bool:
 
 def ended_schedules(plan: Plan) -> list[str]:
     """A note for a run that goes on after the end of one of its schedules."""
-    updates = first_end(plan.algorithm)
+    updates = first_schedule_end(plan.algorithm)
     if updates is None:
         return []
     left = max(0, updates - plan.learned)
-    end = left if plan.offline or not left else int(rollouts(plan.algorithm, float(left)) * plan.per_rollout)
+    end = left if plan.offline or not left else int(rollouts_needed(plan.algorithm, float(left)) * plan.per_rollout)
     note = (
         f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}: where that value is 0, "
         "nothing more is learned. The schedule has the length of the first plan; to change it, start a new run."

@@ -9,11 +9,11 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import make_seeds
 from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
-from duologue.loops.offline import Recorded, recorded
+from duologue.loops.offline import RecordedData, prepare_data
 from duologue.runs.checks import check_algorithm, check_data, check_init, check_replay
-from duologue.runs.data_sources import DataSource, name_of_data, read_data
-from duologue.runs.environments import Envs, EnvSource, close, closed_on_failure, describe, with_rewards
-from duologue.runs.horizon import gradient_steps, with_field, with_horizon
+from duologue.runs.data_sources import DataSource, data_name, read_data
+from duologue.runs.environments import Envs, EnvSource, close_envs, close_on_failure, describe_source, match_rewards
+from duologue.runs.horizon import fill_schedules, gradient_steps, replace_field
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan
 
@@ -42,43 +42,43 @@ class Sources(NamedTuple):
         return tasks.attach(self.env)
 
 
-class Prepared(NamedTuple):
+class PreparedRun(NamedTuple):
     """A plan, and what it learns from, opened."""
 
     plan: Plan
-    envs: Envs | Recorded
+    envs: Envs | RecordedData
     replay_bytes: int
     """Memory of the replay of all seeds."""
 
 
-def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> Prepared:
+def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> PreparedRun:
     """The plan of a run, and its environments or its data. Raises `ConfigError`, and leaves nothing open."""
     check_algorithm(algorithm)
     check_sources(sources, options)
     if options.num_envs is not None:
-        algorithm = with_field(algorithm, num_envs=options.num_envs)
+        algorithm = replace_field(algorithm, num_envs=options.num_envs)
     experience = algorithm.experience  # raises for a minibatch that does not divide the rollout
     offline, env = sources.dataset is not None, sources.tasked_env
     num_envs = 1 if offline else options.num_envs or experience.num_envs
     unit = experience.gradient_steps if offline else num_envs * experience.rollout_length
     chunks = -(-options.steps // unit)
-    options = with_intervals(options, unit, default_evaluation=offline and env is not None)
-    envs = open_data(algorithm, sources, options) if offline else open_environments(algorithm, env, num_envs, options)
-    with closed_on_failure(envs, env):
+    options = fill_intervals(options, unit, default_evaluation=offline and env is not None)
+    envs = open_data(algorithm, sources, options) if offline else open_training_envs(algorithm, env, num_envs, options)
+    with close_on_failure(envs, env):
         chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunOptions)}
         chosen["num_envs"] = num_envs
         plan = Plan(
             **chosen,
-            algorithm=with_horizon(algorithm, chunks * unit if offline else gradient_steps(algorithm, chunks)),
-            env="" if env is None else describe(env),
+            algorithm=fill_schedules(algorithm, chunks * unit if offline else gradient_steps(algorithm, chunks)),
+            env="" if env is None else describe_source(env),
             spec=envs.spec,
-            dataset=name_of_data(sources.dataset),
-            digest=envs.data.digest if isinstance(envs, Recorded) else "",
+            dataset=data_name(sources.dataset),
+            digest=envs.data.digest if isinstance(envs, RecordedData) else "",
             tasks=describe_tasks(env),
         )
         check_init(plan)
         replay_bytes = 0 if offline else check_replay(plan)
-    return Prepared(plan, envs, replay_bytes)
+    return PreparedRun(plan, envs, replay_bytes)
 
 
 def check_sources(sources: Sources, options: RunOptions) -> None:
@@ -109,7 +109,7 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
         )
 
 
-def with_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
+def fill_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
     """`options` with all intervals filled in, for a loop that makes at least `unit` steps at a time. A run on data with
     an environment evaluates by default: it has no other curve."""
     evaluate_every = options.evaluate_every
@@ -122,26 +122,26 @@ def with_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) 
     return dataclasses.replace(options, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
 
 
-def open_environments(algorithm: AnyAlgorithm, env: Any, num_envs: int, options: RunOptions) -> Envs:
+def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options: RunOptions) -> Envs:
     """The environments that a run trains in."""
     return make_seeds(
-        with_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
+        match_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
         max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous,
     )  # fmt: skip
 
 
-def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> Recorded:
+def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> RecordedData:
     """The data that a run learns from, in the spaces of its environment, where it has one."""
     assert sources.dataset is not None
     data: DataSet = read_data(sources.dataset, timeout_and_terminal=options.timeout_and_terminal)
     if sources.env is not None:
         envs = make_seeds(
-            with_rewards(sources.env, algorithm), 1, seed=options.seed, seeds=1, purpose="evaluate",
+            match_rewards(sources.env, algorithm), 1, seed=options.seed, seeds=1, purpose="evaluate",
             max_episode_steps=options.max_episode_steps,
         )  # fmt: skip
-        close(envs, sources.env)
+        close_envs(envs, sources.env)
         data = adapt_to_env(data, envs.spec)
-    rows = recorded(algorithm, data, window=options.window, seed=options.seed)
+    rows = prepare_data(algorithm, data, window=options.window, seed=options.seed)
     check_data(rows)
     return rows
 

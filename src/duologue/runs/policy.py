@@ -26,11 +26,11 @@ class TrainedPolicy:
 
     def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
         """Actions, ready for `env.step`."""
-        batch, single = as_batch(self.spec.observation, obs)
-        action = to_env(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        batch, single = to_batch(self.spec.observation, obs)
+        action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
-    def acting(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
+    def make_act(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
         """`(obs, t, began) -> actions` `[1, …]` as adapters take them: a policy that remembers, from where an episode
         `began`."""
         initial = self.algorithm.initial_carry(1)
@@ -48,22 +48,22 @@ class TrainedPolicy:
 
         return remember
 
-    def of_actions(self, name: str, obs: Obs, action: Any) -> Any:
+    def evaluate_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""
-        batch, single = as_batch(self.spec.observation, obs)
-        answer = np.asarray(_answer(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
+        batch, single = to_batch(self.spec.observation, obs)
+        answer = np.asarray(_call_method(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
         return answer[..., 0] if single else answer
 
     def value(self, obs: Obs) -> Any:
         """V(s)."""
-        batch, single = as_batch(self.spec.observation, obs)
-        answer = np.asarray(_answer(self.algorithm, "v", self.state, batch))
+        batch, single = to_batch(self.spec.observation, obs)
+        answer = np.asarray(_call_method(self.algorithm, "v", self.state, batch))
         return answer[0] if single else answer
 
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
         count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
         shape, dtype = array_type(space)
-        actions = exactly(action, dtype, f"An action of {space}")
+        actions = cast_exactly(action, dtype, f"An action of {space}")
         wanted = shape if single else (count, *shape)
         if actions.shape != wanted:
             raise ConfigError(f"There must be one action for each observation, of shape {wanted}; got {actions.shape}.")
@@ -76,16 +76,16 @@ class TrainedPolicy:
         return actions[None] if single else actions
 
 
-def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
+def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
     if isinstance(space, Dict):
         if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
             raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
-        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
+        parts = {name: to_batch(part, obs[name]) for name, part in space.spaces.items()}
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
     shape, dtype = array_type(space)
     try:
-        array = exactly(obs, dtype, "An observation of this run")
+        array = cast_exactly(obs, dtype, "An observation of this run")
     except (TypeError, ValueError) as error:
         raise ConfigError(f"An observation of this run is {dtype}{list(shape)}; got {obs!r}.") from error
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
@@ -98,7 +98,7 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     return (array[None] if single else array), single
 
 
-def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
+def cast_exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
     """`values` in a dtype; `ConfigError` where integers would lose something, as of pixels that were divided by 255."""
     array = np.asarray(values)
     with np.errstate(invalid="ignore"):  # of NaN, which then is no integer
@@ -110,7 +110,7 @@ def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
     return cast
 
 
-def to_env(space: Space, action: np.ndarray) -> np.ndarray:
+def to_env_action(space: Space, action: np.ndarray) -> np.ndarray:
     """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
     return action + space.start if isinstance(space, Discrete) else clip_to_bounds(space, action)
 
@@ -122,5 +122,5 @@ def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array, explore: 
 
 
 @eqx.filter_jit
-def _answer(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
+def _call_method(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
     return getattr(algorithm, name)(state, *arrays)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from duologue.errors import divergence_error
-from duologue.loops.offline import Updates
+from duologue.loops.offline import UpdateTotals
 from duologue.loops.state import Totals
 from duologue.ops.metrics import EVALUATION
 from duologue.runs.display.loggers import JsonLines, Logger, TensorBoard
@@ -41,7 +41,7 @@ class RowWriter:
             logger.close()
 
 
-def training_row(totals: Totals | Updates, *, steps: int, seconds: float, tasks: tuple[str, ...] = ()) -> dict:
+def training_row(totals: Totals | UpdateTotals, *, steps: int, seconds: float, tasks: tuple[str, ...] = ()) -> dict:
     """Metrics of an interval of `steps` steps, under the names users know; `[S]` each for several seeds."""
     return {**totals.summary(tasks), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
 

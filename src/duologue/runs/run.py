@@ -14,19 +14,19 @@ from duologue.envs.tasks import task_index
 from duologue.errors import CheckpointError, ConfigError, suggestion
 from duologue.loops.keys import key_for, run_key
 from duologue.runs import drive
-from duologue.runs.collect import collected
+from duologue.runs.collect import record_policy
 from duologue.runs.data_sources import DataSource, open_source, read_data
 from duologue.runs.display.loggers import Logger
 from duologue.runs.drive import Agent
-from duologue.runs.environments import EnvSource, envs_for
-from duologue.runs.evaluation import Evaluation, evaluator
+from duologue.runs.environments import EnvSource, open_envs
+from duologue.runs.evaluation import Evaluation, open_evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.horizon import with_field
+from duologue.runs.horizon import replace_field
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.policy import TrainedPolicy
 from duologue.runs.session import Callback, Listeners
-from duologue.runs.watch import Watched, frames, watch
+from duologue.runs.watch import WatchResult, frames, watch
 from duologue.storage import checkpoint
 from duologue.types import Obs, PyTree
 
@@ -57,7 +57,7 @@ def load(
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
     state = checkpoint.load_tree(found, like, part=".algorithm")
-    return run_of(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
+    return wrap_agent(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Run:
         """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
         training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
         one's."""
-        source, plan = self.env if env is None else env, played(self.plan, task, explore)
-        with evaluator(
+        source, plan = self.env if env is None else env, choose_task(self.plan, task, explore)
+        with open_evaluator(
             plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
         ) as evaluate:
             return evaluate(self.state)
@@ -93,26 +93,26 @@ class Run:
         which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
         `ConfigError` for observations of another shape.
         """
-        trained = self._of(task)._trained
+        trained = self._for_task(task)._policy
         return trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
         """Actions as in training, with its noise; `step` says which draw. Of several tasks, a scheduler draws whose."""
-        return self._trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+        return self._policy.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
 
     def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
         """log π(a|s) of actions in the environment's own units; of several tasks, of the policy of `task`. Raises
         `ConfigError` for a policy that is no distribution."""
-        return self._of(task)._trained.of_actions("log_prob", obs, action)
+        return self._for_task(task)._policy.evaluate_actions("log_prob", obs, action)
 
     def q(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray:
         """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; of several tasks, of `task`. Raises
         `ConfigError` where none is learned."""
-        return self._of(task)._trained.of_actions("q", obs, action)
+        return self._for_task(task)._policy.evaluate_actions("q", obs, action)
 
     def v(self, obs: Obs) -> np.ndarray | np.generic:
         """V(s). Raises `ConfigError` where no state value is learned."""
-        return self._trained.value(obs)
+        return self._policy.value(obs)
 
     def collect(
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
@@ -127,16 +127,16 @@ class Run:
         after Ctrl-C, with the rows so far written.
         """
         source = self.env if env is None else env
-        act = self._trained.acting(key=key_for(run_key(seed), "collect"), explore=explore)
-        made = lambda: envs_for(self.plan, source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
+        act = self._policy.make_act(key=key_for(run_key(seed), "collect"), explore=explore)
+        made = lambda: open_envs(self.plan, source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         how = {"noise": noise, "seed": seed, "policy": self.plan.name, "after": after, "console": console}
-        return collected(made, act, steps, out, source=self.plan.env if source is None else source, **how)
+        return record_policy(made, act, steps, out, source=self.plan.env if source is None else source, **how)
 
     def watch(
         self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
         explore: bool = False, task: str | None = None, seed: int = 0, fps: float | None = None,
         max_steps: int | None = None, console: Console | None = None,
-    ) -> Watched:  # fmt: skip
+    ) -> WatchResult:  # fmt: skip
         """Play episodes with the test policy or, to `explore`, as in training, to be looked at.
 
         With a display and without `out` they are shown in the environment's own window; else they become a video at
@@ -145,10 +145,10 @@ class Run:
         10,000 unless told otherwise. Of several tasks, `task` says whose intention plays. `seed` is that of the starts.
         Raises `ConfigError`.
         """
-        number, agent = self.seed - self.plan.seed, replace(self, plan=played(self.plan, task, explore))
+        number, agent = self.seed - self.plan.seed, replace(self, plan=choose_task(self.plan, task, explore))
         name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
         return watch(
-            agent._trained, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            agent._policy, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
             episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
         )  # fmt: skip
 
@@ -158,8 +158,8 @@ class Run:
     ) -> np.ndarray:  # fmt: skip
         """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
         source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
-        agent = replace(self, plan=played(self.plan, task, explore))
-        return frames(agent._trained, agent.plan, source, episodes=episodes, **how)
+        agent = replace(self, plan=choose_task(self.plan, task, explore))
+        return frames(agent._policy, agent.plan, source, episodes=episodes, **how)
 
     def fitted_q(
         self,
@@ -193,16 +193,16 @@ class Run:
         listeners = Listeners(callbacks, loggers, console)
         chosen = finetune_options(self.seed, steps=steps, **options)
         agent = Agent(self.path, self.plan, self.step, self.state, self.env)
-        again = run_of(drive.finetune(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
+        again = wrap_agent(drive.finetune_run(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
         assert isinstance(again, Run)
         return again
 
-    def _of(self, task: str | None) -> "Run":
+    def _for_task(self, task: str | None) -> "Run":
         """This run, whose tests play the intention of `task`, by default the main one."""
-        return replace(self, plan=played(self.plan, task, False))
+        return replace(self, plan=choose_task(self.plan, task, False))
 
     @property
-    def _trained(self) -> TrainedPolicy:
+    def _policy(self) -> TrainedPolicy:
         return TrainedPolicy(self.plan.algorithm, self.plan.spec, self.state)
 
     def resume(
@@ -212,10 +212,10 @@ class Run:
     ) -> "Run | Runs":  # fmt: skip
         """Go on with this run's folder: `duologue.resume` with its arguments."""
         source, listeners = self.env if env is None else env, Listeners(callbacks, loggers, console)
-        agent = drive.resume(
+        agent = drive.resume_run(
             self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners
         )
-        return run_of(agent)
+        return wrap_agent(agent)
 
 
 @dataclass(frozen=True)
@@ -245,14 +245,16 @@ class Runs(Sequence[Run]):
     ) -> Evaluation:
         """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        plan = played(self.plan, task, explore)
-        with evaluator(plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore) as evaluate:
+        plan = choose_task(self.plan, task, explore)
+        with open_evaluator(
+            plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore
+        ) as evaluate:
             return evaluate(self.state)
 
     resume = Run.resume
 
 
-def played(plan: Plan, task: str | None, explore: bool) -> Plan:
+def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
     """The plan of a run whose tests play the intention of `task`. Raises `ConfigError`, also to explore."""
     if task is None:
         return plan
@@ -260,10 +262,10 @@ def played(plan: Plan, task: str | None, explore: bool) -> Plan:
         raise ConfigError(
             f"task = {task!r}: to explore is to act as in training, where the scheduler says whose turn it is."
         )
-    return with_task(plan, task)
+    return set_test_task(plan, task)
 
 
-def run_of(agent: Agent) -> Run | Runs:
+def wrap_agent(agent: Agent) -> Run | Runs:
     """The agent, or the agents of several seeds, for the user."""
     path, plan, step, state, env = agent
     if plan.seeds > 1:
@@ -279,6 +281,6 @@ def finetune_options(seed: int, **options: Any) -> RunOptions:
     return RunOptions(**{"seed": seed, **{name: value for name, value in options.items() if value is not None}})
 
 
-def with_task(plan: Plan, task: str) -> Plan:
+def set_test_task(plan: Plan, task: str) -> Plan:
     """The plan of a run whose evaluations play the policy of this task. Raises `ConfigError`."""
-    return replace(plan, algorithm=with_field(plan.algorithm, test_task=task_index(plan.spec, task)))
+    return replace(plan, algorithm=replace_field(plan.algorithm, test_task=task_index(plan.spec, task)))

@@ -41,7 +41,7 @@ class SavedStates:
                 files.discard(other)
 
     @contextmanager
-    def saved_on_failure(self, state: LoopState, step: int, rows: RowWriter) -> Iterator[None]:
+    def save_on_failure(self, state: LoopState, step: int, rows: RowWriter) -> Iterator[None]:
         """A context that saves what was learned where its body raises: an evaluation, a logger or a callback."""
         try:
             yield

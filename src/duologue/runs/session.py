@@ -16,9 +16,9 @@ from duologue.errors import ConfigError
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import Loop, LoopState
 from duologue.runs.display.loggers import Logger
-from duologue.runs.display.screen import Screen, screen
+from duologue.runs.display.screen import Screen, make_screen
 from duologue.runs.environments import EnvSource
-from duologue.runs.evaluation import Evaluate, evaluator
+from duologue.runs.evaluation import Evaluator, open_evaluator
 from duologue.runs.plan import Plan
 from duologue.runs.rows import (
     Row,
@@ -80,31 +80,31 @@ class Session:
         """
         plan, start = self.plan, int(np.ravel(state.step)[0]) * self.plan.unit
         rows = RowWriter(self.path, plan.seed_numbers, start, self.listeners.loggers)
-        shown = screen(plan.steps, self.title(), folder=self.path, console=self.listeners.console)
+        shown = make_screen(plan.steps, self.title(), folder=self.path, console=self.listeners.console)
         try:
             with Interruption() as interruption, shown, self._evaluator(interruption) as evaluate:
                 shown.start(start)
                 for note in [*notes, *plan.algorithm.notes(plan.spec)]:
                     shown.note(note)
                 shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
-                state = self._go_on(state, start, rows, shown, interruption, evaluate)
+                state = self._run_intervals(state, start, rows, shown, interruption, evaluate)
         finally:
             rows.close()
         interruption.raise_again()
         return state
 
-    def _go_on(
+    def _run_intervals(
         self, state: LoopState, start: int, rows: RowWriter, shown: Screen, interruption: Interruption,
-        evaluate: Evaluate | None,
+        evaluate: Evaluator | None,
     ) -> LoopState:  # fmt: skip
         plan, saved, step = self.plan, SavedStates(self.path), start
-        saving = Every(plan.save_every, start)
-        evaluating = Every(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
+        saving = Interval(plan.save_every, start)
+        evaluating = Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
         intervals = self._intervals(state, start, interruption)
         for step, state, row in intervals:
             if not row:  # interrupted before the first step
                 break
-            with saved.saved_on_failure(state, step, rows):
+            with saved.save_on_failure(state, step, rows):
                 if evaluate is not None and evaluating.is_due(step):
                     row |= self._evaluation(evaluate, state, step, saved, shown)
                 rows.write(step, row)
@@ -139,18 +139,18 @@ class Session:
             yield step, state, training_row(totals, steps=steps, seconds=seconds, tasks=plan.spec.tasks)
             before, began = step, time.perf_counter()
 
-    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluate | None]:
+    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluator | None]:
         """A context with the evaluation during training; with `None` for a run without it."""
         plan = self.plan
         if plan.evaluate_every is None:
             return nullcontext()
-        return evaluator(
+        return open_evaluator(
             plan, self.source, seeds=plan.seed_numbers, episodes=plan.evaluate_episodes,
             purpose="evaluate while training", interrupted=interrupted,
         )  # fmt: skip
 
     def _evaluation(
-        self, evaluate: Evaluate, state: LoopState, step: int, saved: SavedStates, shown: Screen
+        self, evaluate: Evaluator, state: LoopState, step: int, saved: SavedStates, shown: Screen
     ) -> dict[str, Any]:
         """Metrics of an evaluation, whose state is saved where it is the best so far; none where it is interrupted."""
         with suppress(Interrupted):
@@ -167,7 +167,7 @@ class Session:
         return any(answer is not None and not answer for answer in answers)
 
 
-class Every:
+class Interval:
     """Counts off multiples of `interval`; `None` for never."""
 
     def __init__(self, interval: int | None, start: int):

@@ -13,7 +13,7 @@ from duologue.runs.display.loggers import Logger
 from duologue.runs.environments import EnvSource
 from duologue.runs.options import RunOptions
 from duologue.runs.planning import Sources, TaskSource
-from duologue.runs.run import Run, Runs, run_of
+from duologue.runs.run import Run, Runs, wrap_agent
 from duologue.runs.session import Callback, Listeners
 
 
@@ -76,7 +76,7 @@ def train(
     """
     options = RunOptions.pick(locals())
     listeners = Listeners(callbacks, loggers, console)
-    return run_of(drive.begin(algorithm, Sources(env, dataset, tasks), options, run_dir, listeners))
+    return wrap_agent(drive.begin_run(algorithm, Sources(env, dataset, tasks), options, run_dir, listeners))
 
 
 def resume(
@@ -102,5 +102,7 @@ def resume(
     have changed.
     """
     listeners = Listeners(callbacks, loggers, console)
-    agent = drive.resume(Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners)
-    return run_of(agent)
+    agent = drive.resume_run(
+        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners
+    )
+    return wrap_agent(agent)

@@ -20,7 +20,7 @@ from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Count, Range, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.runs.display import video
-from duologue.runs.environments import EnvSource, check_source, check_spec, describe, in_jax, source_of
+from duologue.runs.environments import EnvSource, check_source, check_spec, describe_source, env_source, is_in_jax
 from duologue.runs.plan import Plan
 from duologue.runs.policy import TrainedPolicy
 from duologue.types import Step
@@ -29,12 +29,12 @@ MAX_STEPS = 10_000
 """Steps that are recorded, unless `max_steps` says otherwise."""
 
 PicturesPerSecond = Optional[Annotated[float, Range(0, 1000, above=True)]]  # noqa: UP045
-HEADLESS = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+HEADLESS_VARIABLES = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 """What lets MuJoCo and pygame draw without a display, and without complaints. They read it when they are imported."""
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchResult:
     """What was seen."""
 
     out: Path | None
@@ -55,7 +55,7 @@ def has_display() -> bool:
 def watch(
     agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, out: str | Path | None, default: Path, episodes: int,
     explore: bool, seed: int, fps: float | None, max_steps: int | None, console: Console,
-) -> Watched:  # fmt: skip
+) -> WatchResult:  # fmt: skip
     """Play `episodes` episodes of `agent` in an environment of `plan`, or of `source`: in a window where there is a
     display and no `out`, else into a video at `out` or `default`. Raises `ConfigError`, before anything is played where
     it can.
@@ -65,23 +65,25 @@ def watch(
     if out is None and has_display():
         if fps is not None:
             raise ConfigError(f"fps = {fps!r}: a window keeps its environment's own time. Give it with a file, out.")
-        with on_stage(plan, source, seed=seed) as envs:
-            return seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, console, plan.test_task)
+        with open_watched_env(plan, source, seed=seed) as envs:
+            steps = play_steps(agent, envs, explore=explore, seed=seed)
+            return watch_episodes(steps, episodes, max_steps, console, plan.test_task)
     path, camera = video.check_out(default if out is None else out), Camera()
     with (
-        on_stage(plan, source, camera, seed=seed) as envs,
-        video.video(path, camera.fps if fps is None else fps) as add,
-        recording(console, path) as tell,
+        open_watched_env(plan, source, camera, seed=seed) as envs,
+        video.open_video(path, camera.fps if fps is None else fps) as add,
+        recording_status(console, path) as tell,
     ):
 
-        def filmed() -> Iterator[Step]:
-            for t, step in enumerate(steps_of(agent, envs, explore=explore, seed=seed), 1):
+        def film() -> Iterator[Step]:
+            for t, step in enumerate(play_steps(agent, envs, explore=explore, seed=seed), 1):
                 for picture in camera.take_pictures():
                     add(picture)
                 tell(t)
                 yield step
 
-        return seen(filmed(), episodes, MAX_STEPS if max_steps is None else max_steps, console, plan.test_task, path)
+        most = MAX_STEPS if max_steps is None else max_steps
+        return watch_episodes(film(), episodes, most, console, plan.test_task, path)
 
 
 def frames(
@@ -94,8 +96,8 @@ def frames(
     """
     check_numbers(episodes, seed, max_steps)
     camera = Camera()
-    with on_stage(plan, source, camera, seed=seed) as envs:
-        seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
+    with open_watched_env(plan, source, camera, seed=seed) as envs:
+        watch_episodes(play_steps(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
     return np.stack(camera.take_pictures())
 
 
@@ -107,18 +109,18 @@ def check_numbers(episodes: int, seed: int, max_steps: int | None) -> None:
 
 
 @contextmanager
-def on_stage(
+def open_watched_env(
     plan: Plan, source: EnvSource | None, camera: Camera | None = None, *, seed: int
 ) -> Iterator[AbstractHostEnvs]:
     """One environment before `camera`, or without one in a window. Raises `ConfigError` for what cannot be looked at,
     `MissingExtraError` where it needs a package to draw."""
     check_source(plan, source)
-    tasked = source_of(plan, source)
+    tasked = env_source(plan, source)
     what: Any = tasked.env if isinstance(tasked, EnvWithTasks) else tasked
-    if in_jax(plan, source):
-        raise ConfigError(unseen(what))
+    if is_in_jax(plan, source):
+        raise ConfigError(no_pictures_message(what))
     if isinstance(what, AbstractHostEnvs | AbstractJaxEnvs):
-        raise ConfigError(f"env = {describe(what)}: an adapter shows no pictures. Give an id, or a callable.")
+        raise ConfigError(f"env = {describe_source(what)}: an adapter shows no pictures. Give an id, or a callable.")
     options = {"seed": seed, "purpose": "watch", "max_episode_steps": plan.max_episode_steps}
     options["info"] = tasked.tasks.info if isinstance(tasked, EnvWithTasks) else ()
     envs = make_window_env(what, **options) if camera is None else make_camera_env(what, camera, **options)
@@ -129,7 +131,7 @@ def on_stage(
         yield envs
     except EnvError as error:
         if isinstance(error.__cause__, gym.error.DependencyNotInstalled):
-            raise MissingExtraError("video", f"drawing {describe(what)}") from error
+            raise MissingExtraError("video", f"drawing {describe_source(what)}") from error
         if type(error.__cause__).__module__.startswith("mujoco") and "MUJOCO_GL" not in os.environ:
             raise EnvError(f"{error}. Without a display, start Python with MUJOCO_GL=egl.") from error.__cause__
         raise
@@ -137,19 +139,19 @@ def on_stage(
         envs.close()
 
 
-def unseen(what: str | AbstractJaxEnvs) -> str:
+def no_pictures_message(what: str | AbstractJaxEnvs) -> str:
     """Why an environment written in JAX cannot be watched, and what can be in its place."""
     name = what.partition("/")[2] if isinstance(what, str) else ""
     instead = name if name in gym.registry else "ID"
     return (
-        f"{describe(what)} is written in JAX and has no pictures to watch. Watch the agent in a Gymnasium environment "
-        f"of the same spaces: --env {instead}, in Python env={instead!r}."
+        f"{describe_source(what)} is written in JAX and has no pictures to watch. Watch the agent in a Gymnasium "
+        f"environment of the same spaces: --env {instead}, in Python env={instead!r}."
     )
 
 
-def steps_of(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
+def play_steps(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
     """The steps of one environment, episode after episode, without end. What acting remembers begins anew with each."""
-    act = agent.acting(key=key_for(run_key(seed), "watch"), explore=explore)
+    act = agent.make_act(key=key_for(run_key(seed), "watch"), explore=explore)
     obs, began = envs.reset(), True
     for t in itertools.count():
         step = envs.step(act(obs, t, began))
@@ -157,37 +159,37 @@ def steps_of(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, see
         yield step
 
 
-def seen(
+def watch_episodes(
     steps: Iterator[Step], episodes: int, max_steps: int | None, console: Console, task: int = -1,
     out: Path | None = None,
-) -> Watched:  # fmt: skip
+) -> WatchResult:  # fmt: skip
     """Take `episodes` episodes from `steps`, or `max_steps` steps, and say what each was to `task`."""
     returns, lengths, total, length, ended = [], [], 0.0, 0, True
     for step in itertools.islice(steps, max_steps):
         total, length = total + float(np.ravel(step.reward[0])[task]), length + 1
         if ended := bool(step.terminated[0] | step.truncated[0]):
             returns, lengths, total, length = [*returns, total], [*lengths, length], 0.0, 0
-            console.print(told(len(returns), returns[-1], lengths[-1]), highlight=False)
+            console.print(episode_line(len(returns), returns[-1], lengths[-1]), highlight=False)
             if len(returns) == episodes:
                 break
     if not ended:
         returns, lengths = [*returns, total], [*lengths, length]
-        console.print(f"{told(len(returns), total, length)}, cut: max_steps = {max_steps:,}", highlight=False)
-    return Watched(out, np.asarray(returns), np.asarray(lengths), cut=not ended)
+        console.print(f"{episode_line(len(returns), total, length)}, cut: max_steps = {max_steps:,}", highlight=False)
+    return WatchResult(out, np.asarray(returns), np.asarray(lengths), cut=not ended)
 
 
-def told(episode: int, total: float, length: int) -> str:
+def episode_line(episode: int, total: float, length: int) -> str:
     return f"[bold]episode {episode}[/]   return {total:,.1f} in {length:,} step{'s' if length != 1 else ''}"
 
 
-def recording(console: Console, path: Path) -> AbstractContextManager[Any]:
+def recording_status(console: Console, path: Path) -> AbstractContextManager[Any]:
     """A function that says how many steps are recorded, in a line that goes away; in a pipe it says nothing."""
     if not console.is_terminal:
         return nullcontext(lambda t: None)
-    return _recording(console, path)
+    return _show_recording_status(console, path)
 
 
 @contextmanager
-def _recording(console: Console, path: Path) -> Iterator[Any]:
+def _show_recording_status(console: Console, path: Path) -> Iterator[Any]:
     with console.status(f"recording {path.name}") as status:
         yield lambda t: t % 10 or status.update(f"recording {path.name}: {t:,} steps")

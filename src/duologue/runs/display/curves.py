@@ -17,9 +17,17 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")
 """Of the lines of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
-LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "timeout_and_terminal", "window", "offline_fraction")
+LEARNING_OPTIONS = (
+    "num_envs",
+    "max_episode_steps",
+    "tasks",
+    "dataset",
+    "timeout_and_terminal",
+    "window",
+    "offline_fraction",
+)
 """What changes learning beside the algorithm and the environment."""
-PLACES = 400
+MAX_PLACES = 400
 """Places at most at which curves are averaged over seeds."""
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -74,8 +82,8 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         from matplotlib.ticker import FuncFormatter, MaxNLocator
     except ImportError as error:
         raise MissingExtraError("plots", "drawing learning curves") from error
-    groups = grouped(paths, [key] if key else [EVALUATION, RETURN])
-    title_of_all, labels = names(list(groups))
+    groups = group_curves(paths, [key] if key else [EVALUATION, RETURN])
+    title_of_all, labels = title_and_labels(list(groups))
     thin = len(groups) <= 3  # whether the thin lines too are named one by one
     entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
     drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
@@ -85,13 +93,13 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         if not curves:
             axes.plot([], [], label=f"{label} (nothing to draw yet)".strip(), **look)  # pyright: ignore[reportArgumentType]
         for metric, seeds in curves.items():
-            line, main = summary(list(seeds.values())), metric == next(iter(curves))
-            name = f"{label} {_word(metric)}".strip() if main or thin else ""
-            _draw(axes, line, look, name, main=main)
+            line, main = average_curves(list(seeds.values())), metric == next(iter(curves))
+            name = f"{label} {_metric_words(metric)}".strip() if main or thin else ""
+            _draw_line(axes, line, look, name, main=main)
     axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
-    axes.set_xlabel(unit(list(groups)))
+    axes.set_xlabel(step_unit(list(groups)))
     beside = not thin and any(len(curves) > 1 for curves in groups.values())
-    axes.set_ylabel(_word(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
+    axes.set_ylabel(_metric_words(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
     axes.margins(x=0.01)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -106,7 +114,7 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     return drawing
 
 
-def unit(groups: Sequence[Group]) -> str:
+def step_unit(groups: Sequence[Group]) -> str:
     """What steps are counted in: on recorded data alone, gradient steps."""
 
     def of_data(group: Group) -> bool:
@@ -117,16 +125,16 @@ def unit(groups: Sequence[Group]) -> str:
     return units.pop() if len(units) == 1 else "steps"
 
 
-def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
+def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
     """One curve a seed for each of `metrics` that a group has; none, where no episode has ended yet."""
     groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:
-        rows = log.read(path / "metrics.jsonl")
+        rows = log.read_metrics(path / "metrics.jsonl")
         seen |= {name for row in rows for name in row if "/" in name}
-        curves = groups.setdefault(identity(path), {})
+        curves = groups.setdefault(read_group(path), {})
         for metric in metrics:
-            found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
+            found = {seed: log.metric_curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
             found = {seed: curve for seed, curve in found.items() if len(curve[0])}
             if found:
                 known = curves.setdefault(metric, {})
@@ -142,7 +150,7 @@ def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[s
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
 
 
-def identity(path: Path) -> Group:
+def read_group(path: Path) -> Group:
     """What a run is by its config.json; what is not there is called by the folder's name, or nothing."""
     try:
         config = files.read_json(path / "config.json")
@@ -150,18 +158,20 @@ def identity(path: Path) -> Group:
         return Group(path.name)
     config = config if isinstance(config, dict) else {}
     algorithm = config.get("algorithm")
-    settings = {name: value for name, value in _flat(algorithm).items() if name.rpartition(".")[2] != "num_envs"}
-    settings |= {name: str(config.get(name)) for name in LEARNING}
-    return Group(_algorithm(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
+    settings = {
+        name: value for name, value in _settings_by_path(algorithm).items() if name.rpartition(".")[2] != "num_envs"
+    }
+    settings |= {name: str(config.get(name)) for name in LEARNING_OPTIONS}
+    return Group(_algorithm_name(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
 
 
-def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
+def title_and_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
     """A title of what all groups share, and a label for each of what they do not."""
     algorithms, envs = {group.algorithm for group in groups}, {group.env for group in groups}
     shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
     title = " on ".join(filter(None, shared))
 
-    paths = {name.removesuffix(".type") for group in groups for name, _ in differing(group, groups)}
+    paths = {name.removesuffix(".type") for group in groups for name, _ in differing_settings(group, groups)}
     ends = [path.rpartition(".")[2] for path in paths]
 
     def called(name: str) -> str:
@@ -170,7 +180,7 @@ def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
         return end if ends.count(end) == 1 else path
 
     def label(group: Group) -> str:
-        differ = [f"{called(name)}={value}" for name, value in differing(group, groups)]
+        differ = [f"{called(name)}={value}" for name, value in differing_settings(group, groups)]
         name = group.algorithm if len(algorithms) > 1 else ""
         env = group.env if len(envs) > 1 else ""
         return " ".join(filter(None, [name, "on" if name and env else "", env, ", ".join(differ)]))
@@ -178,7 +188,7 @@ def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
     return title or "Learning curves", [label(group) for group in groups]
 
 
-def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
+def differing_settings(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
     """The settings that a group does not share with others of its algorithm and environment. Where an object is of
     another kind, that says it, and its fields are not compared."""
     mine = dict(group.settings)
@@ -200,7 +210,7 @@ def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
     ]
 
 
-def summary(curves: Sequence[Curve]) -> Line:
+def average_curves(curves: Sequence[Curve]) -> Line:
     """Mean and 95 % bootstrap interval of the mean over seeds, at the steps where all of them have data.
 
     Between its own points a curve is a straight line. Raises `ConfigError` where the curves have no step in common.
@@ -213,8 +223,8 @@ def summary(curves: Sequence[Curve]) -> Line:
         )
     steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
     steps = steps[(steps >= first) & (steps <= last)]
-    if len(steps) > PLACES:
-        steps = np.linspace(first, last, PLACES)
+    if len(steps) > MAX_PLACES:
+        steps = np.linspace(first, last, MAX_PLACES)
     values = np.stack([np.interp(steps, *curve) for curve in curves])
     mean = values.mean(0)
     if len(curves) == 1:
@@ -223,7 +233,7 @@ def summary(curves: Sequence[Curve]) -> Line:
     return Line(steps, mean, low, high, len(curves))
 
 
-def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
+def _draw_line(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
     if not main:
         label = label and label + (" (mean)" if line.seeds > 1 else "")
         axes.plot(line.steps, line.mean, **look, linewidth=0.9, alpha=0.45, label=label)
@@ -235,25 +245,25 @@ def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool
         axes.fill_between(line.steps, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
 
 
-def _word(metric: str) -> str:
+def _metric_words(metric: str) -> str:
     words = {EVALUATION: "evaluation", RETURN: "training"}
     return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
 
 
-def _flat(node: Any, at: str = "") -> dict[str, str]:
+def _settings_by_path(node: Any, at: str = "") -> dict[str, str]:
     """The values of nested objects of config.json by their paths; a schedule is one, as the command line has it."""
     if not isinstance(node, dict):
         return {at: str(node)}
     if node.get("type") == "Linear":
         schedule = f"linear:{node.get('start')}:{node.get('end')}"
         return {at: schedule, f"{at}.updates": str(node.get("updates"))}
-    parts = [_flat(value, f"{at}.{name}" if at else name) for name, value in node.items()]
+    parts = [_settings_by_path(value, f"{at}.{name}" if at else name) for name, value in node.items()]
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _algorithm(node: Any) -> str:
+def _algorithm_name(node: Any) -> str:
     """`SAC`, or `Normalized(SAC)` for a wrapper, of an algorithm in config.json."""
     if not isinstance(node, dict):
         return ""
-    inner = _algorithm(node.get("algorithm"))
+    inner = _algorithm_name(node.get("algorithm"))
     return f"{node.get('type', '')}({inner})" if inner else str(node.get("type", ""))

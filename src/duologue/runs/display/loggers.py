@@ -35,7 +35,7 @@ class JsonLines:
 
     def __init__(self, path: Path):
         self._rows = JsonRows(path)
-        before = read(path)
+        before = read_metrics(path)
         self._began = time.perf_counter() - (before[-1]["time"] if before else 0.0)
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
@@ -107,7 +107,7 @@ class WandB:
             run.finish()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, in the order written; a last line that a killed or running process left without
     its end is passed over.
 
@@ -119,7 +119,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path} does not exist: is {path.parent} the folder of a run?") from error
 
 
-def curve(rows: Sequence[Mapping[str, Any]], key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def metric_curve(rows: Sequence[Mapping[str, Any]], key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`(steps, values)` of one metric of one seed, by rising step, without the rows that lack it or hold null.
 
     Where a step was written twice, by a run resumed from an earlier checkpoint, the later row counts.

@@ -27,7 +27,7 @@ LABELS = {
     "train/explained_variance": "explained var.",
 }  # fmt: skip
 """What a person wants to know first, in this order, and how it is called."""
-POINTS = 2000
+MAX_POINTS = 2000
 """Points kept of each curve: far more than a terminal has columns."""
 
 
@@ -56,7 +56,7 @@ class Progress:
         for points, name in ((self.training, RETURN), (self.evaluation, EVALUATION)):
             if name in news:
                 points.append((step, news[name]))
-            if len(points) > POINTS:
+            if len(points) > MAX_POINTS:
                 del points[1::2]
 
     @property
@@ -77,10 +77,10 @@ class Progress:
         rest = [
             name for name in self.metrics if name not in LABELS and name.startswith(("rollout/", "eval/", "train/"))
         ]
-        return [(called(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
+        return [(metric_label(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
 
 
-def called(name: str) -> str:
+def metric_label(name: str) -> str:
     """A metric's name in words; that of one of several tasks, `rollout/ep_rew_mean/TASK`, is the `return of TASK`."""
     whole, _, task = name.rpartition("/")
     if whole in LABELS:
@@ -88,12 +88,12 @@ def called(name: str) -> str:
     return LABELS.get(name) or name.partition("/")[2].replace("_", " ")
 
 
-def line(progress: Progress, seconds: float) -> str:
+def progress_line(progress: Progress, seconds: float) -> str:
     """Progress in one line of ASCII: step, steps a second, time left, and the first six numbers."""
-    numbers = "  ".join(f"{label} {number(value)}" for label, value in progress.numbers()[:6])
+    numbers = "  ".join(f"{label} {format_number(value)}" for label, value in progress.numbers()[:6])
     return (
-        f"step {progress.step:,}/{progress.total:,} ({share(progress):.0%})  {progress.rate:,.0f} steps/s  "
-        f"left {duration(progress.left(seconds))}  {numbers}"
+        f"step {progress.step:,}/{progress.total:,} ({progress_share(progress):.0%})  {progress.rate:,.0f} steps/s  "
+        f"left {format_duration(progress.left(seconds))}  {numbers}"
     ).rstrip()
 
 
@@ -117,23 +117,23 @@ def render(progress: Progress, seconds: float, *, width: int = 100, height: int 
         grid = Table.grid(expand=True, padding=(0, 0, 0, 3))
         grid.add_column(ratio=1)
         grid.add_column(width=30)
-        grid.add_row(chart(progress, width - 39, rows), table)
+        grid.add_row(draw_chart(progress, width - 39, rows), table)
         body = [grid]
     else:
-        body = [chart(progress, width - 6, rows), Text(), table]
+        body = [draw_chart(progress, width - 6, rows), Text(), table]
     parts = [_header(progress, seconds), Text(), *body, *([Text(), *notes] if notes else [])]
     title = Text(f" {progress.title} ", "bold")
     return Panel(Group(*parts), title=title, title_align="left", border_style="grey39", padding=(0, 2), width=width)
 
 
-def chart(progress: Progress, width: int, height: int) -> RenderableType:
+def draw_chart(progress: Progress, width: int, height: int) -> RenderableType:
     """Episode returns against steps: training as a line, evaluations as points on it, with axes and a legend."""
     values = np.asarray([value for _, value in progress.training + progress.evaluation], np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return Padding(Text("no episode has ended yet", "dim"), (0, 0, height + 2, 0))
     low, high = float(values.min()), float(values.max())
-    labels = {0: number(high), height - 1: number(low)}
+    labels = {0: format_number(high), height - 1: format_number(low)}
     margin = max(map(len, labels.values()))
     columns = width - margin - 2
     first, last = progress.start, max(progress.step, progress.start + 1)
@@ -145,7 +145,7 @@ def chart(progress: Progress, width: int, height: int) -> RenderableType:
         for row, cells in enumerate(braille(curve, columns, height, low=low, high=high))
     ]
     points = [(step, value) for step, value in progress.evaluation if math.isfinite(value)]
-    dots = _rows(np.asarray([value for _, value in points]), 4 * height, low, high)
+    dots = _dot_rows(np.asarray([value for _, value in points]), 4 * height, low, high)
     for (step, _), dot in zip(points, dots, strict=True):
         row, column = int(dot) // 4, margin + 2 + round((step - first) / (last - first) * (columns - 1))
         rows[row] = Text.assemble(rows[row][:column], ("●", "bright_magenta"), rows[row][column + 1 :])
@@ -190,7 +190,7 @@ def braille(
     across, down = 2 * width, 4 * height
     if len(values) != across:
         values = resample(list(enumerate(values)), across, 0, max(1, len(values) - 1))
-    at = _rows(np.asarray(values, np.float64), down, low, high)
+    at = _dot_rows(np.asarray(values, np.float64), down, low, high)
     before = np.concatenate([at[:1], at[:-1]])
     before = np.where(np.isnan(before), at, before)
     # Each column reaches to one dot short of the column before: a thin line, without a dot twice at one height.
@@ -202,7 +202,7 @@ def braille(
     return ["".join(chr(0x2800 + int(cell)) for cell in row) for row in cells]
 
 
-def _rows(values: np.ndarray, down: int, low: float | None, high: float | None) -> np.ndarray:
+def _dot_rows(values: np.ndarray, down: int, low: float | None, high: float | None) -> np.ndarray:
     """In which of `down` rows of dots each value stands, 0 at the top; NaN where it is not finite."""
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
@@ -213,12 +213,12 @@ def _rows(values: np.ndarray, down: int, low: float | None, high: float | None) 
     return np.rint(np.clip(depth, 0, 1) * (down - 1))
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four digits that matter, thousands apart."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`m:ss` or `h:mm:ss`; `-` for NaN."""
     if math.isnan(seconds):
         return "-"
@@ -226,7 +226,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def share(progress: Progress) -> float:
+def progress_share(progress: Progress) -> float:
     return min(1.0, progress.step / max(1, progress.total))
 
 
@@ -237,11 +237,13 @@ def _header(progress: Progress, seconds: float) -> RenderableType:
     bar.add_column(justify="right", no_wrap=True)
     bar.add_row(
         ProgressBar(total=progress.total, completed=progress.step, style="grey30", complete_style="cyan"),
-        Text.assemble((f"{share(progress):.0%}", "bold"), (f"  {progress.step:,} / {progress.total:,} steps", "dim")),
+        Text.assemble(
+            (f"{progress_share(progress):.0%}", "bold"), (f"  {progress.step:,} / {progress.total:,} steps", "dim")
+        ),
     )
     speed = Text.assemble(
-        f"{progress.rate:,.0f}", (" steps/s", "dim"), ("   elapsed ", "dim"), duration(seconds),
-        ("   left ", "dim"), duration(progress.left(seconds)), no_wrap=True, overflow="ellipsis",
+        f"{progress.rate:,.0f}", (" steps/s", "dim"), ("   elapsed ", "dim"), format_duration(seconds),
+        ("   left ", "dim"), format_duration(progress.left(seconds)), no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     return Group(bar, speed)
 
@@ -253,7 +255,7 @@ def _table(numbers: Sequence[tuple[str, float]], *, columns: int) -> Table:
         grid.add_column(style="dim", no_wrap=True, ratio=1)
         grid.add_column(justify="right", no_wrap=True)
     cells = [
-        (Text(label, overflow="ellipsis"), Text(number(value), "bold" if math.isfinite(value) else "bold red"))
+        (Text(label, overflow="ellipsis"), Text(format_number(value), "bold" if math.isfinite(value) else "bold red"))
         for label, value in numbers
     ]
     for at in range(0, len(cells), columns):

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from duologue.runs.display.picture import Progress, line, render
+from duologue.runs.display.picture import Progress, progress_line, render
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class Screen(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-def screen(total_steps: int, title: str, *, folder: Path | None = None, console: Console | None = None) -> Screen:
+def make_screen(total_steps: int, title: str, *, folder: Path | None = None, console: Console | None = None) -> Screen:
     """The live screen where the terminal can show it, else plain lines. `title` names algorithm, environment, seeds and
     device."""
     console = console or Console()
@@ -111,12 +111,12 @@ class PlainScreen:
         self._pending = seconds - self._printed < 1
         if not self._pending:
             self._printed = seconds
-            self.note(line(self.progress, seconds))
+            self.note(progress_line(self.progress, seconds))
 
     def note(self, text: str) -> None:
         if self._pending:  # what happened before is said before
             self._pending = False
-            self.note(line(self.progress, time.perf_counter() - self._began))
+            self.note(progress_line(self.progress, time.perf_counter() - self._began))
         encoding = self._console.encoding
         safe = text.replace("·", "|").replace("…", "...").encode(encoding, "replace").decode(encoding)
         with contextlib.suppress(OSError):
@@ -126,7 +126,7 @@ class PlainScreen:
     def stop(self) -> None:
         if self._pending:
             self._pending = False
-            self.note(line(self.progress, time.perf_counter() - self._began))
+            self.note(progress_line(self.progress, time.perf_counter() - self._began))
 
     def __enter__(self) -> "PlainScreen":
         self.start()

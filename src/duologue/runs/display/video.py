@@ -12,7 +12,7 @@ import numpy as np
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.storage import files
 
-Add = Callable[[np.ndarray], None]
+AddPicture = Callable[[np.ndarray], None]
 """Takes the next picture, uint8 `[H, W, 3]`; all of one video have one shape."""
 
 SHORTEST, SLOWEST = 2, 1 / 600
@@ -34,7 +34,7 @@ def check_out(out: str | Path) -> Path:
 
 
 @contextmanager
-def video(path: Path, fps: float) -> Iterator[Add]:
+def open_video(path: Path, fps: float) -> Iterator[AddPicture]:
     """A function that adds a picture to the video; it is at `path`, replacing what was there, when this ends well, and
     nothing is when it does not."""
     files.make_folder(path.absolute().parent)
@@ -43,13 +43,13 @@ def video(path: Path, fps: float) -> Iterator[Add]:
 
 
 @contextmanager
-def _mp4(path: Path, fps: float) -> Iterator[Add]:
+def _mp4(path: Path, fps: float) -> Iterator[AddPicture]:
     with tempfile.TemporaryFile() as complaints, ExitStack() as stack:
         process: subprocess.Popen[bytes] | None = None
 
         def add(picture: np.ndarray) -> None:
             nonlocal process
-            picture = even(picture)
+            picture = pad_to_even(picture)
             if process is None:
                 process = stack.enter_context(_encoder(path, picture.shape, fps, complaints))
             process.stdin.write(picture)  # pyright: ignore[reportOptionalMemberAccess]
@@ -91,7 +91,7 @@ def _encoder(
 
 
 @contextmanager
-def _gif(path: Path, fps: float) -> Iterator[Add]:
+def _gif(path: Path, fps: float) -> Iterator[AddPicture]:
     image, pictures = _pillow(), []
 
     def add(picture: np.ndarray) -> None:  # each with its own 256 colours, a byte for a pixel
@@ -118,7 +118,7 @@ def timetable(count: int, fps: float) -> tuple[list[int], list[int]]:
     return kept, [10 * (end - begin[i]) for i, end in zip(kept, ends, strict=True)]
 
 
-def even(picture: np.ndarray) -> np.ndarray:
+def pad_to_even(picture: np.ndarray) -> np.ndarray:
     """The picture with an even height and width, as MP4 must have it; the last row or column stands twice."""
     height, width, _ = picture.shape
     return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
