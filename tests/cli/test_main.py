@@ -311,7 +311,7 @@ def test_a_module_that_a_file_names_is_not_imported(copied, duologue, tmp_path):
     path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "intruder:CartPole-v1"'))
     for command in ("evaluate", "resume"):
         code, out, err = duologue(command, str(copied), *(["--steps", "9000"] if command == "resume" else []))
-        assert_one_message(code, 2, out, err, "would import the module intruder because a file says so")
+        assert_one_message(code, 2, out, err, "would import the module intruder, which a file names")
     code, _, err = duologue("evaluate", str(copied), "--env", "probe/both", "--episodes", "1")
     assert code == 0 and not err
 
@@ -322,7 +322,7 @@ def test_a_list_goes_past_what_it_cannot_read(copied, duologue):
         (copied.parent / name / "config.json").write_text(content)
     code, out, err = duologue("list", copied.parent)
     assert code == 0 and not err and re.search(r"copy +A2C +probe/both +120 / 120", out)
-    assert "not strict JSON" in plain(out) and "must say which class" in plain(out)
+    assert "not strict JSON" in plain(out) and "must name its class" in plain(out)
 
 
 def test_a_run_too_short_for_a_curve_ends_well(duologue):
@@ -564,7 +564,7 @@ def test_a_folder_that_holds_a_run(duologue, copied):
 
 def test_a_finished_run(duologue, copied):
     code, out, err = duologue("resume", copied)
-    assert_one_message(code, 2, out, err, "steps = 120: this run has made 120 already. Give a larger number")
+    assert_one_message(code, 2, out, err, "steps = 120: must be above 120, the steps so far. Give more")
 
 
 def test_no_episodes(duologue, copied):

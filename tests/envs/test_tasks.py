@@ -342,7 +342,7 @@ def test_sets_that_are_none(made, words):
     [
         (SACX, {"tasks": "lunar-landr"}, r"no tasks 'lunar-landr'. Did you mean 'lunar-lander'"),
         (SACX, {"tasks": 3}, r"tasks = 3: must be the name of a ready set, or duologue.tasks.Tasks"),
-        (SACX, {}, r"tasks: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
+        (SACX, {}, r"tasks = None: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
         (SACX, {"tasks": "lunar-lander"}, r"task 'touch' cannot be evaluated in CartPole-v1: IndexError: index 6"),
         (
             dataclasses.replace(SACX, scheduler=dl.task_schedulers.FixedTask(task=7)), {"tasks": Tasks(steps, paid)},
@@ -439,7 +439,7 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
 
     algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, rollout_length=4)
     adapter = Adapter("CartPole-v1", 2, seed=0)
-    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter holds the environments that train"):
+    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter's environments train"):
         planned(algorithm, Tasks(paid).attach(adapter), evaluate_every=8)
     with pytest.raises(dl.ConfigError, match=r"seeds = 2: the adapter that was passed is the environments of one"):
         make_seeds(Tasks(paid).attach(adapter), 2, seed=0, seeds=2)

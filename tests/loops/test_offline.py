@@ -200,7 +200,7 @@ def test_sac_learns_from_data_as_it_is():
 @pytest.mark.parametrize(
     ("algorithm", "window", "words"),
     [
-        (dl.A2C(), None, "A2C learns from its own rollouts, so not from recorded data"),
+        (dl.A2C(), None, "A2C learns from its own rollouts, not from recorded data"),
         (dl.ACER(), None, "ACER learns from its own rollouts"),
         (dl.Normalized(dl.PPO()), None, "PPO learns from its own rollouts"),
         (dl.SAC(n_step=50), None, "made.npz has 41 rows, fewer than the 50 of one sequence"),
@@ -222,7 +222,7 @@ class Curious(Watch):
 
 def test_extras_that_the_data_lack_are_named_and_those_there_are_carried():
     given = from_columns(columns() | {"extras/log_prob": np.zeros(N, np.float32)}, source="made.npz")
-    with pytest.raises(dl.ConfigError, match=r"Curious reads mood of each row.* made.npz does not hold .* log_prob"):
+    with pytest.raises(dl.ConfigError, match=r"Curious reads mood of each row.* made.npz lacks .* log_prob"):
         offline.prepare_data(Curious(), given)
     rows = given.rows._replace(extras={**given.rows.extras, "mood": np.ones(N, np.float32), "more": np.ones(N)})
     held = offline.prepare_data(Curious(), dataclasses.replace(given, rows=rows)).data.rows.extras

@@ -89,8 +89,8 @@ MUTANTS = [
         of("loops/test_offline.py", "a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none"),
     ),
     Mutant(
-        "each block of data begins the discounted return anew", "loops/offline.py", "both = program(both, rows)",
-        "both = program((both[0], carry), rows)",
+        "each block of data begins the discounted return anew", "loops/offline.py",
+        "learner, carry = program((learner, carry), rows)", "learner, _ = program((learner, carry), rows)",
         of("loops/test_offline.py", "a_window_does_not_change_what_is_seen_before_the_first_update"),
     ),
     Mutant(
@@ -153,7 +153,7 @@ MUTANTS = [
         of("loops/test_loops.py", "an_evaluation_in_jax_without_end_is_interrupted"),
     ),
     Mutant(
-        "only False itself stops a run", "runs/session.py", "answer is not None and not answer", "answer is False",
+        "only False itself stops a run", "runs/session.py", "result is not None and not result", "result is False",
         NUMPY,
     ),
     Mutant(
@@ -163,7 +163,7 @@ MUTANTS = [
     ),
     Mutant(
         "a fine-tuned schedule ends where the data's part did", "runs/horizon.py",
-        "updates=made + more", "updates=made",
+        "updates=done + more", "updates=done",
         of("runs/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
     ),
     Mutant(

@@ -35,8 +35,8 @@ MUTANTS = [
         "a fit that diverged is a worth", "runs/fitted_q.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,
     ),
     Mutant(
-        "data may be larger than the device", "runs/checks.py", "if needed > available:\n        what",
-        "if False:\n        what", ROOM,
+        "data may be larger than the device", "runs/checks.py", "if needed > available:\n        part",
+        "if False:\n        part", ROOM,
     ),
     Mutant(
         "there is only one window at a time", "runs/checks.py", "2 * data.nbytes * rows.window",

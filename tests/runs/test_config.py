@@ -91,9 +91,9 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"networks": {"type": "Networks", "hidden_sizes": [64, 0]}}, r"algorithm\.networks\.hidden_sizes\[1\] = 0"),
         ({"networks": {"type": "Networks", "hidden_sizes": 64}}, r"algorithm\.networks\.hidden_sizes = 64"),
         ({"networks": {"type": "Network"}}, r"algorithm\.networks\.type = 'Network'.*Did you mean 'Networks'"),
-        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*which class"),
+        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*must name its class"),
         ({"networks": {"type": "Adam"}}, r"algorithm\.networks = .*AbstractNetworks"),
-        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*which class"),
+        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*must name its class"),
         ({"networks": None}, r"algorithm\.networks = None"),
         ({"rolout_length": 5}, r"algorithm\.rolout_length: A2C has no .*Did you mean 'rollout_length'"),
         ({"gamma": 0.9}, r"algorithm\.gamma.*Did you mean 'discount'"),
@@ -104,9 +104,9 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"learning_rate": {"type": "Linear"}}, r"algorithm\.learning_rate\.start is missing"),
         ({"learning_rate": {"type": "Linear", "start": "x"}}, r"algorithm\.learning_rate\.start = 'x'"),
         ({"type": "os.system", "command": "touch canary"}, r"algorithm\.type = 'os\.system'"),
-        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*bring it along"),
+        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*pass it"),
         ({"type": "Dict", "spaces": {"arm": {"type": "Box", "shape": [2], "lo": 1}}}, r"algorithm\.spaces\.arm\.lo"),
-        ({"type": None}, r"algorithm = .*must say which class"),
+        ({"type": None}, r"algorithm = .*must name its class"),
     ],
 )
 def test_the_place_and_the_fix_are_named(data, message):
@@ -129,7 +129,7 @@ def test_nesting_without_end_is_refused():
 
 def test_a_class_may_not_take_a_public_name():
     impostor = type("A2C", (Configurable,), {"__annotations__": {}})
-    with pytest.raises(ConfigError, match="A2C of its own"):
+    with pytest.raises(ConfigError, match="its own class A2C"):
         from_dict({"type": "A2C"}, extra=[impostor])
     with pytest.raises(ConfigError, match="A2C cannot be written"):
         to_dict(impostor())

@@ -78,7 +78,7 @@ def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
     )
     assert run.step == 6 * ITERATION and saved(run.path)[-1] == 6 * ITERATION
     assert seen == [(row["step"], row["train/entropy"]) for row in rows(run.path)] and len(seen) == 3
-    assert f"stopped and saved at step 72; next: duologue resume {run.path}" in console.file.getvalue()
+    assert f"stopped and saved at step 72; continue with: duologue resume {run.path}" in console.file.getvalue()
     resume(run.path)
     assert_same_run(whole.path, run.path)
 
@@ -319,7 +319,7 @@ def test_a_folder_whose_run_was_killed_before_it_saved_is_free(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "tb"])
 def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text('{"my": "project"}')
-    with pytest.raises(dl.ConfigError, match=f"holds {name}, and no run"):
+    with pytest.raises(dl.ConfigError, match=f"holds {name}, but no run"):
         train(PROBE, tmp_path, iterations=2)
     assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
 

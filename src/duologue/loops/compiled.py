@@ -1,7 +1,7 @@
-"""The compiled loop: acting, environment, and learning in one program; one device call a chunk of iterations.
+"""The compiled loop: one program acts, steps the environments and learns; a device call makes a chunk of iterations.
 
 Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i, up to rounding. With several
-devices (two CPU devices on two cores, say) the seeds are spread over them.
+devices (for example two CPU devices on two cores) the seeds spread over them.
 """
 
 import dataclasses
@@ -17,13 +17,16 @@ from duologue.data.ring import Ring
 from duologue.envs.base import AbstractJaxEnvs
 from duologue.loops.dispatch import GrowingChunks
 from duologue.loops.exploration import randomize_first_actions
-from duologue.loops.keys import key_for, purpose_key  # fmt: skip
+from duologue.loops.keys import key_for, purpose_keys
 from duologue.loops.learning import Outcome, learn
 from duologue.loops.replay_ring import empty_ring
 from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, seed_sharding, vmap_seeds
 from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track_episodes  # fmt: skip
 from duologue.ops.metrics import add_metrics
 from duologue.types import PyTree, Transition
+
+PURPOSES = ("act", "env", "update")
+"""Purposes of the loop's keys."""
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
@@ -32,20 +35,22 @@ def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) 
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
-    """What `start` returns, as `jax.ShapeDtypeStruct`."""
+    """The state that `start` returns, as `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda: start(algorithm, envs, seeds))
 
 
 def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) -> tuple[LoopState, None]:
-    """A loaded state goes on as it is: it holds the environments."""
+    """Return a loaded state unchanged: it holds the environments."""
     return state, None
 
 
 def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
-    def begin(key: Array) -> LoopState:
+    """A function from a key to the first state of one seed."""
+
+    def init(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        # As strongly typed as what comes back from the program, which would be compiled twice otherwise.
+        # As strongly typed as the program's results; else JAX would compile the program twice.
         env, obs, carry = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (env, obs, carry))
         return LoopState(
             algorithm=learner,
@@ -58,7 +63,7 @@ def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[
             step=jnp.zeros((), jnp.int32),
         )
 
-    return begin
+    return init
 
 
 def run(
@@ -66,13 +71,13 @@ def run(
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
     recorded: Ring | None = None, share: float = 0.0,
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
-    """Go on from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
-    `interval` of them.
+    """Continue from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
+    `interval` steps.
 
-    A `share` of each batch comes from the `recorded` data, where there are any.
+    With `recorded` data, a `share` of each batch comes from them.
 
-    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
-    loop yields at the next chunk, early.
+    The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
+    the loop yields after the running chunk. Raises `EnvError` for rewards or observations that are not finite.
     """
     seeds = seed_count(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
@@ -100,10 +105,12 @@ def _compile_chunk(
     recorded: Ring | None,
     share: float,
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
-    """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
-    iterate = _make_iteration(algorithm, envs, share)
+    """`(run_chunk, zero)`: the jitted program `run_chunk(state, totals, first, count)`, which makes `count` iterations
+    from number `first` on, and a function that makes totals of zero."""
+    iterate, length = _make_iteration(algorithm, envs, share), algorithm.experience.rollout_length
     metrics = jax.eval_shape(
-        lambda state: iterate(state, _keys(state), state.step, recorded)[1][0].metrics, one_seed_shape(state, seeds)
+        lambda state: iterate(state, purpose_keys(state.key, PURPOSES), state.step, recorded)[1][0].metrics,
+        one_seed_shape(state, seeds),
     )
 
     def zero() -> Totals:
@@ -113,13 +120,13 @@ def _compile_chunk(
     def chunk(
         state: LoopState, totals: Totals, recorded: Ring | None, first: Int[Array, ""], iterations: Int[Array, ""]
     ) -> tuple[LoopState, Totals]:
-        # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
-        keys = _keys(state)
+        # A traced count: one program serves every length, so chunks of any lengths give the same bits.
+        keys = purpose_keys(state.key, PURPOSES)
 
-        def once(i: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
-            # The same for every seed, unlike `state.step`: under `vmap`, what it decides is decided once for all.
-            state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length, recorded)
-            return state, _add_rollout(both[1], *seen)
+        def once(i: Array, now: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
+            # `i` is the same for every seed, unlike `state.step`: under `vmap`, a condition on it stays a condition.
+            state, seen = iterate(now[0], keys, i * length, recorded)
+            return state, _add_rollout(now[1], *seen)
 
         return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
@@ -128,16 +135,11 @@ def _compile_chunk(
     return lambda state, totals, *counts: jitted(state, totals, recorded, *map(np.int32, counts)), zeros
 
 
-def _keys(state: LoopState) -> dict[str, Array]:
-    """The keys of the loop's purposes, made once a chunk."""
-    return {purpose: purpose_key(state.key, purpose) for purpose in ("act", "env", "update")}
-
-
 def _make_iteration(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float
 ) -> Callable[..., tuple[LoopState, PyTree]]:
-    """One rollout and what is learned of it: `(state, keys, step, recorded) -> (state, (learned, finished episodes,
-    fault))`."""
+    """A function that makes one rollout and learns from it: `(state, keys, step, recorded) -> (state, (learned,
+    finished episodes, fault))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
@@ -167,6 +169,7 @@ def _make_iteration(
 
 
 def _add_rollout(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
+    """Totals after one more rollout; they keep the first fault."""
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,

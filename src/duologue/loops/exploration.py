@@ -22,7 +22,7 @@ from duologue.types import (
 def randomize_first_actions(
     algorithm: AnyAlgorithm, spec: EnvSpec, obs: Obs, action: Array, *, key: Key[Array, ""], steps: Int[Array, ""]
 ) -> Array:
-    """`action` `[B]`, or uniformly random ones during the first steps, where the algorithm wants that."""
+    """`action` `[B]`, or uniformly random actions during the algorithm's first `start_steps` environment steps."""
     replay = algorithm.experience.replay
     if replay is None or replay.start_steps == 0:
         return action
@@ -30,12 +30,13 @@ def randomize_first_actions(
 
 
 def sample_allowed(mask: Array, key: Key[Array, ""]) -> Int[Array, " B"]:
-    """A uniform draw from what each mask, `[B, n]`, allows."""
+    """A uniform draw among the actions that each mask `[B, n]` allows."""
     return jnp.argmax(jnp.where(mask > 0, jax.random.uniform(key, mask.shape), -1.0), axis=-1)
 
 
 def uniform_actions(space: Space, obs: Obs, like: Array, key: Key[Array, ""]) -> Array:
-    """Uniformly random actions in the shape and type of `like`, in environment units; of those that a mask allows."""
+    """Uniformly random actions in the shape and type of `like`, in environment units; a mask limits the choice. Raises
+    `ConfigError` for a `Box` without bounds."""
     match space:
         case Discrete() if has_mask(obs):
             return sample_allowed(obs[ACTION_MASK], key).astype(like.dtype)

@@ -1,4 +1,4 @@
-"""Begin a run, resume one, or fine-tune an agent: from arguments to the learned state, as plain values."""
+"""Begin a run, resume a run, or fine-tune an agent: from arguments to the learned state, as plain values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ from duologue.types import PyTree
 
 
 class Agent(NamedTuple):
-    """What a run has learned, and where it lies."""
+    """The learned state of a run, with its folder and its plan."""
 
     path: Path
     plan: Plan
@@ -44,13 +44,13 @@ class Agent(NamedTuple):
     state: PyTree
     """State of the algorithm; with several seeds every leaf leads with their axis."""
     env: EnvSource | None
-    """The Python object that its environments come from; `None` for the plan's id."""
+    """The Python object that makes its environments; `None` for the plan's id."""
 
 
 def begin_run(
     algorithm: AnyAlgorithm, sources: Sources, options: RunOptions, run_dir: str | Path | None, listeners: Listeners
 ) -> Agent:
-    """Train from nothing, in a new run folder."""
+    """Train a new agent in a new run folder."""
     plan, envs, replay_bytes = make_plan(algorithm, sources, options)
     env = sources.env
     if sources.tasks is not None and not isinstance(sources.tasks, str) and not is_ready(sources.tasks):
@@ -67,7 +67,7 @@ def resume_run(
     path: Path, *, steps: int | None, env: EnvSource | None, dataset: DataSource | None,
     algorithm: type | Sequence[type], listeners: Listeners,
 ) -> Agent:  # fmt: skip
-    """Go on from the newest good checkpoint of a run folder."""
+    """Continue from the newest good checkpoint of a run folder."""
     plan = read_plan(path, algorithm)
     if steps is not None:
         check(Count, steps=steps)
@@ -91,7 +91,7 @@ def finetune_run(
     agent: Agent, env: EnvSource, dataset: DataSource | None, offline_fraction: float, options: RunOptions,
     run_dir: str | Path | None, listeners: Listeners,
 ) -> Agent:  # fmt: skip
-    """Go on online, in a new run folder, with what an agent learned from data."""
+    """Continue to train an agent of recorded data in an environment, in a new run folder."""
     check_offline_fraction(offline_fraction, agent.plan.algorithm)
     data = reopen_data(agent.plan, dataset)
     plan, envs, replay_bytes = make_plan(agent.plan.algorithm, Sources(env), options)
@@ -99,7 +99,7 @@ def finetune_run(
         plan = finetune_plan(agent, plan, data, offline_fraction)
         if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
             raise ConfigError(
-                f"The agent's action space comes from the data, {agent.plan.spec.action}, and {plan.env} has "
+                f"The data gave the agent the action space {agent.plan.spec.action}, and {plan.env} has "
                 f"{plan.spec.action}. Train on the data again and name the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
@@ -108,7 +108,9 @@ def finetune_run(
             check_data_and_replay(plan, data, replay_bytes)
         ended = first_schedule_end(plan.algorithm)
         notes = (
-            [f"a Linear schedule goes on from its value on the data, and ends after {ended:,} updates"] if ended else []
+            [f"a Linear schedule continues from its value on the data, and ends after {ended:,} updates"]
+            if ended
+            else []
         )
         loop, path = choose_loop(envs), make_run_folder(plan, run_dir)
         session = Session(path, plan, loop, envs, python_source(env), listeners, mixing_arguments(plan, data))
@@ -126,7 +128,7 @@ def finetune_run(
 def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str]) -> Agent:
     """Write the configuration into the folder, and run from the first state."""
     with files.RunLock(session.path):
-        for name in ("metrics.jsonl", "tb", "checkpoints"):  # left by a run that ended before its first checkpoint
+        for name in ("metrics.jsonl", "tb", "checkpoints"):  # from a run that ended before its first checkpoint
             if (session.path / name).exists():
                 files.discard(session.path / name)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
@@ -135,12 +137,12 @@ def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: S
 
 
 def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
-    """Run on from the newest good checkpoint of the session's folder."""
+    """Continue from the newest good checkpoint of the session's folder."""
     path, plan, loop = session.path, session.plan, session.loop
     found, warnings = checkpoint.find_latest(path / "checkpoints" / "latest")
     manifest = checkpoint.read_manifest(found)
     if manifest.step >= plan.steps:
-        raise ConfigError(f"steps = {plan.steps:,}: this run has made {manifest.step:,} already. Give a larger number.")
+        raise ConfigError(f"steps = {plan.steps:,}: must be above {manifest.step:,}, the steps so far. Give more.")
     like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
     state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
     changes = [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(manifest)]
@@ -176,13 +178,13 @@ def choose_loop(envs: Envs | RecordedData) -> Loop:
 
 
 def python_source(env: EnvSource | None) -> EnvSource | None:
-    """A source of environments that a run folder cannot name; `None` for an id."""
+    """`env` if it is a Python object, which a run folder cannot name; `None` for an id."""
     return None if isinstance(env, str) else env
 
 
 def mixing_arguments(plan: Plan, data: DataSet | None) -> dict:
-    """Arguments of a loop that mixes a share of recorded data into each batch; none where the share is 0, so that no
-    row lies on the device."""
+    """Arguments of a loop that mixes a share of recorded data into each batch. None for a share of 0: then no row lies
+    on the device."""
     share = plan.offline_fraction
     return {"recorded": full_ring(data), "share": share} if data is not None and share else {}
 
@@ -191,11 +193,11 @@ def start_notes(plan: Plan) -> list[str]:
     """A note where a run is too short to learn."""
     if plan.offline or gradient_steps(plan.algorithm, plan.rollouts):
         return []
-    return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; nothing is learned"]
+    return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; this run learns nothing"]
 
 
 def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
-    """Notes on memory, on what reading the data changed, and on fields that data leave unused."""
+    """Notes on memory, on changes that reading made to the data, and on fields that have no effect on data."""
     if not isinstance(envs, RecordedData):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
         return memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
@@ -203,8 +205,8 @@ def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed
     size = f"data: {len(data):,} rows of {data.source}, {format_bytes(data.nbytes)}"
     if window is not None:
         size += (
-            f"; {window:,} of them on the device at a time, others after every {envs.calls:,} updates: an "
-            "approximation of sampling from all"
+            f"; {window:,} of them on the device at a time, replaced after every {envs.calls:,} updates. This "
+            "approximates sampling from all"
         )
     unused = [f"ignored when learning from a data set: {', '.join(ignored)}"] if ignored else []
     return [size, *(f"data: {note}" for note in data.notes), *unused]

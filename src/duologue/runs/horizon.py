@@ -1,5 +1,5 @@
-"""The length of a run in updates, and what a run writes into its algorithm: other values of fields, and the ends of
-its schedules."""
+"""The length of a run in updates, and the fields of the algorithm that depend on it: ends of schedules, test task,
+environments."""
 
 import dataclasses
 import math
@@ -14,12 +14,12 @@ from duologue.ops.optim import Linear
 from duologue.runs.plan import Plan
 
 ONLINE_FIELDS = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
-"""Fields that do nothing in a run on recorded data."""
+"""Fields that have no effect in a run on recorded data."""
 
 
 def replace_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
-    """The algorithm with another value in this field; in the algorithm inside where it is a wrapper; as it is where
-    there is no such field."""
+    """The algorithm with another value in this field; a wrapper passes it to its inner algorithm. Without such a field
+    the algorithm is unchanged."""
     fields = {field.name for field in dataclasses.fields(algorithm)}
     if fields.issuperset(value):
         return dataclasses.replace(algorithm, **value)
@@ -30,7 +30,7 @@ def replace_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
 
 
 def unused_fields(algorithm: AnyAlgorithm) -> list[str]:
-    """Fields that say how an algorithm learns in environments, and that the user set all the same."""
+    """Fields that have no effect on recorded data, and that differ from their defaults."""
     inner = unwrapped(algorithm)
     fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE_FIELDS]
     return [field.name for field in fields if getattr(inner, field.name) != field.default]
@@ -38,38 +38,38 @@ def unused_fields(algorithm: AnyAlgorithm) -> list[str]:
 
 def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with `updates`, the length of the run, in every `Linear` schedule without a length. Raises
-    `ConfigError` where the run makes no update."""
+    `ConfigError` where such a schedule meets a run without updates."""
 
     def fill(value: Any) -> Any:
         left_out = is_schedule(value) and value.updates is None
         if left_out and updates < 1:
             raise ConfigError(
-                "Linear.updates: this run makes no update, so its schedule has no length. Give more steps, or a "
-                "smaller learning_starts."
+                "Linear.updates = None: this run makes no update, so its schedule has no length. Give more steps, or "
+                "a smaller learning_starts."
             )
         return dataclasses.replace(value, updates=updates) if left_out else value
 
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
 
 
-def extend_schedules(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
-    """Extend by `more` updates every schedule that was `made` updates long."""
+def extend_schedules(algorithm: AnyAlgorithm, done: int, more: int) -> AnyAlgorithm:
+    """Extend by `more` updates every schedule that was `done` updates long."""
 
-    def longer(value: Any) -> Any:
-        ends = is_schedule(value) and value.updates == made
-        return dataclasses.replace(value, updates=made + more) if ends else value
+    def extend(value: Any) -> Any:
+        ends = is_schedule(value) and value.updates == done
+        return dataclasses.replace(value, updates=done + more) if ends else value
 
-    return jax.tree.map(longer, algorithm, is_leaf=is_schedule)
+    return jax.tree.map(extend, algorithm, is_leaf=is_schedule)
 
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
-    """Gradient steps after a number of rollouts, of the network that takes the most."""
+    """Gradient steps that a number of rollouts makes, of the network that makes the most."""
     of_rollouts, of_replay = gradient_steps_per_rollout(algorithm)
     return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
 
 
 def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
-    """Rollouts after which a number of gradient steps are made: the inverse of `gradient_steps`."""
+    """Rollouts that make a number of gradient steps: the inverse of `gradient_steps`."""
     (of_rollouts, of_replay), idle = gradient_steps_per_rollout(algorithm), idle_rollouts(algorithm)
     if gradient_steps <= idle * of_rollouts:
         return gradient_steps / of_rollouts
@@ -77,7 +77,7 @@ def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
 
 
 def gradient_steps_per_rollout(algorithm: AnyAlgorithm) -> tuple[float, float]:
-    """Gradient steps for one rollout: on the rollout itself, and on batches of replay."""
+    """`(on the rollout itself, on batches of replay)`: gradient steps for one rollout."""
     experience = algorithm.experience
     on_itself = float(experience.learn_from_rollout)
     return on_itself * experience.gradient_steps, (experience.updates - on_itself) * experience.gradient_steps
@@ -105,14 +105,14 @@ def is_schedule(value: Any) -> bool:
 
 
 def ended_schedules(plan: Plan) -> list[str]:
-    """A note for a run that goes on after the end of one of its schedules."""
+    """A note for a run that continues after the end of one of its schedules."""
     updates = first_schedule_end(plan.algorithm)
     if updates is None:
         return []
     left = max(0, updates - plan.learned)
     end = left if plan.offline or not left else int(rollouts_needed(plan.algorithm, float(left)) * plan.per_rollout)
     note = (
-        f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}: where that value is 0, "
-        "nothing more is learned. The schedule has the length of the first plan; to change it, start a new run."
+        f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}. If this value is 0, "
+        "the run learns nothing more. The schedule has the length of the first plan; to change it, start a new run."
     )
     return [note] if end < plan.steps else []

@@ -1,4 +1,4 @@
-"""From the arguments of `train` to a plan: sources opened, defaults filled in, everything checked."""
+"""Make a plan from the arguments of `train`: open the sources, fill in the defaults, check everything."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -20,12 +20,12 @@ from duologue.runs.plan import Plan
 TaskSource = str | Tasks
 """The name of a ready set of tasks, or a set."""
 ROWS, CHECKPOINTS = 200, 10
-"""Rows and checkpoints of a run, where `log_every` and `save_every` are not given."""
+"""Default numbers of rows and of checkpoints in a run."""
 
 
 class Sources(NamedTuple):
-    """Where a run learns from: environments, with or without tasks; or recorded data, with an environment for
-    evaluations or without."""
+    """Sources of a run: environments, with or without tasks; or recorded data, with or without an environment for
+    evaluations."""
 
     env: EnvSource | None = None
     dataset: DataSource | None = None
@@ -33,7 +33,7 @@ class Sources(NamedTuple):
 
     @property
     def tasked_env(self) -> EnvSource | None:
-        """The environment together with the tasks. Raises `ConfigError` for tasks that do not exist."""
+        """The environment with the tasks. Raises `ConfigError` for tasks that do not exist."""
         if self.tasks is None or self.env is None:
             return self.env
         tasks = ready_tasks(self.tasks) if isinstance(self.tasks, str) else self.tasks
@@ -43,7 +43,7 @@ class Sources(NamedTuple):
 
 
 class PreparedRun(NamedTuple):
-    """A plan, and what it learns from, opened."""
+    """A plan, with its environments or its data open."""
 
     plan: Plan
     envs: Envs | RecordedData
@@ -52,7 +52,7 @@ class PreparedRun(NamedTuple):
 
 
 def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> PreparedRun:
-    """The plan of a run, and its environments or its data. Raises `ConfigError`, and leaves nothing open."""
+    """Make the plan of a run, and its environments or its data. Raises `ConfigError`, and then leaves nothing open."""
     check_algorithm(algorithm)
     check_sources(sources, options)
     if options.num_envs is not None:
@@ -82,7 +82,7 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
 
 
 def check_sources(sources: Sources, options: RunOptions) -> None:
-    """Raise `ConfigError` where sources and options do not go together."""
+    """Raise `ConfigError` for sources and options that exclude each other."""
     env, dataset, tasks = sources
     only_data = {
         "timeout_and_terminal": options.timeout_and_terminal != "timeout",
@@ -90,40 +90,40 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
     }
     only_envs = {"num_envs": options.num_envs is not None, "asynchronous": options.asynchronous}
     refused, why = (
-        (only_data, "this option is for recorded data, and there is no dataset")
+        (only_data, "this option is for recorded data, and this run has no dataset")
         if dataset is None
         else (only_envs, "a run on recorded data steps no environment")
     )
     if given := [name for name, is_given in refused.items() if is_given]:
         raise ConfigError(f"{given[0]} = {getattr(options, given[0])!r}: {why}. Leave it out.")
     if dataset is not None and tasks is not None:
-        raise ConfigError("tasks: recorded data hold one reward. Leave out tasks, or the dataset.")
+        raise ConfigError(f"tasks = {tasks!r}: recorded data hold one reward. Leave out tasks, or the dataset.")
     if env is None and dataset is None:
         raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
     if options.evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Give one, env=...")
     if options.evaluate_every is not None and dataset is None and isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
-            f"evaluate_every = {options.evaluate_every}: the adapter holds the environments that train, and an "
-            "evaluation would reset them. Give an id or a callable, or leave this out."
+            f"evaluate_every = {options.evaluate_every}: the adapter's environments train, and an evaluation would "
+            "reset them. Give an id or a callable, or leave this out."
         )
 
 
 def fill_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
-    """`options` with all intervals filled in, for a loop that makes at least `unit` steps at a time. A run on data with
-    an environment evaluates by default: it has no other curve."""
+    """`options` with all intervals filled in; `unit` is the smallest number of steps that the loop makes at a time. A
+    run on data with an environment evaluates by default: it has no other curve."""
     evaluate_every = options.evaluate_every
     if evaluate_every is None and default_evaluation:
         evaluate_every = max(options.steps // CHECKPOINTS, unit)
     save_every = options.save_every or max(options.steps // CHECKPOINTS, unit)
-    # Evaluations and checkpoints come with a row, so rows are at least as frequent.
+    # Each evaluation and each checkpoint comes with a row, so rows are at least as frequent.
     due = (options.log_every or max(options.steps // ROWS, unit), evaluate_every, save_every)
     log_every = min(filter(None, due))
     return dataclasses.replace(options, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
 
 
 def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options: RunOptions) -> Envs:
-    """The environments that a run trains in."""
+    """Make the environments in which a run trains."""
     return make_seeds(
         match_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
         max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous,
@@ -131,7 +131,7 @@ def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options
 
 
 def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> RecordedData:
-    """The data that a run learns from, in the spaces of its environment, where it has one."""
+    """Read the data of a run, in the spaces of its environment where it has one."""
     assert sources.dataset is not None
     data: DataSet = read_data(sources.dataset, timeout_and_terminal=options.timeout_and_terminal)
     if sources.env is not None:

@@ -209,7 +209,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path):
         figure([path], key="train/entrpy")
     with pytest.raises(CheckpointError, match="the folder of a run"):
         figure([tmp_path / "nowhere"])
-    with pytest.raises(ConfigError, match="Which runs"):
+    with pytest.raises(ConfigError, match="plot needs one run folder or more"):
         figure([])
 
 

@@ -47,7 +47,7 @@ def test_a_torn_line_is_passed_over_and_a_resumed_log_goes_on_with_its_clock(tmp
 
 
 def test_a_missing_file_is_an_error_that_names_the_folder(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl does not exist: is .* the folder of a run"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl does not exist\. Give the folder of a run"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 

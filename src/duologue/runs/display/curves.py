@@ -1,4 +1,4 @@
-"""Learning curves of finished and running runs, ready for a page."""
+"""Learning curves of finished and running runs, as figures for a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from duologue.runs.display import loggers as log
 from duologue.storage import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which colour-blind people tell apart too."""
+"""The colours of Okabe and Ito, which colour-blind people can distinguish, too."""
 STYLES = ("-", "--", ":", "-.")
-"""Of the lines of the first seven groups, the next seven, and so on."""
+"""Line styles of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
 LEARNING_OPTIONS = (
     "num_envs",
@@ -26,25 +26,25 @@ LEARNING_OPTIONS = (
     "window",
     "offline_fraction",
 )
-"""What changes learning beside the algorithm and the environment."""
+"""Options that change learning, besides the algorithm and the environment."""
 MAX_PLACES = 400
-"""Places at most at which curves are averaged over seeds."""
+"""Largest number of steps at which curves are averaged over seeds."""
 
 Curve = tuple[np.ndarray, np.ndarray]
 """`(steps, values)` of one seed."""
 
 
 class Group(NamedTuple):
-    """What runs that differ by their seed alone have in common."""
+    """The identity of a group: runs that differ only in their seeds."""
 
     algorithm: str
     env: str = ""
     settings: tuple[tuple[str, str], ...] = ()
-    """Every hyperparameter by its path, in words."""
+    """Every hyperparameter, `(path, value)`, as text."""
 
 
 class Line(NamedTuple):
-    """What is drawn of one metric of one group of runs: the mean over its seeds, and the interval around it."""
+    """One metric of one group of runs: the mean over its seeds, and the interval around it."""
 
     steps: np.ndarray
     mean: np.ndarray
@@ -56,14 +56,14 @@ class Line(NamedTuple):
 def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
     """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
 
-    Runs of one algorithm with the same settings in one environment are a group, whose seeds may lie in one folder or in
-    several; a seed that is there twice counts once, as the folder has it that came further, or the last of them. Groups
-    are named by the settings that differ. Evaluations are the main line of a group and the return in training a thin
-    one beside it, or the main line where nothing was evaluated. With two seeds or more the main line is their mean, in
-    a band that is its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
+    Runs of one algorithm with the same settings in one environment form a group; its seeds may lie in one folder or in
+    several. A seed in two folders counts once: the longer curve counts, or the last of equal ones. The settings that
+    differ give a group its name. The main line of a group is its evaluations, with a thin line for the return in
+    training; without evaluations the return in training is the main line. With two seeds or more the main line is their
+    mean, in a band of its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
 
-    Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
-    is not a run's, `MissingExtraError` without the extra `plots`.
+    Raises `ConfigError` for another kind of file and for runs without anything to draw, `CheckpointError` for a folder
+    of no run, `MissingExtraError` without the extra `plots`.
     """
     kind = out.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
@@ -76,7 +76,7 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
 
 
 def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None = None) -> Any:
-    """The `matplotlib.figure.Figure` that `learning_curve` writes; pyplot and its global state are not touched."""
+    """The `matplotlib.figure.Figure` that `learning_curve` writes. It does not use pyplot's global state."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -84,7 +84,7 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         raise MissingExtraError("plots", "drawing learning curves") from error
     groups = group_curves(paths, [key] if key else [EVALUATION, RETURN])
     title_of_all, labels = title_and_labels(list(groups))
-    thin = len(groups) <= 3  # whether the thin lines too are named one by one
+    thin = len(groups) <= 3  # whether each thin line has a name of its own
     entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
     drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
     axes = drawing.add_subplot()
@@ -115,18 +115,19 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
 
 
 def step_unit(groups: Sequence[Group]) -> str:
-    """What steps are counted in: on recorded data alone, gradient steps."""
+    """Unit of the steps of all groups: gradient steps on recorded data alone, else environment steps."""
 
     def of_data(group: Group) -> bool:
-        said = dict(group.settings)
-        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None")
+        settings = dict(group.settings)
+        return settings.get("dataset", "None") != "None" and settings.get("offline_fraction") in (None, "None")
 
     units = {"gradient steps" if of_data(group) else "environment steps" for group in groups}
     return units.pop() if len(units) == 1 else "steps"
 
 
 def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
-    """One curve a seed for each of `metrics` that a group has; none, where no episode has ended yet."""
+    """Groups of runs; in each, by metric and by seed, the curves of `metrics`. A group whose episodes have not ended
+    has none. Raises `ConfigError` where no group has a curve."""
     groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:
@@ -141,17 +142,17 @@ def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, d
                 further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
                 known.update({seed: curve for seed, curve in found.items() if seed not in further})
     if not paths:
-        raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
+        raise ConfigError("plot needs one run folder or more. `duologue list` names those below runs/.")
     if not any(groups.values()):
         where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
         why = f" {suggestion(metrics[0], seen)}" if unknown else ""
         raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet.{why}")
-    # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
+    # The main line of a group is the first of `metrics` that it has; the order of the folders does not count.
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
 
 
 def read_group(path: Path) -> Group:
-    """What a run is by its config.json; what is not there is called by the folder's name, or nothing."""
+    """The group of a run, from its config.json. Without this file the folder's name is the algorithm."""
     try:
         config = files.read_json(path / "config.json")
     except CheckpointError:
@@ -166,7 +167,7 @@ def read_group(path: Path) -> Group:
 
 
 def title_and_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """A title of what all groups share, and a label for each of what they do not."""
+    """A title from the parts that all groups share, and a label for each group from the parts that differ."""
     algorithms, envs = {group.algorithm for group in groups}, {group.env for group in groups}
     shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
     title = " on ".join(filter(None, shared))
@@ -189,8 +190,8 @@ def title_and_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
 
 
 def differing_settings(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The settings that a group does not share with others of its algorithm and environment. Where an object is of
-    another kind, that says it, and its fields are not compared."""
+    """The settings in which a group differs from others of its algorithm and environment. Where an object has another
+    type, only the type counts, not its fields."""
     mine = dict(group.settings)
     alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
 
@@ -211,15 +212,15 @@ def differing_settings(group: Group, groups: Sequence[Group]) -> list[tuple[str,
 
 
 def average_curves(curves: Sequence[Curve]) -> Line:
-    """Mean and 95 % bootstrap interval of the mean over seeds, at the steps where all of them have data.
+    """Mean over seeds and its 95 % bootstrap interval, at the steps where all seeds have data.
 
-    Between its own points a curve is a straight line. Raises `ConfigError` where the curves have no step in common.
+    A curve is linear between its points. Raises `ConfigError` for curves without a common step.
     """
     first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     if first > last:
         raise ConfigError(
-            f"Seeds of one group have no steps in common: one ends at step {last:,}, another begins at {first:,}. "
-            "Leave out the run that is too short."
+            f"The seeds of one group have no step in common: one ends at step {last:,}, another begins at {first:,}. "
+            "Leave out the shorter run."
         )
     steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
     steps = steps[(steps >= first) & (steps <= last)]
@@ -246,12 +247,14 @@ def _draw_line(axes: Any, line: Line, look: dict[str, str], label: str, *, main:
 
 
 def _metric_words(metric: str) -> str:
+    """A metric's name in words."""
     words = {EVALUATION: "evaluation", RETURN: "training"}
     return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
 
 
 def _settings_by_path(node: Any, at: str = "") -> dict[str, str]:
-    """The values of nested objects of config.json by their paths; a schedule is one, as the command line has it."""
+    """Path and value of every field of nested objects in config.json; a schedule is one value, as on the command
+    line."""
     if not isinstance(node, dict):
         return {at: str(node)}
     if node.get("type") == "Linear":
@@ -262,7 +265,7 @@ def _settings_by_path(node: Any, at: str = "") -> dict[str, str]:
 
 
 def _algorithm_name(node: Any) -> str:
-    """`SAC`, or `Normalized(SAC)` for a wrapper, of an algorithm in config.json."""
+    """Name of an algorithm in config.json: `SAC`, or `Normalized(SAC)` for a wrapper."""
     if not isinstance(node, dict):
         return ""
     inner = _algorithm_name(node.get("algorithm"))

@@ -1,4 +1,4 @@
-"""What a screen knows of a run, and pure functions that draw it: one frame, its curve, one plain line."""
+"""The progress of a run as a record, and pure functions that draw it: a frame, its chart, one plain line."""
 
 import math
 from collections import deque
@@ -26,14 +26,14 @@ LABELS = {
     )},
     "train/explained_variance": "explained var.",
 }  # fmt: skip
-"""What a person wants to know first, in this order, and how it is called."""
+"""Labels of the most important metrics, in the order of the screen."""
 MAX_POINTS = 2000
-"""Points kept of each curve: far more than a terminal has columns."""
+"""Largest number of points that each curve keeps: far more than the columns of a terminal."""
 
 
 @dataclass
 class Progress:
-    """All that a screen shows. Times are seconds since the start."""
+    """Everything that a screen shows. Times are seconds since the start."""
 
     total: int
     title: str
@@ -48,9 +48,10 @@ class Progress:
     """Time and step of the latest updates."""
 
     def update(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Add the metrics of a step."""
         self.step = step
         self.marks.append((seconds, step))
-        # An interval in which no episode ended has NaN for a return: the last known one stays. A NaN loss is news.
+        # An interval without an end of an episode has NaN for a return: the last known one stays. A NaN loss shows.
         news = {name: value for name, value in metrics.items() if name.startswith("train/") or math.isfinite(value)}
         self.metrics = {**self.metrics, **news}
         for points, name in ((self.training, RETURN), (self.evaluation, EVALUATION)):
@@ -61,19 +62,20 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Steps a second over the latest updates; the first one, which waited for the compiler, only while alone."""
+        """Steps a second over the latest updates. The first update, which waited for the compiler, counts only while
+        it is the only one."""
         if not self.marks:
             return 0.0
         (began, first), (seconds, step) = self.marks[0] if len(self.marks) > 1 else (0.0, self.start), self.marks[-1]
         return (step - first) / (seconds - began) if seconds > began else 0.0
 
     def left(self, seconds: float) -> float:
-        """Seconds to go, by the latest rate; NaN while it is unknown, and while the compiler's time is in it."""
+        """Seconds left at the latest rate; NaN before the second update, for the first includes the compiler's time."""
         rate = self.rate if len(self.marks) > 1 else 0.0
         return max(0.0, (self.total - self.step) / rate + self.marks[-1][0] - seconds) if rate > 0 else math.nan
 
     def numbers(self) -> list[tuple[str, float]]:
-        """Labels and values: the important ones first, then whatever else the algorithm reports, without clocks."""
+        """Labels and values: the important ones first, then all others, without clocks."""
         rest = [
             name for name in self.metrics if name not in LABELS and name.startswith(("rollout/", "eval/", "train/"))
         ]
@@ -81,7 +83,7 @@ class Progress:
 
 
 def metric_label(name: str) -> str:
-    """A metric's name in words; that of one of several tasks, `rollout/ep_rew_mean/TASK`, is the `return of TASK`."""
+    """Name of a metric in words. For one of several tasks, `rollout/ep_rew_mean/TASK` is `return of TASK`."""
     whole, _, task = name.rpartition("/")
     if whole in LABELS:
         return f"{LABELS[whole]} of {task.replace('_', ' ')}"
@@ -89,7 +91,7 @@ def metric_label(name: str) -> str:
 
 
 def progress_line(progress: Progress, seconds: float) -> str:
-    """Progress in one line of ASCII: step, steps a second, time left, and the first six numbers."""
+    """Progress as one line of ASCII: step, steps a second, time left, and the first six numbers."""
     numbers = "  ".join(f"{label} {format_number(value)}" for label, value in progress.numbers()[:6])
     return (
         f"step {progress.step:,}/{progress.total:,} ({progress_share(progress):.0%})  {progress.rate:,.0f} steps/s  "
@@ -98,8 +100,8 @@ def progress_line(progress: Progress, seconds: float) -> str:
 
 
 def render(progress: Progress, seconds: float, *, width: int = 100, height: int = 24) -> RenderableType:
-    """One frame of the live screen for a terminal of this size: numbers beside the curve from 80 columns on, below it
-    from 60 on, and no curve in less."""
+    """One frame of the live screen for a terminal of this size. From 80 columns on, the numbers are at the right of the
+    chart; from 60 on, below it; in fewer columns there is no chart."""
     notes = [Text(text, "yellow", no_wrap=True, overflow="ellipsis") for text in progress.notes]
     if progress.folder is not None:
         notes.append(Text(str(progress.folder), "dim", no_wrap=True, overflow="ellipsis"))
@@ -127,7 +129,7 @@ def render(progress: Progress, seconds: float, *, width: int = 100, height: int 
 
 
 def draw_chart(progress: Progress, width: int, height: int) -> RenderableType:
-    """Episode returns against steps: training as a line, evaluations as points on it, with axes and a legend."""
+    """Chart of episode returns against steps: training as a line, evaluations as points, with axes and a legend."""
     values = np.asarray([value for _, value in progress.training + progress.evaluation], np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
@@ -162,8 +164,8 @@ def draw_chart(progress: Progress, width: int, height: int) -> RenderableType:
 
 
 def resample(points: Sequence[tuple[int, float]], count: int, first: int, last: int) -> np.ndarray:
-    """Values at `count` even places from `first` to `last`: the mean of the points nearest to a place, a straight line
-    where there are none, NaN outside of the points."""
+    """Values at `count` even places from `first` to `last`. Each is the mean of the points nearest to its place; linear
+    between places with points; NaN outside of all points."""
     steps, values = np.asarray(points, np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     places = np.rint((steps - first) / (last - first) * (count - 1)).astype(int)
@@ -184,8 +186,8 @@ def braille(
 ) -> list[str]:
     """A line through `values`, at even distances, in `height` rows of `width` braille cells of 2 × 4 dots each.
 
-    `low` and `high` are the values of the lowest and the highest dots: those of the data, unless given. Values that are
-    not finite leave a gap.
+    `low` and `high` are the values of the lowest and the highest dots, by default those of the data. A value that is
+    not finite leaves a gap.
     """
     across, down = 2 * width, 4 * height
     if len(values) != across:
@@ -193,7 +195,7 @@ def braille(
     at = _dot_rows(np.asarray(values, np.float64), down, low, high)
     before = np.concatenate([at[:1], at[:-1]])
     before = np.where(np.isnan(before), at, before)
-    # Each column reaches to one dot short of the column before: a thin line, without a dot twice at one height.
+    # Each column ends one dot before the height of the previous column: a thin line, no height twice.
     reach = before + np.sign(at - before)
     y = np.arange(down)[:, None]
     dots = (np.minimum(at, reach) <= y) & (y <= np.maximum(at, reach))
@@ -203,7 +205,7 @@ def braille(
 
 
 def _dot_rows(values: np.ndarray, down: int, low: float | None, high: float | None) -> np.ndarray:
-    """In which of `down` rows of dots each value stands, 0 at the top; NaN where it is not finite."""
+    """Row of each value among `down` rows of dots, 0 at the top; NaN for a value that is not finite."""
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
         return values
@@ -214,7 +216,7 @@ def _dot_rows(values: np.ndarray, down: int, low: float | None, high: float | No
 
 
 def format_number(value: float) -> str:
-    """Four digits that matter, thousands apart."""
+    """A number with four significant digits, and commas between thousands."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
@@ -227,11 +229,12 @@ def format_duration(seconds: float) -> str:
 
 
 def progress_share(progress: Progress) -> float:
+    """Share of the steps that are done, in [0, 1]."""
     return min(1.0, progress.step / max(1, progress.total))
 
 
 def _header(progress: Progress, seconds: float) -> RenderableType:
-    """The bar, and under it how fast and how long."""
+    """The bar, and below it speed and times."""
     bar = Table.grid(expand=True, padding=(0, 2, 0, 0))
     bar.add_column(ratio=1)
     bar.add_column(justify="right", no_wrap=True)
