@@ -18,7 +18,7 @@ from jaxtyping import Array
 from duologue import AbstractAlgorithm, DataSet
 from duologue.data.ring import Ring
 from duologue.loops import offline
-from duologue.loops.learning import batch
+from duologue.loops.learning import sample_batch
 from duologue.types import Metrics, PyTree
 
 TINY = 1e-6
@@ -44,13 +44,13 @@ class Product(NamedTuple):
 
 def of_update(algorithm: AbstractAlgorithm, data: DataSet) -> list[Product]:
     """The products of one update of what learns from recorded data."""
-    source, key = offline.recorded(algorithm, data), jax.random.key(0)
+    source, key = offline.prepare_data(algorithm, data), jax.random.key(0)
     learner = jax.eval_shape(lambda key: algorithm.init(source.spec, key=key), key)
 
     def update(learner: PyTree, ring: Ring, key: Array) -> tuple[PyTree, Metrics]:
         replay = algorithm.experience.replay
         assert replay is not None
-        return algorithm.update(learner, batch(ring, replay, key), key=key)
+        return algorithm.update(learner, sample_batch(ring, replay, key), key=key)
 
     return of(update, learner, source.at(0)[0], key)
 

@@ -17,7 +17,7 @@ from report import HERE, circumstances
 
 import duologue as dl
 from duologue.loops import offline
-from duologue.loops.learning import batch
+from duologue.loops.learning import sample_batch
 
 UPDATES = {"bear": 20, "bcq": 8, "cql": 6, "iql": 80, "td3-bc": 80}
 """In a call."""
@@ -60,7 +60,7 @@ def line(said: str, rates: list[float], limit: float) -> str:
 def case(name: str, data: dl.DataSet, *, own: bool) -> tuple[Callable[[], float], float]:
     """A function that measures updates a second once, and their limit."""
     algorithm = recorded.algorithm(argparse.Namespace(algorithm=name, own=own))
-    source, replay = offline.recorded(algorithm, data), algorithm.experience.replay
+    source, replay = offline.prepare_data(algorithm, data), algorithm.experience.replay
     ring, count = source.at(0)[0], UPDATES[name]
     state = [jax.jit(lambda key: algorithm.init(source.spec, key=key))(jax.random.key(0))]
     needed, steps = products.of_update(algorithm, data), algorithm.experience.gradient_steps
@@ -68,7 +68,7 @@ def case(name: str, data: dl.DataSet, *, own: bool) -> tuple[Callable[[], float]
     @partial(jax.jit, donate_argnums=0)
     def learn(learner, ring, key):
         def once(learner, key):
-            return algorithm.update(learner, batch(ring, replay, key), key=key)
+            return algorithm.update(learner, sample_batch(ring, replay, key), key=key)
 
         return jax.lax.scan(once, learner, jax.random.split(key, count))
 

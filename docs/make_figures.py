@@ -48,7 +48,7 @@ def short_run(path: Path) -> Path:
 
 def screen(path: Path) -> str:
     """The live screen of a run, at `SHARE` of its steps, from the numbers and times that it wrote down."""
-    plan, rows = read_plan(path), log.read(path / "metrics.jsonl")
+    plan, rows = read_plan(path), log.read_metrics(path / "metrics.jsonl")
     rows = [row for row in rows if row["seed"] == plan.seed and row["step"] <= SHARE * plan.steps]
     title = f"{plan.name} · {plan.env} · seed {plan.seed} · cpu"
     progress = Progress(plan.steps, title, Path(*path.parts[-2:]))

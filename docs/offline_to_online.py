@@ -16,7 +16,7 @@ import matplotlib
 import duologue as dl
 from duologue.ops.metrics import EVALUATION
 from duologue.runs.display import loggers as log
-from duologue.runs.display.curves import COLOURS, Curve, summary
+from duologue.runs.display.curves import COLOURS, Curve, average_curves
 from duologue.storage import checkpoint
 
 matplotlib.use("agg")
@@ -39,7 +39,7 @@ def finished(folder: Path, begin: Callable[..., Any]) -> dl.Run:
 
 
 def curve(run: dl.Run, began: int = 0) -> Curve:
-    steps, values = log.curve(log.read(run.path / "metrics.jsonl"), EVALUATION, run.seed)
+    steps, values = log.metric_curve(log.read_metrics(run.path / "metrics.jsonl"), EVALUATION, run.seed)
     return steps + began, values
 
 
@@ -59,7 +59,7 @@ def main(data: Path, folder: Path) -> None:
         (online, COLOURS[1], "then in the environment, half of each batch data"),
         (alone, COLOURS[2], "in the environment from nothing"),
     ):
-        line = summary(curves)
+        line = average_curves(curves)
         axis.plot(line.steps, line.mean, color=colour, linewidth=1.6, label=label)
         axis.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     axis.axvline(STEPS, color="#999999", linewidth=0.8)

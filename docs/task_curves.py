@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from duologue.runs.display import loggers as log
-from duologue.runs.display.curves import COLOURS, summary
+from duologue.runs.display.curves import COLOURS, average_curves
 from duologue.runs.plan import read_plan
 
 matplotlib.use("agg")
@@ -35,7 +35,9 @@ def scheduler(path: Path) -> str:
 
 
 def curve(path: Path, task: str) -> tuple[np.ndarray, np.ndarray]:
-    return smoothed(*log.curve(log.read(path / "metrics.jsonl"), f"rollout/ep_rew_mean/{task}", read_plan(path).seed))
+    return smoothed(
+        *log.metric_curve(log.read_metrics(path / "metrics.jsonl"), f"rollout/ep_rew_mean/{task}", read_plan(path).seed)
+    )
 
 
 def main(paths: list[Path], out: Path) -> None:
@@ -49,7 +51,7 @@ def main(paths: list[Path], out: Path) -> None:
     )
     for task, axis in zip(tasks, axes.flat, strict=False):
         for (kind, of_kind), colour in zip(groups.items(), COLOURS, strict=False):
-            line = summary([curve(path, task) for path in of_kind])
+            line = average_curves([curve(path, task) for path in of_kind])
             axis.plot(line.steps, line.mean, color=colour, linewidth=1.4, label=f"{kind}, {line.seeds} seeds")
             axis.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         axis.set_title(task.replace("_", " ") + (" (main)" if task == tasks[-1] else ""), fontsize=9, loc="left")

@@ -33,7 +33,7 @@ def main(steps: int) -> None:
     for name in TASKS.names:
         score = run.evaluate(episodes=5, task=name)
         others = ", ".join(f"{task} {returns.mean():.1f}" for task, returns in score.tasks.items() if task != name)
-        print(f"{name}: {score.mean:.1f} under its own reward over {score.over}; under the others', {others}")
+        print(f"{name}: {score.mean:.1f} under its own reward over {score.sample_size}; under the others', {others}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(steps: int, seeds: int = 8) -> None:
         print(f"seed {run.seed}: {returns.mean():6.1f}")
 
     low, high = score.interval
-    print(f"mean {score.mean:.1f}, 95 % interval [{low:.1f}, {high:.1f}] over {score.over}; iqm {score.iqm:.1f}")
+    print(f"mean {score.mean:.1f}, 95 % interval [{low:.1f}, {high:.1f}] over {score.sample_size}; iqm {score.iqm:.1f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import duologue as dl
 from duologue.data.dataset import DataSet
 from duologue.data.writing import columns_of, file_metadata, write_columns
 from duologue.envs.make import make
-from duologue.runs.collect import collected
+from duologue.runs.collect import record_policy
 from duologue.storage import checkpoint
 
 ROWS = 50_000
@@ -113,7 +113,7 @@ def played(env: str, actions: Path, folder: Path) -> DataSet:
     how = {"noise": 0.0, "seed": 0, "policy": actions.stem, "after": None, "console": None}
     return whole(
         folder / actions.name.replace("-actions", ""), len(taken),
-        lambda path: collected(made, act, len(taken), path, source=env, **how),
+        lambda path: record_policy(made, act, len(taken), path, source=env, **how),
     )  # fmt: skip
 
 

@@ -402,7 +402,7 @@ def test_sequences_hold_ends_unfinished_episodes_and_the_behaviour_of_their_time
     ring = replay_ring.empty_ring(algorithm, state, None, rollouts[0].obs[0], SPEC)
     for rollout in rollouts:
         ring = learning.rings.add(ring, rollout)
-    seen = learning.batch(ring, algorithm.experience.replay, key)
+    seen = learning.sample_batch(ring, algorithm.experience.replay, key)
     assert seen.reward.shape == (T, 2000) and seen.extras["probs"].shape == (T, 2000, A)
     stored = jax.tree.map(lambda *x: np.concatenate(x), *rollouts)
     where = {float(r): (t, b) for (t, b), r in np.ndenumerate(stored.reward)}
@@ -566,5 +566,5 @@ def test_a_replay_that_holds_no_sequence_is_refused():
     """Before anything is made; one transition more will do."""
     for algorithm, spec in ((ACER, SPEC), (CONTINUOUS, BOX)):
         with pytest.raises(dl.ConfigError, match=rf"replay_capacity = {T * B - 1}: must be at least {T * B} here"):
-            replay_ring.memory(replace(algorithm, replay_capacity=T * B - 1), spec, B, 1)
-        assert replay_ring.memory(replace(algorithm, replay_capacity=T * B), spec, B, 1) > 0
+            replay_ring.ring_bytes(replace(algorithm, replay_capacity=T * B - 1), spec, B, 1)
+        assert replay_ring.ring_bytes(replace(algorithm, replay_capacity=T * B), spec, B, 1) > 0

@@ -47,7 +47,7 @@ def recorded_in(*situations):
 def learned(algorithm, data, seeds):
     """`(choice, value)` of each seed in each situation, `[S, 4]`: the test policy's action, and the critics' mean of
     it."""
-    source = offline.recorded(algorithm, data)
+    source = offline.prepare_data(algorithm, data)
     state = offline.start(algorithm, source, list(range(seeds)))
     *_, (_, state, _) = offline.run(algorithm, source, state, steps=UPDATES, interval=UPDATES)
 

@@ -12,7 +12,7 @@ from duologue.envs.probe import PROBES, ProbeEnvs
 from duologue.loops import compiled
 from duologue.ops.distributions import Categorical
 from duologue.ops.temperature import Fixed
-from duologue.runs.horizon import gradient_steps, with_horizon
+from duologue.runs.horizon import fill_schedules, gradient_steps
 from duologue.types import Box
 
 DISCOUNT = 0.8
@@ -89,7 +89,7 @@ def served(learner):
 def learned(algorithm, envs, seeds):
     """The learners of that many seeds."""
     steps = {True: 400 * 20, False: WARM_UP + UPDATES}[algorithm.experience.learn_from_rollout]
-    algorithm = with_horizon(algorithm, gradient_steps(algorithm, steps // rollout(algorithm)))
+    algorithm = fill_schedules(algorithm, gradient_steps(algorithm, steps // rollout(algorithm)))
     begin = compiled.start(algorithm, envs, list(range(seeds)))
     *_, (_, state, _) = compiled.run(algorithm, envs, begin, steps=steps, interval=steps)
     return state.algorithm

@@ -368,7 +368,7 @@ def test_a_module_that_a_file_names_is_not_imported(copied, duologue, tmp_path):
     path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "intruder:CartPole-v1"'))
     for command in ("evaluate", "resume"):
         code, out, err = duologue(command, str(copied), *(["--steps", "9000"] if command == "resume" else []))
-        assert_one_message(code, 2, out, err, "would import the module intruder because a file says so")
+        assert_one_message(code, 2, out, err, "would import the module intruder, which a file names")
     code, _, err = duologue("evaluate", str(copied), "--env", "probe/both", "--episodes", "1")
     assert code == 0 and not err
 
@@ -621,7 +621,7 @@ def test_a_folder_that_holds_a_run(duologue, copied):
 
 def test_a_finished_run(duologue, copied):
     code, out, err = duologue("resume", copied)
-    assert_one_message(code, 2, out, err, "steps = 120: this run has made 120 already. Give a larger number")
+    assert_one_message(code, 2, out, err, "steps = 120: must be above 120, the steps so far. Give more")
 
 
 def test_no_episodes(duologue, copied):

@@ -61,7 +61,7 @@ REFUSED = {
     ),
     "extras": (
         Remembering(**SMALL), "probe/action-continuous",
-        r"start_steps = 4: must be 0 here, .* knew when it acted \(log_prob\)",
+        r"start_steps = 4: must be 0 here\. .* knew when it acted \(log_prob\)",
     ),
     "batch-of-rollouts": (
         changed(batch_size=37, rollout_length=4, num_envs=9), "probe/action-continuous",

@@ -334,7 +334,7 @@ def test_the_spec_decides_and_the_capacity_knows():
     )
     plain, spec = (EnvSpec("", space, Box((1,))) for space in (stack, mark_stacked(stack)))
     of = lambda capacity: Recorder(Replay(capacity, 1, 3), rollout_length=2)  # noqa: E731
-    assert replay_ring.memory(of(8), plain, 2, 1) > 0
+    assert replay_ring.ring_bytes(of(8), plain, 2, 1) > 0
     with pytest.raises(dl.ConfigError, match=r"replay_capacity = 11: must be at least 12 here"):
-        replay_ring.memory(of(11), spec, 2, 1)
-    assert replay_ring.memory(of(12), spec, 2, 1) < replay_ring.memory(of(12), plain, 2, 1)
+        replay_ring.ring_bytes(of(11), spec, 2, 1)
+    assert replay_ring.ring_bytes(of(12), spec, 2, 1) < replay_ring.ring_bytes(of(12), plain, 2, 1)

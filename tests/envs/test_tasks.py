@@ -342,7 +342,7 @@ def test_sets_that_are_none(made, words):
     [
         (SACX, {"tasks": "lunar-landr"}, r"no tasks 'lunar-landr'. Did you mean 'lunar-lander'"),
         (SACX, {"tasks": 3}, r"tasks = 3: must be the name of a ready set, or duologue.tasks.Tasks"),
-        (SACX, {}, r"tasks: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
+        (SACX, {}, r"tasks = None: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
         (SACX, {"tasks": "lunar-lander"}, r"task 'touch' cannot be evaluated in CartPole-v1: IndexError: index 6"),
         (
             dataclasses.replace(SACX, scheduler=dl.task_schedulers.FixedTask(task=7)), {"tasks": Tasks(steps, paid)},
@@ -402,18 +402,18 @@ def test_a_reward_that_is_no_number_is_found_in_every_loop():
     assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [11 * 2, 5]
     bad = rollout._replace(action=np.float32(flags) + np.float32([[0], [np.nan], [0]]))
     with pytest.raises(dl.DuologueError, match="diverged: the action for environment 0 at its step 11 is not finite"):
-        host.check(bad, 10, 2, tuple("abcd"))
+        host.check_rollout(bad, 10, 2, tuple("abcd"))
     tasks = tuple("abcd")
     with pytest.raises(dl.EnvError, match="environment 0 gave a NaN or infinite observation at its step 11"):
-        host.check(rollout, 10, 2, tasks)
+        host.check_rollout(rollout, 10, 2, tasks)
     obs[1, 0, 3] = 0
     with pytest.raises(dl.EnvError, match="environment 1 gave a NaN or infinite reward of task 'c' at its step 11"):
-        host.check(rollout, 10, 2, tasks)
+        host.check_rollout(rollout, 10, 2, tasks)
     seeds = jax.tree.map(lambda x: np.stack([np.zeros_like(x), x], 1), rollout)
     with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 1 gave .* 'c' at its step 11"):
-        host.check(seeds, 10, 2, tasks)
+        host.check_rollout(seeds, 10, 2, tasks)
     reward[...] = 0
-    host.check(rollout, 10, 2, tasks)
+    host.check_rollout(rollout, 10, 2, tasks)
     assert first(jax.tree.map(jnp.asarray, rollout), jnp.int32(10)).tolist() == [-1, -1]
 
 
@@ -439,7 +439,7 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
 
     algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, rollout_length=4)
     adapter = Adapter("CartPole-v1", 2, seed=0)
-    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter holds the environments that train"):
+    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter's environments train"):
         planned(algorithm, Tasks(paid).attach(adapter), evaluate_every=8)
     with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, for the adapter that was passed belongs to one"):
         make_seeds(Tasks(paid).attach(adapter), 2, seed=0, seeds=2)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from duologue.loops.dispatch import CHUNK_SECONDS, Chunks
+from duologue.loops.dispatch import CHUNK_SECONDS, GrowingChunks
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def clock(monkeypatch):
 
 def test_calls_double_while_they_are_short_and_never_run_past_the_end(clock):
     """An iteration takes 15 ms: 16 take 0.24 s and are doubled, 32 take 0.48 s and are not."""
-    chunks, counts = Chunks(), []
+    chunks, counts = GrowingChunks(), []
     for until in (100, 200):
-        for first, count in chunks.between(until - 100, until, lambda: False):
+        for first, count in chunks.split(until - 100, until, lambda: False):
             assert first == sum(counts)
             clock[0] += 0.015 * count
             counts.append(count)
@@ -29,12 +29,12 @@ def test_calls_double_while_they_are_short_and_never_run_past_the_end(clock):
 
 def test_an_interrupt_ends_them_before_the_next_call(clock):
     seen = []
-    for first, count in Chunks().between(0, 100, lambda: len(seen) == 3):
+    for first, count in GrowingChunks().split(0, 100, lambda: len(seen) == 3):
         seen.append((first, count))
     assert seen == [(0, 1), (1, 2), (3, 4)]
 
 
 def test_a_call_that_the_end_cut_short_says_nothing_about_the_length(clock):
-    chunks = Chunks()
-    assert [count for _, count in chunks.between(0, 2, lambda: False)] == [1, 1]
+    chunks = GrowingChunks()
+    assert [count for _, count in chunks.split(0, 2, lambda: False)] == [1, 1]
     assert chunks.length == 2

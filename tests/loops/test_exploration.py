@@ -24,7 +24,7 @@ SPACES = pytest.mark.parametrize(
 
 @SPACES
 def test_uniform_actions_are_uniform_over_their_space(space, like, key):
-    action = exploration.uniform(space, like, like, key)
+    action = exploration.uniform_actions(space, like, like, key)
     assert action.shape == like.shape and action.dtype == like.dtype
     match space:
         case Discrete(n):
@@ -50,7 +50,7 @@ def test_uniform_actions_are_uniform_over_their_space(space, like, key):
 def test_uniform_actions_are_those_that_a_mask_allows(space, mask, legal, key):
     like = jnp.zeros((2000, 2) if isinstance(space, MultiDiscrete) else 2000, jnp.int32)
     obs = {ACTION_MASK: jnp.broadcast_to(jnp.array(mask, jnp.int8), (2000, len(mask)))}
-    drawn = np.asarray(exploration.uniform(space, obs, like, key)).reshape(2000, -1)
+    drawn = np.asarray(exploration.uniform_actions(space, obs, like, key)).reshape(2000, -1)
     found, counts = np.unique(drawn, axis=0, return_counts=True)
     assert set(map(tuple, found.tolist())) == legal and drawn.dtype == np.int32
     assert abs(counts[0] - 1000) < 150
@@ -62,18 +62,22 @@ def test_actions_are_random_exactly_during_the_first_steps(space, like, key):
 
     def explored(start, steps):
         algorithm = Recorder(Replay(16, 1, start_steps=start))
-        return exploration.exploring(algorithm, spec, own, own, key=key, steps=jnp.int32(steps))
+        return exploration.randomize_first_actions(algorithm, spec, own, own, key=key, steps=jnp.int32(steps))
 
     for steps in (0, 49):
-        assert_equal(explored(50, steps), exploration.uniform(space, like, like, key))
+        assert_equal(explored(50, steps), exploration.uniform_actions(space, like, like, key))
     for start, steps in ((50, 50), (50, 51), (0, 0)):
         assert_equal(explored(start, steps), own)
-    assert_equal(exploration.exploring(Recorder(), spec, own, own, key=key, steps=jnp.int32(0)), own)
+    assert_equal(exploration.randomize_first_actions(Recorder(), spec, own, own, key=key, steps=jnp.int32(0)), own)
 
 
 @pytest.mark.parametrize("bounds", [{}, {"low": (0.0,)}, {"high": (0.0,)}], ids=["none", "low", "high"])
 def test_what_has_no_bounds_is_refused_only_where_it_would_be_drawn(bounds, key):
     spec, own = EnvSpec("", BOX, Box((1,), **bounds)), jnp.ones((3, 1))
     with pytest.raises(dl.ConfigError, match=r"start_steps: .* no bounds"):
-        exploration.exploring(Recorder(Replay(16, 1, start_steps=1)), spec, own, own, key=key, steps=jnp.int32(5))
-    assert_equal(exploration.exploring(Recorder(Replay(16, 1)), spec, own, own, key=key, steps=jnp.int32(0)), own)
+        exploration.randomize_first_actions(
+            Recorder(Replay(16, 1, start_steps=1)), spec, own, own, key=key, steps=jnp.int32(5)
+        )
+    assert_equal(
+        exploration.randomize_first_actions(Recorder(Replay(16, 1)), spec, own, own, key=key, steps=jnp.int32(0)), own
+    )

@@ -61,7 +61,7 @@ def test_the_compiled_loop_never_copies_its_ring(seeds):
     """Nor those of several seeds, over both devices."""
     envs, many = make("gymnax/Pendulum-v1", 2), len(seeds) > 1
     state = compiled.shapes(LARGE, envs, seeds)
-    program, zero = compiled._program(LARGE, envs, state, len(seeds) if many else None, None, 0.0)
+    program, zero = compiled._compile_chunk(LARGE, envs, state, len(seeds) if many else None, None, 0.0)
     jitted, count = inspect.getclosurevars(program).nonlocals["jitted"], jax.ShapeDtypeStruct((), np.int32)
     args = state, jax.eval_shape(zero), None, count, count
     assert_in_place(jitted, *args, data=state.replay.data, devices=2 if many else 1)
@@ -70,7 +70,7 @@ def test_the_compiled_loop_never_copies_its_ring(seeds):
 def test_the_host_loop_never_copies_its_ring():
     envs = GymnasiumEnvs(lambda: ProbeEnv("action-continuous"), 1, seed=0)
     state = host.start(LARGE, envs, [0])
-    player, data = host.Player(LARGE, envs.spec, state), state.replay.data
+    player, data = host.HostLearner(LARGE, envs.spec, state), state.replay.data
     news = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data)
     assert_in_place(player._learn, player._leaves, player.ring, news, player._keys, np.int32(0), None, data=data)
 
@@ -141,7 +141,7 @@ def test_batches_have_the_axes_that_replay_asks_for(batches, sequence, key):
     axes = ([] if batches is None else [batches]) + ([] if sequence is None else [sequence]) + [5]
     learner, *_ = learned_from(Recorder(wanted))(np.int32(100))
     assert learner["shapes"][0].tolist() == axes + [0] * (3 - len(axes))
-    batch = jax.jit(lambda ring: learning.batch(ring, wanted, key))(filled(5, length=2, envs=2, capacity=8))
+    batch = jax.jit(lambda ring: learning.sample_batch(ring, wanted, key))(filled(5, length=2, envs=2, capacity=8))
     time, env = decoded(batch.reward)
     assert_equal(batch, jax.tree.map(jnp.asarray, encoded(time, env)))
     if sequence is not None:

@@ -14,10 +14,10 @@ from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make, make_seeds
 from duologue.envs.probe import ProbeEnvs
 from duologue.loops import compiled, evaluate, host
-from duologue.loops.dispatch import lean, leaves_read
+from duologue.loops.dispatch import drop_unread_leaves, find_read_leaves
 from duologue.loops.evaluate import Interrupted, compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
-from duologue.loops.state import restarted
+from duologue.loops.state import restart_carry
 
 SMALL = dl.A2C(networks=dl.Networks(hidden_sizes=(8,)), rollout_length=4, num_envs=3)
 BOTH = pytest.mark.parametrize("algorithm", [SMALL, dl.Normalized(SMALL)], ids=["a2c", "normalized"])
@@ -303,9 +303,11 @@ def test_a_fault_is_named_before_it_is_learned_from(where, value):
 
     envs.step = faulty
     learned = []
-    watched = host.Player.learn
+    watched = host.HostLearner.learn
     with pytest.MonkeyPatch.context() as patch, pytest.raises(dl.EnvError, match=r"environment 2 .* at its step 10"):
-        patch.setattr(host.Player, "learn", lambda self, rollout, t: (learned.append(t), watched(self, rollout, t)))
+        patch.setattr(
+            host.HostLearner, "learn", lambda self, rollout, t: (learned.append(t), watched(self, rollout, t))
+        )
         for _ in host.run(SMALL, envs, host.start(SMALL, envs, [1]), steps=100 * ITERATION, interval=ITERATION):
             pass
     assert learned == [0, 4]
@@ -376,11 +378,11 @@ def test_lean_hands_over_only_what_is_read(key):
         return SMALL.act(state, None, obs, key=jax.random.fold_in(key, t), explore=True)[0]
 
     obs = jnp.ones((5, 1))
-    read = leaves_read(act, state, obs, np.int32(0))
-    assert sum(read) == len(jax.tree.leaves(state.networks.net.actor))  # neither the critic nor the optimiser
-    view, call = lean(act, state, obs, np.int32(0))
-    assert len(view(state)) == sum(read)
-    np.testing.assert_array_equal(jax.jit(call)(view(state), obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))
+    read, call = drop_unread_leaves(act, state, obs, np.int32(0))
+    assert read == find_read_leaves(act, state, obs, np.int32(0))
+    assert len(read) == len(jax.tree.leaves(state.networks.net.actor))  # neither the critic nor the optimiser
+    leaves = [jax.tree.leaves(state)[i] for i in read]
+    np.testing.assert_array_equal(jax.jit(call)(leaves, obs, np.int32(3)), jax.jit(act)(state, obs, np.int32(3)))
 
 
 class Script(ProbeEnvs):
@@ -474,7 +476,7 @@ def test_an_evaluation_on_the_host_begins_episodes_anew_inside_its_program(key, 
             return carry, {}, carry + 1
 
     traced, played, steps = [], [], []
-    monkeypatch.setattr(evaluate, "restarted", lambda *args: (traced.append(args), restarted(*args))[1])
+    monkeypatch.setattr(evaluate, "restart_carry", lambda *args: (traced.append(args), restart_carry(*args))[1])
     envs = GymnasiumEnvs("CartPole-v1", 2, seed=0)
     step = envs.step
     envs.step = lambda action: (played.append(action), steps.append(step(action % 2)), steps[-1])[2]

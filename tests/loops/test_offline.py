@@ -89,7 +89,7 @@ def assert_equal(a, b, **tolerance):
 
 def test_chunks_and_intervals_change_no_bit(monkeypatch):
     """Chunks of one call, or as long as they may be; yielding every 7 steps, or once."""
-    source = offline.recorded(BC, data())
+    source = offline.prepare_data(BC, data())
     monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
     whole, step, counts = finished(BC, source, [4], 30)
     assert step == 30 and [each for each, _ in counts] == [30] and counts[0][1].updates == 30
@@ -107,9 +107,9 @@ def test_seeds_share_one_copy_of_the_data_and_are_the_single_runs():
     are what they were."""
     given = data()
     before = jax.tree.map(np.copy, given.rows)
-    alone = {seed: finished(BC, offline.recorded(BC, data()), [seed], 12) for seed in (7, 8)}
+    alone = {seed: finished(BC, offline.prepare_data(BC, data()), [seed], 12) for seed in (7, 8)}
     for seeds in ([7, 8, 9], [7, 8]):
-        source = offline.recorded(BC, given)
+        source = offline.prepare_data(BC, given)
         loop = offline.run(BC, source, offline.start(BC, source, seeds), steps=12, interval=6)
         _, state, _ = next(loop)
         held = [x.shape for x in jax.live_arrays() if N in x.shape and not x.is_deleted()]
@@ -124,7 +124,7 @@ def test_seeds_share_one_copy_of_the_data_and_are_the_single_runs():
 
 def test_every_row_is_drawn_alike_and_no_two_calls_the_same():
     watch = Watch(calls=2_000)
-    state, _, (_, _) = *finished(watch, offline.recorded(watch, data()), [3], 2_000)[:2], (None, None)
+    state, _, (_, _) = *finished(watch, offline.prepare_data(watch, data()), [3], 2_000)[:2], (None, None)
     counts = np.bincount(state.rows.ravel(), minlength=N)
     assert len(counts) == N and ((counts - 8_000 / N) ** 2 / (8_000 / N)).sum() < 80  # χ² of 40 degrees
     assert len(np.unique(state.rows, axis=0)) > 1_990
@@ -132,7 +132,7 @@ def test_every_row_is_drawn_alike_and_no_two_calls_the_same():
 
 def test_a_step_is_a_step_of_the_critics():
     """TD3 makes two of them in a call; five are rounded up to six."""
-    source = offline.recorded(TD3, data())
+    source = offline.prepare_data(TD3, data())
     state, calls, counts = finished(TD3, source, [0], 5)
     assert calls == 3 and counts[-1][0] == 6
     assert int(state.critics.opt_state[0].count) == 6 and int(state.actor.opt_state[0].count) == 3
@@ -141,7 +141,7 @@ def test_a_step_is_a_step_of_the_critics():
 def test_a_window_serves_its_calls_and_then_the_next_one_comes(monkeypatch):
     """Nine rows, so two calls of four; the same wherever the run is cut or taken up again."""
     watch = Watch()
-    source = offline.recorded(watch, data(), window=9)
+    source = offline.prepare_data(watch, data(), window=9)
     assert source.calls == 2
     rows = finished(watch, source, [3], 40)[0].rows
     starts = []
@@ -162,7 +162,7 @@ def test_runs_of_other_seeds_see_other_windows():
     """Else the order of the data would be no part of what intervals over seeds are of."""
 
     def starts(seed):
-        source = offline.recorded(Watch(), data(), window=9, seed=seed)
+        source = offline.prepare_data(Watch(), data(), window=9, seed=seed)
         return [int(np.asarray(source.at(call)[0].data.obs)[0, 0, 0]) for call in range(0, 40, 2)]
 
     assert starts(1) == starts(1) != starts(2)
@@ -171,7 +171,7 @@ def test_runs_of_other_seeds_see_other_windows():
 def test_what_takes_note_has_seen_each_row_once():
     """Normalized: moments of the observations from the first update on, against NumPy's."""
     algorithm, given = dl.Normalized(dl.TD3BC(**SMALL), reward=False), data()
-    source, steps = offline.recorded(algorithm, given), []
+    source, steps = offline.prepare_data(algorithm, given), []
     for step, state, _ in offline.run(algorithm, source, offline.start(algorithm, source, [0]), steps=8, interval=2):
         moments, _ = state.algorithm.current
         assert moments.count == N
@@ -185,7 +185,7 @@ def test_what_takes_note_has_seen_each_row_once():
 def test_sac_learns_from_data_as_it_is():
     """No warming up, whatever `learning_starts` is; sequences never run past the end of the rows."""
     algorithm = dl.SAC(**SMALL, n_step=3)
-    source = offline.recorded(algorithm, data())
+    source = offline.prepare_data(algorithm, data())
     begun = offline.start(algorithm, source, [0])
     before = jax.tree.map(np.array, begun.algorithm.actor)
     state, _, counts = finished(algorithm, source, None, 6, state=begun)
@@ -200,7 +200,7 @@ def test_sac_learns_from_data_as_it_is():
 @pytest.mark.parametrize(
     ("algorithm", "window", "words"),
     [
-        (dl.A2C(), None, "A2C learns from its own rollouts, so not from recorded data"),
+        (dl.A2C(), None, "A2C learns from its own rollouts, not from recorded data"),
         (dl.ACER(), None, "ACER learns from its own rollouts"),
         (dl.Normalized(dl.PPO()), None, "PPO learns from its own rollouts"),
         (dl.SAC(n_step=50), None, "made.npz has 41 rows, fewer than the 50 of one sequence"),
@@ -211,7 +211,7 @@ def test_sac_learns_from_data_as_it_is():
 )
 def test_what_cannot_learn_from_the_data_is_told_why(algorithm, window, words):
     with pytest.raises(dl.ConfigError, match=words):
-        offline.recorded(algorithm, data(), window=window)
+        offline.prepare_data(algorithm, data(), window=window)
 
 
 class Curious(Watch):
@@ -222,10 +222,10 @@ class Curious(Watch):
 
 def test_extras_that_the_data_lack_are_named_and_those_there_are_carried():
     given = from_columns(columns() | {"extras/log_prob": np.zeros(N, np.float32)}, source="made.npz")
-    with pytest.raises(dl.ConfigError, match=r"Curious reads mood of each row.* made.npz does not hold .* log_prob"):
-        offline.recorded(Curious(), given)
+    with pytest.raises(dl.ConfigError, match=r"Curious reads mood of each row.* made.npz lacks .* log_prob"):
+        offline.prepare_data(Curious(), given)
     rows = given.rows._replace(extras={**given.rows.extras, "mood": np.ones(N, np.float32), "more": np.ones(N)})
-    held = offline.recorded(Curious(), dataclasses.replace(given, rows=rows)).data.rows.extras
+    held = offline.prepare_data(Curious(), dataclasses.replace(given, rows=rows)).data.rows.extras
     assert held.keys() == {"log_prob", "mood"}
     assert isinstance(given.rows, Transition)
 
@@ -234,11 +234,11 @@ def test_a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none():
     bear = dl.BEAR(mask_probability=0.5, batch_size=4)
     mask = np.zeros((N, 2), np.int32)
     mask[:, 0] = 1
-    held = lambda **more: offline.recorded(bear, from_columns(columns() | more, source="made.npz"))  # noqa: E731
+    held = lambda **more: offline.prepare_data(bear, from_columns(columns() | more, source="made.npz"))  # noqa: E731
     np.testing.assert_array_equal(held(**{"extras/mask": mask}).data.rows.extras["mask"], mask)
     drawn = held().data.rows.extras["mask"]
     assert 0 < np.mean(drawn) < 1
-    other = offline.recorded(bear, data(), seed=5).data.rows.extras["mask"]
+    other = offline.prepare_data(bear, data(), seed=5).data.rows.extras["mask"]
     np.testing.assert_array_equal(drawn, other)  # a row's own, and not a run's
     with pytest.raises(dl.ConfigError, match=r"extras/mask of made.npz is \[41, 3\]; BEAR asks for \[41, 2\]"):
         held(**{"extras/mask": np.ones((N, 3), np.int32)})
@@ -252,7 +252,8 @@ def test_a_window_does_not_change_what_is_seen_before_the_first_update():
     assert given.rows.truncated.sum() < 10
     for seeds in ([0], [0, 1]):
         whole, cut = (
-            offline.start(algorithm, offline.recorded(algorithm, given, window=window), seeds) for window in (None, 6)
+            offline.start(algorithm, offline.prepare_data(algorithm, given, window=window), seeds)
+            for window in (None, 6)
         )
         for a, b in zip(*(jax.tree.leaves(state.algorithm.pending) for state in (whole, cut)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -22,7 +22,7 @@ from duologue.types import Replay
 )
 def test_the_capacity_is_rounded_down_to_whole_rollouts(capacity, num_envs, length, sequence, expected):
     algorithm = Recorder(Replay(capacity, 1, sequence), rollout_length=length)
-    assert replay_ring.rows(algorithm, num_envs) == expected
+    assert replay_ring.ring_rows(algorithm, num_envs) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_ring_too_small_for_a_rollout_or_a_sequence_is_refused(capacity, num_e
     """With the capacity that would do."""
 
     def rows(capacity):
-        return replay_ring.rows(Recorder(Replay(capacity, 1, sequence), rollout_length=length), num_envs)
+        return replay_ring.ring_rows(Recorder(Replay(capacity, 1, sequence), rollout_length=length), num_envs)
 
     with pytest.raises(dl.ConfigError, match=rf"replay_capacity = {capacity}: must be at least {least} here"):
         rows(capacity)

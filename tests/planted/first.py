@@ -368,13 +368,13 @@ MUTANTS = [
     ),
     Mutant(
         "the last step of a rollout is not observed (host)", "loops/host_learner.py",
-        "            if self.watches:\n                leaves = watch",
-        "            if False:\n                leaves = watch",
+        "        if self.observes:\n            leaves = self._observe_program",
+        "        if False:\n            leaves = self._observe_program",
         OBSERVED_HOST,
     ),
     Mutant(
         "the last step of a rollout is observed twice (host)", "loops/host_learner.py",
-        "self._seen, self._newest = self._view(self._leaves), None", "self._seen = self._view(self._leaves)",
+        "self._rows.append(row)\n        self._newest = None", "self._rows.append(row)",
         OBSERVED_HOST,
     ),
     Mutant(
@@ -392,7 +392,7 @@ MUTANTS = [
     ),
     Mutant(
         "an evaluation counts on after the end", "loops/evaluate.py",
-        "jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward)", "seen.reward", EVALUATION,
+        "jnp.where(broadcast_flags(now.over, seen.reward), 0.0, seen.reward)", "seen.reward", EVALUATION,
     ),
     # Checkpoints.
     Mutant(

@@ -37,8 +37,8 @@ MUTANTS = [
         of("algorithms/test_bear.py", "the_multiplier_ascends_by_the_divergence_of_the_actors_own_samples"),
     ),
     Mutant(
-        "an interrupted evaluation is forgotten", "runs/session.py", "Every(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)",
-        "Every(plan.evaluate_every, start)",
+        "an interrupted evaluation is forgotten", "runs/session.py", "Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)",
+        "Interval(plan.evaluate_every, start)",
         of("runs/test_session.py", "an_evaluation_that_was_interrupted_is_made_up_for"),
     ),
     Mutant(
@@ -77,7 +77,7 @@ MUTANTS = [
         "self._tasks.rewards(obs, action,", DONE,
     ),
     Mutant(
-        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturbed(", "(disturbed(",
+        "what is recorded was never done", "runs/collect.py", "clip_to_bounds(space, disturb_action(", "(disturb_action(",
         CLIPPED,
     ),
     Mutant(
@@ -89,8 +89,8 @@ MUTANTS = [
         of("loops/test_offline.py", "a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none"),
     ),
     Mutant(
-        "each block of data begins the discounted return anew", "loops/offline.py", "both = program(both, rows)",
-        "both = program((both[0], carry), rows)",
+        "each block of data begins the discounted return anew", "loops/offline.py",
+        "learner, carry = program((learner, carry), rows)", "learner, _ = program((learner, carry), rows)",
         of("loops/test_offline.py", "a_window_does_not_change_what_is_seen_before_the_first_update"),
     ),
     Mutant(
@@ -153,7 +153,7 @@ MUTANTS = [
         of("loops/test_loops.py", "an_evaluation_in_jax_without_end_is_interrupted"),
     ),
     Mutant(
-        "only False itself stops a run", "runs/session.py", "answer is not None and not answer", "answer is False",
+        "only False itself stops a run", "runs/session.py", "result is not None and not result", "result is False",
         NUMPY,
     ),
     Mutant(
@@ -163,7 +163,7 @@ MUTANTS = [
     ),
     Mutant(
         "a fine-tuned schedule ends where the data's part did", "runs/horizon.py",
-        "updates=made + more", "updates=made",
+        "updates=done + more", "updates=done",
         of("runs/test_recorded.py", "a_schedule_goes_on_over_both_parts_of_the_learning"),
     ),
     Mutant(
@@ -212,7 +212,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is watched is scored under the main task", "runs/watch.py",
-        "max_steps, console, plan.test_task, path)", "max_steps, console, -1, path)",
+        "film(), episodes, most, console, plan.test_task, path)", "film(), episodes, most, console, -1, path)",
         of("runs/test_intentions.py", "each_intention_is_watched_and_scored_under_its_own_reward"),
     ),
     Mutant(

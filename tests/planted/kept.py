@@ -20,7 +20,7 @@ MUTANTS = [
     Mutant(
         "an interrupted recording looks finished", "runs/collect.py", "    interruption.raise_again()\n", "", KEPT,
     ),
-    Mutant("recording closes a user's adapter", "runs/collect.py", "close(envs, source)", "envs.close()", OWN),
+    Mutant("recording closes a user's adapter", "runs/collect.py", "close_envs(envs, source)", "envs.close()", OWN),
     Mutant("settled flags are asked about", "runs/data_sources.py", 'if timeout_and_terminal != "timeout" and', "if False and", BOTH),
     Mutant(
         "fitted Q forgets what both flags were", "runs/run.py", "open_source(dataset, self.plan.timeout_and_terminal)",
@@ -35,8 +35,8 @@ MUTANTS = [
         "a fit that diverged is a worth", "runs/fitted_q.py", "if not all(np.isfinite", "if not any(np.isfinite", DIVERGES,
     ),
     Mutant(
-        "data may be larger than the device", "runs/checks.py", "if needed > available:\n        what",
-        "if False:\n        what", ROOM,
+        "data may be larger than the device", "runs/checks.py", "if needed > available:\n        part",
+        "if False:\n        part", ROOM,
     ),
     Mutant(
         "there is only one window at a time", "runs/checks.py", "2 * data.nbytes * rows.window",
@@ -60,19 +60,19 @@ MUTANTS = [
     ),
     Mutant(
         "environments with which nothing can begin stay open", "runs/environments.py",
-        "    except BaseException:\n        close(envs, source)", "    except BaseException:\n        pass", CLOSED,
+        "    except BaseException:\n        close_envs(envs, source)", "    except BaseException:\n        pass", CLOSED,
     ),
     Mutant(
         "environments of a run whose schedule cannot be stay open", "runs/planning.py",
-        "with closed_on_failure(envs, env):", "if True:", CLOSED,
+        "with close_on_failure(envs, env):", "if True:", CLOSED,
     ),
     Mutant(
         "a run that cannot go on leaves its environments open", "runs/drive.py",
-        "replay_bytes, mixed))\n        finally:\n            close(envs, env)",
+        "replay_bytes, mixed))\n        finally:\n            close_envs(envs, env)",
         "replay_bytes, mixed))\n        finally:\n            pass", CLOSED,
     ),
     Mutant(
-        "environments of an evaluation stay open", "runs/evaluation.py", "opened.callback(close, envs, source)", "pass",
+        "environments of an evaluation stay open", "runs/evaluation.py", "opened.callback(close_envs, envs, source)", "pass",
         CLOSED,
     ),
     Mutant(
@@ -81,6 +81,6 @@ MUTANTS = [
     ),
     Mutant(
         "what acting remembers outlives its episode in evaluation", "loops/evaluate.py",
-        "carry = restarted(carry, algorithm.initial_carry(len(ended)), ended)", "del ended", ANEW,
+        "carry = restart_carry(carry, algorithm.initial_carry(len(ended)), ended)", "del ended", ANEW,
     ),
 ]  # fmt: skip

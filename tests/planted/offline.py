@@ -167,8 +167,8 @@ MUTANTS = (
     ),
     Mutant(
         "a chunk runs past the end of its window", LOOP,
-        "chunks.between(done, min(until, until_swap), interrupted)",
-        "chunks.between(done, until, interrupted)",
+        "chunks.split(done, min(until, until_swap), interrupted)",
+        "chunks.split(done, until, interrupted)",
         offline("a_window_serves_its_calls_and_then_the_next_one_comes"),
     ),
     Mutant(

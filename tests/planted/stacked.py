@@ -57,7 +57,7 @@ MUTANTS = [
         DROPPED,
     ),
     Mutant(
-        "a ring may be too small for a stack", "loops/replay_ring.py", "or 1) + behind) // length)", "or 1)) // length)",
+        "a ring may be too small for a stack", "loops/replay_ring.py", "or 1) + history) // length)", "or 1)) // length)",
         CAPACITY,
     ),
     Mutant(

@@ -56,7 +56,9 @@ def leaves(path):
 
 def rows(path):
     """The rows of metrics, without what the clock says."""
-    return [{name: x for name, x in row.items() if name not in CLOCK} for row in log.read(path / "metrics.jsonl")]
+    return [
+        {name: x for name, x in row.items() if name not in CLOCK} for row in log.read_metrics(path / "metrics.jsonl")
+    ]
 
 
 def assert_same_run(one, other):

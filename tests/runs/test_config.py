@@ -16,7 +16,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Configurable, Fraction
 from duologue.networks.builder import Networks
 from duologue.ops.optim import Adam, Linear
-from duologue.runs.config import PUBLIC, Setting, from_dict, merge, nested, read_yaml, to_dict
+from duologue.runs.config import PUBLIC, Setting, from_dict, merge, nest, read_yaml, to_dict
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 
@@ -91,9 +91,9 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"networks": {"type": "Networks", "hidden_sizes": [64, 0]}}, r"algorithm\.networks\.hidden_sizes\[1\] = 0"),
         ({"networks": {"type": "Networks", "hidden_sizes": 64}}, r"algorithm\.networks\.hidden_sizes = 64"),
         ({"networks": {"type": "Network"}}, r"algorithm\.networks\.type = 'Network'.*Did you mean 'Networks'"),
-        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*which class"),
+        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*must name its class"),
         ({"networks": {"type": "Adam"}}, r"algorithm\.networks = .*AbstractNetworks"),
-        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*which class"),
+        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*must name its class"),
         ({"networks": None}, r"algorithm\.networks = None"),
         ({"rolout_length": 5}, r"algorithm\.rolout_length: A2C has no .*Did you mean 'rollout_length'"),
         ({"gamma": 0.9}, r"algorithm\.gamma.*Did you mean 'discount'"),
@@ -104,9 +104,9 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"learning_rate": {"type": "Linear"}}, r"algorithm\.learning_rate\.start is missing"),
         ({"learning_rate": {"type": "Linear", "start": "x"}}, r"algorithm\.learning_rate\.start = 'x'"),
         ({"type": "os.system", "command": "touch canary"}, r"algorithm\.type = 'os\.system'"),
-        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*bring it along"),
+        ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*pass it"),
         ({"type": "Dict", "spaces": {"arm": {"type": "Box", "shape": [2], "lo": 1}}}, r"algorithm\.spaces\.arm\.lo"),
-        ({"type": None}, r"algorithm = .*must say which class"),
+        ({"type": None}, r"algorithm = .*must name its class"),
     ],
 )
 def test_the_place_and_the_fix_are_named(data, message):
@@ -129,7 +129,7 @@ def test_nesting_without_end_is_refused():
 
 def test_a_class_may_not_take_a_public_name():
     impostor = type("A2C", (Configurable,), {"__annotations__": {}})
-    with pytest.raises(ConfigError, match="A2C of its own"):
+    with pytest.raises(ConfigError, match="its own class A2C"):
         from_dict({"type": "A2C"}, extra=[impostor])
     with pytest.raises(ConfigError, match="A2C cannot be written"):
         to_dict(impostor())
@@ -219,7 +219,7 @@ def test_layers_say_where_each_value_came_from():
     assert merged["algorithm.discount"] == Setting(0.8, "command line")
     assert merged["algorithm.networks.hidden_sizes"] == Setting([8], "config file a.yaml")
     assert merged["algorithm.networks.type"] == Setting("Networks", "default")
-    built = from_dict(nested(merged)["algorithm"])
+    built = from_dict(nest(merged)["algorithm"])
     assert built == A2C(discount=0.8, networks=Networks(hidden_sizes=(8,)))
 
 
@@ -229,13 +229,13 @@ def test_another_type_forgets_the_fields_of_the_old_one():
         ("file", {"algorithm": {"optimizer": {"eps": 1e-3, "type": "Adam"}, "learning_rate": 0.5}}),
     ]
     merged = merge(layers)
-    assert from_dict(nested(merged)["algorithm"]) == A2C(learning_rate=0.5, optimizer=Adam(eps=1e-3))
+    assert from_dict(nest(merged)["algorithm"]) == A2C(learning_rate=0.5, optimizer=Adam(eps=1e-3))
     assert "algorithm.optimizer.decay" not in merged and "algorithm.learning_rate.start" not in merged
     wrapped = {"algorithm": {"algorithm": {"type": "A2C", "discount": 0.5}, "type": "Normalized"}}
     merged = merge([*layers, ("command line", wrapped)])
-    assert from_dict(nested(merged)["algorithm"]) == Normalized(A2C(discount=0.5))
+    assert from_dict(nest(merged)["algorithm"]) == Normalized(A2C(discount=0.5))
     merged = merge([*layers, ("command line", {"algorithm": {"learning_rate": {"type": "Linear", "start": 2.0}}})])
-    assert from_dict(nested(merged)["algorithm"]).learning_rate == Linear(2.0)
+    assert from_dict(nest(merged)["algorithm"]).learning_rate == Linear(2.0)
 
 
 def test_the_same_type_again_keeps_what_was_set():

@@ -14,8 +14,8 @@ from duologue.envs.probe import ProbeEnvs
 from duologue.fields import Configurable
 from duologue.ops.optim import delayed_rate
 from duologue.runs import config
-from duologue.runs.environments import describe
-from duologue.runs.horizon import ended_schedules, first_end, gradient_steps, rollouts, with_horizon
+from duologue.runs.environments import describe_source
+from duologue.runs.horizon import ended_schedules, fill_schedules, first_schedule_end, gradient_steps, rollouts_needed
 from duologue.runs.plan import Plan
 
 OPEN = dataclasses.replace(TINY, learning_rate=dl.Linear(1e-3))
@@ -66,7 +66,7 @@ def test_a_schedule_ends_with_the_last_step_of_its_network(algorithm, tmp_path):
 def test_learning_from_rollouts_and_from_replay_counts_both():
     acer = dl.ACER(num_envs=4, rollout_length=5, learning_starts=100, replay_ratio=4.0)
     assert [gradient_steps(acer, n) for n in (4, 5, 10)] == [4, 5 + 4, 10 + 6 * 4]
-    assert [rollouts(acer, float(n)) for n in (4, 9, 34)] == [4, 5, 10]
+    assert [rollouts_needed(acer, float(n)) for n in (4, 9, 34)] == [4, 5, 10]
 
 
 def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path):
@@ -83,11 +83,11 @@ def test_every_schedule_is_filled_wherever_it_stands(unchecked):
         kind: type = Plan
 
     with pytest.raises(dl.ConfigError, match=r"this run makes no update.* a smaller learning_starts"):
-        with_horizon(Holder(dl.Linear(1.0)), 0)
-    filled = with_horizon(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
+        fill_schedules(Holder(dl.Linear(1.0)), 0)
+    filled = fill_schedules(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
     assert filled.inner[0].inner == dl.Linear(1.0, updates=7) and filled.kind is Plan
-    assert filled.inner[1].updates == 3 == first_end(filled)
-    assert first_end(TINY) == 30 and first_end(Holder(1.0)) is None
+    assert filled.inner[1].updates == 3 == first_schedule_end(filled)
+    assert first_schedule_end(TINY) == 30 and first_schedule_end(Holder(1.0)) is None
 
 
 def test_defaults():
@@ -182,10 +182,10 @@ def factory():
 
 
 def test_what_is_no_id_is_described_by_its_name():
-    assert describe("CartPole-v1") == "CartPole-v1"
-    assert describe(factory).endswith("test_plan.factory>") and describe(factory).startswith("<")
-    assert describe(ProbeEnvs("both", 2)) == "<duologue.envs.probe.ProbeEnvs>"
-    assert plan(env=factory).env == describe(factory)
+    assert describe_source("CartPole-v1") == "CartPole-v1"
+    assert describe_source(factory).endswith("test_plan.factory>") and describe_source(factory).startswith("<")
+    assert describe_source(ProbeEnvs("both", 2)) == "<duologue.envs.probe.ProbeEnvs>"
+    assert plan(env=factory).env == describe_source(factory)
 
 
 def test_integers_of_numpy_are_integers(unchecked):

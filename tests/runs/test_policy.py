@@ -7,7 +7,7 @@ import pytest
 from runs.helpers import quiet
 
 import duologue as dl
-from duologue.runs.policy import as_batch
+from duologue.runs.policy import to_batch
 from duologue.types import Box
 
 NETWORKS = dl.Networks(hidden_sizes=(8,))
@@ -93,8 +93,8 @@ def test_densities_are_those_of_environment_units(agent):
 
 def test_what_is_no_observation_is_refused():
     for obs in ("abc", [[1.0], [1.0, 2.0]], {"a": 1}):
-        with pytest.raises(dl.ConfigError, match=r"An observation of this run is float32\[2\]; got"):
-            as_batch(Box((2,)), obs)
+        with pytest.raises(dl.ConfigError, match=r"The observation must be float32\[2\]; got"):
+            to_batch(Box((2,)), obs)
 
 
 def test_what_is_not_learned_is_refused(agent):
@@ -112,23 +112,23 @@ def test_actions_that_do_not_fit_are_refused(agent):
     obs = observations(env, 2)
     ask = run.log_prob if name == "a2c" else run.q
     for wrong in (run.policy(obs)[0], np.zeros((2, 3)), np.zeros((3, 1))):
-        with pytest.raises(dl.ConfigError, match="one action for each observation"):
+        with pytest.raises(dl.ConfigError, match="one for each observation"):
             ask(obs, wrong)
 
 
 def test_integers_take_nothing_but_integers():
     """Pixels that were divided by 255 would all be black."""
     space = Box((2,), "uint8")
-    np.testing.assert_array_equal(as_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
+    np.testing.assert_array_equal(to_batch(space, np.array([3.0, 255.0]))[0], [[3, 255]])
     for wrong in ([0.5, 1.0], [-1, 3], [256, 0], [np.nan, 1.0]):
-        with pytest.raises(dl.ConfigError, match="observation of this run is uint8, whole numbers in its range"):
-            as_batch(space, np.array(wrong))
+        with pytest.raises(dl.ConfigError, match="observation must be uint8, whole numbers in its range"):
+            to_batch(space, np.array(wrong))
 
 
 def test_actions_that_there_are_not_have_no_answer(agent):
     _, run, env = agent
     if not isinstance(env.action_space, gym.spaces.Discrete):
         pytest.skip("of counted actions")
-    for wrong, words in ((0.7, "whole numbers"), (7, "is one of 0 to 1"), (-1, "is one of 0 to 1")):
+    for wrong, words in ((0.7, "whole numbers"), (7, "must be one of 0 to 1"), (-1, "must be one of 0 to 1")):
         with pytest.raises(dl.ConfigError, match=words):
             run.log_prob(observations(env, 1)[0], wrong)

@@ -23,13 +23,13 @@ from duologue.data.summary import data_card
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
 from duologue.loops import offline
-from duologue.loops.learning import mixed
-from duologue.loops.replay_ring import memory
+from duologue.loops.learning import sample_mixed_batch
+from duologue.loops.replay_ring import ring_bytes
 from duologue.runs import checks as planning
 from duologue.runs import drive
 from duologue.runs import run as of_runs
-from duologue.runs.collect import disturbed, transitions, uniform
-from duologue.runs.data_sources import in_order
+from duologue.runs.collect import disturb_action, transitions, uniform_policy
+from duologue.runs.data_sources import oldest_first
 from duologue.types import ACTION_MASK, Box, Discrete, EnvSpec, Replay
 
 SMALL = dl.Networks(hidden_sizes=(8,))
@@ -152,7 +152,7 @@ def test_what_was_recorded_is_kept_whatever_ends_it(tmp_path, monkeypatch, numbe
     data = dl.read_data(out)
     assert len(data) == 3 + rows and data.cut == (2, 2 + rows)
     np.testing.assert_array_equal(data.rows.action[3:] + 5, Shifted.given)
-    assert f"stopped: {rows} of 40 rows were recorded, and are in {out}" in said.getvalue()
+    assert f"stopped: recorded {rows} of 40 rows in {out}" in said.getvalue()
 
 
 def test_recording_says_how_far_it_is(tmp_path):
@@ -208,17 +208,17 @@ def test_what_was_learned_goes_on_in_environments_written_in_jax(tmp_path):
 def test_noise_is_in_half_ranges_or_a_share_of_random_actions():
     generator, box = np.random.default_rng(0), Box((2,), "float32", (-2.0, 0.0), (2.0, 10.0))
     middle = np.broadcast_to(np.float32([0, 5]), (20_000, 2))
-    assert disturbed(box, middle, middle, 0.0, generator) is middle
-    np.testing.assert_allclose(disturbed(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
+    assert disturb_action(box, middle, middle, 0.0, generator) is middle
+    np.testing.assert_allclose(disturb_action(box, middle, middle, 0.1, generator).std(0), [0.2, 0.5], rtol=0.03)
     one, nothing = np.ones(1, np.int32), np.zeros((1, 2))
-    drawn = [disturbed(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
+    drawn = [disturb_action(Discrete(4), nothing, one, 0.4, generator).item() for _ in range(5000)]
     assert abs((np.array(drawn) != 1).mean() - 0.3) < 0.03
     masked = {ACTION_MASK: np.array([[0, 1, 0, 1]])}
-    drawn = [disturbed(Discrete(4), masked, one, 0.5, generator).item() for _ in range(2000)]
+    drawn = [disturb_action(Discrete(4), masked, one, 0.5, generator).item() for _ in range(2000)]
     assert set(drawn) == {1, 3} and abs(np.mean(drawn) - 1.5) < 0.1
-    assert {uniform(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
-    with pytest.raises(dl.ConfigError, match="have no scale to disturb them by"):
-        disturbed(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
+    assert {uniform_policy(Discrete(4), 0)(masked, 0, True).item() for _ in range(50)} <= {1, 3}
+    with pytest.raises(dl.ConfigError, match=r"noise = .*: must be 0 for actions of .*, which have no scale"):
+        disturb_action(Box((1,)), nothing, np.zeros((1, 1), np.float32), 0.1, generator)
 
 
 @pytest.mark.parametrize("noise", [0.0, 9.0])
@@ -242,9 +242,9 @@ def test_a_run_s_replay_is_data_oldest_first_one_environment_after_the_other(lea
     inside = np.setdiff1d(np.arange(39), ends)
     np.testing.assert_array_equal(data.rows.next_obs[inside], data.rows.obs[inside + 1])
     ring = np.arange(2 * 6).reshape(6, 2)  # 8 rows written: rows 6 and 7 lie where 0 and 1 were
-    np.testing.assert_array_equal(in_order(ring, 8, axis=0), [4, 6, 8, 10, 0, 2, 5, 7, 9, 11, 1, 3])
-    np.testing.assert_array_equal(in_order(ring[:3], 3, axis=0), [0, 2, 4, 1, 3, 5])
-    assert in_order(np.stack([ring, ring]), 8, axis=1).shape == (24,)
+    np.testing.assert_array_equal(oldest_first(ring, 8, axis=0), [4, 6, 8, 10, 0, 2, 5, 7, 9, 11, 1, 3])
+    np.testing.assert_array_equal(oldest_first(ring[:3], 3, axis=0), [0, 2, 4, 1, 3, 5])
+    assert oldest_first(np.stack([ring, ring]), 8, axis=1).shape == (24,)
 
 
 def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded, tmp_path):
@@ -265,8 +265,8 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (0.06, "0.06: with batch_size = 8 that is 0 rows, which leaves out the data. Give 0, or from 0.12 to 0.88."),
-        (0.95, "0.95: with batch_size = 8 that is 8 rows, which leaves out the environment. Give 0, or from 0.12"),
+        (0.06, "0.06: with batch_size = 8 this is 0 rows, and leaves out the data. Give 0, or from 0.12 to 0.88."),
+        (0.95, "0.95: with batch_size = 8 this is 8 rows, and leaves out the environment. Give 0, or from 0.12"),
         ("half", "'half': must be a finite number in [0, 1)"),
         (None, "None: must be a finite number in [0, 1)"),
     ],
@@ -292,12 +292,10 @@ def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path
         train("window", window=20)
     assert not (tmp_path / "window").exists()
     run = train("less", window=19)
-    kept = memory(run.plan.algorithm, run.plan.spec, 1, 1)
+    kept = ring_bytes(run.plan.algorithm, run.plan.spec, 1, 1)
     room(40 * 34 + kept - 1)
     how = {"steps": 10, "dataset": recorded, "console": QUIET}
-    with pytest.raises(
-        dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* also those of a run with a window"
-    ):
+    with pytest.raises(dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* even with a window"):
         run.finetune("Pendulum-v1", run_dir=tmp_path / "on", **how)
     assert not (tmp_path / "on").exists()
     monkeypatch.setattr(drive, "ring", None)
@@ -322,7 +320,7 @@ def test_that_share_of_each_batch_is_of_the_data(share, axes):
         return dataset.full_ring(dl.from_columns(columns))
 
     replay = Replay(batch_size=40, capacity=100, **axes)
-    rows = mixed(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
+    rows = sample_mixed_batch(rewarded(0.0), rewarded(1.0), share, replay, jax.random.key(0)).reward
     assert rows.shape == (*([3] if "batches_per_update" in axes else []), *([2] if axes else []), 40)
     np.testing.assert_array_equal(rows.sum(-1), 40 * share)
 
@@ -350,7 +348,7 @@ def test_what_was_repaired_in_the_data_is_told_before_learning(tmp_path):
         dl.BC(networks=SMALL, batch_size=8), dataset=data, steps=2, window=12, run_dir=tmp_path / "windowed",
         console=Console(file=windowed, width=1000),
     )  # fmt: skip
-    assert "12 of them on the device at a time" in windowed.getvalue() and "an approximation" in windowed.getvalue()
+    assert "12 of them on the device at a time" in windowed.getvalue() and "approximates" in windowed.getvalue()
     for text in (said.getvalue(), online.getvalue()):
         assert "data: The last episode is unfinished" in text
         assert "data: The data were recorded in Elsewhere-v0, and are used for Pendulum-v1." in text
@@ -363,11 +361,11 @@ def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorde
     bare = dl.from_columns(columns)
     guessed = dl.train(dl.IQL(**ALGORITHM), dataset=bare, steps=2, run_dir=tmp_path / "guessed", console=QUIET)
     assert guessed.plan.spec.action != dl.read_data(recorded).spec.action
-    with pytest.raises(dl.ConfigError, match="action space comes from the data"):
+    with pytest.raises(dl.ConfigError, match="The data gave the agent the action space"):
         guessed.finetune("Pendulum-v1", steps=4, dataset=bare, run_dir=tmp_path / "a")
     known = dl.train(dl.IQL(**ALGORITHM), "Pendulum-v1", dataset=bare, steps=2, run_dir=tmp_path / "b", console=QUIET,
                      evaluate_episodes=1)  # fmt: skip
-    with pytest.raises(dl.ConfigError, match="other spaces than the one this run began with"):
+    with pytest.raises(dl.ConfigError, match="other spaces than at the start of this run"):
         known.finetune("MountainCarContinuous-v0", steps=4, dataset=bare, run_dir=tmp_path / "c")
 
 
@@ -400,7 +398,7 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
         value = dataclasses.replace(run, state=state).fitted_q(data, steps=1500)
         assert abs(value.mean - worth) < 0.4
     assert len(value.values) == 43 and value.discount == 0.5
-    assert value.interval[0] <= value.mean <= value.interval[1] and "recorded beginnings" in str(value)
+    assert value.interval[0] <= value.mean <= value.interval[1] and "recorded episodes" in str(value)
 
 
 def test_a_fit_draws_no_batch_of_the_training(recorded, tmp_path, monkeypatch):
@@ -422,7 +420,7 @@ def test_a_fit_that_diverges_is_no_worth(recorded, tmp_path):
     run = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "run", console=QUIET)
     data = dl.read_data(recorded)
     data = dataclasses.replace(data, rows=data.rows._replace(reward=np.full(40, 1e30, np.float32)))
-    with pytest.raises(dl.DuologueError, match="diverged: in 3 updates the fitted Q, or its loss, was not finite"):
+    with pytest.raises(dl.DuologueError, match="diverged: the fitted Q or its loss was not finite after 3 updates"):
         run.fitted_q(data, steps=3)
 
 

@@ -120,7 +120,7 @@ def test_resuming_to_no_count_of_steps(copied, steps, unchecked):
 
 
 def test_an_environment_of_other_spaces_is_refused(copied):
-    with pytest.raises(dl.ConfigError, match=r"other spaces than the one this run began with.*probe/both"):
+    with pytest.raises(dl.ConfigError, match=r"other spaces than at the start of this run.*probe/both"):
         dl.resume(copied, steps=20 * ITERATION, env="probe/both")
 
 
@@ -206,7 +206,7 @@ def test_the_best_is_the_state_of_the_best_evaluation(one):
 
 
 def test_there_is_no_best_without_evaluation(three):
-    with pytest.raises(dl.CheckpointError, match="no best checkpoint: it was trained without evaluate_every"):
+    with pytest.raises(dl.CheckpointError, match="no best checkpoint, for it was trained without evaluate_every"):
         dl.load(three.path, which="best")
 
 
@@ -224,7 +224,7 @@ def test_classes_of_ones_own_are_passed_along(tmp_path):
     run = train("probe/both", tmp_path / "run", iterations=5, algorithm=algorithm)
     for classes in (Wide, [Wide]):
         assert dl.load(run.path, algorithm=classes).plan.algorithm == algorithm
-    with pytest.raises(dl.ConfigError, match=r"algorithm\.networks\.type = 'Wide'.*bring it along"):
+    with pytest.raises(dl.ConfigError, match=r"algorithm\.networks\.type = 'Wide'.*pass it"):
         dl.load(run.path)
 
 

@@ -23,10 +23,10 @@ from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import LoopState
 from duologue.runs import session
 from duologue.runs.display import loggers as log
-from duologue.runs.folders import new_folder
+from duologue.runs.folders import make_next_folder
 from duologue.runs.rows import mean_over_seeds
 from duologue.runs.saved_states import SavedStates
-from duologue.runs.session import Every, Listeners
+from duologue.runs.session import Interval, Listeners
 from duologue.runs.signals import Interruption
 from duologue.storage import checkpoint, files
 
@@ -51,7 +51,7 @@ def test_every_row_and_checkpoint_is_where_it_was_asked_for(tmp_path):
 
 
 def test_an_interval_is_passed_once():
-    every = Every(10, 25)
+    every = Interval(10, 25)
     assert [every.is_due(step) for step in (26, 29, 30, 31, 39, 45, 60, 60)] == [
         False,
         False,
@@ -62,7 +62,7 @@ def test_an_interval_is_passed_once():
         True,
         False,
     ]
-    assert not any(Every(None, 0).is_due(step) for step in range(100))
+    assert not any(Interval(None, 0).is_due(step) for step in range(100))
 
 
 def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
@@ -78,7 +78,7 @@ def test_callbacks_see_every_row_and_stop_the_run(tmp_path, whole):
     )
     assert run.step == 6 * ITERATION and saved(run.path)[-1] == 6 * ITERATION
     assert seen == [(row["step"], row["train/entropy"]) for row in rows(run.path)] and len(seen) == 3
-    assert f"stopped and saved at step 72; next: duologue resume {run.path}" in console.file.getvalue()
+    assert f"stopped and saved at step 72; continue with: duologue resume {run.path}" in console.file.getvalue()
     resume(run.path)
     assert_same_run(whole.path, run.path)
 
@@ -134,7 +134,7 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch
 
         return nullcontext(evaluate)
 
-    monkeypatch.setattr(session, "evaluator", scripted)
+    monkeypatch.setattr(session, "open_evaluator", scripted)
     train(PROBE, tmp_path / "run", iterations=4, every=1, evaluate_every=2 * ITERATION)
     resume(tmp_path / "run", iterations=7)
     found = [row["step"] // ITERATION for row in rows(tmp_path / "run") if "eval/mean_reward" in row]
@@ -204,7 +204,7 @@ def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
         asked.append((seeds, episodes, purpose))
         return nullcontext(lambda state: dl.Evaluation(np.full(episodes, next(scores)), np.full(episodes, 9)))
 
-    monkeypatch.setattr(session, "evaluator", scripted)
+    monkeypatch.setattr(session, "open_evaluator", scripted)
     run = train(
         PROBE, tmp_path / "run", iterations=8, every=1, evaluate_every=2 * ITERATION, evaluate_episodes=4, seed=3
     )
@@ -319,7 +319,7 @@ def test_a_folder_whose_run_was_killed_before_it_saved_is_free(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "tb"])
 def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text('{"my": "project"}')
-    with pytest.raises(dl.ConfigError, match=f"holds {name}, and no run"):
+    with pytest.raises(dl.ConfigError, match=f"holds {name}, but no run"):
         train(PROBE, tmp_path, iterations=2)
     assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
 
@@ -427,7 +427,7 @@ def test_folders_are_numbered_by_algorithm_and_environment(tmp_path, monkeypatch
     run = train("probe/both", None, iterations=1)
     assert str(run.path) == "runs/a2c/probe-both/1" and dl.load(run.path).step == run.step
     wrapped = dataclasses.replace(run.plan, algorithm=dl.Normalized(TINY))
-    assert str(new_folder(wrapped)) == "runs/a2c/probe-both/3"
+    assert str(make_next_folder(wrapped)) == "runs/a2c/probe-both/3"
 
 
 def test_what_a_folder_holds(whole):
@@ -436,7 +436,7 @@ def test_what_a_folder_holds(whole):
     content = json.loads((whole.path / "config.json").read_text())
     assert content["type"] == "Plan" and content["algorithm"]["learning_rate"]["updates"] == 30
     assert json.loads((whole.path / "versions.json").read_text())["jax"] == jax.__version__
-    assert all(row["time/fps"] > 0 for row in log.read(whole.path / "metrics.jsonl"))
+    assert all(row["time/fps"] > 0 for row in log.read_metrics(whole.path / "metrics.jsonl"))
 
 
 def test_the_mean_over_seeds_leaves_out_those_without_a_number():

@@ -132,7 +132,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, number):
     assert "Traceback" not in err and "\x1b" not in out
     (step,) = saved(path)
     assert step == rows(path)[-1]["step"] and step % 40 == 0
-    assert f"stopped and saved at step {step:,}; next: duologue resume {path}" in out.splitlines()[-2:]
+    assert f"stopped and saved at step {step:,}; continue with: duologue resume {path}" in out.splitlines()[-2:]
     assert dl.resume(path, steps=step + 40, console=quiet()).step == step + 40
     steps = [row["step"] for row in rows(path)]
     assert steps == sorted(set(steps)) and steps[-2:] == [step, step + 40]
@@ -180,7 +180,7 @@ def test_an_evaluation_that_does_not_end_is_interrupted(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
     assert process.returncode == EXIT_CODES[signal.SIGTERM], err
-    assert "stopping at the next boundary" in err
+    assert "stopping soon and saving; press Ctrl-C again to quit now without saving" in err
     assert saved(tmp_path / "run") == [rows(tmp_path / "run")[-1]["step"]]
     assert "eval/mean_reward" not in rows(tmp_path / "run")[-1]
 

@@ -25,7 +25,7 @@ from duologue.cli import main as cli
 from duologue.envs.base import seed_of
 from duologue.envs.make import make
 from duologue.runs import watch as module
-from duologue.runs.display.video import even, timetable
+from duologue.runs.display.video import pad_to_even, timetable
 from duologue.runs.policy import TrainedPolicy
 from duologue.types import Experience
 
@@ -291,8 +291,8 @@ def test_a_gif_counts_hundredths_of_a_second():
 
 def test_pictures_are_made_even():
     picture = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
-    np.testing.assert_array_equal(even(picture), picture[[0, 1, 2, 2]])
-    assert even(picture[:2]).shape == (2, 2, 3)
+    np.testing.assert_array_equal(pad_to_even(picture), picture[[0, 1, 2, 2]])
+    assert pad_to_even(picture[:2]).shape == (2, 2, 3)
 
 
 # The window
@@ -303,7 +303,7 @@ def test_with_a_display_the_environment_shows_itself(run, monkeypatch):
     watched = run.watch(env="Windowed-v0", episodes=2, console=quiet())
     assert watched.out is None and watched.lengths.tolist() == [5, 5]
     assert [env.render_mode for env in Painted.made] == [None, "human"]
-    with pytest.raises(dl.ConfigError, match=r"fps = 10\.0: a window keeps .*own time"):
+    with pytest.raises(dl.ConfigError, match=r"fps = 10\.0: a window has .*own speed"):
         run.watch(env="Windowed-v0", fps=10.0)
     assert run.watch(env="Windowed-v0", max_steps=3, console=quiet()).cut
 
@@ -329,7 +329,7 @@ def test_one_that_only_makes_pictures_is_shown_by_gymnasium(run, monkeypatch, en
         ({"env": "Blind-v0"}, dl.ConfigError, "Blind-v0 has the render modes: none"),
         ({"env": Painted}, dl.ConfigError, r"<.*Painted> makes an environment with the render mode: none"),
         ({"env": lambda: Painted("human")}, dl.ConfigError, r"render mode: 'human'.*render_mode='rgb_array'"),
-        ({"env": "CartPole-v1"}, dl.ConfigError, "other spaces than the one this run began with"),
+        ({"env": "CartPole-v1"}, dl.ConfigError, "other spaces than at the start of this run"),
         ({"env": "CartPol-v1"}, dl.ConfigError, "no Gymnasium environment 'CartPol-v1'"),
         ({"env": "Grey-v0"}, dl.EnvError, r"gave the picture uint8\[13, 20\]; it must be uint8\[height, width, 3\]"),
         ({"env": "Growing-v0"}, dl.EnvError, r"gave the picture uint8\[5, 4, 3\]; it must be uint8\[4, 4, 3\]"),
@@ -351,7 +351,7 @@ def test_what_cannot_be_is_refused_by_name(run, tmp_path, monkeypatch, options, 
 
 def test_an_adapter_is_refused(run):
     adapter = make("Painted-v0", 1)
-    with pytest.raises(dl.ConfigError, match="GymnasiumEnvs>: an adapter shows no pictures"):
+    with pytest.raises(dl.ConfigError, match="GymnasiumEnvs>: an adapter has no pictures"):
         run.frames(env=adapter)
     adapter.close()
 
@@ -388,7 +388,7 @@ def duologue(monkeypatch, capsys, unchecked):
 
 
 def test_the_command_says_where_the_video_is_and_what_next(duologue, path, tmp_path, monkeypatch):
-    for name in module.HEADLESS:
+    for name in module.HEADLESS_VARIABLES:
         monkeypatch.setenv(name, "mine") if name == "SDL_VIDEODRIVER" else monkeypatch.delenv(name, raising=False)
     out = tmp_path / "a.gif"
     code, said, err = duologue("watch", path, "--agent", 1, "--episodes", 2, "--explore", "--seed", 5, "-o", out)
@@ -435,7 +435,7 @@ def test_the_best_checkpoint_is_asked_for_by_name(duologue, path):
 def test_progress_is_shown_in_a_terminal_alone():
     for terminal in (True, False):
         file = io.StringIO()
-        with module.recording(Console(file=file, force_terminal=terminal, width=80), Path("a.gif")) as tell:
+        with module.recording_status(Console(file=file, force_terminal=terminal, width=80), Path("a.gif")) as tell:
             tell(10)
         assert ("recording a.gif" in file.getvalue()) == terminal
 

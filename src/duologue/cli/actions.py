@@ -40,7 +40,7 @@ from duologue.runs.jax_setup import images_in_name, prepare_jax
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.run import Run, Runs, load
 from duologue.runs.train import resume, train
-from duologue.runs.watch import HEADLESS, has_display
+from duologue.runs.watch import HEADLESS_VARIABLES, has_display
 from duologue.types import Discrete
 
 
@@ -148,7 +148,7 @@ def leave_out(command: Evaluate | Collect, options: Sequence[str], why: str) -> 
 
 def run_watch(command: Watch) -> int:
     if not has_display():
-        for name, value in HEADLESS.items():
+        for name, value in HEADLESS_VARIABLES.items():
             os.environ.setdefault(name, value)
     plan = read_plan(command.run)
     check_agent(command.agent, plan)

@@ -23,7 +23,7 @@ from duologue.fields import synonym
 from duologue.ops.optim import Linear
 from duologue.runs import config
 from duologue.runs.evaluation import Evaluation
-from duologue.runs.folders import home
+from duologue.runs.folders import parent_folder
 
 FIXED = {"algorithm", "run_dir", "final_episodes", "wandb", "config", "grid", "dry_run"}
 """Fields of `Train` that say nothing of how a run learns, or cannot be varied."""
@@ -236,7 +236,7 @@ def folder(base: Train, axes: Sequence[Axis]) -> Path:
     named = "" if "env" in varied else base.env
     where = named or ("" if varied & {"env", "dataset"} else Path(base.dataset or "").name)
     algorithm = getattr(base.algorithm, "algorithm", base.algorithm)  # without a wrapper, as in a plan
-    return home(type(algorithm).__name__, where)
+    return parent_folder(type(algorithm).__name__, where)
 
 
 # What came of it
@@ -259,9 +259,9 @@ def in_words(score: Evaluation) -> str:
 def caution(results: Sequence[Result]) -> str:
     """What the intervals of a table are over, and what they cannot tell."""
     scores = [result.score for result in results if result.score is not None]
-    episodes = sorted({score.over for score in scores if score.returns.ndim == 1})
+    episodes = sorted({score.sample_size for score in scores if score.returns.ndim == 1})
     if not episodes:
-        return f"Intervals are over {' or '.join(sorted({score.over for score in scores}))}." if scores else ""
+        return f"Intervals are over {' or '.join(sorted({score.sample_size for score in scores}))}." if scores else ""
     more = "`duologue plot` averages them." if "seed" in results[0].run.values else "Add --grid seed 0 1 2 3 4."
     return (
         f"Intervals are over {' or '.join(episodes)} of one agent each: how well that agent is known, not which "

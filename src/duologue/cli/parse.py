@@ -75,7 +75,7 @@ def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> 
     if path is not None:
         values = config.read_yaml(Path(path))
         layers.append((f"config file {path}", values | {"config": path}))
-        default = config.from_dict(config.nested(config.merge(layers)), extra=(Train,))
+        default = config.from_dict(config.nest(config.merge(layers)), extra=(Train,))
         if type(default.algorithm) is not type(algorithm):
             raise ConfigError(
                 f"config file {path}: its algorithm is {type(default.algorithm).__name__}, and {name} is "

@@ -1,7 +1,7 @@
-"""The compiled loop: acting, environment, and learning in one program; one device call a chunk of iterations.
+"""The compiled loop: one program acts, steps the environments and learns; a device call makes a chunk of iterations.
 
 Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i, up to rounding. With several
-devices (two CPU devices on two cores, say) the seeds are spread over them.
+devices (for example two CPU devices on two cores) the seeds spread over them.
 """
 
 import dataclasses
@@ -15,50 +15,55 @@ from jaxtyping import Array, Int
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.loops.dispatch import Chunks
-from duologue.loops.exploration import exploring
-from duologue.loops.keys import key_for, purpose_key  # fmt: skip
+from duologue.loops.dispatch import GrowingChunks
+from duologue.loops.exploration import randomize_first_actions
+from duologue.loops.keys import key_for, purpose_keys
 from duologue.loops.learning import Outcome, learn
 from duologue.loops.replay_ring import empty_ring
-from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed, sharding
-from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track  # fmt: skip
+from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, seed_sharding, vmap_seeds
+from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track_episodes  # fmt: skip
 from duologue.ops.metrics import add_metrics
 from duologue.types import PyTree, Transition
+
+PURPOSES = ("act", "env", "update")
+"""Purposes of the loop's keys."""
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
     """The state before the first step; with several seeds every leaf leads with their axis."""
-    return begun(_begin(algorithm, envs), seeds)
+    return init_seeds(_initial_state(algorithm, envs), seeds)
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
-    """What `start` returns, as `jax.ShapeDtypeStruct`."""
+    """The state that `start` returns, as `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda: start(algorithm, envs, seeds))
 
 
 def restore(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState) -> tuple[LoopState, None]:
-    """A loaded state goes on as it is: it holds the environments."""
+    """Return a loaded state unchanged: it holds the environments."""
     return state, None
 
 
-def _begin(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
-    def begin(key: Array) -> LoopState:
+def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[Array], LoopState]:
+    """A function from a key to the first state of one seed."""
+
+    def init(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        # As strongly typed as what comes back from the program, which would be compiled twice otherwise.
+        # As strongly typed as the program's results; else JAX would compile the program twice.
         env, obs, carry = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (env, obs, carry))
         return LoopState(
             algorithm=learner,
             carry=carry,
             env=env,
             obs=obs,
-            episodes=Episodes.begin(envs.num_envs, envs.spec.tasks),
+            episodes=Episodes.zero(envs.num_envs, envs.spec.tasks),
             replay=empty_ring(algorithm, learner, carry, obs, envs.spec),
             key=key,
             step=jnp.zeros((), jnp.int32),
         )
 
-    return begin
+    return init
 
 
 def run(
@@ -66,24 +71,24 @@ def run(
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
     recorded: Ring | None = None, share: float = 0.0,
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
-    """Go on from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
-    `interval` of them.
+    """Continue from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
+    `interval` steps.
 
-    A `share` of each batch comes from the `recorded` data, where there are any.
+    With `recorded` data, a `share` of each batch comes from them.
 
-    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
-    loop yields at the next chunk, early.
+    The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
+    the loop yields after the running chunk. Raises `EnvError` for rewards or observations that are not finite.
     """
-    seeds = count_of(state.step)
+    seeds = seed_count(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
-    program, zero = _program(algorithm, envs, state, seeds, recorded, share)
-    state = placed(state, seeds)
+    program, zero = _compile_chunk(algorithm, envs, state, seeds, recorded, share)
+    state = place_seeds(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
-    chunks = Chunks()
+    chunks = GrowingChunks()
     while done < last:
         totals, until = zero(), min((done // every + 1) * every, last)
-        for first, count in chunks.between(done, until, interrupted):
+        for first, count in chunks.split(done, until, interrupted):
             state, totals = program(state, totals, first, count)
             jax.block_until_ready(state.step)
             done = first + count
@@ -92,7 +97,7 @@ def run(
         yield done * per_iteration, state, totals
 
 
-def _program(
+def _compile_chunk(
     algorithm: AnyAlgorithm,
     envs: AbstractJaxEnvs,
     state: LoopState,
@@ -100,10 +105,12 @@ def _program(
     recorded: Ring | None,
     share: float,
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
-    """The jitted chunk, from any iteration for any number of them, and a maker of zero totals."""
-    iterate = _iteration(algorithm, envs, share)
+    """`(run_chunk, zero)`: the jitted program `run_chunk(state, totals, first, count)`, which makes `count` iterations
+    from number `first` on, and a function that makes totals of zero."""
+    iterate, length = _make_iteration(algorithm, envs, share), algorithm.experience.rollout_length
     metrics = jax.eval_shape(
-        lambda state: iterate(state, _keys(state), state.step, recorded)[1][0].metrics, one_seed(state, seeds)
+        lambda state: iterate(state, purpose_keys(state.key, PURPOSES), state.step, recorded)[1][0].metrics,
+        one_seed_shape(state, seeds),
     )
 
     def zero() -> Totals:
@@ -113,39 +120,36 @@ def _program(
     def chunk(
         state: LoopState, totals: Totals, recorded: Ring | None, first: Int[Array, ""], iterations: Int[Array, ""]
     ) -> tuple[LoopState, Totals]:
-        # A traced count: one program for every length, and so the same bits however a run is cut into chunks.
-        keys = _keys(state)
+        # A traced count: one program serves every length, so chunks of any lengths give the same bits.
+        keys = purpose_keys(state.key, PURPOSES)
 
-        def once(i: Array, both: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
-            # The same for every seed, unlike `state.step`: under `vmap`, what it decides is decided once for all.
-            state, seen = iterate(both[0], keys, i * algorithm.experience.rollout_length, recorded)
-            return state, _add(both[1], *seen)
+        def once(i: Array, now: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
+            # `i` is the same for every seed, unlike `state.step`: under `vmap`, a condition on it stays a condition.
+            state, seen = iterate(now[0], keys, i * length, recorded)
+            return state, _add_rollout(now[1], *seen)
 
         return jax.lax.fori_loop(first, first + iterations, once, (state, totals))
 
-    jitted = jax.jit(over_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
-    zeros = jax.jit(zero, out_shardings=None if seeds is None else sharding(seeds))
+    jitted = jax.jit(vmap_seeds(chunk, seeds, (0, 0, None, None, None)), donate_argnums=(0, 1))
+    zeros = jax.jit(zero, out_shardings=None if seeds is None else seed_sharding(seeds))
     return lambda state, totals, *counts: jitted(state, totals, recorded, *map(np.int32, counts)), zeros
 
 
-def _keys(state: LoopState) -> dict[str, Array]:
-    """The keys of the loop's purposes, made once a chunk."""
-    return {purpose: purpose_key(state.key, purpose) for purpose in ("act", "env", "update")}
-
-
-def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> Callable[..., tuple[LoopState, PyTree]]:
-    """One rollout and what is learned of it: `(state, keys, step, recorded) -> (state, (learned, finished episodes,
-    fault))`."""
+def _make_iteration(
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float
+) -> Callable[..., tuple[LoopState, PyTree]]:
+    """A function that makes one rollout and learns from it: `(state, keys, step, recorded) -> (state, (learned,
+    finished episodes, fault))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
         key = fold(keys["act"], state.step)
         action, extras, carry = algorithm.act(state.algorithm, state.carry, state.obs, key=key, explore=True)
-        action = exploring(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
+        action = randomize_first_actions(algorithm, envs.spec, state.obs, action, key=key, steps=t * envs.num_envs)
         env, seen = envs.step(state.env, action, key=fold(keys["env"], state.step))
         transition = Transition(state.obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
-        episodes, finished = track(state.episodes, seen.reward, seen.terminated | seen.truncated)
+        episodes, finished = track_episodes(state.episodes, seen.reward, seen.terminated | seen.truncated)
         state = LoopState(learner, carry, env, seen.obs, episodes, state.replay, state.key, state.step + 1)
         return state, (transition, finished)
 
@@ -164,7 +168,8 @@ def _iteration(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float) -> 
     return iterate
 
 
-def _add(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
+def _add_rollout(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
+    """Totals after one more rollout; they keep the first fault."""
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,

@@ -1,4 +1,4 @@
-"""How many iterations a device call makes: enough to be fat, few enough that a person sees progress."""
+"""Device calls at little cost: long enough to be efficient, short enough to show progress, and with few arguments."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,18 +10,18 @@ import jax.numpy as jnp
 from duologue.types import PyTree
 
 CHUNK_SECONDS = 0.5
-"""A device call is made about this long, so that a person sees progress and can interrupt."""
+"""Longest time of a device call, about: a person sees progress and can interrupt."""
 
 
-class Chunks:
-    """Calls that grow: from one iteration on, twice as many while a full call takes less than half of
-    `CHUNK_SECONDS`."""
+class GrowingChunks:
+    """Splits iterations into calls. The first call makes one iteration; the length doubles as long as a full call takes
+    less than half of `CHUNK_SECONDS`."""
 
     def __init__(self) -> None:
         self.length = 1
 
-    def between(self, first: int, until: int, interrupted: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-        """`(first, count)` of each call; what is timed is the body of the loop over them, which has to wait for its
+    def split(self, first: int, until: int, interrupted: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+        """Yield `(first, count)` of each call. It times the body of the caller's loop, which has to wait for its
         call."""
         while first < until and not interrupted():
             count, began = min(self.length, until - first), time.perf_counter()
@@ -31,30 +31,24 @@ class Chunks:
                 self.length *= 2
 
 
-def leaves_read(function: Callable[..., Any], tree: PyTree, *args: Any) -> list[bool]:
-    """For each leaf of `tree`, whether `function(tree, *args)` depends on it."""
+def find_read_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> list[int]:
+    """Indices of the leaves of `tree` on which `function(tree, *args)` depends."""
     jaxpr = jax.make_jaxpr(function)(tree, *args).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | set(map(id, jaxpr.outvars))
-    return [id(variable) in used for variable in jaxpr.invars[: len(jax.tree.leaves(tree))]]
+    return [i for i in range(len(jax.tree.leaves(tree))) if id(jaxpr.invars[i]) in used]
 
 
-def lean(
-    function: Callable[..., Any], tree: PyTree, *args: Any
-) -> tuple[Callable[[PyTree], list[Any]], Callable[..., Any]]:
-    """`(view, call)` such that `call(view(tree), *args)` is `function(tree, *args)`; jit the call, and take the view
-    once for every change of `tree`. Arrays here may be their shapes."""
-    read = leaves_read(function, tree, *args)
-    leaves, structure = jax.tree.flatten(tree)
+def drop_unread_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> tuple[list[int], Callable[..., Any]]:
+    """`(read, call)`: with the leaves of `tree` whose indices are in `read`, `call(leaves, *args)` is
+    `function(tree, *args)`. The caller jits `call`. Arrays here may be their shapes."""
+    function = jax.jit(function, inline=True)  # traced once, for `read` and for `call`
+    read, (leaves, structure) = find_read_leaves(function, tree, *args), jax.tree.flatten(tree)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    del leaves
 
-    def view(tree: PyTree) -> list[Any]:
-        return [leaf for leaf, keep in zip(jax.tree.leaves(tree), read, strict=True) if keep]
-
-    def call(seen: list[Any], *args: Any) -> Any:
-        rest = iter(seen)
-        # What is not read is filled with zeros, which the compiler throws away.
-        full = [next(rest) if keep else jnp.zeros(s.shape, s.dtype) for s, keep in zip(shapes, read, strict=True)]
+    def call(leaves: list[Any], *args: Any) -> Any:
+        known = dict(zip(read, leaves, strict=True))
+        # Zeros stand for leaves that are not read; the compiler removes them.
+        full = [known[i] if i in known else jnp.zeros(x.shape, x.dtype) for i, x in enumerate(shapes)]
         return function(jax.tree.unflatten(structure, full), *args)
 
-    return view, call
+    return read, call

@@ -1,4 +1,4 @@
-"""Evaluation: every episode is assigned to an environment beforehand, for the first n to finish would favour short
+"""Evaluation. Each episode belongs to an environment from the start: the first n episodes to finish would be the short
 ones."""
 
 from collections.abc import Callable
@@ -11,43 +11,43 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.loops.dispatch import lean
+from duologue.loops.dispatch import drop_unread_leaves
 from duologue.loops.keys import key_for
-from duologue.loops.state import of_rewards, restarted, rewards_shape
+from duologue.loops.state import broadcast_flags, restart_carry, rewards_shape
 from duologue.types import Obs, PyTree
 
 Scores = tuple[np.ndarray, np.ndarray]
-"""Returns and lengths of episodes, `[episodes]` each; returns `[episodes, K]` of several tasks."""
+"""Returns and lengths of episodes, `[episodes]` each; with several tasks returns are `[episodes, K]`."""
 
 
 class Interrupted(Exception):
-    """The episodes were not played to their end."""
+    """An evaluation that stopped before its episodes ended."""
 
 
 def host_evaluation(
     algorithm: AnyAlgorithm, *, episodes: int, explore: bool = False, interrupted: Callable[[], bool] = lambda: False
 ) -> Callable[[PyTree, AbstractHostEnvs, Key[Array, ""]], Scores]:
-    """`(state, envs, key) -> scores` plays `episodes` episodes with the test policy (or, to `explore`, as in training),
-    the same every time.
+    """A function `(state, envs, key) -> scores` that plays `episodes` episodes with the test policy, or with `explore`
+    as in training. The same arguments give the same scores.
 
     Environment i plays the episodes i, i + B, i + 2B, … Raises `Interrupted` once `interrupted()` is true.
     """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, ended: Array, key: Array, t: Array) -> tuple[Array, PyTree]:
-        carry = restarted(carry, algorithm.initial_carry(len(ended)), ended)
+        carry = restart_carry(carry, algorithm.initial_carry(len(ended)), ended)
         action, _, carry = algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
         return action, carry
 
-    programs: list[tuple[Callable, Callable]] = []
+    programs: list[tuple[list[int], Callable]] = []
 
     def play(state: PyTree, envs: AbstractHostEnvs, key: Array) -> Scores:
         obs, count = envs.reset(), envs.num_envs
         carry, ended = algorithm.initial_carry(count), np.zeros(count, bool)
-        if not programs:  # the first state shows what is read of it
-            view, call = lean(act, state, carry, obs, ended, key, np.int32(0))
-            programs.append((view, jax.jit(call)))
-        view, call = programs[0]
-        seen = view(state)
+        if not programs:  # the first state shows which leaves acting reads
+            read, call = drop_unread_leaves(act, state, carry, obs, ended, key, np.int32(0))
+            programs.append((read, jax.jit(call)))
+        (read, call), leaves = programs[0], jax.tree.leaves(state)
+        read_leaves = [leaves[i] for i in read]
         running_length, played, tasks = np.zeros(count, np.int64), np.zeros(count, np.int64), envs.spec.tasks
         running_return, returns = (np.zeros(rewards_shape(n, tasks)) for n in (count, episodes))
         lengths = np.zeros(episodes, np.int64)
@@ -55,7 +55,7 @@ def host_evaluation(
         while left:
             if interrupted():
                 raise Interrupted
-            action, carry = call(seen, carry, obs, ended, key, np.int32(t))
+            action, carry = call(read_leaves, carry, obs, ended, key, np.int32(t))
             step = envs.step(np.asarray(action))
             obs, ended, t = step.obs, step.terminated | step.truncated, t + 1
             running_return += step.reward
@@ -72,8 +72,8 @@ def host_evaluation(
     return play
 
 
-class Play(eqx.Module):
-    """Episodes while they are played in one program, one for each environment, `[B]`."""
+class PlayState(eqx.Module):
+    """Running episodes of an evaluation in one program, one for each environment, `[B]`."""
 
     env: PyTree
     obs: Obs
@@ -84,21 +84,21 @@ class Play(eqx.Module):
     lengths: Int[Array, " B"]
 
 
-STEPS = 1000
-"""Steps of a JAX environment in one device call, so that an episode without end can be interrupted."""
+STEPS_PER_CALL = 1000
+"""Steps of a JAX environment in one device call. Between calls an evaluation can be interrupted."""
 
 
 def compile_evaluation(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs,
     *, seeds: int | None, explore: bool = False, interrupted: Callable[[], bool] = lambda: False,
 ) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:  # fmt: skip
-    """`(state, key) -> (returns, lengths)`: each environment plays one episode. Both arguments lead with the seeds
-    axis, if any. Raises `Interrupted` once `interrupted()` is true."""
+    """A function `(state, key) -> (returns, lengths)`: each environment plays one episode. With several seeds both
+    arguments lead with their axis. Raises `Interrupted` once `interrupted()` is true."""
 
-    def begin(key: Array) -> Play:
+    def first_state(key: Array) -> PlayState:
         env, obs = envs.reset(key_for(key, "reset"))
         count = envs.num_envs
-        return Play(
+        return PlayState(
             env=env,
             obs=obs,
             carry=algorithm.initial_carry(count),
@@ -108,32 +108,32 @@ def compile_evaluation(
             lengths=jnp.zeros(count, jnp.int32),
         )
 
-    def go_on(state: PyTree, key: Array, now: Play) -> Play:
-        def step(now: Play) -> Play:
+    def play_chunk(state: PyTree, key: Array, now: PlayState) -> PlayState:
+        def step(now: PlayState) -> PlayState:
             action, _, carry = algorithm.act(state, now.carry, now.obs, key=key_for(key, "act", now.t), explore=explore)
             env, seen = envs.step(now.env, action, key=key_for(key, "env", now.t))
-            return Play(
+            return PlayState(
                 env=env,
                 obs=seen.obs,
                 carry=carry,
                 t=now.t + 1,
                 over=now.over | seen.terminated | seen.truncated,
-                returns=now.returns + jnp.where(of_rewards(now.over, seen.reward), 0.0, seen.reward),
+                returns=now.returns + jnp.where(broadcast_flags(now.over, seen.reward), 0.0, seen.reward),
                 lengths=now.lengths + jnp.where(now.over, 0, 1),
             )
 
-        until = now.t + STEPS
+        until = now.t + STEPS_PER_CALL
         return jax.lax.while_loop(lambda now: ~now.over.all() & (now.t < until), step, now)
 
     several = seeds is not None
-    first, then = (jax.jit(jax.vmap(part) if several else part) for part in (begin, go_on))
+    begin, go_on = (jax.jit(jax.vmap(part) if several else part) for part in (first_state, play_chunk))
 
     def play(state: PyTree, key: Array) -> tuple[Array, Array]:
-        now = first(key)
+        now = begin(key)
         while not now.over.all():
             if interrupted():
                 raise Interrupted
-            now = then(state, key, now)
+            now = go_on(state, key, now)
         return now.returns, now.lengths
 
     return play

@@ -1,7 +1,6 @@
-"""The host loop: environments step in Python, acting and learning are jitted calls. Learning is dispatched, never
-waited for.
+"""The host loop: environments step in Python, acting and learning are jitted calls. The loop never waits for learning.
 
-A host array that was handed to a dispatched call is never written again: the CPU backend reads it in place.
+A host array that a call has received is never written again: the CPU backend reads it in place.
 """
 
 import dataclasses
@@ -17,68 +16,69 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
-from duologue.loops.host_learner import Player
-from duologue.loops.keys import key_for  # fmt: skip
+from duologue.loops.host_learner import HostLearner
+from duologue.loops.keys import key_for
 from duologue.loops.replay_ring import empty_ring
-from duologue.loops.seeds import begun, count_of, one_seed, over_seeds, placed
+from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, vmap_seeds
 from duologue.loops.state import (  # fmt: skip
     Episodes,
     LoopState,
     Totals,
+    broadcast_flags,
     first_fault,
-    of_rewards,
     raise_fault,
-    restarted,
+    restart_carry,
 )
 from duologue.types import Obs, PyTree, Step, Transition
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
-    """The state before the first step, with the environments reset; with several seeds every leaf leads with their
-    axis, and `envs` are `SeedEnvs`."""
+    """The state before the first step; resets the environments. With several seeds every leaf leads with their axis,
+    and `envs` are `SeedEnvs`."""
     obs = envs.reset()
-    learner, carry, episodes, ring, key = begun(_begin(algorithm, envs, obs, seeds), seeds)
+    learner, carry, episodes, ring, key = init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
     return LoopState(
         learner, carry, envs.snapshot(), obs, jax.device_get(episodes), ring, key, np.zeros(key.shape, np.int32)
     )
 
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
-    """What `start` returns, with `jax.ShapeDtypeStruct` for what is JAX's, and without a ring in memory. What rebuilds
-    the environments grows with their episodes: `...` stands for any array there."""
+    """The state that `start` returns, with `jax.ShapeDtypeStruct` for JAX arrays, and without a ring in memory. The
+    arrays that rebuild the environments grow with their episodes: `...` stands for an array of any shape."""
     obs = envs.reset()
-    learner, carry, episodes, ring, key = jax.eval_shape(lambda: begun(_begin(algorithm, envs, obs, seeds), seeds))
+    learner, carry, episodes, ring, key = jax.eval_shape(
+        lambda: init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
+    )
     episodes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), episodes)
     return LoopState(
         learner, carry, dict.fromkeys(envs.snapshot(), ...), obs, episodes, ring, key, np.zeros(key.shape, np.int32)
     )
 
 
-def _begin(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Sequence[int]) -> Callable:
-    """From a key to what JAX holds at the beginning: learner, carry, running episodes, ring, and the key."""
-    obs = one_seed(obs, None if len(seeds) == 1 else len(seeds))
+def _initial_arrays(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, seeds: Sequence[int]) -> Callable:
+    """A function from a key to the JAX arrays of the first state: learner, carry, running episodes, ring, key."""
+    obs = one_seed_shape(obs, None if len(seeds) == 1 else len(seeds))
 
-    def begin(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree, Array]:
+    def init(key: Array) -> tuple[PyTree, PyTree, Episodes, PyTree, Array]:
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        episodes = Episodes.begin(envs.num_envs, envs.spec.tasks)
+        episodes = Episodes.zero(envs.num_envs, envs.spec.tasks)
         return learner, carry, episodes, empty_ring(algorithm, learner, carry, obs, envs.spec), key
 
-    return begin
+    return init
 
 
 def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
-    """Bring fresh environments to where `state` left them; with a message in words where that cannot be done
-    exactly."""
+    """Bring fresh environments to where `state` left them; with a message where that is not exact."""
     obs, message = envs.restore(state.env)
-    # What did not come back begins anew: nothing of the dropped episode may count for the next one, and no sequence
-    # and no stack of frames run on from it.
+    # A lost environment begins a new episode: nothing of the old one counts for it, and no sequence and no stack of
+    # frames may continue from the old one into the new one.
     lost = envs.snapshot()["episode"] != state.env["episode"]
-    episodes = jax.tree.map(lambda x: np.where(of_rewards(lost, x), 0, x).astype(x.dtype), state.episodes)
-    seeds = count_of(state.step)
-    carry = over_seeds(restarted, seeds, (0, None, 0))(state.carry, algorithm.initial_carry(envs.num_envs), lost)
+    episodes = jax.tree.map(lambda x: np.where(broadcast_flags(lost, x), 0, x).astype(x.dtype), state.episodes)
+    seeds = seed_count(state.step)
+    carry = vmap_seeds(restart_carry, seeds, (0, None, 0))(state.carry, algorithm.initial_carry(envs.num_envs), lost)
     ring = state.replay
     if ring is not None and lost.any():
-        ring = jax.jit(over_seeds(rings.cut, seeds, (0, 0)), donate_argnums=0)(placed(ring, seeds), lost)
+        ring = jax.jit(vmap_seeds(rings.cut, seeds, (0, 0)), donate_argnums=0)(place_seeds(ring, seeds), lost)
     return dataclasses.replace(state, obs=obs, episodes=episodes, carry=carry, replay=ring), message
 
 
@@ -87,18 +87,18 @@ def run(
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
     recorded: Ring | None = None, share: float = 0.0,
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
-    """Go on from `state` until `steps` environment steps are made; yield `(steps, state, totals)` every `interval` of
-    them.
+    """Continue from `state` until `steps` environment steps are made; yield `(steps, state, totals)` every `interval`
+    steps.
 
-    A `share` of each batch comes from the `recorded` data, where there are any.
+    With `recorded` data, a `share` of each batch comes from them.
 
-    The yielded state is donated when the generator advances: copy what you keep. When `interrupted()` turns true, the
-    loop yields after the running rollout, early. Raises `EnvError` for rewards or observations that are not finite,
-    before they are learned from.
+    The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
+    the loop yields after the running rollout. Raises `EnvError` for rewards or observations that are not finite, before
+    the algorithm learns from them.
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
-    player, tally = Player(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
+    learner, tally = HostLearner(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
     step, last = int(np.ravel(state.step)[0]), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
     obs = state.obs
@@ -107,47 +107,48 @@ def run(
         while step < until and not interrupted():
             rows = []
             for t in range(step, step + length):
-                action, extras = player.act(obs, t)
+                action, extras = learner.act(obs, t)
                 seen = envs.step(action)
                 rows.append(
                     Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
                 )
-                player.note(rows[-1])
+                if learner.observes:
+                    learner.observe_later(rows[-1])
                 tally.add(seen)
                 obs = seen.obs
             rollout = jax.tree.map(lambda *column: np.array(column), *rows)
-            check(rollout, step, count, envs.spec.tasks)
-            player.learn(rollout, step)
+            check_rollout(rollout, step, count, envs.spec.tasks)
+            learner.learn(rollout, step)
             step += length
-        learner, carry = player.state()
         state = LoopState(
-            learner, carry, envs.snapshot(), obs, tally.episodes(), player.ring, state.key,
+            *learner.state(), envs.snapshot(), obs, tally.episodes(), learner.ring, state.key,
             np.full_like(state.step, step),
         )  # fmt: skip
-        yield step * count, state, tally.totals(*player.fetch())
+        yield step * count, state, tally.totals(*learner.fetch_metrics())
 
 
 class Tally:
-    """Returns, lengths and successes of running and finished episodes, `[*seeds, B]`, in NumPy; returns of several
-    tasks are `[*seeds, B, K]`."""
+    """Counts returns, lengths and successes of running and finished episodes in NumPy. Running ones are `[*seeds, B]`,
+    returns of several tasks `[*seeds, B, K]`."""
 
     def __init__(self, episodes: Episodes):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        """An interval in which no episode has finished yet."""
+    def _reset(self) -> None:
+        """Begin an interval, in which no episode has finished yet."""
         axis = self.lengths.ndim - 1  # of environments
         shape = self.returns.shape
         self.episodes_of, self.lengths_of = np.zeros((2, *shape[:axis]))
         self.returns_of, self.successes = np.zeros((*shape[:axis], *shape[axis + 1 :])), None
 
     def add(self, seen: Step) -> None:
+        """Count one step of all environments."""
         self.returns += seen.reward
         self.lengths += 1
         ended = seen.terminated | seen.truncated
         if ended.any():
-            axis, over = ended.ndim - 1, of_rewards(ended, self.returns)
+            axis, over = ended.ndim - 1, broadcast_flags(ended, self.returns)
             self.episodes_of += ended.sum(-1)
             self.lengths_of += np.where(ended, self.lengths, 0).sum(-1)
             self.returns_of += np.where(over, self.returns, 0).sum(axis, dtype=np.float64)
@@ -157,19 +158,20 @@ class Tally:
                 self.successes = known if self.successes is None else self.successes + known
 
     def episodes(self) -> Episodes:
+        """The running episodes."""
         return Episodes(self.returns.copy(), self.lengths.copy())
 
     def totals(self, updates: Any, metrics: dict[str, Any]) -> Totals:
-        """Sums over the episodes that finished since the last call, beside those of updates."""
+        """Sums over the episodes that finished since the last call, together with those of updates."""
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
         successes = self.successes
-        self._begin()
+        self._reset()
         return Totals(episodes, returns, lengths, updates, metrics, successes, None)
 
 
-def check(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:
-    """Raise `EnvError` where a rollout `[T, *seeds, B]` has a number that is not finite."""
+def check_rollout(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:
+    """Raise `EnvError` where a rollout `[T, *seeds, B]` holds a number that is not finite."""
     floats = [x for x in jax.tree.leaves((rollout.obs, rollout.reward, rollout.next_obs)) if x.dtype.kind == "f"]
     if not all(np.isfinite(x).all() for x in floats):
-        of_seeds = jax.vmap(first_fault, (1, None)) if rollout.terminated.ndim == 3 else first_fault
-        raise_fault(of_seeds(jax.tree.map(jnp.asarray, rollout), jnp.int32(began)), num_envs, tasks)
+        find = jax.vmap(first_fault, (1, None)) if rollout.terminated.ndim == 3 else first_fault
+        raise_fault(find(jax.tree.map(jnp.asarray, rollout), jnp.int32(began)), num_envs, tasks)

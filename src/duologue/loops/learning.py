@@ -1,6 +1,7 @@
 """Learning, the same in every loop: from the rollout, from the ring, or from both."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from duologue.types import (
 
 
 class Outcome(NamedTuple):
-    """What comes of one rollout: the learner, the ring, and what the metrics of so many updates came to."""
+    """Result of one rollout: learner, ring, and sums of the metrics over a number of updates."""
 
     learner: PyTree
     ring: Ring | None
@@ -35,34 +36,41 @@ def learn(
     *, key: Key[Array, ""], steps: Int[Array, ""], tasks: tuple[str, ...] = (), recorded: Ring | None = None,
     share: float = 0.0,
 ) -> Outcome:  # fmt: skip
-    """Learn from a rollout `[T, B]` that ends after `steps` environment steps; where there are `recorded` data too, a
-    `share` of each batch comes from them. Metrics of several `tasks` are split and named by them."""
+    """Learn from a rollout `[T, B]` that ends after `steps` environment steps. With `recorded` data, a `share` of each
+    batch comes from them. Metrics of several `tasks` become one for each task."""
     experience = algorithm.experience
-    updates = jnp.asarray(int(experience.learn_from_rollout), jnp.int32)
+    replay, updates, sums = experience.replay, jnp.asarray(int(experience.learn_from_rollout), jnp.int32), {}
     if experience.learn_from_rollout:
         learner, metrics = algorithm.update(learner, rollout, key=key)
-        metrics = named(metrics, tasks)
-    else:
-        metrics = empty_sums(metrics_shape(algorithm, learner, ring, tasks))
-    replay = experience.replay
+        sums = split_by_task(metrics, tasks)
     if replay is None or ring is None:
-        return Outcome(learner, ring, metrics, updates)
+        assert experience.learn_from_rollout, "an algorithm learns from rollouts, from replay, or from both"
+        return Outcome(learner, ring, sums, updates)
     ring = rings.add(ring, rollout)
-    # Traced, and so the loop below is one that XLA does not fuse with the write above.
     key = purpose_key(key, "replay")
-    more = jnp.where(steps >= enough(replay, rollout.reward.shape[1]), times(replay.updates, key), 0)
 
-    def once(i: Array, both: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
-        of_batch, of_update = jax.random.split(jax.random.fold_in(key, i))
-        learner, news = algorithm.update(both[0], mixed(ring, recorded, share, replay, of_batch), key=of_update)
-        return learner, add_metrics(both[1], named(news, tasks))
+    @partial(jax.jit, inline=True)  # traced once, for the shapes of its metrics and for the loop
+    def update(learner: PyTree, ring: Ring, recorded: Ring | None, key: Array) -> tuple[PyTree, Metrics]:
+        batch_key, update_key = jax.random.split(key)
+        batch = sample_mixed_batch(ring, recorded, share, replay, batch_key)
+        learner, metrics = algorithm.update(learner, batch, key=update_key)
+        return learner, split_by_task(metrics, tasks)
 
-    learner, metrics = jax.lax.fori_loop(0, more, once, (learner, metrics))
-    return Outcome(learner, ring, metrics, updates + more)
+    def once(i: Array, now: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
+        learner, metrics = update(now[0], ring, recorded, jax.random.fold_in(key, i))
+        return learner, add_metrics(now[1], metrics)
+
+    if not experience.learn_from_rollout:
+        sums = empty_sums(jax.eval_shape(update, learner, ring, recorded, key)[1])
+    # A traced number of updates: XLA does not fuse the loop with the write into the ring.
+    first = first_learning_step(replay, rollout.reward.shape[1])
+    more = jnp.where(steps >= first, draw_update_count(replay.updates, key), 0)
+    learner, sums = jax.lax.fori_loop(0, more, once, (learner, sums))
+    return Outcome(learner, ring, sums, updates + more)
 
 
-def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
-    """Metrics as scalars: one `[K]` becomes K of them, `name/task`."""
+def split_by_task(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
+    """Metrics as scalars: a metric `[K]` becomes K scalars, `name/task`."""
     scalars: Metrics = {}
     for name, value in metrics.items():
         names = [f"{name}/{task}" for task in tasks] if value.ndim else [name]
@@ -70,21 +78,23 @@ def named(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
     return scalars
 
 
-def times(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
-    """The number of updates, drawn where it is a law."""
+def draw_update_count(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
+    """The number of updates; a draw where it is a `Poisson` law."""
     if isinstance(updates, Poisson):
         return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
     return updates
 
 
-def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: Key[Array, ""]) -> Transition:
-    """A batch, `share` of it from the recorded data, if there are any."""
+def sample_mixed_batch(
+    ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: Key[Array, ""]
+) -> Transition:
+    """A batch; with `recorded` data, a `share` of it comes from them."""
     if recorded is None:
-        return batch(ring, replay, key)
+        return sample_batch(ring, replay, key)
     old = round(share * replay.batch_size)
     sizes = ((recorded, old), (ring, replay.batch_size - old))
     parts = [
-        batch(source, dataclasses.replace(replay, batch_size=size), each)
+        sample_batch(source, dataclasses.replace(replay, batch_size=size), each)
         for (source, size), each in zip(sizes, jax.random.split(key), strict=True)
         if size
     ]
@@ -92,13 +102,13 @@ def mixed(ring: Ring, recorded: Ring | None, share: float, replay: Replay, key: 
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=rows), *parts)
 
 
-def enough(replay: Replay, num_envs: int) -> int:
-    """Environment steps after which batches are drawn: `learning_starts`, or what one sequence needs."""
+def first_learning_step(replay: Replay, num_envs: int) -> int:
+    """Environment steps before the first batch: `learning_starts`, and at least the steps of one sequence."""
     return max(replay.learning_starts, num_envs * (replay.sequence_length or 1))
 
 
-def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
-    """`[N]`, `[L, N]`, or either behind an axis D, as `replay` has it."""
+def sample_batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
+    """A batch in the shape that `replay` asks for: `[N]` or `[L, N]`, or either behind an axis D."""
     if replay.batches_per_update is None:
         return rings.sample(ring, key, replay.batch_size, replay.sequence_length)
     count, size = replay.batches_per_update, replay.batch_size
@@ -106,13 +116,4 @@ def batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
     time = 0 if replay.sequence_length is None else 1
     return jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(*x.shape[:time], count, size, *x.shape[time + 1 :]), time, 0), drawn
-    )
-
-
-def metrics_shape(algorithm: AnyAlgorithm, learner: PyTree, ring: Ring | None, tasks: tuple[str, ...] = ()) -> PyTree:
-    """The metrics of an update on a batch of `ring`, as `jax.ShapeDtypeStruct`."""
-    key, replay = jax.eval_shape(lambda: jax.random.key(0)), algorithm.experience.replay
-    assert replay is not None and ring is not None, "an algorithm learns from rollouts, from replay, or from both"
-    return jax.eval_shape(
-        lambda *x: named(algorithm.update(x[0], batch(x[1], replay, x[2]), key=x[2])[1], tasks), learner, ring, key
     )

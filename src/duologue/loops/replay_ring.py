@@ -1,4 +1,4 @@
-"""The replay ring that an algorithm asks for: its size, its memory, and what it holds."""
+"""The replay ring that an algorithm asks for: its size, its memory, and its transitions."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.spaces import empty_arrays, stack_depths
 from duologue.errors import ConfigError
-from duologue.loops.exploration import uniform
+from duologue.loops.exploration import uniform_actions
 from duologue.loops.state import rewards_shape
 from duologue.types import (
     EnvSpec,
@@ -21,20 +21,20 @@ from duologue.types import (
 
 
 def empty_ring(algorithm: AnyAlgorithm, learner: PyTree, carry: PyTree, obs: Obs, spec: EnvSpec) -> Ring | None:
-    """The ring that the algorithm asks for, for observations like `obs`, `[B]`; `None` if it asks for none."""
+    """An empty ring for observations like `obs`, `[B]`; `None` for an algorithm without replay."""
     if algorithm.experience.replay is None:
         return None
-    return rings.init(*_ring_of(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
+    return rings.init(*_ring_arguments(algorithm, transition_shape(algorithm, learner, carry, obs, spec.tasks), spec))
 
 
-def _ring_of(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
-    """What a ring is made from, for transitions like `example`, `[B]`: that, its rows, and the frames of stacks."""
+def _ring_arguments(algorithm: AnyAlgorithm, example: Transition, spec: EnvSpec) -> tuple[Transition, int, PyTree]:
+    """Arguments of `ring.init` for transitions like `example`, `[B]`: the example, rows, and frames of stacks."""
     stacked = stack_depths(spec.observation)
-    behind = frames.history(frames.frame_depths(example.obs, stacked))
-    return example, rows(algorithm, example.reward.shape[0], behind), stacked
+    history = frames.history(frames.frame_depths(example.obs, stacked))
+    return example, ring_rows(algorithm, example.reward.shape[0], history), stacked
 
 
-def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
+def ring_bytes(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) -> int:
     """Bytes of the rings of all seeds. Raises `ConfigError` for a replay that cannot work."""
     experience = algorithm.experience
     replay = experience.replay
@@ -42,23 +42,25 @@ def memory(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int) ->
         return 0
     if replay.start_steps and experience.extras:
         raise ConfigError(
-            f"start_steps = {replay.start_steps:,}: must be 0 here, for the algorithm learns from what its policy knew "
-            f"when it acted ({', '.join(experience.extras)}), and uniform actions are not its own."
+            f"start_steps = {replay.start_steps:,}: must be 0 here. The algorithm learns from what its policy knew "
+            f"when it acted ({', '.join(experience.extras)}), and uniform actions do not come from its policy."
         )
     learner = jax.eval_shape(lambda: algorithm.init(spec, key=jax.random.key(0)))
     carry, obs = algorithm.initial_carry(num_envs), empty_arrays(spec.observation, num_envs)
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
         jax.eval_shape(
-            lambda: uniform(spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0))
+            lambda: uniform_actions(
+                spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0)
+            )
         )
-    made = _ring_of(algorithm, example, spec)
-    if replay.batch_size > (most := made[1] * num_envs):
+    arguments = _ring_arguments(algorithm, example, spec)
+    if replay.batch_size > (most := arguments[1] * num_envs):
         raise ConfigError(
             f"batch_size = {replay.batch_size:,}: must be at most {most:,}, the transitions that a replay_capacity of "
             f"{replay.capacity:,} keeps here. Give a smaller batch_size, or a larger replay_capacity."
         )
-    return seeds * rings.nbytes(*made)
+    return seeds * rings.nbytes(*arguments)
 
 
 def transition_shape(
@@ -75,16 +77,17 @@ def transition_shape(
     return Transition(obs, action, reward, flag, flag, obs, extras)
 
 
-def rows(algorithm: AnyAlgorithm, num_envs: int, behind: int = 0) -> int:
-    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts.
-    `behind` is how many earlier rows a stacked observation needs, which are kept in front of those of a sequence."""
+def ring_rows(algorithm: AnyAlgorithm, num_envs: int, history: int = 0) -> int:
+    """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts. `history` is
+    the number of earlier rows that a stacked observation needs; the ring keeps them in front of those of a sequence.
+    Raises `ConfigError` for a capacity that cannot hold one sequence."""
     length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
     assert replay is not None
     whole = replay.capacity // (num_envs * length) * length
-    rollouts = -(-((replay.sequence_length or 1) + behind) // length)
+    rollouts = -(-((replay.sequence_length or 1) + history) // length)
     if whole < rollouts * length:
         raise ConfigError(
             f"replay_capacity = {replay.capacity:,}: must be at least {num_envs * rollouts * length:,} here, one "
-            f"sequence in whole rollouts of each environment. Give more, or fewer environments or shorter rollouts."
+            f"sequence in whole rollouts of each environment. Give more, or use fewer environments or shorter rollouts."
         )
     return whole

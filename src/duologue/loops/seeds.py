@@ -1,4 +1,4 @@
-"""Several seeds in one program: `vmap` over their axis, which is spread over as many devices as divide it."""
+"""Several seeds in one program: `vmap` over their axis, which spreads over as many devices as divide it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,49 +13,49 @@ from jaxtyping import Array, Key
 from duologue.loops.keys import run_key
 from duologue.types import PyTree
 
-SEEDS = "seeds"
+SEED_AXIS = "seeds"
 
 
-def begun(begin: Callable[[Key[Array, ""]], PyTree], seeds: Sequence[int]) -> PyTree:
-    """What `begin` makes of the key of a run, in one program; of several seeds every leaf leads with their axis.
+def init_seeds(init: Callable[[Key[Array, ""]], PyTree], seeds: Sequence[int]) -> PyTree:
+    """Run `init(key)` for every seed in one program; with several seeds every leaf leads with their axis.
 
-    One seed after the other, and not by `vmap`: that batches the QR of orthogonal weights, and two batched QRs at a
-    time may wait for each other for ever in the CPU's thread pool (jaxlib 0.10.2).
+    It makes one seed after the other. `vmap` would batch the QR of orthogonal weights, and two batched QRs at a time
+    may wait for each other forever in the CPU's thread pool (jaxlib 0.10.2).
     """
     keys = [run_key(seed) for seed in seeds]
     if len(keys) == 1:
-        return jax.jit(begin)(keys[0])
-    return jax.jit(partial(jax.lax.map, begin))(jnp.stack(keys))
+        return jax.jit(init)(keys[0])
+    return jax.jit(partial(jax.lax.map, init))(jnp.stack(keys))
 
 
-def over_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | None]) -> Callable:
-    """`function` of one seed for all of them: `in_axes` says where their axis is in each argument, `None` where there
-    is none. All results lead with it. For `None` seeds, `function` as it is."""
+def vmap_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | None]) -> Callable:
+    """A `function` of one seed, for all seeds. `in_axes` gives the position of their axis in each argument, `None` for
+    an argument without it; all results lead with it. For `seeds = None`, `function` unchanged."""
     if seeds is None:
         return function
-    lifted, mesh = jax.vmap(function, in_axes=tuple(in_axes)), sharding(seeds).mesh
+    lifted, mesh = jax.vmap(function, in_axes=tuple(in_axes)), seed_sharding(seeds).mesh
     if mesh.size == 1:
         return lifted
-    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, SEEDS) for axis in in_axes)
-    return jax.shard_map(lifted, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False)
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, SEED_AXIS) for axis in in_axes)
+    return jax.shard_map(lifted, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED_AXIS), check_vma=False)
 
 
-def sharding(seeds: int) -> NamedSharding:
-    """The leading seeds axis over as many devices as divide it."""
+def seed_sharding(seeds: int) -> NamedSharding:
+    """Spreads the leading seeds axis over as many devices as divide it."""
     devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
-    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), (SEEDS,)), PartitionSpec(SEEDS))
+    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), (SEED_AXIS,)), PartitionSpec(SEED_AXIS))
 
 
-def placed(tree: PyTree, seeds: int | None) -> PyTree:
-    """`tree` on the devices where its seeds will be computed."""
-    return tree if seeds is None else jax.device_put(tree, sharding(seeds))
+def place_seeds(tree: PyTree, seeds: int | None) -> PyTree:
+    """Put `tree` on the devices that compute its seeds."""
+    return tree if seeds is None else jax.device_put(tree, seed_sharding(seeds))
 
 
-def one_seed(tree: PyTree, seeds: int | None) -> PyTree:
-    """What belongs to one seed of `tree`, whose leaves lead with the seeds axis, as `jax.ShapeDtypeStruct`."""
+def one_seed_shape(tree: PyTree, seeds: int | None) -> PyTree:
+    """The part of one seed of `tree`, whose leaves lead with the seeds axis, as `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda tree: tree if seeds is None else jax.tree.map(lambda x: x[0], tree), tree)
 
 
-def count_of(step: Any) -> int | None:
-    """How many seeds a loop's state is of, by its counter of steps; `None` where it has no seeds axis."""
+def seed_count(step: Any) -> int | None:
+    """Number of seeds in a loop's state, from its counter of steps; `None` for a state without a seeds axis."""
     return step.shape[0] if np.ndim(step) else None

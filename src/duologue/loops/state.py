@@ -1,4 +1,4 @@
-"""What loops share: the whole run as one PyTree, keys by name and counter, and the totals of an interval."""
+"""The parts that all loops share: the whole run as one PyTree, and the totals of an interval."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -15,28 +15,29 @@ from duologue.types import Obs, PyTree, Transition
 
 
 class Episodes(eqx.Module):
-    """Return and length so far of the running episode of each environment, `[B]`; returns `[B, K]` of several tasks."""
+    """Return and length so far of the running episode of each environment, `[B]`; with several tasks returns are
+    `[B, K]`."""
 
     returns: Any
     lengths: Any
 
     @classmethod
-    def begin(cls, num_envs: int, tasks: tuple[str, ...] = ()) -> "Episodes":
+    def zero(cls, num_envs: int, tasks: tuple[str, ...] = ()) -> "Episodes":
         return cls(jnp.zeros(rewards_shape(num_envs, tasks)), jnp.zeros(num_envs, jnp.int32))
 
 
 def rewards_shape(num_envs: int, tasks: tuple[str, ...]) -> tuple[int, ...]:
-    """`[B]`, or `[B, K]` of several tasks."""
+    """Shape of rewards: `[B]`, with several tasks `[B, K]`."""
     return (num_envs, *((len(tasks),) if tasks else ()))
 
 
-def of_rewards(flags: Any, rewards: Any) -> Any:
-    """Flags `[*batch]` beside rewards `[*batch]` or `[*batch, K]`."""
+def broadcast_flags(flags: Any, rewards: Any) -> Any:
+    """Flags `[*batch]` in a shape that broadcasts with rewards `[*batch]` or `[*batch, K]`."""
     return flags if flags.ndim == rewards.ndim else flags[..., None]
 
 
 class LoopState(eqx.Module):
-    """A whole run: nothing that resuming needs lives outside it. Valid until the loop's generator advances.
+    """A whole run: it holds everything that resuming needs. It is valid until the loop's generator advances.
 
     With several seeds every leaf leads with their axis.
     """
@@ -44,22 +45,22 @@ class LoopState(eqx.Module):
     algorithm: PyTree
     carry: PyTree
     env: PyTree
-    """The environments' state, or what rebuilds it."""
+    """The environments' state, or the arrays that rebuild it."""
     obs: Obs
     episodes: PyTree
-    """Running `Episodes`; `None` where nobody acts."""
+    """Running `Episodes`; `None` in a loop without environments."""
     replay: PyTree
     """The ring of past transitions, `None` for an algorithm that keeps none."""
     key: Any
     step: Any
-    """Steps of each environment so far; times `num_envs` it is the count of environment steps that users see."""
+    """Steps of each environment so far. Users see this number times `num_envs`, the environment steps."""
 
 
 @runtime_checkable
 class Loop(Protocol):
-    """The four functions of every loop, which are functions of a module: `host`, `compiled`, `offline`.
+    """The four functions of every loop. A loop is a module: `host`, `compiled`, `offline`.
 
-    `envs` are the environments that the loop steps, or the recorded data that it learns from.
+    `envs` are the environments that the loop steps, or the recorded data from which it learns.
     """
 
     def start(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
@@ -67,7 +68,7 @@ class Loop(Protocol):
         ...
 
     def shapes(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
-        """The state that `start` returns, as shapes, to load a checkpoint into."""
+        """The state that `start` returns, as shapes: the template for loading a checkpoint."""
         ...
 
     def restore(self, algorithm: Any, envs: Any, state: LoopState, /) -> tuple[LoopState, str | None]:
@@ -82,7 +83,7 @@ class Loop(Protocol):
 
 
 class Totals(eqx.Module):
-    """Of an interval, what its row is made of: sums over finished episodes, and what updates told."""
+    """Sums of an interval, from which its row is made: over finished episodes, and over updates."""
 
     episodes: Any
     returns: Any
@@ -90,9 +91,9 @@ class Totals(eqx.Module):
     updates: Any
     metrics: dict[str, Any]
     successes: Any
-    """How many finished episodes succeeded (`info["is_success"]`), `None` where no environment says."""
+    """Number of finished episodes that succeeded (`info["is_success"]`); `None` if no environment reports it."""
     fault: Any
-    """The `first_fault` of the interval, `None` in a loop that raises for it before it learns."""
+    """The `first_fault` of the interval; `None` in a loop that raises for it before learning."""
 
     @classmethod
     def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
@@ -101,26 +102,25 @@ class Totals(eqx.Module):
         return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, jnp.full(2, -1, jnp.int32))
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
-        """Means under the names users know; NaN where no episode ended. With several seeds each is `[S]`. The return is
-        the main task's; those of all `tasks` are beside it."""
+        """Means under the names that users know; NaN where no episode ended. With several seeds each is `[S]`. With
+        several `tasks` the return is the main task's, and the return of each task has a name of its own."""
         episodes = np.maximum(self.episodes, 1)
         metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
-        none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
+        nan_if_none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
         returns = np.asarray(self.returns) if tasks else np.asarray(self.returns)[..., None]
-        of_tasks = {name: returns[..., i] / episodes + none for i, name in enumerate(tasks)}
+        task_returns = {name: returns[..., i] / episodes + nan_if_none for i, name in enumerate(tasks)}
         return {
-            RETURN: returns[..., -1] / episodes + none,
-            **{f"{RETURN}/{name}": mean for name, mean in of_tasks.items()},
-            "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + none,
+            RETURN: returns[..., -1] / episodes + nan_if_none,
+            **{f"{RETURN}/{name}": mean for name, mean in task_returns.items()},
+            "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + nan_if_none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
-            **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + none}),
+            **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + nan_if_none}),
             **train_row(metrics, self.updates),
         }
 
 
-def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
-    """`carry` with the rows of environments whose episode ended as they are at the beginning of one; `ended` is
-    `[B]`."""
+def restart_carry(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
+    """`carry` with the rows of `ended` environments `[B]` set to those of `initial`, the beginning of an episode."""
 
     def rows(now: Any, begin: Any) -> Any:
         flags = ended.reshape(-1, *(1,) * (now.ndim - 1))
@@ -130,9 +130,9 @@ def restarted(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
 
 
 def first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, " 2"]:
-    """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite. Part 0 is the action, as
-    what an environment answers to a bad one is not its fault, part i the reward of task i, and the last one the
-    observation. Both are −1 where all are finite."""
+    """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite; both −1 where all are
+    finite. Part 0 is the action: it comes first, for a bad action is the learner's fault. Part i is the reward of task
+    i, and the last part is the observation."""
     shape = rollout.terminated.shape
 
     def whole(*arrays: Array) -> Bool[Array, "T B 1"]:
@@ -145,8 +145,8 @@ def first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, " 2"]:
 
 
 def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
-    """Raise `EnvError` for the first fault of any seed, `[2]` or `[S, 2]`, naming environment, step and part; where it
-    is the action, the error of a learner that has diverged."""
+    """Raise `EnvError` for the first fault of any seed, `[2]` or `[S, 2]`; it names environment, step and part. Where
+    the action is at fault, raise the error for a learner that has diverged."""
     for seed, (where, part) in enumerate(np.atleast_2d(fault).tolist()):
         if where >= 0:
             of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
@@ -156,18 +156,18 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
             rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]
             what = [*rewards, "observation"][part - 1]
             raise EnvError(
-                f"{at[0]} gave a NaN or infinite {what} {at[1]}. Nothing learned from it is kept; what was saved "
-                "before is intact. Mend the environment, or replace the value there (numpy.nan_to_num) if it means "
-                "something."
+                f"{at[0]} gave a NaN or infinite {what} {at[1]}. Nothing learned from it is kept; earlier checkpoints "
+                "are intact. Correct the environment, or replace the value there (numpy.nan_to_num) if it has a "
+                "meaning."
             )
 
 
-def track(
+def track_episodes(
     episodes: Episodes, reward: Float[Array, " B *K"], ended: Bool[Array, " B"]
 ) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, "*K"], Float[Array, ""]]]:
-    """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of those that ended with it."""
+    """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of the episodes that it ended."""
     returns, lengths = episodes.returns + reward, episodes.lengths + 1
-    over = jnp.broadcast_to(of_rewards(ended, returns), returns.shape)
+    over = jnp.broadcast_to(broadcast_flags(ended, returns), returns.shape)
     finished = (
         jnp.sum(ended, dtype=jnp.int32),
         jnp.sum(jnp.where(over, returns, 0.0), axis=0),

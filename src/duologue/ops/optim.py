@@ -190,7 +190,7 @@ class Adam(Configurable):
 
 def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
     """Adam with the constants of its paper."""
-    return Adam().build(learning_rate)
+    return optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8)
 
 
 def flat_optimizer(

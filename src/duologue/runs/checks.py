@@ -1,4 +1,4 @@
-"""Checks of a plan before anything is made: what cannot work is refused by name."""
+"""Checks of a plan before a run makes anything. Each raises an error that names what cannot work."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ from duologue.data.dataset import DataSet
 from duologue.errors import ConfigError
 from duologue.fields import Decay, check
 from duologue.loops.keys import run_key
-from duologue.loops.offline import Recorded
-from duologue.loops.replay_ring import memory
+from duologue.loops.offline import RecordedData
+from duologue.loops.replay_ring import ring_bytes
 from duologue.runs.plan import Plan
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
-"""Memory limit of the control group, on Linux: bytes, or `max`."""
+"""File with the memory limit of the control group, on Linux: bytes, or `max`."""
 
 
 def check_algorithm(algorithm: Any) -> None:
@@ -32,14 +32,14 @@ def check_init(plan: Plan) -> None:
     try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
     except ConfigError as error:
-        raise ConfigError(*error.args) from None  # without the notes that JAX adds to errors that pass through it
+        raise ConfigError(*error.args) from None  # without the notes that JAX adds to errors
 
 
 def check_replay(plan: Plan) -> int:
     """Bytes of the replay of all seeds. Raises `ConfigError` for a replay that cannot work or does not fit into
     memory."""
     try:
-        needed = memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
+        needed = ring_bytes(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
     except ConfigError as error:
         raise ConfigError(*error.args) from None
     replay, available = plan.algorithm.experience.replay, device_memory()
@@ -52,15 +52,14 @@ def check_replay(plan: Plan) -> int:
     return needed
 
 
-def check_data(rows: Recorded) -> None:
-    """Raise `ConfigError` for data that do not fit on the device: all rows, or two windows while one replaces the
-    other."""
+def check_data(rows: RecordedData) -> None:
+    """Raise `ConfigError` for data that do not fit on the device: all rows; or two windows, the old and the new."""
     data, available = rows.data, device_memory()
     needed = data.nbytes if rows.window is None else 2 * data.nbytes * rows.window // len(data)
     if needed > available:
-        what = "all rows" if rows.window is None else "two windows, the old and the new,"
+        part = "all rows" if rows.window is None else "two windows, the old and the new,"
         raise ConfigError(
-            f"window = {rows.window}: {what} of {data.source} need {format_bytes(needed)} of the device, and "
+            f"window = {rows.window}: {part} of {data.source} need {format_bytes(needed)} of the device, and "
             f"{format_bytes(available)} are available. Give at most {len(data) * available // (2 * data.nbytes):,}."
         )
 
@@ -70,22 +69,22 @@ def check_data_and_replay(plan: Plan, data: DataSet, replay_bytes: int) -> None:
     available = device_memory()
     if data.nbytes + replay_bytes > available:
         raise ConfigError(
-            f"offline_fraction = {plan.offline_fraction:g}: all rows of {data.source} must lie on the device, also "
-            f"those of a run with a window. They need {format_bytes(data.nbytes)}, the replay needs "
-            f"{format_bytes(replay_bytes)}, and {format_bytes(available)} are available. Give 0, or train on fewer "
-            "rows or with a smaller replay_capacity."
+            f"offline_fraction = {plan.offline_fraction:g}: all rows of {data.source} must lie on the device, even "
+            f"with a window. They need {format_bytes(data.nbytes)}, the replay needs {format_bytes(replay_bytes)}, and "
+            f"{format_bytes(available)} are available. Give 0, or train on fewer rows or with a smaller "
+            "replay_capacity."
         )
 
 
-def check_share(share: float, algorithm: AnyAlgorithm) -> None:
-    """Raise `ConfigError` for an `offline_fraction` that is no share of the algorithm's batches, or that would leave
-    out the data or the environment."""
+def check_offline_fraction(share: float, algorithm: AnyAlgorithm) -> None:
+    """Raise `ConfigError` for an `offline_fraction` outside [0, 1), or one so near to 0 or 1 that a batch would hold no
+    row of the data or of the environment."""
     check(Decay, offline_fraction=share)
     replay = algorithm.experience.replay
     if replay is not None and share and (rows := round(share * (size := replay.batch_size))) in (0, size):
         remedy = f"Give 0, or from {1 / size:.2g} to {1 - 1 / size:.2g}." if size > 1 else "Give 0."
         raise ConfigError(
-            f"offline_fraction = {share:g}: with batch_size = {size:,} that is {rows:,} rows, which leaves out "
+            f"offline_fraction = {share:g}: with batch_size = {size:,} this is {rows:,} rows, and leaves out "
             f"{'the environment' if rows else 'the data'}. {remedy}"
         )
 
@@ -96,21 +95,21 @@ def check_mask(spec: EnvSpec) -> None:
         return
     match spec.action:
         case Discrete(n):
-            wanted = (n,)
+            shape = (n,)
         case MultiDiscrete(nvec):
-            wanted = (sum(nvec),)
+            shape = (sum(nvec),)
         case _:
             raise ConfigError(
-                f"{ACTION_MASK}: actions of {spec.action} cannot be masked. Give this observation another name."
+                f"{ACTION_MASK}: a mask cannot serve actions of {spec.action}. Give this observation another name."
             )
     mask = spec.observation.spaces[ACTION_MASK]
-    if not isinstance(mask, Box) or mask.shape != wanted:
-        raise ConfigError(f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {wanted} for {spec.action}.")
+    if not isinstance(mask, Box) or mask.shape != shape:
+        raise ConfigError(f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {shape} for {spec.action}.")
 
 
 def device_memory() -> int:
-    """Bytes that a replay may take: on a GPU the memory that JAX may use, on a CPU the machine's memory or the limit of
-    its control group."""
+    """Largest memory of a replay, in bytes: on a GPU the memory that JAX may use; on a CPU the machine's memory, or the
+    limit of its control group."""
     allowed = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if allowed is None:
         allowed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

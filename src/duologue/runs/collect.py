@@ -1,4 +1,4 @@
-"""Recording data: what a policy does in an environment, in the columns that data sets are read from."""
+"""Record a policy in an environment, as a file of columns that data sets can read."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -24,18 +24,18 @@ from duologue.fields import Count, NonNegative, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.metrics import RETURN
 from duologue.runs.data_sources import DataSource, read_data
-from duologue.runs.display.screen import Screen, screen
-from duologue.runs.environments import Envs, EnvSource, close, describe
+from duologue.runs.display.screen import Screen, make_screen
+from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source
 from duologue.runs.signals import Interruption
 from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
 
 Act = Callable[[Obs, int, bool], np.ndarray]
-"""From observations `[1, …]`, a step and whether an episode begins with it to actions `[1, …]` as adapters take them:
-discrete ones count from 0."""
+"""`(obs, step, began) -> actions`, both `[1, …]`; `began` says whether an episode begins with this step. Discrete
+actions count from 0, as in adapters."""
 
 
-class Hosted:
-    """One environment, stepped from Python; those written in JAX by a jitted call."""
+class SingleEnv:
+    """One environment, stepped from Python. A jitted call steps an environment written in JAX."""
 
     def __init__(self, envs: Envs, seed: int):
         self.envs, self.key, self.t = envs, key_for(run_key(seed), "collect"), 0
@@ -56,57 +56,58 @@ class Hosted:
         return jax.device_get(seen)
 
 
-class Rows:
-    """Room for `steps` transitions, and those that are there so far."""
+class TransitionBuffer:
+    """Arrays for `steps` transitions, filled one after the other."""
 
     def __init__(self, steps: int):
         self.steps, self.count = steps, 0
         self._columns: Any = None
 
     def add(self, row: tuple[Any, ...]) -> None:
-        """One more, of arrays `[1, …]`, whose kinds are those of the first."""
+        """Append one row of arrays `[1, …]`. The first row decides shapes and dtypes."""
         if self._columns is None:
             self._columns = jax.tree.map(lambda x: np.empty((self.steps, *x.shape[1:]), x.dtype), row)
         jax.tree.map(lambda column, x: np.copyto(column[self.count : self.count + 1], x), self._columns, row)
         self.count += 1
 
-    def so_far(self) -> tuple[Any, ...]:
-        """Columns `[count, …]`."""
+    def columns(self) -> tuple[Any, ...]:
+        """The columns filled so far, `[count, …]`."""
         return jax.tree.map(lambda column: column[: self.count], self._columns)
 
 
-def collected(
-    made: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
+def record_policy(
+    make_envs: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
     *, source: EnvSource, noise: float, seed: int, policy: str, after: DataSource | None, console: Console | None,
 ) -> Path:  # fmt: skip
-    """Record what `act` does, or where it is `None` uniformly random actions, to `out`, behind the rows of `after`, in
-    the environment that is `made` from `source`.
+    """Record `steps` transitions of `act` to `out`, behind the rows of `after`; `act = None` acts uniformly at random.
+    `make_envs` makes the environment from `source`.
 
-    What there is of it is written also where the environment raises, or a signal asks to stop; then it is raised again.
-    Raises `ConfigError`, before anything is made where it can, and `EnvError`.
+    Where the environment raises or a signal asks to stop, the rows so far are written, and the error is raised again.
+    Raises `ConfigError`, if possible before anything is made, and `EnvError`.
     """
     check(Count, steps=steps)
     check(Seed, seed=seed)
     check(NonNegative, noise=noise)
-    path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe(source)
-    envs = made()
+    path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe_source(source)
+    envs = make_envs()
     try:
         about = file_metadata(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
         first: dict[str, np.ndarray] = {}
         if earlier is not None:
             first, about = columns_of(adapt_to_env(earlier, envs.spec)), about | {"after": earlier.source}
-        act, rows = uniform(envs.spec.action, seed) if act is None else act, Rows(steps)
-        shown = screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
+        act = uniform_policy(envs.spec.action, seed) if act is None else act
+        rows = TransitionBuffer(steps)
+        shown = make_screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
         with Interruption() as interruption, shown:
             try:
-                record(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
+                fill_buffer(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
             finally:
                 if rows.count:
-                    write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.so_far())), about)
+                    write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.columns())), about)
                 if 0 < rows.count < steps:
-                    shown.note(f"stopped: {rows.count:,} of {steps:,} rows were recorded, and are in {path}")
+                    shown.note(f"stopped: recorded {rows.count:,} of {steps:,} rows in {path}")
     finally:
-        close(envs, source)
+        close_envs(envs, source)
     interruption.raise_again()
     return path
 
@@ -115,28 +116,30 @@ def collect_random(
     env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None,
     console: Console | None = None,
 ) -> Path:  # fmt: skip
-    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind those of the data
-    `after`; `console` is where progress is shown, by default the terminal. Raises `ConfigError`; `EnvError` where the
-    environment fails, and `KeyboardInterrupt` after Ctrl-C, with the rows so far written."""
-    made = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
+    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind the rows of the data
+    `after`. `console` shows progress, by default the terminal. Raises `ConfigError`; `EnvError` where the environment
+    fails; `KeyboardInterrupt` after Ctrl-C. The rows so far are written in each case."""
+    make_envs = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
     how = {"noise": 0.0, "seed": seed, "policy": "uniform", "after": after, "console": console}
-    return collected(made, None, steps, out, source=env, **how)
+    return record_policy(make_envs, None, steps, out, source=env, **how)
 
 
 def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
     """What one environment goes through, without end: rows in the order of `flatten_columns`, of arrays `[1, …]`."""
-    generator, hosted = np.random.default_rng(seed), Hosted(envs, seed)
+    generator, hosted = np.random.default_rng(seed), SingleEnv(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():
-        action = clip_to_bounds(space, disturbed(space, obs, act(obs, t, began), noise, generator))
+        action = clip_to_bounds(space, disturb_action(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
         yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
 
 
-def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]) -> None:
-    """Fill `rows` with what is `seen`, telling how far it is; fewer once `interrupted()`."""
+def fill_buffer(
+    rows: TransitionBuffer, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupted: Callable[[], bool]
+) -> None:
+    """Fill `rows` from `seen` and show progress; stop early once `interrupted()`."""
     total, last = 0.0, float("nan")
     for row in seen:
         rows.add(row)
@@ -150,32 +153,35 @@ def record(rows: Rows, seen: Iterator[tuple[Any, ...]], shown: Screen, interrupt
             return
 
 
-def disturbed(space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
-    """Box: with normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a uniform one."""
+def disturb_action(
+    space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator
+) -> np.ndarray:
+    """`action` with noise. Box: plus normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a
+    uniform action instead."""
     match space:
         case _ if noise == 0:
             return action
         case Discrete(n):
-            return drawn(n, obs, generator) if generator.random() < noise else action
+            return draw_action(n, obs, generator) if generator.random() < noise else action
         case Box(low=low, high=high) if low is not None and high is not None:
             lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
             moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
             return moved.astype(np.float32)
-    raise ConfigError(f"noise = {noise:g}: actions of {space} have no scale to disturb them by. Leave it out.")
+    raise ConfigError(f"noise = {noise:g}: must be 0 for actions of {space}, which have no scale. Leave it out.")
 
 
-def uniform(space: Space, seed: int) -> Act:
-    """The random policy."""
+def uniform_policy(space: Space, seed: int) -> Act:
+    """The uniformly random policy. Raises `ConfigError` for actions without bounds."""
     generator = np.random.default_rng([seed, 1])
     match space:
         case Discrete(n):
-            return lambda obs, *_: drawn(n, obs, generator)
+            return lambda obs, *_: draw_action(n, obs, generator)
         case Box(low=low, high=high) if low is not None and high is not None:
             return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
-    raise ConfigError(f"actions of {space} cannot be drawn uniformly: they have no bounds.")
+    raise ConfigError(f"Uniformly random actions need bounds, and {space} has none. Record a policy instead.")
 
 
-def drawn(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
-    """One of n discrete actions, `[1]`, of those that a mask allows."""
+def draw_action(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:
+    """A uniform draw `[1]` among n discrete actions, or among those that a mask allows."""
     allowed = np.flatnonzero(obs[ACTION_MASK][0]) if has_mask(obs) else np.arange(n)
     return generator.choice(allowed, size=1).astype(np.int32)

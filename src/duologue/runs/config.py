@@ -1,6 +1,6 @@
 """Configuration as plain data: objects to JSON and back by one closed table of classes, YAML files, and layers.
 
-No name in a file is ever imported: a class is in `PUBLIC`, or the user passes it along, or it is refused.
+No name in a file is ever imported. A class must be in `PUBLIC`, or the user must pass it.
 """
 
 import dataclasses
@@ -50,14 +50,14 @@ MAX_YAML_BYTES = 256 * 2**10
 def to_dict(value: Any, *, at: str = "") -> Any:
     """Plain data for JSON: an object becomes `{"type": its class, field: …}`, a tuple a list.
 
-    Raises `ConfigError` naming the path of what is neither a dataclass nor plain, such as an array or a function.
+    Raises `ConfigError` with the path of a value that is neither a dataclass nor plain, such as an array or a function.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls, fields = type(value), [field.name for field in dataclasses.fields(value) if field.init]
         if PUBLIC.get(cls.__name__, cls) is not cls or "type" in fields:
             raise ConfigError(
-                f"{at or 'the configuration'}: the class {cls.__name__} cannot be written. Rename it: "
-                "Duologue has one of this name; or rename its field 'type'."
+                f"{at or 'the configuration'}: the class {cls.__name__} cannot be written. Rename the class if "
+                "Duologue has one of this name, or rename its field 'type'."
             )
         return {"type": cls.__name__} | {name: to_dict(getattr(value, name), at=_join(at, name)) for name in fields}
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
@@ -74,14 +74,14 @@ def to_dict(value: Any, *, at: str = "") -> Any:
 
 
 def from_dict(data: dict[str, Any], *, extra: Sequence[type] = (), at: str = "") -> Any:
-    """The object that `to_dict` wrote; fields left out take the defaults of their class.
+    """The object that `to_dict` wrote; missing fields take the defaults of their class.
 
-    `extra` are classes of your own that the data may name; `at` is where `data` stands, for messages. Raises
-    `ConfigError` naming the path of an unknown type, an unknown or missing field, or a value that does not fit.
+    `extra` holds classes of your own that the data may name; `at` is the path of `data`, for messages. Raises
+    `ConfigError` with the path of an unknown type, an unknown or missing field, or a value that does not fit.
     """
     for cls in extra:
         if PUBLIC.get(cls.__name__, cls) is not cls:
-            raise ConfigError(f"Duologue has a class {cls.__name__} of its own. Rename yours.")
+            raise ConfigError(f"Duologue has its own class {cls.__name__}. Rename yours.")
     try:
         return _object(data, PUBLIC | {cls.__name__: cls for cls in extra}, at)
     except RecursionError as error:
@@ -94,10 +94,10 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     where = at or "the configuration"
     name = data.get("type")
     if not isinstance(name, str):
-        raise ConfigError(f"{where} = {data!r}: must say which class it is, as in {{'type': 'Networks', …}}.")
+        raise ConfigError(f"{where} = {data!r}: must name its class, as in {{'type': 'Networks', …}}.")
     if name not in table:
         raise ConfigError(
-            f"{_join(at, 'type')} = {name!r}: no public class of Duologue. If it is one of yours, bring it along: "
+            f"{_join(at, 'type')} = {name!r}: must be a public class of Duologue. If the class is yours, pass it: "
             f"load(…, algorithm={name}). {suggestion(name, table)}"
         )
     cls = table[name]
@@ -142,7 +142,7 @@ def _value(data: Any, hint: Any, table: dict[str, type], at: str) -> Any:
 
 
 def _arms(hint: Any) -> Iterable[Any]:
-    """What a union is of; anything else alone."""
+    """The members of a union; any other hint alone."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return _arms(typing.get_args(hint)[0])
@@ -159,7 +159,7 @@ def _join(at: str, name: str) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without aliases, whose copies of copies can fill the memory, and without keys that silently replace others."""
+    """Refuses aliases, whose copies of copies can fill the memory, and names that stand twice in a mapping."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -173,22 +173,22 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e-3, without a point, for text.
+# YAML 1.1 reads 1e-3, without a point, as text.
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The nested values of a YAML file: text, numbers, lists, mappings. An empty file is empty.
+    """The nested values of a YAML file: text, numbers, lists, mappings. An empty file gives an empty dict.
 
-    Raises `ConfigError` for a file that is missing, above 256 KiB, not YAML, or that uses aliases, tags of Python
-    objects, dates, or a name twice.
+    Raises `ConfigError` for a file that is missing, above 256 KiB, or not YAML, and for aliases, tags of Python
+    objects, dates, and a name that stands twice.
     """
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
-            raise ConfigError(f"{path} holds more than {MAX_YAML_BYTES:,} bytes: no configuration is so long.")
+            raise ConfigError(f"{path} holds more than {MAX_YAML_BYTES:,} bytes, too many for a configuration.")
         loader = _PlainLoader(text)
         try:
             value = loader.get_single_data()
@@ -207,7 +207,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any, path: Path, at: str) -> Any:
-    """`value`, if it holds nothing that JSON has not."""
+    """`value` unchanged. Raises `ConfigError` where it holds a type that JSON does not have."""
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
@@ -231,14 +231,14 @@ class Setting(NamedTuple):
 
 
 def merge(layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Setting]:
-    """The values of nested `(source, values)` layers by dotted path, later layers first, each with its source.
+    """The values of nested `(source, values)` layers by dotted path, each with its source; later layers win.
 
-    Lists are replaced whole. A layer that names another `type` of object, or a plain value in its place, also removes
-    the fields that earlier layers gave to the old one.
+    A later list replaces the whole earlier one. A layer that gives another `type` of object, or a plain value instead
+    of it, also removes the fields that earlier layers gave to the earlier object.
     """
     merged: dict[str, Setting] = {}
     for source, values in layers:
-        for path, value in sorted(_flat(values), key=_types_first):
+        for path, value in sorted(_values_by_path(values), key=_types_first):
             known = merged.get(path)
             if _is_type(path) and known is not None and known.value != value:
                 _clear(merged, path.rpartition(".")[0])
@@ -249,8 +249,8 @@ def merge(layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Setting]:
     return merged
 
 
-def nested(settings: dict[str, Setting]) -> dict[str, Any]:
-    """The merged values as `from_dict` reads them."""
+def nest(settings: dict[str, Setting]) -> dict[str, Any]:
+    """The merged values as nested dicts, which `from_dict` reads."""
     root: dict[str, Any] = {}
     for path, setting in settings.items():
         *parents, name = path.split(".")
@@ -261,11 +261,12 @@ def nested(settings: dict[str, Setting]) -> dict[str, Any]:
     return root
 
 
-def _flat(values: dict[str, Any], at: str = "") -> list[tuple[str, Any]]:
+def _values_by_path(values: dict[str, Any], at: str = "") -> list[tuple[str, Any]]:
+    """Pairs of dotted path and value."""
     items: list[tuple[str, Any]] = []
     for name, value in values.items():
         path = _join(at, name)
-        items += _flat(value, path) if isinstance(value, dict) else [(path, value)]
+        items += _values_by_path(value, path) if isinstance(value, dict) else [(path, value)]
     return items
 
 
@@ -274,7 +275,7 @@ def _is_type(path: str) -> bool:
 
 
 def _types_first(item: tuple[str, Any]) -> tuple[bool, int]:
-    """Outer types, inner types, then fields: a new type clears what stands below before its own layer fills it."""
+    """Sorts outer types, inner types, then fields: a new type clears the paths below it before its layer fills them."""
     return not _is_type(item[0]), item[0].count(".")
 
 
@@ -284,6 +285,6 @@ def _parents(path: str) -> list[str]:
 
 
 def _clear(merged: dict[str, Setting], path: str) -> None:
-    """Forget what stands below `path`."""
+    """Remove all paths below `path`."""
     for below in [other for other in merged if not path or other.startswith(f"{path}.")]:
         del merged[below]

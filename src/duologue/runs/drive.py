@@ -1,4 +1,4 @@
-"""Begin a run, resume one, or fine-tune an agent: from arguments to the learned state, as plain values."""
+"""Begin a run, resume a run, or fine-tune an agent: from arguments to the learned state, as plain values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,15 +16,15 @@ from duologue.envs.tasks import is_ready
 from duologue.errors import ConfigError
 from duologue.fields import Count, check
 from duologue.loops import compiled, host, offline
-from duologue.loops.offline import Recorded, recorded
-from duologue.loops.replay_ring import memory
+from duologue.loops.offline import RecordedData, prepare_data
+from duologue.loops.replay_ring import ring_bytes
 from duologue.loops.state import Loop, LoopState
 from duologue.runs import config
-from duologue.runs.checks import check_algorithm, check_data_and_replay, check_share, format_bytes
-from duologue.runs.data_sources import DataSource, data_of
-from duologue.runs.environments import Envs, EnvSource, check_spec, close, envs_for, same_spaces
-from duologue.runs.folders import folder_for
-from duologue.runs.horizon import ended_schedules, extended, first_end, gradient_steps, unused_on_data
+from duologue.runs.checks import check_algorithm, check_data_and_replay, check_offline_fraction, format_bytes
+from duologue.runs.data_sources import DataSource, reopen_data
+from duologue.runs.environments import Envs, EnvSource, check_spec, close_envs, has_same_spaces, open_envs
+from duologue.runs.folders import make_run_folder
+from duologue.runs.horizon import ended_schedules, extend_schedules, first_schedule_end, gradient_steps, unused_fields
 from duologue.runs.jax_setup import has_images, images_in_name, prepare_jax, thread_note
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
@@ -36,7 +36,7 @@ from duologue.types import PyTree
 
 
 class Agent(NamedTuple):
-    """What a run has learned, and where it lies."""
+    """The learned state of a run, with its folder and its plan."""
 
     path: Path
     plan: Plan
@@ -45,10 +45,10 @@ class Agent(NamedTuple):
     state: PyTree
     """State of the algorithm; with several seeds every leaf leads with their axis."""
     env: EnvSource | None
-    """The Python object that its environments come from; `None` for the plan's id."""
+    """The Python object that makes its environments; `None` for the plan's id."""
 
 
-def begin(
+def begin_run(
     algorithm: AnyAlgorithm, sources: Sources, options: RunOptions, run_dir: str | Path | None, listeners: Listeners
 ) -> Agent:
     """Train from nothing, in a new run folder."""
@@ -59,18 +59,18 @@ def begin(
     if sources.tasks is not None and not isinstance(sources.tasks, str) and not is_ready(sources.tasks):
         env = sources.tasked_env
     try:
-        session = Session(folder_for(plan, run_dir), plan, loop_for(envs), envs, object_of(env), listeners)
+        session = Session(make_run_folder(plan, run_dir), plan, choose_loop(envs), envs, python_source(env), listeners)
         start = lambda: session.loop.start(plan.algorithm, envs, plan.seed_numbers)  # noqa: E731
         return run_from_start(session, start, notes=[*start_notes(plan), *source_notes(plan, envs, replay_bytes)])
     finally:
-        close(envs, env)
+        close_envs(envs, env)
 
 
-def resume(
+def resume_run(
     path: Path, *, steps: int | None, env: EnvSource | None, dataset: DataSource | None,
     algorithm: type | Sequence[type], listeners: Listeners,
 ) -> Agent:  # fmt: skip
-    """Go on from the newest good checkpoint of a run folder."""
+    """Continue from the newest good checkpoint of a run folder."""
     plan = read_plan(path, algorithm)
     if steps is not None:
         check(Count, steps=steps)
@@ -79,43 +79,45 @@ def resume(
         raise ConfigError("dataset: this run did not learn from recorded data. Leave it out.")
     prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     with files.RunLock(path):
-        data = None if plan.dataset is None else data_of(plan, dataset)
-        rows = None if data is None else recorded(plan.algorithm, data, window=plan.window, seed=plan.seed)
-        envs = rows if plan.offline and rows else envs_for(plan, env, purpose="train")
+        data = None if plan.dataset is None else reopen_data(plan, dataset)
+        rows = None if data is None else prepare_data(plan.algorithm, data, window=plan.window, seed=plan.seed)
+        envs = rows if plan.offline and rows else open_envs(plan, env, purpose="train")
         mixed = None if plan.offline or rows is None else rows.data
         try:
-            replay_bytes = 0 if plan.offline else memory(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
-            session = Session(path, plan, loop_for(envs), envs, env, listeners, mixing(plan, mixed))
+            replay_bytes = 0 if plan.offline else ring_bytes(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
+            session = Session(path, plan, choose_loop(envs), envs, env, listeners, mixing_arguments(plan, mixed))
             return run_from_checkpoint(session, source_notes(plan, envs, replay_bytes, mixed))
         finally:
-            close(envs, env)
+            close_envs(envs, env)
 
 
-def finetune(
+def finetune_run(
     agent: Agent, env: EnvSource, dataset: DataSource | None, offline_fraction: float, options: RunOptions,
     run_dir: str | Path | None, listeners: Listeners,
 ) -> Agent:  # fmt: skip
-    """Go on online, in a new run folder, with what an agent learned from data."""
-    check_share(offline_fraction, agent.plan.algorithm)
-    data = data_of(agent.plan, dataset)
+    """Continue to train an agent of recorded data in an environment, in a new run folder."""
+    check_offline_fraction(offline_fraction, agent.plan.algorithm)
+    data = reopen_data(agent.plan, dataset)
     plan, envs, replay_bytes = make_plan(agent.plan.algorithm, Sources(env), options)
     try:
-        plan = continued_plan(agent, plan, data, offline_fraction)
-        if not agent.plan.env and not same_spaces(plan, agent.plan.spec):
+        plan = finetune_plan(agent, plan, data, offline_fraction)
+        if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
             raise ConfigError(
-                f"The agent's action space comes from the data, {agent.plan.spec.action}, and {plan.env} has "
+                f"The data gave the agent the action space {agent.plan.spec.action}, and {plan.env} has "
                 f"{plan.spec.action}. Train on the data again and name the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
-        data = recorded(plan.algorithm, adapt_to_env(data, plan.spec)).data
+        data = prepare_data(plan.algorithm, adapt_to_env(data, plan.spec)).data
         if offline_fraction:
             check_data_and_replay(plan, data, replay_bytes)
-        ended = first_end(plan.algorithm)
+        ended = first_schedule_end(plan.algorithm)
         notes = (
-            [f"a Linear schedule goes on from its value on the data, and ends after {ended:,} updates"] if ended else []
+            [f"a Linear schedule continues from its value on the data, and ends after {ended:,} updates"]
+            if ended
+            else []
         )
-        loop, path = loop_for(envs), folder_for(plan, run_dir)
-        session = Session(path, plan, loop, envs, object_of(env), listeners, mixing(plan, data))
+        loop, path = choose_loop(envs), make_run_folder(plan, run_dir)
+        session = Session(path, plan, loop, envs, python_source(env), listeners, mixing_arguments(plan, data))
 
         def start() -> LoopState:
             state = loop.start(plan.algorithm, envs, plan.seed_numbers)
@@ -124,27 +126,27 @@ def finetune(
         notes += [*start_notes(plan), *source_notes(plan, envs, replay_bytes, data)]
         return run_from_start(session, start, notes=notes)
     finally:
-        close(envs, env)
+        close_envs(envs, env)
 
 
 def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: Sequence[str]) -> Agent:
     """Write the configuration into the folder, and run from the first state."""
     with files.RunLock(session.path):
-        for name in ("metrics.jsonl", "tb", "checkpoints"):  # left by a run that ended before its first checkpoint
+        for name in ("metrics.jsonl", "tb", "checkpoints"):  # from a run that ended before its first checkpoint
             if (session.path / name).exists():
                 files.discard(session.path / name)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
-        return agent_of(session, session.run(start(), notes=notes))
+        return make_agent(session, session.run(start(), notes=notes))
 
 
 def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
-    """Run on from the newest good checkpoint of the session's folder."""
+    """Continue from the newest good checkpoint of the session's folder."""
     path, plan, loop = session.path, session.plan, session.loop
     found, warnings = checkpoint.find_latest(path / "checkpoints" / "latest")
     manifest = checkpoint.read_manifest(found)
     if manifest.step >= plan.steps:
-        raise ConfigError(f"steps = {plan.steps:,}: this run has made {manifest.step:,} already. Give a larger number.")
+        raise ConfigError(f"steps = {plan.steps:,}: must be above {manifest.step:,}, the steps so far. Give more.")
     like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
     state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
     changes = [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(manifest)]
@@ -152,41 +154,41 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
         jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
     files.write_json(path / "config.json", config.to_dict(plan))
     resumed = [*warnings, *([message] if message else []), *ended_schedules(plan), *changes]
-    return agent_of(session, session.run(state, notes=[*resumed, *notes]))
+    return make_agent(session, session.run(state, notes=[*resumed, *notes]))
 
 
-def agent_of(session: Session, state: LoopState) -> Agent:
+def make_agent(session: Session, state: LoopState) -> Agent:
     """The agent in the last state of a session."""
     step = int(np.ravel(state.step)[0]) * session.plan.unit
     return Agent(session.path, session.plan, step, state.algorithm, session.source)
 
 
-def continued_plan(agent: Agent, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:
+def finetune_plan(agent: Agent, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:
     """The plan of fine-tuning: schedules span both parts."""
     before, rollouts = agent.plan, agent.step // agent.plan.per_rollout
     learned = agent.step if before.offline else before.learned + gradient_steps(before.algorithm, rollouts)
     return replace(
-        plan, algorithm=extended(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
+        plan, algorithm=extend_schedules(plan.algorithm, learned, gradient_steps(plan.algorithm, plan.rollouts)),
         dataset=before.dataset, digest=data.digest, timeout_and_terminal=before.timeout_and_terminal,
         offline_fraction=offline_fraction, learned=learned,
     )  # fmt: skip
 
 
-def loop_for(envs: Envs | Recorded) -> Loop:
+def choose_loop(envs: Envs | RecordedData) -> Loop:
     """The loop that fits the environments, or the data."""
-    if isinstance(envs, Recorded):
+    if isinstance(envs, RecordedData):
         return offline
     return compiled if is_compiled(envs) else host
 
 
-def object_of(env: EnvSource | None) -> EnvSource | None:
-    """A source of environments that a run folder cannot name; `None` for an id."""
+def python_source(env: EnvSource | None) -> EnvSource | None:
+    """`env` if it is a Python object, which a run folder cannot name; `None` for an id."""
     return None if isinstance(env, str) else env
 
 
-def mixing(plan: Plan, data: DataSet | None) -> dict:
-    """Arguments of a loop that mixes a share of recorded data into each batch; none where the share is 0, so that no
-    row lies on the device."""
+def mixing_arguments(plan: Plan, data: DataSet | None) -> dict:
+    """Arguments of a loop that mixes a share of recorded data into each batch. None for a share of 0: then no row lies
+    on the device."""
     share = plan.offline_fraction
     return {"recorded": full_ring(data), "share": share} if data is not None and share else {}
 
@@ -195,21 +197,21 @@ def start_notes(plan: Plan) -> list[str]:
     """A note where a run is too short to learn."""
     if plan.offline or gradient_steps(plan.algorithm, plan.rollouts):
         return []
-    return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; nothing is learned"]
+    return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; this run learns nothing"]
 
 
-def source_notes(plan: Plan, envs: Envs | Recorded, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
+def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
     """Notes on memory, on what reading the data changed, and on fields that data leave unused."""
     small = thread_note(plan.algorithm, plan.spec.observation)
-    if not isinstance(envs, Recorded):
+    if not isinstance(envs, RecordedData):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
         return small + memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
-    data, window, ignored = envs.data, envs.window, unused_on_data(plan.algorithm)
+    data, window, ignored = envs.data, envs.window, unused_fields(plan.algorithm)
     size = f"data: {len(data):,} rows of {data.source}, {format_bytes(data.nbytes)}"
     if window is not None:
         size += (
-            f"; {window:,} of them on the device at a time, others after every {envs.calls:,} updates: an "
-            "approximation of sampling from all"
+            f"; {window:,} of them on the device at a time, replaced after every {envs.calls:,} updates. This "
+            "approximates sampling from all"
         )
     unused = [f"ignored when learning from a data set: {', '.join(ignored)}"] if ignored else []
     return [*small, size, *(f"data: {note}" for note in data.notes), *unused]

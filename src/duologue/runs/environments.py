@@ -1,4 +1,4 @@
-"""The environments of a run: made from its plan, and compared with it."""
+"""Make the environments of a run from its plan, and compare them with it."""
 
 import dataclasses
 import sys
@@ -22,15 +22,15 @@ Envs = AbstractHostEnvs | AbstractJaxEnvs
 EnvSource = Source
 
 
-def envs_for(
+def open_envs(
     plan: Plan, source: EnvSource | None, *, purpose: str, num_envs: int | None = None, seed: int | None = None
 ) -> Envs:
-    """Environments of a run for one purpose. `source` is the Python object that they come from, `None` for the plan's
-    id. Raises `ConfigError`, and leaves nothing open."""
+    """Make environments of a run for one purpose. `source` is the Python object that makes them, `None` for the plan's
+    id. Raises `ConfigError`, and then leaves nothing open."""
     check_source(plan, source)
     training = purpose == "train"
     envs = make_seeds(
-        source_of(plan, source),
+        env_source(plan, source),
         plan.num_envs if num_envs is None else num_envs,
         seed=plan.seed if seed is None else seed,
         seeds=plan.seeds if training else 1,
@@ -38,34 +38,34 @@ def envs_for(
         max_episode_steps=plan.max_episode_steps,
         asynchronous=plan.asynchronous and training,
     )
-    with closed_on_failure(envs, source):
+    with close_on_failure(envs, source):
         check_spec(plan, envs.spec)
         if training and isinstance(envs, AbstractHostEnvs):
             envs.spec = spec_with_stacks(plan, envs.spec)
     return envs
 
 
-def source_of(plan: Plan, source: EnvSource | None) -> EnvSource:
-    """What environments are made from, with the rewards that the algorithm reads."""
+def env_source(plan: Plan, source: EnvSource | None) -> EnvSource:
+    """The source of a run's environments, with the rewards that the algorithm reads."""
     env = plan.env if source is None else source
     if plan.tasks in READY_TASKS and not isinstance(env, EnvWithTasks):
         env = READY_TASKS[plan.tasks].attach(env)
-    return with_rewards(env, plan.algorithm)
+    return match_rewards(env, plan.algorithm)
 
 
-def in_jax(plan: Plan, source: EnvSource | None) -> bool:
+def is_in_jax(plan: Plan, source: EnvSource | None) -> bool:
     """Whether the environments of a run are written in JAX."""
     return is_compiled(plan.env if source is None else source)
 
 
-def with_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
-    """`env` with the rewards that the algorithm reads: one for each task, or the main task's alone. Raises
-    `ConfigError` for an algorithm of several tasks in an environment without tasks."""
+def match_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
+    """`env` with the rewards that the algorithm reads: one for each task, or the main task's only. Raises `ConfigError`
+    for an algorithm of several tasks in an environment without tasks."""
     if isinstance(env, EnvWithTasks):
         return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
     if algorithm.experience.tasks:
         raise ConfigError(
-            f"tasks: {type(algorithm).__name__} learns several tasks. Give them, for example "
+            f"tasks = None: {type(algorithm).__name__} learns several tasks. Give them, for example "
             f"tasks=duologue.tasks.lunar_lander, on the command line --tasks lunar-lander. The ready sets are "
             f"{', '.join(READY_TASKS)}."
         )
@@ -73,20 +73,20 @@ def with_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
 
 
 def check_source(plan: Plan, source: EnvSource | None) -> None:
-    """Raise `ConfigError` where there is nothing to make environments from."""
+    """Raise `ConfigError` where neither the plan nor `source` can make environments."""
     if source is None and not plan.env:
-        raise ConfigError("This run was made from data alone. Give an environment: env=..., or --env.")
+        raise ConfigError("This run has only data. Give an environment: env=..., or --env.")
     module, named, _ = plan.env.partition(":")
     if source is None and named and module not in sys.modules:
         raise ConfigError(
-            f"The environment of this run, {plan.env}, would import the module {module} because a file says so. If you "
+            f"The environment of this run, {plan.env}, would import the module {module}, which a file names. If you "
             f"trust it, name it yourself: --env {plan.env}, in Python env={plan.env!r}."
         )
     own_tasks = plan.tasks not in (None, *READY_TASKS)
     if own_tasks and not isinstance(source, EnvWithTasks):
         raise ConfigError(
-            f"The tasks of this run were a Python object, {plan.tasks}, which the command line cannot make again. In "
-            f"Python, pass them: duologue.load(path, env=tasks.attach({plan.env!r})), or run.evaluate(env=...)."
+            f"The tasks of this run were a Python object, {plan.tasks}, which the command line cannot make. In Python, "
+            f"pass them again: duologue.load(path, env=tasks.attach({plan.env!r})), or run.evaluate(env=...)."
         )
     if source is None and plan.env.startswith("<"):
         raise ConfigError(
@@ -97,17 +97,16 @@ def check_source(plan: Plan, source: EnvSource | None) -> None:
 
 def check_spec(plan: Plan, spec: EnvSpec) -> None:
     """Raise `ConfigError` for an environment with other spaces or tasks than the run's."""
-    if not same_spaces(plan, spec):
+    if not has_same_spaces(plan, spec):
         raise ConfigError(
-            f"The environment has other spaces than the one this run began with. Now: {spec}. Before: {plan.spec}."
+            f"The environment has other spaces than at the start of this run. Now: {spec}. Before: {plan.spec}."
         )
     if spec.tasks != plan.spec.tasks:
-        raise ConfigError(f"tasks: this run has {', '.join(plan.spec.tasks)}, not {', '.join(spec.tasks)}.")
+        raise ConfigError(f"tasks = {', '.join(spec.tasks)}: must be {', '.join(plan.spec.tasks)}, as in this run.")
 
 
-def same_spaces(plan: Plan, spec: EnvSpec) -> bool:
-    """Whether an environment has the spaces of the run; bounds of observations, which no algorithm reads, may
-    differ."""
+def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
+    """Whether an environment has the spaces of the run. Bounds of observations may differ: no algorithm reads them."""
     return (_unbounded(spec.observation), spec.action) == (_unbounded(plan.spec.observation), plan.spec.action)
 
 
@@ -123,33 +122,33 @@ def _unbounded(space: Space) -> Any:
 
 
 def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
-    """`spec` with stacks of frames as the run's replay stores them: whole stacks in a run that began before they were
-    known to be stacks. Raises `ConfigError` where frames are no longer stacked."""
+    """`spec` with stacks of frames as the run's replay stores them; an older run may store whole stacks. Raises
+    `ConfigError` where the replay stores single frames and the environment no longer stacks them."""
     now, before = (jax.tree.leaves(stack_depths(each.observation)) for each in (spec, plan.spec))
     if any(frames < kept for frames, kept in zip(now, before, strict=True)):
         raise ConfigError(
-            "The replay of this run stores each frame of a stack once, and this environment does not stack frames. Put "
-            f"FrameStackObservation outermost, as before. Now: {spec}. Before: {plan.spec}."
+            "The replay of this run stores each frame of a stack once, and this environment does not stack frames. "
+            f"Make FrameStackObservation the outermost wrapper again. Now: {spec}. Before: {plan.spec}."
         )
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
 
 
-def close(envs: Any, source: EnvSource | None) -> None:
-    """Close environments, or data; an adapter stays open, for it is the user's to close."""
+def close_envs(envs: Any, source: EnvSource | None) -> None:
+    """Close environments, or data. An adapter stays open: its user closes it."""
     if not isinstance(strip_tasks(source), AbstractHostEnvs):
         envs.close()
 
 
 @contextmanager
-def closed_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
+def close_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
     """A context that closes the environments where its body raises."""
     try:
         yield
     except BaseException:
-        close(envs, source)
+        close_envs(envs, source)
         raise
 
 
-def describe(source: EnvSource) -> str:
-    """An id as it is; the name of any other source in angle brackets, from which a file cannot make it again."""
+def describe_source(source: EnvSource) -> str:
+    """An id unchanged; the name of any other source in angle brackets, which no file can make again."""
     return name_of(strip_tasks(source))

@@ -1,4 +1,4 @@
-"""The score of an agent: how it is found, what it is, and how sure it is."""
+"""The score of an agent on test episodes, with its interval."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +16,12 @@ from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.statistics import bootstrap_interval, iqm
-from duologue.runs.environments import Envs, EnvSource, close, envs_for, in_jax
+from duologue.runs.environments import Envs, EnvSource, close_envs, is_in_jax, open_envs
 from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
 MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024
-"""Environments that play test episodes side by side: Gymnasium's, and those written in JAX."""
+"""Largest number of environments that play test episodes together: Gymnasium's, and those written in JAX."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     tasks: dict[str, np.ndarray] = field(default_factory=dict)
-    """Returns under the reward of each task, where there are several."""
+    """With several tasks, the returns under the reward of each."""
     task: str = ""
-    """Of several, the one that was played and that `returns` are of."""
+    """With several tasks, the one whose policy played; `returns` are its returns."""
 
     @property
     def scores(self) -> np.ndarray:
-        """What is resampled: the return of each episode, or the mean return of each seed."""
+        """The samples of the interval: the return of each episode, or the mean return of each seed."""
         returns = np.asarray(self.returns, np.float64)
         return returns if returns.ndim == 1 else returns.mean(1)
 
     @property
-    def over(self) -> str:
-        """What the interval is over: `"100 episodes"` of one agent, or `"5 seeds"`."""
+    def sample_size(self) -> str:
+        """Number of samples in words: `"100 episodes"` of one agent, or `"5 seeds"`."""
         count, unit = len(self.scores), "episode" if self.returns.ndim == 1 else "seed"
         return f"{count} {unit}{'s' if count != 1 else ''}"
 
@@ -58,103 +58,106 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of the mean; NaN from one score, which has none."""
+        """The 95 % bootstrap interval of the mean; NaN for a single score."""
         return bootstrap_interval(self.scores, statistic=np.mean) if len(self.scores) > 1 else (np.nan, np.nan)
 
     def __str__(self) -> str:
         low, high = self.interval
-        sure = f", 95 % interval [{low:,.1f}, {high:,.1f}]" if len(self.scores) > 1 else ""
-        of = f" of {self.task}" if self.task else ""
-        of_tasks = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
+        interval = f", 95 % interval [{low:,.1f}, {high:,.1f}]" if len(self.scores) > 1 else ""
+        task = f" of {self.task}" if self.task else ""
+        each_task = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
-            f"mean return{of} {self.mean:,.1f}{sure} over {self.over}"
+            f"mean return{task} {self.mean:,.1f}{interval} over {self.sample_size}"
             f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
-            f"{of_tasks and f'; under each task: {of_tasks}'}"
+            f"{each_task and f'; under each task: {each_task}'}"
         )
 
 
-Evaluate = Callable[[PyTree], Evaluation]
+Evaluator = Callable[[PyTree], Evaluation]
 """From the algorithm's state to its score."""
 
 
 @contextmanager
-def evaluator(
+def open_evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[Evaluate]:  # fmt: skip
-    """A function from the algorithm's state to its score, in environments of its own, the same starts every time.
+) -> Iterator[Evaluator]:  # fmt: skip
+    """A context with a function from the algorithm's state to its score. It makes environments of its own, and episodes
+    start in the same way in every evaluation.
 
-    `purpose` names keys and seeds, so that evaluations of one purpose never disturb training or those of another. The
-    state of several `seeds` leads with their axis. The environments are closed at the end, but for an adapter of the
-    user's own. Episodes may never end: it raises `Interrupted` once `interrupted()`.
+    Keys and seeds depend on `purpose`, so evaluations of one purpose never disturb training or those of another. The
+    state of several `seeds` leads with their axis. The context closes the environments at its end, except an adapter of
+    the user. The function raises `Interrupted` once `interrupted()` is true, for episodes may never end.
     """
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
-    num_envs = min(episodes, MAX_JAX_ENVS if in_jax(plan, source) else MAX_HOST_ENVS)
+    num_envs = min(episodes, MAX_JAX_ENVS if is_in_jax(plan, source) else MAX_HOST_ENVS)
     adapter = strip_tasks(source)
     if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
         num_envs = adapter.num_envs
     with ExitStack() as opened:
 
-        def made(seed: int) -> Envs:
-            envs = envs_for(plan, source, purpose=purpose, num_envs=num_envs, seed=seed)
-            opened.callback(close, envs, source)
+        def open_one(seed: int) -> Envs:
+            envs = open_envs(plan, source, purpose=purpose, num_envs=num_envs, seed=seed)
+            opened.callback(close_envs, envs, source)
             return envs
 
         how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
-        first = made(seeds[0])
+        first = open_one(seeds[0])
         if isinstance(first, AbstractJaxEnvs):
-            yield _in_one_program(plan, first, keys, **how)
+            yield _compiled_evaluator(plan, first, keys, **how)
         else:
-            envs = [each for each in (first, *map(made, seeds[1:])) if isinstance(each, AbstractHostEnvs)]
-            yield _one_after_the_other(plan, envs, keys, **how)
+            envs = [each for each in (first, *map(open_one, seeds[1:])) if isinstance(each, AbstractHostEnvs)]
+            yield _host_evaluator(plan, envs, keys, **how)
 
 
-def _in_one_program(
+def _compiled_evaluator(
     plan: Plan, envs: AbstractJaxEnvs, keys: list[Array],
     *, episodes: int, explore: bool, interrupted: Callable[[], bool],
-) -> Evaluate:  # fmt: skip
+) -> Evaluator:  # fmt: skip
+    """An evaluator that plays all seeds in one program."""
     seeds, rounds = len(keys), -(-episodes // envs.num_envs)
     play = compile_evaluation(
         plan.algorithm, envs, seeds=None if seeds == 1 else seeds, explore=explore, interrupted=interrupted
     )
-    of_round = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
+    round_keys = [jnp.stack([jax.random.fold_in(key, r) for key in keys]) for r in range(rounds)]
 
     def evaluate(state: PyTree) -> Evaluation:
-        played = [play(state, each if seeds > 1 else each[0]) for each in of_round]
+        played = [play(state, each if seeds > 1 else each[0]) for each in round_keys]
         axis = int(seeds > 1)  # of episodes
         cut = (slice(None),) * axis + (slice(episodes),)
         returns, lengths = (np.concatenate(part, axis)[cut] for part in zip(*played, strict=True))
-        return of_tasks(plan, returns, lengths)
+        return make_evaluation(plan, returns, lengths)
 
     return evaluate
 
 
-def _one_after_the_other(
+def _host_evaluator(
     plan: Plan, envs: list[AbstractHostEnvs], keys: list[Array],
     *, episodes: int, explore: bool, interrupted: Callable[[], bool],
-) -> Evaluate:  # fmt: skip
+) -> Evaluator:  # fmt: skip
+    """An evaluator that plays one seed after the other."""
     play = host_evaluation(plan.algorithm, episodes=episodes, explore=explore, interrupted=interrupted)
 
     def evaluate(state: PyTree) -> Evaluation:
         if len(keys) == 1:
-            return of_tasks(plan, *play(state, envs[0], keys[0]))
+            return make_evaluation(plan, *play(state, envs[0], keys[0]))
         played = [play(jax.tree.map(lambda x: x[i], state), envs[i], keys[i]) for i in range(len(keys))]  # noqa: B023
-        return of_tasks(plan, *map(np.stack, zip(*played, strict=True)))
+        return make_evaluation(plan, *map(np.stack, zip(*played, strict=True)))
 
     return evaluate
 
 
-def of_tasks(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
-    """The score under the task that was played, of returns `[*seeds, episodes]`, or `[*seeds, episodes, K]` of several
-    tasks. Raises `EnvError` where one is not finite."""
+def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
+    """The evaluation of returns `[*seeds, episodes]`; with several tasks, of returns `[*seeds, episodes, K]` under the
+    task whose policy played. Raises `EnvError` for a return that is not finite."""
     tasks = plan.spec.tasks
     if not np.isfinite(returns).all():
         raise EnvError(
             f"A test episode in {plan.spec.id} has a return that is not finite: the environment gave a NaN or infinite "
-            "reward, or the policy has diverged."
+            "reward, or the policy has diverged. Correct the reward, or lower the learning rate."
         )
     if not tasks:
         return Evaluation(returns, lengths)
-    of_each = {name: returns[..., i] for i, name in enumerate(tasks)}
-    return Evaluation(returns[..., plan.test_task], lengths, of_each, tasks[plan.test_task])
+    each_task = {name: returns[..., i] for i, name in enumerate(tasks)}
+    return Evaluation(returns[..., plan.test_task], lengths, each_task, tasks[plan.test_task])

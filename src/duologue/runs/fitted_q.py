@@ -1,4 +1,4 @@
-"""Fitted Q evaluation of a trained policy: its worth by recorded data alone."""
+"""Fitted Q evaluation of a trained policy: its value from recorded data alone."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from duologue.types import PyTree
 
 @dataclass(frozen=True)
 class FittedQ:
-    """Q(s₀, π(s₀)) at the beginnings of the recorded episodes, `[episodes]`: discounted returns."""
+    """Q(s₀, π(s₀)) at the first observation of each recorded episode, `[episodes]`: discounted returns."""
 
     values: np.ndarray
     discount: float
@@ -30,35 +30,35 @@ class FittedQ:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of the mean over beginnings; what Q itself gets wrong is not in it."""
+        """The 95 % bootstrap interval of the mean over episodes. It does not include errors of Q itself."""
         return bootstrap_interval(self.values, statistic=np.mean)
 
     def __str__(self) -> str:
         low, high = self.interval
         return (
             f"discounted return {self.mean:,.2f} by fitted Q evaluation (γ = {self.discount:g}), 95 % interval "
-            f"[{low:,.2f}, {high:,.2f}] over {len(self.values):,} recorded beginnings"
+            f"[{low:,.2f}, {high:,.2f}] over {len(self.values):,} recorded episodes"
         )
 
 
 def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int = 0) -> FittedQ:
-    """Fit Q of the test policy that `state` holds to the data, in `steps` updates, and ask it. Raises `ConfigError`,
-    and `DuologueError` where the fit diverges."""
+    """Fit Q of the test policy in `state` to the data, in `steps` updates, and evaluate it where episodes begin. Raises
+    `ConfigError`, and `DuologueError` where the fit diverges."""
     check(Count, steps=steps)
     check(Seed, seed=seed)
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
     data = adapt_to_env(data, plan.spec)
     if not data.episode_starts.any():
-        raise ConfigError(f"{data.source}: no row is known to begin an episode, so there is none to ask the worth of.")
-    source = offline.recorded(algorithm, data)
+        raise ConfigError(f"{data.source}: must hold a row that begins an episode. Give data of whole episodes.")
+    source = offline.prepare_data(algorithm, data)
     begun = offline.start(algorithm, source, [seed])
-    # A copy: the loop donates what it is given.
+    # A copy: the loop donates its arguments.
     learner = replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))
-    # A key of its own: else the fit would draw the very batches that the policy of this seed was trained on.
+    # A key of its own: else the fit would draw the same batches as the training of this seed.
     begun = replace(begun, algorithm=learner, key=purpose_key(begun.key, "fit"))
     *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
     obs = jax.tree.map(lambda x: x[data.episode_starts], data.rows.obs)
     values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
     if not all(np.isfinite(x).all() for x in (values, *updates.summary().values())):
-        raise divergence_error(f"in {steps:,} updates the fitted Q, or its loss, was not finite")
+        raise divergence_error(f"the fitted Q or its loss was not finite after {steps:,} updates")
     return FittedQ(values, float(algorithm.discount))

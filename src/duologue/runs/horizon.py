@@ -1,5 +1,5 @@
-"""The length of a run in updates, and what a run writes into its algorithm: other values of fields, and the ends of
-its schedules."""
+"""The length of a run in updates, and the fields of the algorithm that depend on it: ends of schedules, test task,
+environments."""
 
 import dataclasses
 import math
@@ -9,75 +9,75 @@ import jax
 
 from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.errors import ConfigError
-from duologue.loops.learning import enough
+from duologue.loops.learning import first_learning_step
 from duologue.ops.optim import Linear
 from duologue.runs.plan import Plan
 
-ONLINE = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
-"""Fields that do nothing in a run on recorded data."""
+ONLINE_FIELDS = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
+"""Fields that have no effect in a run on recorded data."""
 
 
-def with_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
-    """The algorithm with another value in this field; in the algorithm inside where it is a wrapper; as it is where
-    there is no such field."""
+def replace_field(algorithm: AnyAlgorithm, **value: int) -> AnyAlgorithm:
+    """The algorithm with another value in this field; a wrapper passes it to its inner algorithm. Without such a field
+    the algorithm is unchanged."""
     fields = {field.name for field in dataclasses.fields(algorithm)}
     if fields.issuperset(value):
         return dataclasses.replace(algorithm, **value)
     if "algorithm" in fields:
         inner = algorithm.algorithm  # pyright: ignore[reportAttributeAccessIssue]
-        return dataclasses.replace(algorithm, algorithm=with_field(inner, **value))
+        return dataclasses.replace(algorithm, algorithm=replace_field(inner, **value))
     return algorithm
 
 
-def unused_on_data(algorithm: AnyAlgorithm) -> list[str]:
-    """Fields that say how an algorithm learns in environments, and that the user set all the same."""
+def unused_fields(algorithm: AnyAlgorithm) -> list[str]:
+    """Fields that have no effect on recorded data, and that differ from their defaults."""
     inner = unwrapped(algorithm)
-    fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE]
+    fields = [field for field in dataclasses.fields(inner) if field.name in ONLINE_FIELDS]
     return [field.name for field in fields if getattr(inner, field.name) != field.default]
 
 
-def with_horizon(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
+def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with `updates`, the length of the run, in every `Linear` schedule without a length. Raises
-    `ConfigError` where the run makes no update."""
+    `ConfigError` where such a schedule meets a run without updates."""
 
     def fill(value: Any) -> Any:
         left_out = is_schedule(value) and value.updates is None
         if left_out and updates < 1:
             raise ConfigError(
-                "Linear.updates: this run makes no update, so its schedule has no length. Give more steps, or a "
-                "smaller learning_starts."
+                "Linear.updates = None: this run makes no update, so its schedule has no length. Give more steps, or "
+                "a smaller learning_starts."
             )
         return dataclasses.replace(value, updates=updates) if left_out else value
 
     return jax.tree.map(fill, algorithm, is_leaf=is_schedule)
 
 
-def extended(algorithm: AnyAlgorithm, made: int, more: int) -> AnyAlgorithm:
-    """Extend by `more` updates every schedule that was `made` updates long."""
+def extend_schedules(algorithm: AnyAlgorithm, done: int, more: int) -> AnyAlgorithm:
+    """Extend by `more` updates every schedule that was `done` updates long."""
 
-    def longer(value: Any) -> Any:
-        ends = is_schedule(value) and value.updates == made
-        return dataclasses.replace(value, updates=made + more) if ends else value
+    def extend(value: Any) -> Any:
+        ends = is_schedule(value) and value.updates == done
+        return dataclasses.replace(value, updates=done + more) if ends else value
 
-    return jax.tree.map(longer, algorithm, is_leaf=is_schedule)
+    return jax.tree.map(extend, algorithm, is_leaf=is_schedule)
 
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
-    """Gradient steps after a number of rollouts, of the network that takes the most."""
-    of_rollouts, of_replay = rates(algorithm)
+    """Gradient steps that a number of rollouts makes, of the network that makes the most."""
+    of_rollouts, of_replay = gradient_steps_per_rollout(algorithm)
     return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
 
 
-def rollouts(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
-    """Rollouts after which a number of gradient steps are made: the inverse of `gradient_steps`."""
-    (of_rollouts, of_replay), idle = rates(algorithm), idle_rollouts(algorithm)
+def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
+    """Rollouts that make a number of gradient steps: the inverse of `gradient_steps`."""
+    (of_rollouts, of_replay), idle = gradient_steps_per_rollout(algorithm), idle_rollouts(algorithm)
     if gradient_steps <= idle * of_rollouts:
         return gradient_steps / of_rollouts
     return (gradient_steps + idle * of_replay) / (of_rollouts + of_replay)
 
 
-def rates(algorithm: AnyAlgorithm) -> tuple[float, float]:
-    """Gradient steps for one rollout: on the rollout itself, and on batches of replay."""
+def gradient_steps_per_rollout(algorithm: AnyAlgorithm) -> tuple[float, float]:
+    """`(on the rollout itself, on batches of replay)`: gradient steps for one rollout."""
     experience = algorithm.experience
     on_itself = float(experience.learn_from_rollout)
     return on_itself * experience.gradient_steps, (experience.updates - on_itself) * experience.gradient_steps
@@ -87,10 +87,14 @@ def idle_rollouts(algorithm: AnyAlgorithm) -> int:
     """Rollouts before the first batch of replay."""
     experience = algorithm.experience
     rollout = experience.num_envs * experience.rollout_length
-    return 0 if experience.replay is None else math.ceil(enough(experience.replay, experience.num_envs) / rollout) - 1
+    return (
+        0
+        if experience.replay is None
+        else math.ceil(first_learning_step(experience.replay, experience.num_envs) / rollout) - 1
+    )
 
 
-def first_end(algorithm: AnyAlgorithm) -> int | None:
+def first_schedule_end(algorithm: AnyAlgorithm) -> int | None:
     """Updates after which the first `Linear` schedule ends; `None` without schedules."""
     schedules = filter(is_schedule, jax.tree.leaves(algorithm, is_leaf=is_schedule))
     return min((schedule.updates for schedule in schedules if schedule.updates is not None), default=None)
@@ -101,14 +105,14 @@ def is_schedule(value: Any) -> bool:
 
 
 def ended_schedules(plan: Plan) -> list[str]:
-    """A note for a run that goes on after the end of one of its schedules."""
-    updates = first_end(plan.algorithm)
+    """A note for a run that continues after the end of one of its schedules."""
+    updates = first_schedule_end(plan.algorithm)
     if updates is None:
         return []
     left = max(0, updates - plan.learned)
-    end = left if plan.offline or not left else int(rollouts(plan.algorithm, float(left)) * plan.per_rollout)
+    end = left if plan.offline or not left else int(rollouts_needed(plan.algorithm, float(left)) * plan.per_rollout)
     note = (
-        f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}: where that value is 0, "
-        "nothing more is learned. The schedule has the length of the first plan; to change it, start a new run."
+        f"a Linear schedule ends at step {end:,} and keeps its last value until {plan.steps:,}. If this value is 0, "
+        "the run learns nothing more. The schedule has the length of the first plan; to change it, start a new run."
     )
     return [note] if end < plan.steps else []

@@ -20,7 +20,7 @@ class Plan(RunOptions):
 
     algorithm: AbstractAlgorithm
     env: str
-    """Id of the environment; in angle brackets the name of a Python object; empty where there are only data."""
+    """Id of the environment; in angle brackets the name of a Python object; empty in a run that has only data."""
     spec: EnvSpec
     num_envs: Count = 1
     save_every: Count = 1

@@ -1,4 +1,4 @@
-"""From the arguments of `train` to a plan: sources opened, defaults filled in, everything checked."""
+"""Make a plan from the arguments of `train`: open the sources, fill in the defaults, check everything."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import make_seeds
 from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
-from duologue.loops.offline import Recorded, recorded
+from duologue.loops.offline import RecordedData, prepare_data
 from duologue.runs.checks import check_algorithm, check_data, check_init, check_replay
-from duologue.runs.data_sources import DataSource, name_of_data, read_data
-from duologue.runs.environments import Envs, EnvSource, close, closed_on_failure, describe, with_rewards
-from duologue.runs.horizon import gradient_steps, with_field, with_horizon
+from duologue.runs.data_sources import DataSource, data_name, read_data
+from duologue.runs.environments import Envs, EnvSource, close_envs, close_on_failure, describe_source, match_rewards
+from duologue.runs.horizon import fill_schedules, gradient_steps, replace_field
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan
 
 TaskSource = str | Tasks
 """The name of a ready set of tasks, or a set."""
 ROWS, CHECKPOINTS = 200, 10
-"""Rows and checkpoints of a run, where `log_every` and `save_every` are not given."""
+"""Default numbers of rows and of checkpoints in a run."""
 
 
 class Sources(NamedTuple):
-    """Where a run learns from: environments, with or without tasks; or recorded data, with an environment for
-    evaluations or without."""
+    """Sources of a run: environments, with or without tasks; or recorded data, with or without an environment for
+    evaluations."""
 
     env: EnvSource | None = None
     dataset: DataSource | None = None
@@ -33,7 +33,7 @@ class Sources(NamedTuple):
 
     @property
     def tasked_env(self) -> EnvSource | None:
-        """The environment together with the tasks. Raises `ConfigError` for tasks that do not exist."""
+        """The environment with the tasks. Raises `ConfigError` for tasks that do not exist."""
         if self.tasks is None or self.env is None:
             return self.env
         tasks = ready_tasks(self.tasks) if isinstance(self.tasks, str) else self.tasks
@@ -42,47 +42,47 @@ class Sources(NamedTuple):
         return tasks.attach(self.env)
 
 
-class Prepared(NamedTuple):
-    """A plan, and what it learns from, opened."""
+class PreparedRun(NamedTuple):
+    """A plan, with its environments or its data open."""
 
     plan: Plan
-    envs: Envs | Recorded
+    envs: Envs | RecordedData
     replay_bytes: int
     """Memory of the replay of all seeds."""
 
 
-def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> Prepared:
-    """The plan of a run, and its environments or its data. Raises `ConfigError`, and leaves nothing open."""
+def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> PreparedRun:
+    """Make the plan of a run, and its environments or its data. Raises `ConfigError`, and then leaves nothing open."""
     check_algorithm(algorithm)
     check_sources(sources, options)
     if options.num_envs is not None:
-        algorithm = with_field(algorithm, num_envs=options.num_envs)
+        algorithm = replace_field(algorithm, num_envs=options.num_envs)
     experience = algorithm.experience  # raises for a minibatch that does not divide the rollout
     offline, env = sources.dataset is not None, sources.tasked_env
     num_envs = 1 if offline else options.num_envs or experience.num_envs
     unit = experience.gradient_steps if offline else num_envs * experience.rollout_length
     chunks = -(-options.steps // unit)
-    options = with_intervals(options, unit, default_evaluation=offline and env is not None)
-    envs = open_data(algorithm, sources, options) if offline else open_environments(algorithm, env, num_envs, options)
-    with closed_on_failure(envs, env):
+    options = fill_intervals(options, unit, default_evaluation=offline and env is not None)
+    envs = open_data(algorithm, sources, options) if offline else open_training_envs(algorithm, env, num_envs, options)
+    with close_on_failure(envs, env):
         chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunOptions)}
         chosen["num_envs"] = num_envs
         plan = Plan(
             **chosen,
-            algorithm=with_horizon(algorithm, chunks * unit if offline else gradient_steps(algorithm, chunks)),
-            env="" if env is None else describe(env),
+            algorithm=fill_schedules(algorithm, chunks * unit if offline else gradient_steps(algorithm, chunks)),
+            env="" if env is None else describe_source(env),
             spec=envs.spec,
-            dataset=name_of_data(sources.dataset),
-            digest=envs.data.digest if isinstance(envs, Recorded) else "",
+            dataset=data_name(sources.dataset),
+            digest=envs.data.digest if isinstance(envs, RecordedData) else "",
             tasks=describe_tasks(env),
         )
         check_init(plan)
         replay_bytes = 0 if offline else check_replay(plan)
-    return Prepared(plan, envs, replay_bytes)
+    return PreparedRun(plan, envs, replay_bytes)
 
 
 def check_sources(sources: Sources, options: RunOptions) -> None:
-    """Raise `ConfigError` where sources and options do not go together."""
+    """Raise `ConfigError` for sources and options that exclude each other."""
     env, dataset, tasks = sources
     only_data = {
         "timeout_and_terminal": options.timeout_and_terminal != "timeout",
@@ -90,58 +90,58 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
     }
     only_envs = {"num_envs": options.num_envs is not None, "asynchronous": options.asynchronous}
     refused, why = (
-        (only_data, "this option is for recorded data, and there is no dataset")
+        (only_data, "this option is for recorded data, and this run has no dataset")
         if dataset is None
         else (only_envs, "a run on recorded data steps no environment")
     )
     if given := [name for name, is_given in refused.items() if is_given]:
         raise ConfigError(f"{given[0]} = {getattr(options, given[0])!r}: {why}. Leave it out.")
     if dataset is not None and tasks is not None:
-        raise ConfigError("tasks: recorded data hold one reward. Leave out tasks, or the dataset.")
+        raise ConfigError(f"tasks = {tasks!r}: recorded data hold one reward. Leave out tasks, or the dataset.")
     if env is None and dataset is None:
         raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
     if options.evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Give one, env=...")
     if options.evaluate_every is not None and dataset is None and isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
-            f"evaluate_every = {options.evaluate_every}: the adapter holds the environments that train, and an "
-            "evaluation would reset them. Give an id or a callable, or leave this out."
+            f"evaluate_every = {options.evaluate_every}: the adapter's environments train, and an evaluation would "
+            "reset them. Give an id or a callable, or leave this out."
         )
 
 
-def with_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
-    """`options` with all intervals filled in, for a loop that makes at least `unit` steps at a time. A run on data with
-    an environment evaluates by default: it has no other curve."""
+def fill_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
+    """`options` with all intervals filled in; `unit` is the smallest number of steps that the loop makes at a time. A
+    run on data with an environment evaluates by default: it has no other curve."""
     evaluate_every = options.evaluate_every
     if evaluate_every is None and default_evaluation:
         evaluate_every = max(options.steps // CHECKPOINTS, unit)
     save_every = options.save_every or max(options.steps // CHECKPOINTS, unit)
-    # Evaluations and checkpoints come with a row, so rows are at least as frequent.
+    # Each evaluation and each checkpoint comes with a row, so rows are at least as frequent.
     due = (options.log_every or max(options.steps // ROWS, unit), evaluate_every, save_every)
     log_every = min(filter(None, due))
     return dataclasses.replace(options, evaluate_every=evaluate_every, save_every=save_every, log_every=log_every)
 
 
-def open_environments(algorithm: AnyAlgorithm, env: Any, num_envs: int, options: RunOptions) -> Envs:
-    """The environments that a run trains in."""
+def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options: RunOptions) -> Envs:
+    """Make the environments in which a run trains."""
     return make_seeds(
-        with_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
+        match_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
         max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous,
     )  # fmt: skip
 
 
-def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> Recorded:
-    """The data that a run learns from, in the spaces of its environment, where it has one."""
+def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> RecordedData:
+    """Read the data of a run, in the spaces of its environment where it has one."""
     assert sources.dataset is not None
     data: DataSet = read_data(sources.dataset, timeout_and_terminal=options.timeout_and_terminal)
     if sources.env is not None:
         envs = make_seeds(
-            with_rewards(sources.env, algorithm), 1, seed=options.seed, seeds=1, purpose="evaluate",
+            match_rewards(sources.env, algorithm), 1, seed=options.seed, seeds=1, purpose="evaluate",
             max_episode_steps=options.max_episode_steps,
         )  # fmt: skip
-        close(envs, sources.env)
+        close_envs(envs, sources.env)
         data = adapt_to_env(data, envs.spec)
-    rows = recorded(algorithm, data, window=options.window, seed=options.seed)
+    rows = prepare_data(algorithm, data, window=options.window, seed=options.seed)
     check_data(rows)
     return rows
 

@@ -26,13 +26,13 @@ class TrainedPolicy:
 
     def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
         """Actions, ready for `env.step`."""
-        batch, single = as_batch(self.spec.observation, obs)
-        action = to_env(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        batch, single = to_batch(self.spec.observation, obs)
+        action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
-    def acting(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
-        """`(obs, t, began) -> actions` `[1, …]` as adapters take them: a policy that remembers, from where an episode
-        `began`."""
+    def make_act(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
+        """A function `(obs, t, began) -> actions`, both `[1, …]` as in adapters. It keeps the carry of the running
+        episode, and resets it where an episode `began`."""
         initial = self.algorithm.initial_carry(1)
         carry = initial
 
@@ -41,56 +41,58 @@ class TrainedPolicy:
             action, _, carry = self.algorithm.act(state, carry, obs, key=key_for(key, "act", t), explore=explore)
             return action, carry
 
-        def remember(obs: Obs, t: int, began: bool) -> np.ndarray:
+        def act_on(obs: Obs, t: int, began: bool) -> np.ndarray:
             nonlocal carry
             action, carry = act(self.state, initial if began else carry, obs, np.int32(t))
             return np.asarray(action)
 
-        return remember
+        return act_on
 
-    def of_actions(self, name: str, obs: Obs, action: Any) -> Any:
+    def evaluate_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""
-        batch, single = as_batch(self.spec.observation, obs)
-        answer = np.asarray(_answer(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
-        return answer[..., 0] if single else answer
+        batch, single = to_batch(self.spec.observation, obs)
+        values = np.asarray(_call_method(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
+        return values[..., 0] if single else values
 
     def value(self, obs: Obs) -> Any:
-        """V(s)."""
-        batch, single = as_batch(self.spec.observation, obs)
-        answer = np.asarray(_answer(self.algorithm, "v", self.state, batch))
-        return answer[0] if single else answer
+        """V(s), one for each observation."""
+        batch, single = to_batch(self.spec.observation, obs)
+        values = np.asarray(_call_method(self.algorithm, "v", self.state, batch))
+        return values[0] if single else values
 
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
+        """`action` as the algorithm counts it, with a batch axis. Raises `ConfigError` for other shapes or values."""
         count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
         shape, dtype = array_type(space)
-        actions = exactly(action, dtype, f"An action of {space}")
-        wanted = shape if single else (count, *shape)
-        if actions.shape != wanted:
-            raise ConfigError(f"There must be one action for each observation, of shape {wanted}; got {actions.shape}.")
+        actions = cast_exactly(action, dtype, f"The action of {space}")
+        expected = shape if single else (count, *shape)
+        if actions.shape != expected:
+            raise ConfigError(f"action has shape {actions.shape}: must be {expected}, one for each observation.")
         if isinstance(space, Discrete):
             actions = actions - np.asarray(space.start, dtype)
             if not ((actions >= 0) & (actions < space.n)).all():
                 raise ConfigError(
-                    f"An action of {space} is one of {space.start} to {space.start + space.n - 1}; got {action!r}."
+                    f"action = {action!r}: must be one of {space.start} to {space.start + space.n - 1} in {space}."
                 )
         return actions[None] if single else actions
 
 
-def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
-    """`obs` with a batch axis and in the dtypes that were trained with, and whether it was a single one without."""
+def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
+    """`(batch, single)`: `obs` with a batch axis in the dtypes of training, and whether it was a single observation.
+    Raises `ConfigError` for another shape or dtype."""
     if isinstance(space, Dict):
         if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
-            raise ConfigError(f"An observation of this run is a dict with the keys {sorted(space.spaces)}.")
-        parts = {name: as_batch(part, obs[name]) for name, part in space.spaces.items()}
+            raise ConfigError(f"The observation must be a dict with the keys {sorted(space.spaces)}; got {obs!r}.")
+        parts = {name: to_batch(part, obs[name]) for name, part in space.spaces.items()}
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
     shape, dtype = array_type(space)
     try:
-        array = exactly(obs, dtype, "An observation of this run")
+        array = cast_exactly(obs, dtype, "The observation")
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"An observation of this run is {dtype}{list(shape)}; got {obs!r}.") from error
+        raise ConfigError(f"The observation must be {dtype}{list(shape)}; got {obs!r}.") from error
     if array.shape[array.ndim - len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
         raise ConfigError(
-            f"An observation of this run has shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
+            f"The observation must have the shape {shape}, or {('n', *shape)} in a batch of n; got {array.shape}."
         )
     single = array.ndim == len(shape)
     if isinstance(space, Discrete):
@@ -98,20 +100,21 @@ def as_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     return (array[None] if single else array), single
 
 
-def exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
-    """`values` in a dtype; `ConfigError` where integers would lose something, as of pixels that were divided by 255."""
+def cast_exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
+    """`values` in a dtype. Raises `ConfigError` where a cast to integers would change a value, for example pixels
+    divided by 255."""
     array = np.asarray(values)
-    with np.errstate(invalid="ignore"):  # of NaN, which then is no integer
+    with np.errstate(invalid="ignore"):  # NaN becomes some integer, and the comparison below finds it
         cast = array.astype(dtype)
     if np.issubdtype(dtype, np.integer) and not np.array_equal(cast, array):
         raise ConfigError(
-            f"{what} is {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
+            f"{what} must be {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
         )
     return cast
 
 
-def to_env(space: Space, action: np.ndarray) -> np.ndarray:
-    """The policy's actions as the environment takes them: counted from its own start, inside its bounds."""
+def to_env_action(space: Space, action: np.ndarray) -> np.ndarray:
+    """The policy's actions as the environment takes them: counted from the start of its space, inside its bounds."""
     return action + space.start if isinstance(space, Discrete) else clip_to_bounds(space, action)
 
 
@@ -122,5 +125,5 @@ def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array, explore: 
 
 
 @eqx.filter_jit
-def _answer(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
+def _call_method(algorithm: AnyAlgorithm, name: str, state: PyTree, *arrays: Any) -> Array:
     return getattr(algorithm, name)(state, *arrays)

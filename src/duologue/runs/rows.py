@@ -1,4 +1,4 @@
-"""Rows of metrics during a run: what a row holds, and where it is written."""
+"""Rows of metrics during a run: their content, and the files that receive them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from duologue.errors import divergence_error
-from duologue.loops.offline import Updates
+from duologue.loops.offline import UpdateTotals
 from duologue.loops.state import Totals
 from duologue.ops.metrics import EVALUATION
 from duologue.runs.display.loggers import JsonLines, Logger, TensorBoard
@@ -41,8 +41,8 @@ class RowWriter:
             logger.close()
 
 
-def training_row(totals: Totals | Updates, *, steps: int, seconds: float, tasks: tuple[str, ...] = ()) -> dict:
-    """Metrics of an interval of `steps` steps, under the names users know; `[S]` each for several seeds."""
+def training_row(totals: Totals | UpdateTotals, *, steps: int, seconds: float, tasks: tuple[str, ...] = ()) -> dict:
+    """Metrics of an interval of `steps` steps, under the names that users know; `[S]` each for several seeds."""
     return {**totals.summary(tasks), "time/fps": np.asarray(steps / max(seconds, 1e-9))}
 
 
@@ -63,7 +63,7 @@ def mean_over_seeds(value: np.ndarray | np.float64) -> float:
 
 
 def check_finite(row: Row, step: int, seeds: Sequence[int]) -> None:
-    """Raise `DuologueError` where learning has diverged: nothing good can follow."""
+    """Raise `DuologueError` for a metric of learning that is not finite: the run has diverged."""
     for name, value in row.items():
         if name.startswith("train/") and not np.isfinite(value).all():
             first = seeds[int(np.argmin(np.isfinite(value)))]

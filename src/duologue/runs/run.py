@@ -1,4 +1,4 @@
-"""Trained agents: load them, evaluate them, act with them, go on with them."""
+"""Trained agents: load them, evaluate them, act with them, train them further."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,20 +14,20 @@ from duologue.envs.tasks import task_index
 from duologue.errors import CheckpointError, ConfigError, suggestion
 from duologue.loops.keys import key_for, run_key
 from duologue.runs import drive
-from duologue.runs.collect import collected
+from duologue.runs.collect import record_policy
 from duologue.runs.data_sources import DataSource, open_source, read_data
 from duologue.runs.display.loggers import Logger
 from duologue.runs.drive import Agent
-from duologue.runs.environments import EnvSource, envs_for
-from duologue.runs.evaluation import Evaluation, evaluator
+from duologue.runs.environments import EnvSource, open_envs
+from duologue.runs.evaluation import Evaluation, open_evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.horizon import with_field
+from duologue.runs.horizon import replace_field
 from duologue.runs.jax_setup import has_images, prepare_jax
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.policy import TrainedPolicy
 from duologue.runs.session import Callback, Listeners
-from duologue.runs.watch import Watched, frames, watch
+from duologue.runs.watch import WatchResult, frames, watch
 from duologue.storage import checkpoint
 from duologue.types import Obs, PyTree
 
@@ -39,18 +39,20 @@ def load(
     env: EnvSource | None = None,
     algorithm: type | Sequence[type] = (),
 ) -> "Run | Runs":
-    """The agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
+    """Load the agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
 
-    `env` is needed to evaluate a run whose environment was a Python object, `algorithm` (a class, or several) where the
-    configuration names classes of your own. No environment is made. Raises `CheckpointError` where there is nothing
-    good.
+    Pass `env` to evaluate a run whose environment was a Python object, and `algorithm` (a class, or several) if the
+    configuration names classes of your own. This makes no environment. Raises `CheckpointError` for a folder without a
+    good checkpoint.
     """
     path = Path(path)
     plan = read_plan(path, algorithm)
     if which not in ("latest", "best"):
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     if which == "best" and not (path / "checkpoints" / "best").is_dir():
-        raise CheckpointError(f"{path} has no best checkpoint: it was trained without evaluate_every.")
+        raise CheckpointError(
+            f"{path} has no best checkpoint, for it was trained without evaluate_every. Load the latest."
+        )
     found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
         Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
@@ -59,98 +61,99 @@ def load(
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
     state = checkpoint.load_tree(found, like, part=".algorithm")
-    return run_of(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
+    return wrap_agent(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained agent. Its folder holds everything: configuration, metrics, checkpoints."""
+    """One trained agent. Its folder holds configuration, metrics and checkpoints."""
 
     path: Path
     plan: Plan
     seed: int
     step: int
-    """Environment steps it has learned from."""
+    """Environment steps of its training; on recorded data, gradient steps."""
     state: PyTree = field(repr=False)
     """The algorithm's state."""
     env: EnvSource | None = None
-    """The Python object its environments come from, where that is not an id."""
+    """The Python object that makes its environments; `None` for the plan's id."""
 
     def evaluate(
         self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
     ) -> Evaluation:
-        """Play `episodes` episodes in environments of their own, with the test policy or, to `explore`, as in
-        training; of a run with several tasks, `task` says whose intention plays and is scored, by default the main
-        one's."""
-        source, plan = self.env if env is None else env, played(self.plan, task, explore)
-        with evaluator(
+        """Play `episodes` episodes in environments of their own, with the test policy or with `explore` as in training.
+        With several tasks, the policy of `task` plays under the reward of `task`, by default the main one."""
+        source, plan = self.env if env is None else env, choose_task(self.plan, task, explore)
+        with open_evaluator(
             plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
         ) as evaluate:
             return evaluate(self.state)
 
     def policy(self, obs: Obs, *, step: int = 0, task: str | None = None) -> np.ndarray | np.generic:
-        """Actions for NumPy observations, one or a batch, in the environment's own units: ready for `env.step`.
+        """Actions of the test policy for NumPy observations, one or a batch, in the environment's own units: ready for
+        `env.step`.
 
-        The test policy, which for most algorithms is the mean or the likeliest action. Where that samples, `step` says
-        which draw it is: the same one gives the same action. Of several tasks, `task` says whose policy it is. Raises
-        `ConfigError` for observations of another shape.
+        For most algorithms the test policy is the mean or the likeliest action. Where it samples, `step` numbers the
+        draw: the same number gives the same action. With several tasks, `task` names the policy. Raises `ConfigError`
+        for observations of another shape.
         """
-        trained = self._of(task)._trained
+        trained = self._for_task(task)._policy
         return trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
 
     def sample(self, obs: Obs, *, step: int = 0) -> np.ndarray | np.generic:
-        """Actions as in training, with its noise; `step` says which draw. Of several tasks, a scheduler draws whose."""
-        return self._trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+        """Actions as in training, with its noise; `step` numbers the draw. With several tasks, the scheduler draws the
+        task too."""
+        return self._policy.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
 
     def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
-        """log π(a|s) of actions in the environment's own units; of several tasks, of the policy of `task`. Raises
-        `ConfigError` for a policy that is no distribution."""
-        return self._of(task)._trained.of_actions("log_prob", obs, action)
+        """log π(a|s) of actions in the environment's own units; with several tasks, for the policy of `task`. Raises
+        `ConfigError` for a policy that is not a distribution."""
+        return self._for_task(task)._policy.evaluate_actions("log_prob", obs, action)
 
     def q(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray:
-        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; of several tasks, of `task`. Raises
-        `ConfigError` where none is learned."""
-        return self._of(task)._trained.of_actions("q", obs, action)
+        """Qᵢ(s, a) of each critic, `[E]` for one observation, `[E, n]` for n; with several tasks, for `task`. Raises
+        `ConfigError` for an algorithm without Q."""
+        return self._for_task(task)._policy.evaluate_actions("q", obs, action)
 
     def v(self, obs: Obs) -> np.ndarray | np.generic:
-        """V(s). Raises `ConfigError` where no state value is learned."""
-        return self._trained.value(obs)
+        """V(s). Raises `ConfigError` for an algorithm without V."""
+        return self._policy.value(obs)
 
     def collect(
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
         seed: int = 0, after: DataSource | None = None, console: Console | None = None,
     ) -> Path:  # fmt: skip
-        """Record `steps` transitions of this policy in an environment of its own, to `out` (`.npz` or `.hdf5`), behind
-        those of the data `after`, if any.
+        """Record `steps` transitions of this policy in an environment of its own to `out` (`.npz` or `.hdf5`), behind
+        the rows of the data `after`, if any.
 
-        It acts as in training, or with `explore=False` as in tests; `noise` is added to that, in half-ranges of a Box,
-        and of discrete actions it is the share that is uniformly random. `console` is where progress is shown, by
-        default the terminal. Raises `ConfigError`; `EnvError` where the environment fails, and `KeyboardInterrupt`
-        after Ctrl-C, with the rows so far written.
+        It acts as in training, or with `explore=False` as in tests. `noise` adds to a Box action, in half-ranges; it is
+        the probability of a uniformly random discrete action. `console` shows progress, by default the terminal. Raises
+        `ConfigError`; `EnvError` where the environment fails; `KeyboardInterrupt` after Ctrl-C. The rows so far are
+        written in each case.
         """
         source = self.env if env is None else env
-        act = self._trained.acting(key=key_for(run_key(seed), "collect"), explore=explore)
-        made = lambda: envs_for(self.plan, source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
+        act = self._policy.make_act(key=key_for(run_key(seed), "collect"), explore=explore)
+        made = lambda: open_envs(self.plan, source, purpose="collect", num_envs=1, seed=seed)  # noqa: E731
         how = {"noise": noise, "seed": seed, "policy": self.plan.name, "after": after, "console": console}
-        return collected(made, act, steps, out, source=self.plan.env if source is None else source, **how)
+        return record_policy(made, act, steps, out, source=self.plan.env if source is None else source, **how)
 
     def watch(
         self, *, episodes: int = 1, out: str | Path | None = None, env: EnvSource | None = None,
         explore: bool = False, task: str | None = None, seed: int = 0, fps: float | None = None,
         max_steps: int | None = None, console: Console | None = None,
-    ) -> Watched:  # fmt: skip
-        """Play episodes with the test policy or, to `explore`, as in training, to be looked at.
+    ) -> WatchResult:  # fmt: skip
+        """Play episodes with the test policy, or with `explore` as in training, in a window or into a video.
 
-        With a display and without `out` they are shown in the environment's own window; else they become a video at
+        With a display and without `out`, they appear in the environment's own window. Else they become a video at
         `out`, `.gif` or `.mp4` (extra: `video`), by default `videos/step-N.mp4` in the run's folder, with `fps`
-        pictures a second (`None`: the environment's own). It ends after `max_steps` steps at the latest, a video after
-        10,000 unless told otherwise. Of several tasks, `task` says whose intention plays. `seed` is that of the starts.
-        Raises `ConfigError`.
+        pictures a second (`None`: the environment's own). It ends after `max_steps` steps at the latest; the default
+        for a video is 10,000. With several tasks, `task` names the policy. `seed` decides how episodes start. Raises
+        `ConfigError`.
         """
-        number, agent = self.seed - self.plan.seed, replace(self, plan=played(self.plan, task, explore))
+        number, agent = self.seed - self.plan.seed, replace(self, plan=choose_task(self.plan, task, explore))
         name = f"step-{self.step}{f'-agent-{number}' if self.plan.seeds > 1 else ''}{f'-{task}' if task else ''}.mp4"
         return watch(
-            agent._trained, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
+            agent._policy, agent.plan, self.env if env is None else env, out=out, default=self.path / "videos" / name,
             episodes=episodes, explore=explore, seed=seed, fps=fps, max_steps=max_steps, console=console or Console(),
         )  # fmt: skip
 
@@ -158,10 +161,10 @@ class Run:
         self, *, episodes: int = 1, env: EnvSource | None = None, explore: bool = False, task: str | None = None,
         seed: int = 0, max_steps: int = 1_000,
     ) -> np.ndarray:  # fmt: skip
-        """Pictures of the episodes that `watch` shows, uint8 `[T, H, W, 3]`, without a file."""
+        """Pictures of the episodes that `watch` plays, uint8 `[T, H, W, 3]`, without a file."""
         source, how = self.env if env is None else env, {"explore": explore, "seed": seed, "max_steps": max_steps}
-        agent = replace(self, plan=played(self.plan, task, explore))
-        return frames(agent._trained, agent.plan, source, episodes=episodes, **how)
+        agent = replace(self, plan=choose_task(self.plan, task, explore))
+        return frames(agent._policy, agent.plan, source, episodes=episodes, **how)
 
     def fitted_q(
         self,
@@ -171,9 +174,9 @@ class Run:
         seed: int = 0,
         timeout_and_terminal: TimeoutAndTerminal | None = None,
     ) -> FittedQ:
-        """Value of the test policy by fitted Q evaluation on recorded data, without an environment. By default rows
-        flagged both timeout and terminal are read as in the run. Raises `ConfigError`, and `DuologueError` where the
-        fit diverges."""
+        """Value of the test policy by fitted Q evaluation on recorded data, without an environment.
+        `timeout_and_terminal` says how to read rows flagged both ways, by default as in the run. Raises `ConfigError`,
+        and `DuologueError` where the fit diverges."""
         data = (
             open_source(dataset, self.plan.timeout_and_terminal)
             if timeout_and_terminal is None
@@ -186,25 +189,25 @@ class Run:
         dataset: DataSource | None = None, run_dir: str | Path | None = None, callbacks: Sequence[Callback] = (),
         loggers: Sequence[Logger] = (), console: Console | None = None, **options: Any,
     ) -> "Run":  # fmt: skip
-        """Go on online with what was learned from data, in a run folder of its own. Networks and optimisers go along,
-        and a share `offline_fraction` of each batch still comes from the data. `options` are further ones of `train`:
-        all but `seeds`, and those for data. Raises `ConfigError`."""
+        """Continue to train an agent of recorded data in an environment, in a new run folder. It keeps networks and
+        optimisers, and a share `offline_fraction` of each batch still comes from the data. `options` are further
+        options of `train`, except `seeds` and those for data. Raises `ConfigError`."""
         source = (self.env or self.plan.env) if env is None else env
         if not source:
-            raise ConfigError("There is no environment to go on in. Give one, env=...")
+            raise ConfigError("env = None: must be an environment to train in. Give one, env=...")
         listeners = Listeners(callbacks, loggers, console)
         chosen = finetune_options(self.seed, steps=steps, **options)
         agent = Agent(self.path, self.plan, self.step, self.state, self.env)
-        again = run_of(drive.finetune(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
+        again = wrap_agent(drive.finetune_run(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
         assert isinstance(again, Run)
         return again
 
-    def _of(self, task: str | None) -> "Run":
-        """This run, whose tests play the intention of `task`, by default the main one."""
-        return replace(self, plan=played(self.plan, task, False))
+    def _for_task(self, task: str | None) -> "Run":
+        """This run with the test policy of `task`, by default of the main task."""
+        return replace(self, plan=choose_task(self.plan, task, False))
 
     @property
-    def _trained(self) -> TrainedPolicy:
+    def _policy(self) -> TrainedPolicy:
         return TrainedPolicy(self.plan.algorithm, self.plan.spec, self.state)
 
     def resume(
@@ -212,17 +215,17 @@ class Run:
         env: EnvSource | None = None, callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = (),
         console: Console | None = None,
     ) -> "Run | Runs":  # fmt: skip
-        """Go on with this run's folder: `duologue.resume` with its arguments."""
+        """Continue this run in its folder: `duologue.resume` with its arguments."""
         source, listeners = self.env if env is None else env, Listeners(callbacks, loggers, console)
-        agent = drive.resume(
+        agent = drive.resume_run(
             self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners
         )
-        return run_of(agent)
+        return wrap_agent(agent)
 
 
 @dataclass(frozen=True)
 class Runs(Sequence[Run]):
-    """Several seeds trained side by side: `runs[i]` is the agent of `seed + i`."""
+    """Several seeds trained in one program: `runs[i]` is the agent of `seed + i`."""
 
     path: Path
     plan: Plan
@@ -247,26 +250,29 @@ class Runs(Sequence[Run]):
     ) -> Evaluation:
         """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
         source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        plan = played(self.plan, task, explore)
-        with evaluator(plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore) as evaluate:
+        plan = choose_task(self.plan, task, explore)
+        with open_evaluator(
+            plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore
+        ) as evaluate:
             return evaluate(self.state)
 
     resume = Run.resume
 
 
-def played(plan: Plan, task: str | None, explore: bool) -> Plan:
-    """The plan of a run whose tests play the intention of `task`. Raises `ConfigError`, also to explore."""
+def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
+    """The plan of a run whose test policy is that of `task`; unchanged for `None`. Raises `ConfigError`, also for a
+    task together with `explore`."""
     if task is None:
         return plan
     if explore:
         raise ConfigError(
-            f"task = {task!r}: to explore is to act as in training, where the scheduler says whose turn it is."
+            f"task = {task!r}: with explore the scheduler chooses the task, as in training. Leave out one of them."
         )
-    return with_task(plan, task)
+    return set_test_task(plan, task)
 
 
-def run_of(agent: Agent) -> Run | Runs:
-    """The agent, or the agents of several seeds, for the user."""
+def wrap_agent(agent: Agent) -> Run | Runs:
+    """The agent as `Run`, or the agents of several seeds as `Runs`."""
     path, plan, step, state, env = agent
     if plan.seeds > 1:
         return Runs(path, plan, step, state, env)
@@ -274,13 +280,13 @@ def run_of(agent: Agent) -> Run | Runs:
 
 
 def finetune_options(seed: int, **options: Any) -> RunOptions:
-    """The options of `Run.finetune`. Raises `ConfigError` for those that it does not take."""
+    """The options of `Run.finetune`. Raises `ConfigError` for an option that it does not take."""
     known = {field.name for field in fields(RunOptions)} - {"seeds", "timeout_and_terminal", "window"}
     if unknown := [name for name in options if name not in known]:
         raise ConfigError(f"finetune has no option {unknown[0]!r}. {suggestion(unknown[0], known)}")
     return RunOptions(**{"seed": seed, **{name: value for name, value in options.items() if value is not None}})
 
 
-def with_task(plan: Plan, task: str) -> Plan:
-    """The plan of a run whose evaluations play the policy of this task. Raises `ConfigError`."""
-    return replace(plan, algorithm=with_field(plan.algorithm, test_task=task_index(plan.spec, task)))
+def set_test_task(plan: Plan, task: str) -> Plan:
+    """The plan of a run whose test policy is that of `task`. Raises `ConfigError` for an unknown task."""
+    return replace(plan, algorithm=replace_field(plan.algorithm, test_task=task_index(plan.spec, task)))

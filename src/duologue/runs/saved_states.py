@@ -1,4 +1,4 @@
-"""The states that a run saves: the newest ones, and the one of the best evaluation."""
+"""The states that a run saves: the newest states, and the state of the best evaluation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ class SavedStates:
         self._saved: int | None = None
 
     def save(self, state: LoopState, step: int) -> None:
-        """Save the newest state, once a step."""
+        """Save the newest state; a second call for the same step does nothing."""
         if step != self._saved:
             write_state(self.latest, state, step)
             self._saved = step
 
     def save_best(self, state: LoopState, step: int, score: float) -> None:
-        """Save the state of the best evaluation so far, and delete the one before. Only the policy is ever read from
-        it, so it has no replay."""
+        """Save the state of the best evaluation so far, and delete the earlier one. It has no replay: only the policy
+        is ever read from it."""
         if (worse := checkpoint.checkpoint_path(self.best, step)).exists():  # the same step, before an inexact resume
             files.discard(worse)
         path = write_state(self.best, replace(state, replay=None), step, score=score)
@@ -41,8 +41,8 @@ class SavedStates:
                 files.discard(other)
 
     @contextmanager
-    def saved_on_failure(self, state: LoopState, step: int, rows: RowWriter) -> Iterator[None]:
-        """A context that saves what was learned where its body raises: an evaluation, a logger or a callback."""
+    def save_on_failure(self, state: LoopState, step: int, rows: RowWriter) -> Iterator[None]:
+        """A context that saves the state where its body raises: an evaluation, a logger or a callback."""
         try:
             yield
         except BaseException:
@@ -78,4 +78,4 @@ def read_state(path: Path, like: LoopState) -> LoopState:
     try:
         return replace(state, replay=rings.unpack(state.replay, like.replay))
     except ValueError as error:
-        raise CheckpointError(f"{path} holds a replay of another kind than this run's: {error}.") from error
+        raise CheckpointError(f"{path} holds a replay that does not fit this run: {error}.") from error

@@ -1,4 +1,4 @@
-"""A run while it runs: logging, evaluation, checkpoints, callbacks and signals, between two calls of the loop."""
+"""A running run: logging, evaluation, checkpoints, callbacks and signals between the intervals of the loop."""
 
 import shlex
 import time
@@ -16,9 +16,9 @@ from duologue.errors import ConfigError
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import Loop, LoopState
 from duologue.runs.display.loggers import Logger
-from duologue.runs.display.screen import Screen, screen
+from duologue.runs.display.screen import Screen, make_screen
 from duologue.runs.environments import EnvSource
-from duologue.runs.evaluation import Evaluate, evaluator
+from duologue.runs.evaluation import Evaluator, open_evaluator
 from duologue.runs.plan import Plan
 from duologue.runs.rows import (
     Row,
@@ -38,7 +38,7 @@ Callback = Callable[[int, Row], bool | None]
 
 @dataclass(frozen=True)
 class Listeners:
-    """What follows a run from outside: callbacks, loggers, and the console that shows progress."""
+    """Receivers of a run's progress: callbacks, loggers, and the console."""
 
     callbacks: Sequence[Callback] = ()
     loggers: Sequence[Logger] = ()
@@ -47,14 +47,15 @@ class Listeners:
     def __post_init__(self):
         if not isinstance(self.callbacks, Sequence) or not all(map(callable, self.callbacks)):
             raise ConfigError(f"callbacks = {self.callbacks!r}: must be a list of functions (step, metrics).")
-        good = lambda logger: hasattr(logger, "write") and hasattr(logger, "close")  # noqa: E731
-        if not isinstance(self.loggers, Sequence) or not all(map(good, self.loggers)):
+        is_logger = lambda logger: hasattr(logger, "write") and hasattr(logger, "close")  # noqa: E731
+        if not isinstance(self.loggers, Sequence) or not all(map(is_logger, self.loggers)):
             raise ConfigError(f"loggers = {self.loggers!r}: must be a list of objects with write and close.")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One run from its first interval to its last. `loop` makes the intervals; the rest is the same for all loops."""
+    """One run from its first interval to its last. `loop` makes the intervals; everything else is the same for all
+    loops."""
 
     path: Path
     plan: Plan
@@ -62,7 +63,7 @@ class Session:
     envs: Any
     """Environments, or recorded data, as the loop takes them."""
     source: EnvSource | None = None
-    """The Python object that evaluation environments come from; `None` for the plan's id."""
+    """The Python object that makes the evaluation environments; `None` for the plan's id."""
     listeners: Listeners = Listeners()
     options: Mapping[str, Any] | None = None
     """Further arguments of `loop.run`."""
@@ -74,37 +75,38 @@ class Session:
         return f"{plan.name} · {plan.env or plan.dataset} · {numbers} · {jax.devices()[0].device_kind}"
 
     def run(self, state: LoopState, *, notes: Sequence[str] = ()) -> LoopState:
-        """Go on from `state` to the planned steps, and save on the way; the last state is always saved.
+        """Run from `state` to the planned steps, and save checkpoints; always save the last state.
 
-        After an interruption the state is saved, then `KeyboardInterrupt` (or `SystemExit(143)` for SIGTERM) raised.
+        After an interruption it saves the state, then raises `KeyboardInterrupt`, or `SystemExit(143)` for SIGTERM.
         """
         plan, start = self.plan, int(np.ravel(state.step)[0]) * self.plan.unit
         rows = RowWriter(self.path, plan.seed_numbers, start, self.listeners.loggers)
-        shown = screen(plan.steps, self.title(), folder=self.path, console=self.listeners.console)
+        shown = make_screen(plan.steps, self.title(), folder=self.path, console=self.listeners.console)
         try:
             with Interruption() as interruption, shown, self._evaluator(interruption) as evaluate:
                 shown.start(start)
                 for note in [*notes, *plan.algorithm.notes(plan.spec)]:
                     shown.note(note)
-                shown.note("compiling the programs (a few seconds, kept for next time where a cache is set)")
-                state = self._go_on(state, start, rows, shown, interruption, evaluate)
+                shown.note("compiling the programs (takes some seconds; with a cache, only the first time)")
+                state = self._run_intervals(state, start, rows, shown, interruption, evaluate)
         finally:
             rows.close()
         interruption.raise_again()
         return state
 
-    def _go_on(
+    def _run_intervals(
         self, state: LoopState, start: int, rows: RowWriter, shown: Screen, interruption: Interruption,
-        evaluate: Evaluate | None,
+        evaluate: Evaluator | None,
     ) -> LoopState:  # fmt: skip
+        """Log, evaluate and save after every interval; return the last state."""
         plan, saved, step = self.plan, SavedStates(self.path), start
-        saving = Every(plan.save_every, start)
-        evaluating = Every(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
+        saving = Interval(plan.save_every, start)
+        evaluating = Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
         intervals = self._intervals(state, start, interruption)
         for step, state, row in intervals:
             if not row:  # interrupted before the first step
                 break
-            with saved.saved_on_failure(state, step, rows):
+            with saved.save_on_failure(state, step, rows):
                 if evaluate is not None and evaluating.is_due(step):
                     row |= self._evaluation(evaluate, state, step, saved, shown)
                 rows.write(step, row)
@@ -119,7 +121,9 @@ class Session:
         rows.sync()
         saved.save(state, step)
         if step < plan.steps:
-            shown.note(f"stopped and saved at step {step:,}; next: duologue resume {shlex.quote(str(self.path))}")
+            shown.note(
+                f"stopped and saved at step {step:,}; continue with: duologue resume {shlex.quote(str(self.path))}"
+            )
         return state
 
     def _intervals(
@@ -139,42 +143,42 @@ class Session:
             yield step, state, training_row(totals, steps=steps, seconds=seconds, tasks=plan.spec.tasks)
             before, began = step, time.perf_counter()
 
-    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluate | None]:
+    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluator | None]:
         """A context with the evaluation during training; with `None` for a run without it."""
         plan = self.plan
         if plan.evaluate_every is None:
             return nullcontext()
-        return evaluator(
+        return open_evaluator(
             plan, self.source, seeds=plan.seed_numbers, episodes=plan.evaluate_episodes,
             purpose="evaluate while training", interrupted=interrupted,
         )  # fmt: skip
 
     def _evaluation(
-        self, evaluate: Evaluate, state: LoopState, step: int, saved: SavedStates, shown: Screen
+        self, evaluate: Evaluator, state: LoopState, step: int, saved: SavedStates, shown: Screen
     ) -> dict[str, Any]:
-        """Metrics of an evaluation, whose state is saved where it is the best so far; none where it is interrupted."""
+        """Evaluate, and save the best state so far. Returns the metrics; none after an interruption."""
         with suppress(Interrupted):
             score = evaluate(state.algorithm)
             if score.mean > saved.best_score:
                 saved.save_best(state, step, score.mean)
-                shown.note(f"step {step:,}: saved the best evaluation so far, {score.mean:,.1f}")
+                shown.note(f"step {step:,}: saved the best evaluation so far, mean return {score.mean:,.1f}")
             return evaluation_row(score)
         return {}
 
     def _callbacks_stop(self, step: int, row: Row) -> bool:
-        """Call every callback; whether one of them returned `False`, Python's or NumPy's."""
-        answers = [callback(step, row) for callback in self.listeners.callbacks]
-        return any(answer is not None and not answer for answer in answers)
+        """Call every callback, and return whether one of them returned `False`, Python's or NumPy's."""
+        results = [callback(step, row) for callback in self.listeners.callbacks]
+        return any(result is not None and not result for result in results)
 
 
-class Every:
-    """Counts off multiples of `interval`; `None` for never."""
+class Interval:
+    """Tells when steps pass a multiple of `interval`; never for `None`."""
 
     def __init__(self, interval: int | None, start: int):
         self.interval, self.last = interval, start
 
     def is_due(self, step: int) -> bool:
-        """Whether a multiple was passed since the last call."""
+        """Whether a multiple lies between the step of the last call and this one."""
         passed = self.interval is not None and step // self.interval > self.last // self.interval
         self.last = step
         return passed

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop at its next boundary and save; the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first signal stops the loop soon and saves; the second quits at once without saving."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from contextlib import suppress
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""What the command line returns after saving: 128 + the signal's number."""
+"""Exit code of the command line after saving: 128 + the signal's number."""
 
 
 class Interruption:
-    """A context in which signals set a flag. Outside of the main thread it does nothing: signals do not arrive
-    there."""
+    """A context in which signals set a flag; calling it reads the flag. Outside of the main thread it does nothing, for
+    signals do not arrive there."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -34,11 +34,11 @@ class Interruption:
         if self.signal is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.signal = number
-        with suppress(OSError):  # by the system's call: a handler may not print
-            os.write(2, b"\nstopping at the next boundary, saved; once more leaves at once, unsaved\n")
+        with suppress(OSError):  # a system call, for a handler may not print
+            os.write(2, b"\nstopping soon and saving; press Ctrl-C again to quit now without saving\n")
 
     def raise_again(self) -> None:
-        """What an uncaught signal would have raised, once everything is saved."""
+        """Raise the exception of the signal, once everything is saved: `KeyboardInterrupt`, or `SystemExit(143)`."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signal == signal.SIGTERM:

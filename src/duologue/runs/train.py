@@ -1,4 +1,4 @@
-"""The public functions that begin a run and go on with one."""
+"""The public functions that begin a run and continue one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from duologue.runs.display.loggers import Logger
 from duologue.runs.environments import EnvSource
 from duologue.runs.options import RunOptions
 from duologue.runs.planning import Sources, TaskSource
-from duologue.runs.run import Run, Runs, run_of
+from duologue.runs.run import Run, Runs, wrap_agent
 from duologue.runs.session import Callback, Listeners
 
 
@@ -64,19 +64,19 @@ def train(
         save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
         log_every: steps between rows of metrics; by default 200 in a run. Checkpoints and evaluations add rows.
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
-        loggers: further places for metrics, such as `duologue.runs.display.loggers.WandB`.
+        loggers: further receivers of metrics, such as `duologue.runs.display.loggers.WandB`.
         max_episode_steps: time limit of an episode; by default the environment's own.
         timeout_and_terminal: how to read rows of the data flagged both timeout and terminal: `"timeout"` for files that
             mark every timeout as terminal, too; `"terminal"` for a true end.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
-        console: where progress is shown; by default the terminal.
+        console: a Rich console that shows progress; by default the terminal.
 
     Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails;
     `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
     options = RunOptions.pick(locals())
     listeners = Listeners(callbacks, loggers, console)
-    return run_of(drive.begin(algorithm, Sources(env, dataset, tasks), options, run_dir, listeners))
+    return wrap_agent(drive.begin_run(algorithm, Sources(env, dataset, tasks), options, run_dir, listeners))
 
 
 def resume(
@@ -90,17 +90,18 @@ def resume(
     loggers: Sequence[Logger] = (),
     console: Console | None = None,
 ) -> Run | Runs:
-    """Go on with a run from its newest good checkpoint to `steps`, by default to the planned end.
+    """Continue a run from its newest good checkpoint to `steps`, by default to the planned end.
 
-    A run in environments written in JAX goes on bit for bit. Gymnasium environments are restored by replaying the
-    actions of their running episodes; the screen names an environment that does not come back the same. A run on
-    recorded data reads them again; `dataset` says where they lie now, if elsewhere. `env` is needed where the
-    environment was a Python object, `algorithm` (a class, or several) where the configuration names classes of your
-    own.
+    A run in environments written in JAX continues bit for bit. Gymnasium environments replay the actions of their
+    running episodes; the screen names an environment that does not reach the same state. A run on recorded data reads
+    them again; pass `dataset` if they have moved. Pass `env` if the environment was a Python object, and `algorithm` (a
+    class, or several) if the configuration names classes of your own.
 
     Raises `ConfigError` for arguments that cannot work, `CheckpointError` where there is no good checkpoint or the data
     have changed.
     """
     listeners = Listeners(callbacks, loggers, console)
-    agent = drive.resume(Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners)
-    return run_of(agent)
+    agent = drive.resume_run(
+        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners
+    )
+    return wrap_agent(agent)

@@ -1,4 +1,4 @@
-"""Looking at an agent: its episodes in the environment's own window, in a video, or as an array of pictures."""
+"""Watch an agent: its episodes in the environment's own window, in a video, or as an array of pictures."""
 
 import itertools
 import os
@@ -20,31 +20,31 @@ from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Count, Range, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.runs.display import video
-from duologue.runs.environments import EnvSource, check_source, check_spec, describe, in_jax, source_of
+from duologue.runs.environments import EnvSource, check_source, check_spec, describe_source, env_source, is_in_jax
 from duologue.runs.plan import Plan
 from duologue.runs.policy import TrainedPolicy
 from duologue.types import Step
 
 MAX_STEPS = 10_000
-"""Steps that are recorded, unless `max_steps` says otherwise."""
+"""Default for the largest number of steps in a video."""
 
 PicturesPerSecond = Optional[Annotated[float, Range(0, 1000, above=True)]]  # noqa: UP045
-HEADLESS = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-"""What lets MuJoCo and pygame draw without a display, and without complaints. They read it when they are imported."""
+HEADLESS_VARIABLES = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+"""Variables that let MuJoCo and pygame draw without a display and without warnings. They read them at import."""
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What was seen."""
+class WatchResult:
+    """The episodes that were watched."""
 
     out: Path | None
     """The video, `None` after a window."""
     returns: np.ndarray
-    """Of each episode, `[episodes]`."""
+    """Return of each episode, `[episodes]`."""
     lengths: np.ndarray
-    """Steps of each, `[episodes]`."""
+    """Steps of each episode, `[episodes]`."""
     cut: bool = False
-    """Whether the last one had not ended when `max_steps` were made."""
+    """Whether `max_steps` cut the last episode."""
 
 
 def has_display() -> bool:
@@ -55,47 +55,48 @@ def has_display() -> bool:
 def watch(
     agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, out: str | Path | None, default: Path, episodes: int,
     explore: bool, seed: int, fps: float | None, max_steps: int | None, console: Console,
-) -> Watched:  # fmt: skip
-    """Play `episodes` episodes of `agent` in an environment of `plan`, or of `source`: in a window where there is a
-    display and no `out`, else into a video at `out` or `default`. Raises `ConfigError`, before anything is played where
-    it can.
+) -> WatchResult:  # fmt: skip
+    """Play `episodes` episodes of `agent` in an environment of `plan`, or of `source`: in a window if there is a
+    display and no `out`, else into a video at `out` or `default`. Raises `ConfigError`, if possible before playing.
     """
     check_numbers(episodes, seed, max_steps)
     check(PicturesPerSecond, fps=fps)
     if out is None and has_display():
         if fps is not None:
-            raise ConfigError(f"fps = {fps!r}: a window keeps its environment's own time. Give it with a file, out.")
-        with on_stage(plan, source, seed=seed) as envs:
-            return seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, console, plan.test_task)
+            raise ConfigError(f"fps = {fps!r}: a window has its environment's own speed. Give fps with a file, out=...")
+        with open_watched_env(plan, source, seed=seed) as envs:
+            steps = play_steps(agent, envs, explore=explore, seed=seed)
+            return watch_episodes(steps, episodes, max_steps, console, plan.test_task)
     path, camera = video.check_out(default if out is None else out), Camera()
     with (
-        on_stage(plan, source, camera, seed=seed) as envs,
-        video.video(path, camera.fps if fps is None else fps) as add,
-        recording(console, path) as tell,
+        open_watched_env(plan, source, camera, seed=seed) as envs,
+        video.open_video(path, camera.fps if fps is None else fps) as add,
+        recording_status(console, path) as show,
     ):
 
-        def filmed() -> Iterator[Step]:
-            for t, step in enumerate(steps_of(agent, envs, explore=explore, seed=seed), 1):
+        def film() -> Iterator[Step]:
+            for t, step in enumerate(play_steps(agent, envs, explore=explore, seed=seed), 1):
                 for picture in camera.take_pictures():
                     add(picture)
-                tell(t)
+                show(t)
                 yield step
 
-        return seen(filmed(), episodes, MAX_STEPS if max_steps is None else max_steps, console, plan.test_task, path)
+        most = MAX_STEPS if max_steps is None else max_steps
+        return watch_episodes(film(), episodes, most, console, plan.test_task, path)
 
 
 def frames(
     agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, episodes: int = 1, explore: bool = False,
     seed: int = 0, max_steps: int = 1_000,
 ) -> np.ndarray:  # fmt: skip
-    """Pictures of the same episodes, uint8 `[T, H, W, 3]`: of each episode its beginning, and what followed each step.
+    """Pictures of the same episodes, uint8 `[T, H, W, 3]`: one at the start of each episode, and one after each step.
 
-    At most `max_steps` steps are played.
+    It plays at most `max_steps` steps.
     """
     check_numbers(episodes, seed, max_steps)
     camera = Camera()
-    with on_stage(plan, source, camera, seed=seed) as envs:
-        seen(steps_of(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
+    with open_watched_env(plan, source, camera, seed=seed) as envs:
+        watch_episodes(play_steps(agent, envs, explore=explore, seed=seed), episodes, max_steps, Console(quiet=True))
     return np.stack(camera.take_pictures())
 
 
@@ -107,21 +108,21 @@ def check_numbers(episodes: int, seed: int, max_steps: int | None) -> None:
 
 
 @contextmanager
-def on_stage(
+def open_watched_env(
     plan: Plan, source: EnvSource | None, camera: Camera | None = None, *, seed: int
 ) -> Iterator[AbstractHostEnvs]:
-    """One environment before `camera`, or without one in a window. Raises `ConfigError` for what cannot be looked at,
-    `MissingExtraError` where it needs a package to draw."""
+    """A context with one environment: in a window, or with a `camera` that takes its pictures. Raises `ConfigError` for
+    an environment without pictures, `MissingExtraError` for one that needs a package to draw."""
     check_source(plan, source)
-    tasked = source_of(plan, source)
-    what: Any = tasked.env if isinstance(tasked, EnvWithTasks) else tasked
-    if in_jax(plan, source):
-        raise ConfigError(unseen(what))
-    if isinstance(what, AbstractHostEnvs | AbstractJaxEnvs):
-        raise ConfigError(f"env = {describe(what)}: an adapter shows no pictures. Give an id, or a callable.")
+    tasked = env_source(plan, source)
+    env: Any = tasked.env if isinstance(tasked, EnvWithTasks) else tasked
+    if is_in_jax(plan, source):
+        raise ConfigError(no_pictures_message(env))
+    if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
+        raise ConfigError(f"env = {describe_source(env)}: an adapter has no pictures. Give an id, or a callable.")
     options = {"seed": seed, "purpose": "watch", "max_episode_steps": plan.max_episode_steps}
     options["info"] = tasked.tasks.info if isinstance(tasked, EnvWithTasks) else ()
-    envs = make_window_env(what, **options) if camera is None else make_camera_env(what, camera, **options)
+    envs = make_window_env(env, **options) if camera is None else make_camera_env(env, camera, **options)
     envs = tasked.wrap(envs) if isinstance(tasked, EnvWithTasks) else envs
     assert isinstance(envs, AbstractHostEnvs)
     try:
@@ -129,7 +130,7 @@ def on_stage(
         yield envs
     except EnvError as error:
         if isinstance(error.__cause__, gym.error.DependencyNotInstalled):
-            raise MissingExtraError("video", f"drawing {describe(what)}") from error
+            raise MissingExtraError("video", f"drawing {describe_source(env)}") from error
         if type(error.__cause__).__module__.startswith("mujoco") and "MUJOCO_GL" not in os.environ:
             raise EnvError(f"{error}. Without a display, start Python with MUJOCO_GL=egl.") from error.__cause__
         raise
@@ -137,19 +138,19 @@ def on_stage(
         envs.close()
 
 
-def unseen(what: str | AbstractJaxEnvs) -> str:
-    """Why an environment written in JAX cannot be watched, and what can be in its place."""
-    name = what.partition("/")[2] if isinstance(what, str) else ""
+def no_pictures_message(env: str | AbstractJaxEnvs) -> str:
+    """The message for an environment written in JAX, which has no pictures; it names a Gymnasium one instead."""
+    name = env.partition("/")[2] if isinstance(env, str) else ""
     instead = name if name in gym.registry else "ID"
     return (
-        f"{describe(what)} is written in JAX and has no pictures to watch. Watch the agent in a Gymnasium environment "
-        f"of the same spaces: --env {instead}, in Python env={instead!r}."
+        f"{describe_source(env)} is written in JAX and has no pictures to watch. Watch the agent in a Gymnasium "
+        f"environment with the same spaces: --env {instead}, in Python env={instead!r}."
     )
 
 
-def steps_of(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
-    """The steps of one environment, episode after episode, without end. What acting remembers begins anew with each."""
-    act = agent.acting(key=key_for(run_key(seed), "watch"), explore=explore)
+def play_steps(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, seed: int) -> Iterator[Step]:
+    """Endless steps of one environment, episode after episode."""
+    act = agent.make_act(key=key_for(run_key(seed), "watch"), explore=explore)
     obs, began = envs.reset(), True
     for t in itertools.count():
         step = envs.step(act(obs, t, began))
@@ -157,37 +158,39 @@ def steps_of(agent: TrainedPolicy, envs: AbstractHostEnvs, *, explore: bool, see
         yield step
 
 
-def seen(
+def watch_episodes(
     steps: Iterator[Step], episodes: int, max_steps: int | None, console: Console, task: int = -1,
     out: Path | None = None,
-) -> Watched:  # fmt: skip
-    """Take `episodes` episodes from `steps`, or `max_steps` steps, and say what each was to `task`."""
+) -> WatchResult:  # fmt: skip
+    """Take `episodes` episodes from `steps`, at most `max_steps` steps, and print the return of each under `task`."""
     returns, lengths, total, length, ended = [], [], 0.0, 0, True
     for step in itertools.islice(steps, max_steps):
         total, length = total + float(np.ravel(step.reward[0])[task]), length + 1
         if ended := bool(step.terminated[0] | step.truncated[0]):
             returns, lengths, total, length = [*returns, total], [*lengths, length], 0.0, 0
-            console.print(told(len(returns), returns[-1], lengths[-1]), highlight=False)
+            console.print(episode_line(len(returns), returns[-1], lengths[-1]), highlight=False)
             if len(returns) == episodes:
                 break
     if not ended:
         returns, lengths = [*returns, total], [*lengths, length]
-        console.print(f"{told(len(returns), total, length)}, cut: max_steps = {max_steps:,}", highlight=False)
-    return Watched(out, np.asarray(returns), np.asarray(lengths), cut=not ended)
+        console.print(f"{episode_line(len(returns), total, length)}, cut: max_steps = {max_steps:,}", highlight=False)
+    return WatchResult(out, np.asarray(returns), np.asarray(lengths), cut=not ended)
 
 
-def told(episode: int, total: float, length: int) -> str:
+def episode_line(episode: int, total: float, length: int) -> str:
+    """Number, return and length of an episode, in Rich's markup."""
     return f"[bold]episode {episode}[/]   return {total:,.1f} in {length:,} step{'s' if length != 1 else ''}"
 
 
-def recording(console: Console, path: Path) -> AbstractContextManager[Any]:
-    """A function that says how many steps are recorded, in a line that goes away; in a pipe it says nothing."""
+def recording_status(console: Console, path: Path) -> AbstractContextManager[Any]:
+    """A context with a function that shows the number of recorded steps in a temporary line; in a pipe it shows
+    nothing."""
     if not console.is_terminal:
         return nullcontext(lambda t: None)
-    return _recording(console, path)
+    return _show_recording_status(console, path)
 
 
 @contextmanager
-def _recording(console: Console, path: Path) -> Iterator[Any]:
+def _show_recording_status(console: Console, path: Path) -> Iterator[Any]:
     with console.status(f"recording {path.name}") as status:
         yield lambda t: t % 10 or status.update(f"recording {path.name}: {t:,} steps")

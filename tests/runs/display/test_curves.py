@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duologue.errors import CheckpointError, ConfigError, MissingExtraError
-from duologue.runs.display.curves import Group, figure, grouped, learning_curve, names, summary
+from duologue.runs.display.curves import Group, average_curves, figure, group_curves, learning_curve, title_and_labels
 
 A2C = {"type": "A2C", "discount": 0.99}
 NORMALIZED = {"type": "Normalized", "algorithm": A2C, "obs": True}
@@ -83,7 +83,7 @@ def test_a_metric_by_its_key(tmp_path: Path):
 
 def test_titles_say_what_groups_share():
     def named(*groups):
-        return names([Group(*group) for group in groups])
+        return title_and_labels([Group(*group) for group in groups])
 
     assert named(("A2C", "Hopper-v5")) == ("A2C on Hopper-v5", [""])
     assert named(("A2C", "Hopper-v5"), ("SAC", "Hopper-v5")) == ("Hopper-v5", ["A2C", "SAC"])
@@ -114,7 +114,7 @@ def test_objects_are_named_by_their_kind_and_schedules_by_their_ends(tmp_path):
         folders = [
             run(tmp_path / str(next(count)), {0: [1.0]}, algorithm={"type": "A2C"} | each) for each in algorithms
         ]
-        return names(list(grouped(folders, ["rollout/ep_rew_mean"])))[1]
+        return title_and_labels(list(group_curves(folders, ["rollout/ep_rew_mean"])))[1]
 
     linear = {"type": "Linear", "start": 0.003, "end": 0.0, "updates": 125}
     rates = [{"learning_rate": rate} for rate in (0.001, linear, linear | {"updates": 250})]
@@ -158,7 +158,7 @@ def test_many_groups_have_lines_of_their_own_and_a_short_legend(tmp_path: Path):
 
 
 def test_curves_at_different_steps_meet_on_straight_lines():
-    line = summary(
+    line = average_curves(
         [(np.asarray([0, 10, 20]), np.asarray([0.0, 1.0, 2.0])), (np.asarray([5, 25]), np.asarray([0.0, 2.0]))]
     )
     np.testing.assert_array_equal(line.steps, [5, 10, 20])
@@ -168,14 +168,14 @@ def test_curves_at_different_steps_meet_on_straight_lines():
 
 def test_long_curves_are_thinned_between_their_common_ends():
     steps = np.arange(1, 5001)
-    line = summary([(steps, 2.0 * steps), (steps + 10, 2.0 * steps + 20)])
+    line = average_curves([(steps, 2.0 * steps), (steps + 10, 2.0 * steps + 20)])
     assert len(line.steps) == 400 and (line.steps[0], line.steps[-1]) == (11, 5000)
     np.testing.assert_allclose(line.mean, 2 * line.steps)
 
 
 def test_curves_without_a_common_step_are_refused():
     with pytest.raises(ConfigError, match="one ends at step 10, another begins at 20"):
-        summary([(np.asarray([0, 10]), np.zeros(2)), (np.asarray([20, 30]), np.zeros(2))])
+        average_curves([(np.asarray([0, 10]), np.zeros(2)), (np.asarray([20, 30]), np.zeros(2))])
 
 
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
@@ -209,7 +209,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path):
         figure([path], key="train/entrpy")
     with pytest.raises(CheckpointError, match="the folder of a run"):
         figure([tmp_path / "nowhere"])
-    with pytest.raises(ConfigError, match="Which runs"):
+    with pytest.raises(ConfigError, match="plot needs one run folder or more"):
         figure([])
 
 

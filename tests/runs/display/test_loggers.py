@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from duologue.errors import CheckpointError, MissingExtraError
-from duologue.runs.display.loggers import JsonLines, TensorBoard, WandB, curve, read
+from duologue.runs.display.loggers import JsonLines, TensorBoard, WandB, metric_curve, read_metrics
 
 
 def refuse_constants(name: str):
@@ -36,19 +36,19 @@ def test_a_torn_line_is_passed_over_and_a_resumed_log_goes_on_with_its_clock(tmp
     path = tmp_path / "metrics.jsonl"
     whole = b'{"step": 1, "seed": 0, "time": 7000.0, "a": 1.0}\n'
     path.write_bytes(whole + '{"step": 2, "seed": 0, "time": 70, "é'.encode()[:-1])
-    assert [row["step"] for row in read(path)] == [1]
+    assert [row["step"] for row in read_metrics(path)] == [1]
     log = JsonLines(path)
     log.write(2, 0, {"a": 2.0})
     log.sync()
     log.close()
     assert path.read_bytes().startswith(whole)  # never rewritten
-    assert [row["step"] for row in read(path)] == [1, 2]
-    assert 7000 <= read(path)[1]["time"] < 7060  # the clock of the run, not of the process
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    assert 7000 <= read_metrics(path)[1]["time"] < 7060  # the clock of the run, not of the process
 
 
 def test_a_missing_file_is_an_error_that_names_the_folder(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl does not exist: is .* the folder of a run"):
-        read(tmp_path / "metrics.jsonl")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl does not exist\. Give the folder of a run"):
+        read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_curve_takes_one_seed_skips_null_sorts_and_lets_the_later_row_win():
@@ -60,10 +60,10 @@ def test_curve_takes_one_seed_skips_null_sorts_and_lets_the_later_row_win():
         {"step": 30, "seed": 0, "b": 1.0},
         {"step": 20, "seed": 0, "a": 3.0},
     ]
-    steps, values = curve(rows, "a", 0)
+    steps, values = metric_curve(rows, "a", 0)
     np.testing.assert_array_equal(steps, [5, 20])
     np.testing.assert_array_equal(values, [1.0, 3.0])
-    assert [len(x) for x in curve(rows, "a", 7)] == [0, 0]
+    assert [len(x) for x in metric_curve(rows, "a", 7)] == [0, 0]
 
 
 def events(directory: Path) -> Iterator[Event]:

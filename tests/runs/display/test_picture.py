@@ -8,7 +8,15 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from duologue.runs.display.picture import Progress, braille, duration, line, number, render, resample
+from duologue.runs.display.picture import (
+    Progress,
+    braille,
+    format_duration,
+    format_number,
+    progress_line,
+    render,
+    resample,
+)
 
 RUN = "runs/a2c/CartPole-v1/3"
 
@@ -129,7 +137,7 @@ def test_thousands_of_updates_keep_a_bounded_curve_in_order():
 
 
 def test_a_line_is_ascii_and_leads_with_what_matters():
-    text = line(progress(), 63.0)
+    text = progress_line(progress(), 63.0)
     assert text.isascii()
     assert text == (
         "step 60,000/100,000 (60%)  1,000 steps/s  left 0:39  return 70  evaluation 72  episode length 10  "
@@ -138,9 +146,9 @@ def test_a_line_is_ascii_and_leads_with_what_matters():
 
 
 def test_numbers_and_durations():
-    assert [number(x) for x in (0.0, -0.012345, 482.345, 12345.6, 1e9, math.nan)] == [
+    assert [format_number(x) for x in (0.0, -0.012345, 482.345, 12345.6, 1e9, math.nan)] == [
         "0", "-0.01235", "482.3", "12,346", "1e+09", "nan",
     ]  # fmt: skip
-    assert [duration(x) for x in (0.0, 59.9, 61.0, 3661.0, 100 * 3600.0, math.nan)] == [
+    assert [format_duration(x) for x in (0.0, 59.9, 61.0, 3661.0, 100 * 3600.0, math.nan)] == [
         "0:00", "0:59", "1:01", "1:01:01", "100:00:00", "-",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from duologue.runs.display.screen import LiveScreen, PlainScreen, screen
+from duologue.runs.display.screen import LiveScreen, PlainScreen, make_screen
 
 METRICS = {"rollout/ep_rew_mean": 21.5, "rollout/ep_len_mean": 21.5, "train/actor_loss": -0.25, "time/fps": 3.0}
 
@@ -31,18 +31,18 @@ def terminal(encoding: str, *, is_terminal: bool = True) -> tuple[Console, io.By
 )
 def test_live_only_on_a_terminal_that_can_show_it(encoding: str, is_terminal: bool, kind: type):
     console, _ = terminal(encoding, is_terminal=is_terminal)
-    assert type(screen(100, "A2C", console=console)) is kind
+    assert type(make_screen(100, "A2C", console=console)) is kind
 
 
 def test_a_dumb_terminal_gets_lines():
     console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
-    assert type(screen(100, "A2C", console=console)) is PlainScreen
+    assert type(make_screen(100, "A2C", console=console)) is PlainScreen
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_plain_lines_hold_the_numbers_and_no_escapes(encoding: str):
     console, raw = terminal(encoding, is_terminal=False)
-    with screen(2_000_000, "A2C · CartPole-v1 · seeds 0…4", console=console) as shown:
+    with make_screen(2_000_000, "A2C · CartPole-v1 · seeds 0…4", console=console) as shown:
         shown.start(0)  # a second call moves the beginning and prints nothing
         shown.update(500_000, METRICS)
         shown.note("saved under runs/été")
@@ -63,7 +63,7 @@ def test_plain_lines_are_at_most_one_a_second(monkeypatch: pytest.MonkeyPatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     console, raw = terminal("utf-8", is_terminal=False)
-    with screen(1000, "A2C", console=console) as shown:
+    with make_screen(1000, "A2C", console=console) as shown:
         for step in range(1, 31):
             now[0] += 0.25
             shown.update(step * 10, METRICS)
@@ -73,7 +73,7 @@ def test_plain_lines_are_at_most_one_a_second(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_live_screen_leaves_its_last_frame():
     console, raw = terminal("utf-8")
-    with screen(1000, "A2C · CartPole-v1", console=console) as shown:
+    with make_screen(1000, "A2C · CartPole-v1", console=console) as shown:
         shown.start(100)
         shown.note("compiling")
         shown.update(1000, METRICS)
@@ -91,7 +91,7 @@ class Gone(io.StringIO):
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_terminal_that_went_away_does_not_stop_training(is_terminal: bool):
     console = Console(file=Gone(), force_terminal=is_terminal, _environ={"TERM": "xterm"})
-    with screen(1000, "A2C", console=console) as shown:
+    with make_screen(1000, "A2C", console=console) as shown:
         shown.update(10, {"rollout/ep_rew_mean": math.nan})
         shown.note("still here")
 
@@ -100,7 +100,7 @@ def test_an_update_between_two_drawings_is_nearly_free():
     for is_terminal in (True, False):
         console, _ = terminal("utf-8", is_terminal=is_terminal)
         metrics = {f"train/m{i}": float(i) for i in range(20)} | METRICS
-        with screen(10**9, "A2C", console=console) as shown:
+        with make_screen(10**9, "A2C", console=console) as shown:
             shown.update(1, metrics)
             began = time.process_time()
             for step in range(2, 3002):

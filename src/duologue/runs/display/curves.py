@@ -1,4 +1,4 @@
-"""Learning curves of finished and running runs, ready for a page."""
+"""Learning curves of finished and running runs, as figures for a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,30 +13,38 @@ from duologue.runs.display import loggers as log
 from duologue.storage import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which colour-blind people tell apart too."""
+"""The colours of Okabe and Ito, which colour-blind people can distinguish, too."""
 STYLES = ("-", "--", ":", "-.")
-"""Of the lines of the first seven groups, the next seven, and so on."""
+"""Line styles of the first seven groups, the next seven, and so on."""
 FORMATS = ("png", "svg", "pdf")
-LEARNING = ("num_envs", "max_episode_steps", "tasks", "dataset", "timeout_and_terminal", "window", "offline_fraction")
-"""What changes learning beside the algorithm and the environment."""
-PLACES = 400
-"""Places at most at which curves are averaged over seeds."""
+LEARNING_OPTIONS = (
+    "num_envs",
+    "max_episode_steps",
+    "tasks",
+    "dataset",
+    "timeout_and_terminal",
+    "window",
+    "offline_fraction",
+)
+"""Options that change learning, besides the algorithm and the environment."""
+MAX_PLACES = 400
+"""Largest number of steps at which curves are averaged over seeds."""
 
 Curve = tuple[np.ndarray, np.ndarray]
 """`(steps, values)` of one seed."""
 
 
 class Group(NamedTuple):
-    """What runs that differ by their seed alone have in common."""
+    """The identity of a group: runs that differ only in their seeds."""
 
     algorithm: str
     env: str = ""
     settings: tuple[tuple[str, str], ...] = ()
-    """Every hyperparameter by its path, in words."""
+    """Every hyperparameter, `(path, value)`, as text."""
 
 
 class Line(NamedTuple):
-    """What is drawn of one metric of one group of runs: the mean over its seeds, and the interval around it."""
+    """One metric of one group of runs: the mean over its seeds, and the interval around it."""
 
     steps: np.ndarray
     mean: np.ndarray
@@ -48,14 +56,14 @@ class Line(NamedTuple):
 def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
     """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
 
-    Runs of one algorithm with the same settings in one environment are a group, whose seeds may lie in one folder or in
-    several; a seed that is there twice counts once, as the folder has it that came further, or the last of them. Groups
-    are named by the settings that differ. Evaluations are the main line of a group and the return in training a thin
-    one beside it, or the main line where nothing was evaluated. With two seeds or more the main line is their mean, in
-    a band that is its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
+    Runs of one algorithm with the same settings in one environment form a group; its seeds may lie in one folder or in
+    several. A seed in two folders counts once: the longer curve counts, or the last of equal ones. The settings that
+    differ give a group its name. The main line of a group is its evaluations, with a thin line for the return in
+    training; without evaluations the return in training is the main line. With two seeds or more the main line is their
+    mean, in a band of its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
 
-    Raises `ConfigError` for another kind of file and for runs with nothing to draw, `CheckpointError` for a folder that
-    is not a run's, `MissingExtraError` without the extra `plots`.
+    Raises `ConfigError` for another kind of file and for runs without anything to draw, `CheckpointError` for a folder
+    of no run, `MissingExtraError` without the extra `plots`.
     """
     kind = out.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
@@ -68,15 +76,15 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
 
 
 def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None = None) -> Any:
-    """The `matplotlib.figure.Figure` that `learning_curve` writes; pyplot and its global state are not touched."""
+    """The `matplotlib.figure.Figure` that `learning_curve` writes. It does not use pyplot's global state."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, MaxNLocator
     except ImportError as error:
         raise MissingExtraError("plots", "drawing learning curves") from error
-    groups = grouped(paths, [key] if key else [EVALUATION, RETURN])
-    title_of_all, labels = names(list(groups))
-    thin = len(groups) <= 3  # whether the thin lines too are named one by one
+    groups = group_curves(paths, [key] if key else [EVALUATION, RETURN])
+    title_of_all, labels = title_and_labels(list(groups))
+    thin = len(groups) <= 3  # whether each thin line has a name of its own
     entries = sum(max(len(curves), 1) if thin else 1 for curves in groups.values())
     drawing = Figure(figsize=(7.2, 4.4 + 0.21 * max(0, entries - 3)), layout="constrained")
     axes = drawing.add_subplot()
@@ -85,13 +93,13 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
         if not curves:
             axes.plot([], [], label=f"{label} (nothing to draw yet)".strip(), **look)  # pyright: ignore[reportArgumentType]
         for metric, seeds in curves.items():
-            line, main = summary(list(seeds.values())), metric == next(iter(curves))
-            name = f"{label} {_word(metric)}".strip() if main or thin else ""
-            _draw(axes, line, look, name, main=main)
+            line, main = average_curves(list(seeds.values())), metric == next(iter(curves))
+            name = f"{label} {_metric_words(metric)}".strip() if main or thin else ""
+            _draw_line(axes, line, look, name, main=main)
     axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
-    axes.set_xlabel(unit(list(groups)))
+    axes.set_xlabel(step_unit(list(groups)))
     beside = not thin and any(len(curves) > 1 for curves in groups.values())
-    axes.set_ylabel(_word(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
+    axes.set_ylabel(_metric_words(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
     axes.margins(x=0.01)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -106,62 +114,65 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
     return drawing
 
 
-def unit(groups: Sequence[Group]) -> str:
-    """What steps are counted in: on recorded data alone, gradient steps."""
+def step_unit(groups: Sequence[Group]) -> str:
+    """Unit of the steps of all groups: gradient steps on recorded data alone, else environment steps."""
 
     def of_data(group: Group) -> bool:
-        said = dict(group.settings)
-        return said.get("dataset", "None") != "None" and said.get("offline_fraction") in (None, "None")
+        settings = dict(group.settings)
+        return settings.get("dataset", "None") != "None" and settings.get("offline_fraction") in (None, "None")
 
     units = {"gradient steps" if of_data(group) else "environment steps" for group in groups}
     return units.pop() if len(units) == 1 else "steps"
 
 
-def grouped(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
-    """One curve a seed for each of `metrics` that a group has; none, where no episode has ended yet."""
+def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
+    """Groups of runs; in each, by metric and by seed, the curves of `metrics`. A group whose episodes have not ended
+    has none. Raises `ConfigError` where no group has a curve."""
     groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:
-        rows = log.read(path / "metrics.jsonl")
+        rows = log.read_metrics(path / "metrics.jsonl")
         seen |= {name for row in rows for name in row if "/" in name}
-        curves = groups.setdefault(identity(path), {})
+        curves = groups.setdefault(read_group(path), {})
         for metric in metrics:
-            found = {seed: log.curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
+            found = {seed: log.metric_curve(rows, metric, seed) for seed in sorted({row["seed"] for row in rows})}
             found = {seed: curve for seed, curve in found.items() if len(curve[0])}
             if found:
                 known = curves.setdefault(metric, {})
                 further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
                 known.update({seed: curve for seed, curve in found.items() if seed not in further})
     if not paths:
-        raise ConfigError("Which runs? Give one run folder or more; `duologue list` names those below runs/.")
+        raise ConfigError("plot needs one run folder or more. `duologue list` names those below runs/.")
     if not any(groups.values()):
         where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
         why = f" {suggestion(metrics[0], seen)}" if unknown else ""
         raise ConfigError(f"There is no {' or '.join(metrics)} in {where} yet.{why}")
-    # The main line of a group is the first of `metrics` it has, in whatever order folders brought them.
+    # The main line of a group is the first of `metrics` that it has; the order of the folders does not count.
     return {name: {metric: of[metric] for metric in metrics if metric in of} for name, of in groups.items()}
 
 
-def identity(path: Path) -> Group:
-    """What a run is by its config.json; what is not there is called by the folder's name, or nothing."""
+def read_group(path: Path) -> Group:
+    """The group of a run, from its config.json. Without this file the folder's name is the algorithm."""
     try:
         config = files.read_json(path / "config.json")
     except CheckpointError:
         return Group(path.name)
     config = config if isinstance(config, dict) else {}
     algorithm = config.get("algorithm")
-    settings = {name: value for name, value in _flat(algorithm).items() if name.rpartition(".")[2] != "num_envs"}
-    settings |= {name: str(config.get(name)) for name in LEARNING}
-    return Group(_algorithm(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
+    settings = {
+        name: value for name, value in _settings_by_path(algorithm).items() if name.rpartition(".")[2] != "num_envs"
+    }
+    settings |= {name: str(config.get(name)) for name in LEARNING_OPTIONS}
+    return Group(_algorithm_name(algorithm) or path.name, str(config.get("env") or ""), tuple(sorted(settings.items())))
 
 
-def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """A title of what all groups share, and a label for each of what they do not."""
+def title_and_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """A title from the parts that all groups share, and a label for each group from the parts that differ."""
     algorithms, envs = {group.algorithm for group in groups}, {group.env for group in groups}
     shared = [next(iter(every)) for every in (algorithms, envs) if len(every) == 1]
     title = " on ".join(filter(None, shared))
 
-    paths = {name.removesuffix(".type") for group in groups for name, _ in differing(group, groups)}
+    paths = {name.removesuffix(".type") for group in groups for name, _ in differing_settings(group, groups)}
     ends = [path.rpartition(".")[2] for path in paths]
 
     def called(name: str) -> str:
@@ -170,7 +181,7 @@ def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
         return end if ends.count(end) == 1 else path
 
     def label(group: Group) -> str:
-        differ = [f"{called(name)}={value}" for name, value in differing(group, groups)]
+        differ = [f"{called(name)}={value}" for name, value in differing_settings(group, groups)]
         name = group.algorithm if len(algorithms) > 1 else ""
         env = group.env if len(envs) > 1 else ""
         return " ".join(filter(None, [name, "on" if name and env else "", env, ", ".join(differ)]))
@@ -178,9 +189,9 @@ def names(groups: Sequence[Group]) -> tuple[str, list[str]]:
     return title or "Learning curves", [label(group) for group in groups]
 
 
-def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The settings that a group does not share with others of its algorithm and environment. Where an object is of
-    another kind, that says it, and its fields are not compared."""
+def differing_settings(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """The settings in which a group differs from others of its algorithm and environment. Where an object has another
+    type, only the type counts, not its fields."""
     mine = dict(group.settings)
     alike = [dict(other.settings) for other in groups if other[:2] == group[:2]]
 
@@ -200,21 +211,21 @@ def differing(group: Group, groups: Sequence[Group]) -> list[tuple[str, str]]:
     ]
 
 
-def summary(curves: Sequence[Curve]) -> Line:
-    """Mean and 95 % bootstrap interval of the mean over seeds, at the steps where all of them have data.
+def average_curves(curves: Sequence[Curve]) -> Line:
+    """Mean over seeds and its 95 % bootstrap interval, at the steps where all seeds have data.
 
-    Between its own points a curve is a straight line. Raises `ConfigError` where the curves have no step in common.
+    A curve is linear between its points. Raises `ConfigError` for curves without a common step.
     """
     first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     if first > last:
         raise ConfigError(
-            f"Seeds of one group have no steps in common: one ends at step {last:,}, another begins at {first:,}. "
-            "Leave out the run that is too short."
+            f"The seeds of one group have no step in common: one ends at step {last:,}, another begins at {first:,}. "
+            "Leave out the shorter run."
         )
     steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
     steps = steps[(steps >= first) & (steps <= last)]
-    if len(steps) > PLACES:
-        steps = np.linspace(first, last, PLACES)
+    if len(steps) > MAX_PLACES:
+        steps = np.linspace(first, last, MAX_PLACES)
     values = np.stack([np.interp(steps, *curve) for curve in curves])
     mean = values.mean(0)
     if len(curves) == 1:
@@ -223,7 +234,7 @@ def summary(curves: Sequence[Curve]) -> Line:
     return Line(steps, mean, low, high, len(curves))
 
 
-def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
+def _draw_line(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool) -> None:
     if not main:
         label = label and label + (" (mean)" if line.seeds > 1 else "")
         axes.plot(line.steps, line.mean, **look, linewidth=0.9, alpha=0.45, label=label)
@@ -235,25 +246,27 @@ def _draw(axes: Any, line: Line, look: dict[str, str], label: str, *, main: bool
         axes.fill_between(line.steps, line.low, line.high, color=look["color"], alpha=0.16, linewidth=0)
 
 
-def _word(metric: str) -> str:
+def _metric_words(metric: str) -> str:
+    """A metric's name in words."""
     words = {EVALUATION: "evaluation", RETURN: "training"}
     return words.get(metric) or metric.rpartition("/")[2].replace("_", " ")
 
 
-def _flat(node: Any, at: str = "") -> dict[str, str]:
-    """The values of nested objects of config.json by their paths; a schedule is one, as the command line has it."""
+def _settings_by_path(node: Any, at: str = "") -> dict[str, str]:
+    """Path and value of every field of nested objects in config.json; a schedule is one value, as on the command
+    line."""
     if not isinstance(node, dict):
         return {at: str(node)}
     if node.get("type") == "Linear":
         schedule = f"linear:{node.get('start')}:{node.get('end')}"
         return {at: schedule, f"{at}.updates": str(node.get("updates"))}
-    parts = [_flat(value, f"{at}.{name}" if at else name) for name, value in node.items()]
+    parts = [_settings_by_path(value, f"{at}.{name}" if at else name) for name, value in node.items()]
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _algorithm(node: Any) -> str:
-    """`SAC`, or `Normalized(SAC)` for a wrapper, of an algorithm in config.json."""
+def _algorithm_name(node: Any) -> str:
+    """Name of an algorithm in config.json: `SAC`, or `Normalized(SAC)` for a wrapper."""
     if not isinstance(node, dict):
         return ""
-    inner = _algorithm(node.get("algorithm"))
+    inner = _algorithm_name(node.get("algorithm"))
     return f"{node.get('type', '')}({inner})" if inner else str(node.get("type", ""))

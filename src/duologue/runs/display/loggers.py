@@ -1,6 +1,6 @@
-"""Where numbers go: JSON lines always, TensorBoard and Weights & Biases beside them.
+"""Receivers of metrics: JSON lines always, TensorBoard, and Weights & Biases.
 
-Every destination is a `Logger`. Metrics arrive one (step, seed) at a time, under the tags that users know:
+Each is a `Logger`. Metrics arrive for one step and one seed at a time, under the tags that users know:
 `rollout/ep_rew_mean`, `eval/mean_reward`, `time/fps`, `train/…`.
 """
 
@@ -19,23 +19,26 @@ from duologue.storage.jsonl import JsonRows, read_rows
 
 @runtime_checkable
 class Logger(Protocol):
+    """Receives the metrics of a run."""
+
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
-        """Take note of the metrics of one seed at one environment step."""
+        """Record the metrics of one seed at one step."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write everything that is still in memory."""
+        ...
 
 
 class JsonLines:
-    """`metrics.jsonl`: one line a (step, seed), `{"step": …, "seed": …, "time": seconds, …metrics}`, strict JSON.
-
-    Lines are appended one by one, never rewritten; NaN and infinities become null. A file that is there already goes
-    on, its clock included.
-    """
+    """`metrics.jsonl`: one line for each step and seed, `{"step": …, "seed": …, "time": seconds, …metrics}`, strict
+    JSON.
+        It appends lines and never rewrites one; NaN and infinities become null. An existing file continues, with its
+    clock."""
 
     def __init__(self, path: Path):
         self._rows = JsonRows(path)
-        before = read(path)
+        before = read_metrics(path)
         self._began = time.perf_counter() - (before[-1]["time"] if before else 0.0)
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
@@ -44,7 +47,7 @@ class JsonLines:
         self._rows.append({"step": step, "seed": seed, "time": seconds, **numbers})
 
     def sync(self) -> None:
-        """Make every line so far durable: before a checkpoint, after which they will not be written again."""
+        """Put all lines on disk. Call it before each checkpoint: a resumed run does not write earlier lines again."""
         self._rows.sync()
 
     def close(self) -> None:
@@ -52,8 +55,8 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard event files in `directory`; with several seeds in a sub-directory `seed-K` each, so that TensorBoard
-    lists them as runs of their own. Only finite numbers are written."""
+    """TensorBoard event files in `directory`; with several seeds in a sub-directory `seed-K` each, which TensorBoard
+    lists as a run of its own. It writes finite numbers only."""
 
     def __init__(self, directory: Path, seeds: Sequence[int], *, start: int = 0):
         several = len(seeds) > 1
@@ -61,7 +64,7 @@ class TensorBoard:
             seed: SummaryWriter(
                 str(directory / f"seed-{seed}" if several else directory),
                 flush_secs=10,
-                purge_step=start + 1 if start else None,  # TensorBoard forgets what an interrupted run wrote after it
+                purge_step=start + 1 if start else None,  # TensorBoard drops later steps of the interrupted run
             )
             for seed in seeds
         }
@@ -77,7 +80,7 @@ class TensorBoard:
 
 
 class WandB:
-    """Weights & Biases: one run for each seed, all in one group. Only finite numbers are sent.
+    """Weights & Biases: one run for each seed, all in one group. It sends finite numbers only.
 
     Raises `MissingExtraError` without the extra `wandb`.
     """
@@ -107,22 +110,22 @@ class WandB:
             run.finish()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, in the order written; a last line that a killed or running process left without
-    its end is passed over.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a `metrics.jsonl`, in the order of the file. An incomplete last line, from a killed or a running
+    process, does not count.
 
-    Raises `CheckpointError` if there is no such file, or for a line that is not strict JSON, by its number.
+    Raises `CheckpointError` for a missing file, and for a line that is not strict JSON, with its number.
     """
     try:
         return read_rows(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist: is {path.parent} the folder of a run?") from error
+        raise CheckpointError(f"{path} does not exist. Give the folder of a run, not {path.parent}.") from error
 
 
-def curve(rows: Sequence[Mapping[str, Any]], key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(steps, values)` of one metric of one seed, by rising step, without the rows that lack it or hold null.
+def metric_curve(rows: Sequence[Mapping[str, Any]], key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(steps, values)` of one metric of one seed, by rising step, without rows that lack it or hold null.
 
-    Where a step was written twice, by a run resumed from an earlier checkpoint, the later row counts.
+    A run that resumed from an earlier checkpoint may have written a step twice: the later row counts.
     """
     found = {row["step"]: row[key] for row in rows if row["seed"] == seed and row.get(key) is not None}
     steps = sorted(found)

@@ -1,4 +1,4 @@
-"""What a screen knows of a run, and pure functions that draw it: one frame, its curve, one plain line."""
+"""The progress of a run as a record, and pure functions that draw it: a frame, its chart, one plain line."""
 
 import math
 from collections import deque
@@ -26,14 +26,14 @@ LABELS = {
     )},
     "train/explained_variance": "explained var.",
 }  # fmt: skip
-"""What a person wants to know first, in this order, and how it is called."""
-POINTS = 2000
-"""Points kept of each curve: far more than a terminal has columns."""
+"""Labels of the most important metrics, in the order of the screen."""
+MAX_POINTS = 2000
+"""Largest number of points that each curve keeps: far more than the columns of a terminal."""
 
 
 @dataclass
 class Progress:
-    """All that a screen shows. Times are seconds since the start."""
+    """Everything that a screen shows. Times are seconds since the start."""
 
     total: int
     title: str
@@ -48,58 +48,60 @@ class Progress:
     """Time and step of the latest updates."""
 
     def update(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Add the metrics of a step."""
         self.step = step
         self.marks.append((seconds, step))
-        # An interval in which no episode ended has NaN for a return: the last known one stays. A NaN loss is news.
+        # An interval without an end of an episode has NaN for a return: the last known one stays. A NaN loss shows.
         news = {name: value for name, value in metrics.items() if name.startswith("train/") or math.isfinite(value)}
         self.metrics = {**self.metrics, **news}
         for points, name in ((self.training, RETURN), (self.evaluation, EVALUATION)):
             if name in news:
                 points.append((step, news[name]))
-            if len(points) > POINTS:
+            if len(points) > MAX_POINTS:
                 del points[1::2]
 
     @property
     def rate(self) -> float:
-        """Steps a second over the latest updates; the first one, which waited for the compiler, only while alone."""
+        """Steps a second over the latest updates. The first update, which waited for the compiler, counts only while
+        it is the only one."""
         if not self.marks:
             return 0.0
         (began, first), (seconds, step) = self.marks[0] if len(self.marks) > 1 else (0.0, self.start), self.marks[-1]
         return (step - first) / (seconds - began) if seconds > began else 0.0
 
     def left(self, seconds: float) -> float:
-        """Seconds to go, by the latest rate; NaN while it is unknown, and while the compiler's time is in it."""
+        """Seconds left at the latest rate; NaN before the second update, for the first includes the compiler's time."""
         rate = self.rate if len(self.marks) > 1 else 0.0
         return max(0.0, (self.total - self.step) / rate + self.marks[-1][0] - seconds) if rate > 0 else math.nan
 
     def numbers(self) -> list[tuple[str, float]]:
-        """Labels and values: the important ones first, then whatever else the algorithm reports, without clocks."""
+        """Labels and values: the important ones first, then all others, without clocks."""
         rest = [
             name for name in self.metrics if name not in LABELS and name.startswith(("rollout/", "eval/", "train/"))
         ]
-        return [(called(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
+        return [(metric_label(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
 
 
-def called(name: str) -> str:
-    """A metric's name in words; that of one of several tasks, `rollout/ep_rew_mean/TASK`, is the `return of TASK`."""
+def metric_label(name: str) -> str:
+    """Name of a metric in words. For one of several tasks, `rollout/ep_rew_mean/TASK` is `return of TASK`."""
     whole, _, task = name.rpartition("/")
     if whole in LABELS:
         return f"{LABELS[whole]} of {task.replace('_', ' ')}"
     return LABELS.get(name) or name.partition("/")[2].replace("_", " ")
 
 
-def line(progress: Progress, seconds: float) -> str:
-    """Progress in one line of ASCII: step, steps a second, time left, and the first six numbers."""
-    numbers = "  ".join(f"{label} {number(value)}" for label, value in progress.numbers()[:6])
+def progress_line(progress: Progress, seconds: float) -> str:
+    """Progress as one line of ASCII: step, steps a second, time left, and the first six numbers."""
+    numbers = "  ".join(f"{label} {format_number(value)}" for label, value in progress.numbers()[:6])
     return (
-        f"step {progress.step:,}/{progress.total:,} ({share(progress):.0%})  {progress.rate:,.0f} steps/s  "
-        f"left {duration(progress.left(seconds))}  {numbers}"
+        f"step {progress.step:,}/{progress.total:,} ({progress_share(progress):.0%})  {progress.rate:,.0f} steps/s  "
+        f"left {format_duration(progress.left(seconds))}  {numbers}"
     ).rstrip()
 
 
 def render(progress: Progress, seconds: float, *, width: int = 100, height: int = 24) -> RenderableType:
-    """One frame of the live screen for a terminal of this size: numbers beside the curve from 80 columns on, below it
-    from 60 on, and no curve in less."""
+    """One frame of the live screen for a terminal of this size. From 80 columns on, the numbers are at the right of the
+    chart; from 60 on, below it; in fewer columns there is no chart."""
     notes = [Text(text, "yellow", no_wrap=True, overflow="ellipsis") for text in progress.notes]
     if progress.folder is not None:
         notes.append(Text(str(progress.folder), "dim", no_wrap=True, overflow="ellipsis"))
@@ -117,23 +119,23 @@ def render(progress: Progress, seconds: float, *, width: int = 100, height: int 
         grid = Table.grid(expand=True, padding=(0, 0, 0, 3))
         grid.add_column(ratio=1)
         grid.add_column(width=30)
-        grid.add_row(chart(progress, width - 39, rows), table)
+        grid.add_row(draw_chart(progress, width - 39, rows), table)
         body = [grid]
     else:
-        body = [chart(progress, width - 6, rows), Text(), table]
+        body = [draw_chart(progress, width - 6, rows), Text(), table]
     parts = [_header(progress, seconds), Text(), *body, *([Text(), *notes] if notes else [])]
     title = Text(f" {progress.title} ", "bold")
     return Panel(Group(*parts), title=title, title_align="left", border_style="grey39", padding=(0, 2), width=width)
 
 
-def chart(progress: Progress, width: int, height: int) -> RenderableType:
-    """Episode returns against steps: training as a line, evaluations as points on it, with axes and a legend."""
+def draw_chart(progress: Progress, width: int, height: int) -> RenderableType:
+    """Chart of episode returns against steps: training as a line, evaluations as points, with axes and a legend."""
     values = np.asarray([value for _, value in progress.training + progress.evaluation], np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return Padding(Text("no episode has ended yet", "dim"), (0, 0, height + 2, 0))
     low, high = float(values.min()), float(values.max())
-    labels = {0: number(high), height - 1: number(low)}
+    labels = {0: format_number(high), height - 1: format_number(low)}
     margin = max(map(len, labels.values()))
     columns = width - margin - 2
     first, last = progress.start, max(progress.step, progress.start + 1)
@@ -145,7 +147,7 @@ def chart(progress: Progress, width: int, height: int) -> RenderableType:
         for row, cells in enumerate(braille(curve, columns, height, low=low, high=high))
     ]
     points = [(step, value) for step, value in progress.evaluation if math.isfinite(value)]
-    dots = _rows(np.asarray([value for _, value in points]), 4 * height, low, high)
+    dots = _dot_rows(np.asarray([value for _, value in points]), 4 * height, low, high)
     for (step, _), dot in zip(points, dots, strict=True):
         row, column = int(dot) // 4, margin + 2 + round((step - first) / (last - first) * (columns - 1))
         rows[row] = Text.assemble(rows[row][:column], ("●", "bright_magenta"), rows[row][column + 1 :])
@@ -162,8 +164,8 @@ def chart(progress: Progress, width: int, height: int) -> RenderableType:
 
 
 def resample(points: Sequence[tuple[int, float]], count: int, first: int, last: int) -> np.ndarray:
-    """Values at `count` even places from `first` to `last`: the mean of the points nearest to a place, a straight line
-    where there are none, NaN outside of the points."""
+    """Values at `count` even places from `first` to `last`. Each is the mean of the points nearest to its place; linear
+    between places with points; NaN outside of all points."""
     steps, values = np.asarray(points, np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     places = np.rint((steps - first) / (last - first) * (count - 1)).astype(int)
@@ -184,16 +186,16 @@ def braille(
 ) -> list[str]:
     """A line through `values`, at even distances, in `height` rows of `width` braille cells of 2 × 4 dots each.
 
-    `low` and `high` are the values of the lowest and the highest dots: those of the data, unless given. Values that are
-    not finite leave a gap.
+    `low` and `high` are the values of the lowest and the highest dots, by default those of the data. A value that is
+    not finite leaves a gap.
     """
     across, down = 2 * width, 4 * height
     if len(values) != across:
         values = resample(list(enumerate(values)), across, 0, max(1, len(values) - 1))
-    at = _rows(np.asarray(values, np.float64), down, low, high)
+    at = _dot_rows(np.asarray(values, np.float64), down, low, high)
     before = np.concatenate([at[:1], at[:-1]])
     before = np.where(np.isnan(before), at, before)
-    # Each column reaches to one dot short of the column before: a thin line, without a dot twice at one height.
+    # Each column ends one dot before the height of the previous column: a thin line, no height twice.
     reach = before + np.sign(at - before)
     y = np.arange(down)[:, None]
     dots = (np.minimum(at, reach) <= y) & (y <= np.maximum(at, reach))
@@ -202,8 +204,8 @@ def braille(
     return ["".join(chr(0x2800 + int(cell)) for cell in row) for row in cells]
 
 
-def _rows(values: np.ndarray, down: int, low: float | None, high: float | None) -> np.ndarray:
-    """In which of `down` rows of dots each value stands, 0 at the top; NaN where it is not finite."""
+def _dot_rows(values: np.ndarray, down: int, low: float | None, high: float | None) -> np.ndarray:
+    """Row of each value among `down` rows of dots, 0 at the top; NaN for a value that is not finite."""
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
         return values
@@ -213,12 +215,12 @@ def _rows(values: np.ndarray, down: int, low: float | None, high: float | None) 
     return np.rint(np.clip(depth, 0, 1) * (down - 1))
 
 
-def number(value: float) -> str:
-    """Four digits that matter, thousands apart."""
+def format_number(value: float) -> str:
+    """A number with four significant digits, and commas between thousands."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`m:ss` or `h:mm:ss`; `-` for NaN."""
     if math.isnan(seconds):
         return "-"
@@ -226,22 +228,25 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def share(progress: Progress) -> float:
+def progress_share(progress: Progress) -> float:
+    """Share of the steps that are done, in [0, 1]."""
     return min(1.0, progress.step / max(1, progress.total))
 
 
 def _header(progress: Progress, seconds: float) -> RenderableType:
-    """The bar, and under it how fast and how long."""
+    """The bar, and below it speed and times."""
     bar = Table.grid(expand=True, padding=(0, 2, 0, 0))
     bar.add_column(ratio=1)
     bar.add_column(justify="right", no_wrap=True)
     bar.add_row(
         ProgressBar(total=progress.total, completed=progress.step, style="grey30", complete_style="cyan"),
-        Text.assemble((f"{share(progress):.0%}", "bold"), (f"  {progress.step:,} / {progress.total:,} steps", "dim")),
+        Text.assemble(
+            (f"{progress_share(progress):.0%}", "bold"), (f"  {progress.step:,} / {progress.total:,} steps", "dim")
+        ),
     )
     speed = Text.assemble(
-        f"{progress.rate:,.0f}", (" steps/s", "dim"), ("   elapsed ", "dim"), duration(seconds),
-        ("   left ", "dim"), duration(progress.left(seconds)), no_wrap=True, overflow="ellipsis",
+        f"{progress.rate:,.0f}", (" steps/s", "dim"), ("   elapsed ", "dim"), format_duration(seconds),
+        ("   left ", "dim"), format_duration(progress.left(seconds)), no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     return Group(bar, speed)
 
@@ -253,7 +258,7 @@ def _table(numbers: Sequence[tuple[str, float]], *, columns: int) -> Table:
         grid.add_column(style="dim", no_wrap=True, ratio=1)
         grid.add_column(justify="right", no_wrap=True)
     cells = [
-        (Text(label, overflow="ellipsis"), Text(number(value), "bold" if math.isfinite(value) else "bold red"))
+        (Text(label, overflow="ellipsis"), Text(format_number(value), "bold" if math.isfinite(value) else "bold red"))
         for label, value in numbers
     ]
     for at in range(0, len(cells), columns):

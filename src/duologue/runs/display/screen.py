@@ -1,7 +1,7 @@
-"""What a person sees while an agent learns: a live screen in a terminal, plain lines everywhere else.
+"""The screen while an agent learns: a live picture in a terminal, plain lines everywhere else.
 
-A screen keeps a `frame.Progress` and decides when and where it is drawn; the drawing itself is pure, in `frame`.
-"""
+A screen keeps a `picture.Progress` and decides when and where to draw it. The drawing functions, in `picture`, are
+pure."""
 
 import contextlib
 import math
@@ -14,32 +14,36 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from duologue.runs.display.picture import Progress, line, render
+from duologue.runs.display.picture import Progress, progress_line, render
 
 
 @runtime_checkable
 class Screen(Protocol):
-    """Where progress is shown; also a context manager. No method raises for what a terminal cannot do."""
+    """Shows progress; also a context manager. No method raises for a terminal's limits."""
 
     def start(self, step: int = 0) -> None:
-        """Begin, at `step` where a run goes on. Entering the context begins at 0; a second call moves the beginning."""
+        """Begin at `step`, the first step of a resumed run. Entering the context begins at 0; a second call replaces
+        this beginning."""
         ...
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show `metrics` (means over the seeds, where there are several) at environment step `step`."""
+        """Show `metrics` at `step`; with several seeds, means over them."""
         ...
 
     def note(self, text: str) -> None:
-        """Show one line of words: what is going on, what was saved, a warning."""
+        """Show one line of text: an event, a saved file, a warning."""
         ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Show the last state, and leave the terminal as it was."""
+        ...
+
     def __enter__(self) -> "Screen": ...
     def __exit__(self, *exception: object) -> None: ...
 
 
-def screen(total_steps: int, title: str, *, folder: Path | None = None, console: Console | None = None) -> Screen:
-    """The live screen where the terminal can show it, else plain lines. `title` names algorithm, environment, seeds and
+def make_screen(total_steps: int, title: str, *, folder: Path | None = None, console: Console | None = None) -> Screen:
+    """The live screen if the terminal can show it, else plain lines. `title` names algorithm, environment, seeds and
     device."""
     console = console or Console()
     live = console.is_terminal and not console.is_dumb_terminal and console.encoding.lower().startswith("utf")
@@ -47,11 +51,11 @@ def screen(total_steps: int, title: str, *, folder: Path | None = None, console:
 
 
 class LiveScreen:
-    """The full picture, drawn twice a second by a thread of its own; the last frame stays when it stops."""
+    """The full picture. A thread draws it twice a second; the last frame stays after the stop."""
 
     def __init__(self, progress: Progress, console: Console):
         self.progress, self._console, self._began = progress, console, time.perf_counter()
-        self._lock = threading.Lock()  # the drawing thread reads what training writes
+        self._lock = threading.Lock()  # the drawing thread reads, the training thread writes
         self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=2)
 
     def _seconds(self) -> float:
@@ -78,7 +82,7 @@ class LiveScreen:
     def stop(self) -> None:
         with contextlib.suppress(OSError, UnicodeError):
             self._live.stop()
-            if self.progress.notes and len(self.progress.notes[-1]) > self._console.width:  # it was cut in the frame
+            if self.progress.notes and len(self.progress.notes[-1]) > self._console.width:  # the frame has cut it
                 self._console.print(self.progress.notes[-1], markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "LiveScreen":
@@ -90,7 +94,7 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """A line for an update, one a second at most, and always for the first and the last; no escapes, flushed."""
+    """One line for an update: at most one a second, and always for the first and the last. No escape codes; flushed."""
 
     def __init__(self, progress: Progress, console: Console):
         self.progress, self._console, self._began = progress, console, time.perf_counter()
@@ -111,12 +115,12 @@ class PlainScreen:
         self._pending = seconds - self._printed < 1
         if not self._pending:
             self._printed = seconds
-            self.note(line(self.progress, seconds))
+            self.note(progress_line(self.progress, seconds))
 
     def note(self, text: str) -> None:
-        if self._pending:  # what happened before is said before
+        if self._pending:  # the update came before this note
             self._pending = False
-            self.note(line(self.progress, time.perf_counter() - self._began))
+            self.note(progress_line(self.progress, time.perf_counter() - self._began))
         encoding = self._console.encoding
         safe = text.replace("·", "|").replace("…", "...").encode(encoding, "replace").decode(encoding)
         with contextlib.suppress(OSError):
@@ -126,7 +130,7 @@ class PlainScreen:
     def stop(self) -> None:
         if self._pending:
             self._pending = False
-            self.note(line(self.progress, time.perf_counter() - self._began))
+            self.note(progress_line(self.progress, time.perf_counter() - self._began))
 
     def __enter__(self) -> "PlainScreen":
         self.start()

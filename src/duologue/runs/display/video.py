@@ -1,4 +1,4 @@
-"""Pictures to a file that plays: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings (extra: `video`)."""
+"""Write pictures as a video: GIF by Pillow, MP4 by the ffmpeg of the package imageio-ffmpeg (extra: `video`)."""
 
 import subprocess
 import tempfile
@@ -12,16 +12,16 @@ import numpy as np
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.storage import files
 
-Add = Callable[[np.ndarray], None]
-"""Takes the next picture, uint8 `[H, W, 3]`; all of one video have one shape."""
+AddPicture = Callable[[np.ndarray], None]
+"""Adds the next picture, uint8 `[H, W, 3]`; all pictures of a video have one shape."""
 
 SHORTEST, SLOWEST = 2, 1 / 600
-"""Hundredths of a second that a GIF must show a picture, as viewers slow down what is faster; and the fewest pictures a
-second, as it has 16 bits for a picture's time."""
+"""Shortest time of a picture in a GIF, in hundredths of a second: viewers slow down faster ones. Fewest pictures a
+second: a GIF has 16 bits for a picture's time."""
 
 
 def check_out(out: str | Path) -> Path:
-    """Where a video goes. Raises `ConfigError` for another kind of file, `MissingExtraError` for what it needs."""
+    """The path of a video. Raises `ConfigError` for another kind of file, `MissingExtraError` for a missing package."""
     path = Path(out)
     match path.suffix.lower():
         case ".gif":
@@ -34,27 +34,27 @@ def check_out(out: str | Path) -> Path:
 
 
 @contextmanager
-def video(path: Path, fps: float) -> Iterator[Add]:
-    """A function that adds a picture to the video; it is at `path`, replacing what was there, when this ends well, and
-    nothing is when it does not."""
+def open_video(path: Path, fps: float) -> Iterator[AddPicture]:
+    """A context with a function that adds a picture to the video. If the context ends well, the video is at `path` and
+    replaces an earlier file; else the file there is unchanged."""
     files.make_folder(path.absolute().parent)
     with files.replace_file(path) as beside, (_gif if path.suffix.lower() == ".gif" else _mp4)(beside, fps) as add:
         yield add
 
 
 @contextmanager
-def _mp4(path: Path, fps: float) -> Iterator[Add]:
+def _mp4(path: Path, fps: float) -> Iterator[AddPicture]:
     with tempfile.TemporaryFile() as complaints, ExitStack() as stack:
         process: subprocess.Popen[bytes] | None = None
 
         def add(picture: np.ndarray) -> None:
             nonlocal process
-            picture = even(picture)
+            picture = pad_to_even(picture)
             if process is None:
                 process = stack.enter_context(_encoder(path, picture.shape, fps, complaints))
             process.stdin.write(picture)  # pyright: ignore[reportOptionalMemberAccess]
 
-        with suppress(BrokenPipeError):  # it has ended, and says why
+        with suppress(BrokenPipeError):  # ffmpeg has ended; its message is raised below
             yield add
             stack.close()
         if process is None or process.wait() or not path.is_file():
@@ -66,10 +66,10 @@ def _mp4(path: Path, fps: float) -> Iterator[Add]:
 def _encoder(
     path: Path, shape: tuple[int, ...], fps: float, complaints: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """ffmpeg, fed with pictures `[H, W, 3]`; waited for when all is well, killed when not.
+    """A context with ffmpeg, which reads pictures `[H, W, 3]`. At the end it waits for ffmpeg; on an error it kills it.
 
-    In a process group of its own, for Ctrl-C is this process's matter. imageio-ffmpeg's own writer makes that group by
-    a function that runs between fork and exec, which JAX's threads do not allow.
+    ffmpeg has a process group of its own, so Ctrl-C reaches only this process. imageio-ffmpeg's own writer makes this
+    group by a function between fork and exec, which JAX's threads do not allow.
     """
     command = [
         _ffmpeg().get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
@@ -86,15 +86,15 @@ def _encoder(
         process.kill()
         raise
     finally:
-        with suppress(OSError, ValueError):  # a pipe that is broken, or closed where Ctrl-C came between
+        with suppress(OSError, ValueError):  # the pipe is broken, or Ctrl-C closed it
             process.communicate()
 
 
 @contextmanager
-def _gif(path: Path, fps: float) -> Iterator[Add]:
+def _gif(path: Path, fps: float) -> Iterator[AddPicture]:
     image, pictures = _pillow(), []
 
-    def add(picture: np.ndarray) -> None:  # each with its own 256 colours, a byte for a pixel
+    def add(picture: np.ndarray) -> None:  # each picture has its own 256 colours, one byte for a pixel
         pictures.append(image.fromarray(picture).quantize(256, dither=image.Dither.NONE))
 
     yield add
@@ -104,10 +104,10 @@ def _gif(path: Path, fps: float) -> Iterator[Add]:
 
 
 def timetable(count: int, fps: float) -> tuple[list[int], list[int]]:
-    """Which of `count` pictures a GIF shows, and for how many milliseconds each.
+    """`(shown, times)`: which of `count` pictures a GIF shows, and how many milliseconds each.
 
-    A GIF counts hundredths of a second, and what is shown for less than two of them is slowed down by viewers. So the
-    times are rounded without drifting, and above 50 pictures a second some are left out.
+    A GIF counts hundredths of a second, and viewers slow down pictures of less than two. So times are rounded without
+    drift, and above 50 pictures a second some pictures are left out.
     """
     begin = [round(100 * i / max(fps, SLOWEST)) for i in range(count + 1)]
     kept: list[int] = []
@@ -118,8 +118,8 @@ def timetable(count: int, fps: float) -> tuple[list[int], list[int]]:
     return kept, [10 * (end - begin[i]) for i, end in zip(kept, ends, strict=True)]
 
 
-def even(picture: np.ndarray) -> np.ndarray:
-    """The picture with an even height and width, as MP4 must have it; the last row or column stands twice."""
+def pad_to_even(picture: np.ndarray) -> np.ndarray:
+    """The picture with an even height and width, as MP4 requires; it repeats the last row or column."""
     height, width, _ = picture.shape
     return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
