@@ -30,7 +30,7 @@ def test_published_constants():
 @pytest.mark.parametrize("make", [dl.SAC, dl.SACv1, dl.TD3, dl.DDPG, dl.CQL, dl.IQL, dl.TD3BC])
 def test_critics_make_one_step_for_each_of_the_environment(make):
     algorithm = make()
-    assert gradient_steps_per_rollout(algorithm) == (0.0, algorithm.num_envs * algorithm.rollout_length)
+    assert gradient_steps_per_rollout(algorithm.experience) == (0.0, algorithm.num_envs * algorithm.rollout_length)
 
 
 def of(make):

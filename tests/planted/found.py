@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     Mutant(
         "a schedule counts updates that learning_starts forbids", "runs/horizon.py",
-        "max(0, rollouts - idle_rollouts(algorithm))", "rollouts", SCHEDULE,
+        "max(0, rollouts - idle_rollouts(experience))", "rollouts", SCHEDULE,
     ),
     Mutant(
         "FQE asks for actions outside the box", "algorithms/fqe.py", "if state.bounds is not None:", "if False:",
@@ -259,11 +259,11 @@ MUTANTS = [
     ),
     Mutant(
         "fitted Q values a policy that was never trained", "runs/fitted_q.py",
-        "replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))", "begun.algorithm",
+        "replace(first.algorithm, policy=jax.tree.map(jnp.copy, state))", "first.algorithm",
         of("runs/test_recorded.py", "fitted_q_evaluation_finds_what_a_policy_is_worth"),
     ),
     Mutant(
-        "fitted Q draws the batches of the training", "runs/fitted_q.py", ', key=purpose_key(begun.key, "fit")', "",
+        "fitted Q draws the batches of the training", "runs/fitted_q.py", ', key=purpose_key(first.key, "fit")', "",
         of("runs/test_recorded.py", "a_fit_draws_no_batch_of_the_training"),
     ),
     Mutant(

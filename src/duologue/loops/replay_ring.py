@@ -81,7 +81,8 @@ def ring_rows(algorithm: AnyAlgorithm, num_envs: int, history: int = 0) -> int:
     """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts. `history` is
     the number of earlier rows that a stacked observation needs; the ring keeps them in front of those of a sequence.
     Raises `ConfigError` for a capacity that cannot hold one sequence."""
-    length, replay = algorithm.experience.rollout_length, algorithm.experience.replay
+    experience = algorithm.experience
+    length, replay = experience.rollout_length, experience.replay
     assert replay is not None
     whole = replay.capacity // (num_envs * length) * length
     rollouts = -(-((replay.sequence_length or 1) + history) // length)

@@ -51,12 +51,12 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     if not data.episode_starts.any():
         raise ConfigError(f"{data.source}: must hold a row that begins an episode. Give data of whole episodes.")
     source = offline.prepare_data(algorithm, data)
-    begun = offline.start(algorithm, source, [seed])
+    first = offline.start(algorithm, source, [seed])
     # A copy: the loop donates its arguments.
-    learner = replace(begun.algorithm, policy=jax.tree.map(jnp.copy, state))
+    learner = replace(first.algorithm, policy=jax.tree.map(jnp.copy, state))
     # A key of its own: else the fit would draw the same batches as the training of this seed.
-    begun = replace(begun, algorithm=learner, key=purpose_key(begun.key, "fit"))
-    *_, (_, fitted, updates) = offline.run(algorithm, source, begun, steps=steps, interval=steps)
+    first = replace(first, algorithm=learner, key=purpose_key(first.key, "fit"))
+    *_, (_, fitted, updates) = offline.run(algorithm, source, first, steps=steps, interval=steps)
     obs = jax.tree.map(lambda x: x[data.episode_starts], data.rows.obs)
     values = np.asarray(jax.jit(lambda state, obs: algorithm.v(state, obs))(fitted.algorithm, obs), np.float64)
     if not all(np.isfinite(x).all() for x in (values, *updates.summary().values())):

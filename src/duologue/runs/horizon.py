@@ -12,6 +12,7 @@ from duologue.errors import ConfigError
 from duologue.loops.learning import first_learning_step
 from duologue.ops.optim import Linear
 from duologue.runs.plan import Plan
+from duologue.types import Experience
 
 ONLINE_FIELDS = ("num_envs", "rollout_length", "updates", "learning_starts", "start_steps", "replay_capacity")
 """Fields that have no effect in a run on recorded data."""
@@ -64,28 +65,28 @@ def extend_schedules(algorithm: AnyAlgorithm, done: int, more: int) -> AnyAlgori
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
     """Gradient steps that a number of rollouts makes, of the network that makes the most."""
-    of_rollouts, of_replay = gradient_steps_per_rollout(algorithm)
-    return math.ceil(rollouts * of_rollouts + max(0, rollouts - idle_rollouts(algorithm)) * of_replay)
+    experience = algorithm.experience
+    on_rollout, on_replay = gradient_steps_per_rollout(experience)
+    return math.ceil(rollouts * on_rollout + max(0, rollouts - idle_rollouts(experience)) * on_replay)
 
 
 def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
     """Rollouts that make a number of gradient steps: the inverse of `gradient_steps`."""
-    (of_rollouts, of_replay), idle = gradient_steps_per_rollout(algorithm), idle_rollouts(algorithm)
-    if gradient_steps <= idle * of_rollouts:
-        return gradient_steps / of_rollouts
-    return (gradient_steps + idle * of_replay) / (of_rollouts + of_replay)
+    experience = algorithm.experience
+    (on_rollout, on_replay), idle = gradient_steps_per_rollout(experience), idle_rollouts(experience)
+    if gradient_steps <= idle * on_rollout:
+        return gradient_steps / on_rollout
+    return (gradient_steps + idle * on_replay) / (on_rollout + on_replay)
 
 
-def gradient_steps_per_rollout(algorithm: AnyAlgorithm) -> tuple[float, float]:
+def gradient_steps_per_rollout(experience: Experience) -> tuple[float, float]:
     """`(on the rollout itself, on batches of replay)`: gradient steps for one rollout."""
-    experience = algorithm.experience
-    on_itself = float(experience.learn_from_rollout)
-    return on_itself * experience.gradient_steps, (experience.updates - on_itself) * experience.gradient_steps
+    on_rollout = float(experience.learn_from_rollout)
+    return on_rollout * experience.gradient_steps, (experience.updates - on_rollout) * experience.gradient_steps
 
 
-def idle_rollouts(algorithm: AnyAlgorithm) -> int:
+def idle_rollouts(experience: Experience) -> int:
     """Rollouts before the first batch of replay."""
-    experience = algorithm.experience
     rollout = experience.num_envs * experience.rollout_length
     return (
         0

@@ -70,8 +70,8 @@ def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, 
         raise ConfigError(f"out = {str(out)!r}: must end in .{', .'.join(FORMATS)}.")
     drawing = figure(paths, key=key, title=title)
     files.make_folder(out.parent)
-    with files.replace_file(out) as beside:
-        drawing.savefig(beside, format=kind, dpi=160)
+    with files.replace_file(out) as temporary:
+        drawing.savefig(temporary, format=kind, dpi=160)
     return out
 
 
@@ -98,8 +98,8 @@ def figure(paths: Sequence[Path], *, key: str | None = None, title: str | None =
             _draw_line(axes, line, look, name, main=main)
     axes.set_title(title or title_of_all, loc="left", fontsize=13, fontweight="bold", color="#222222", pad=12)
     axes.set_xlabel(step_unit(list(groups)))
-    beside = not thin and any(len(curves) > 1 for curves in groups.values())
-    axes.set_ylabel(_metric_words(key) if key else f"episode return{' (thin lines: training)' if beside else ''}")
+    explain = not thin and any(len(curves) > 1 for curves in groups.values())
+    axes.set_ylabel(_metric_words(key) if key else f"episode return{' (thin lines: training)' if explain else ''}")
     axes.margins(x=0.01)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -108,14 +108,14 @@ def render(progress: Progress, seconds: float, *, width: int = 100, height: int 
     if width < 60:
         title = Text(progress.title, "bold", no_wrap=True, overflow="ellipsis")
         return Group(title, _header(progress, seconds), _table(progress.numbers()[:4], columns=1), *notes)
-    width, beside = min(width, 120), width >= 80
+    width, wide = min(width, 120), width >= 80
     room = max(1, height - 7 - len(notes))
-    numbers = progress.numbers()[: min(10, room) if beside else min(8, 2 * room)]
-    table = _table(numbers, columns=1 if beside else 2)
-    rows = min(8, room - 3 - (0 if beside else 1 + (len(numbers) + 1) // 2))
+    numbers = progress.numbers()[: min(10, room) if wide else min(8, 2 * room)]
+    table = _table(numbers, columns=1 if wide else 2)
+    rows = min(8, room - 3 - (0 if wide else 1 + (len(numbers) + 1) // 2))
     if rows < 3:
         body: list[RenderableType] = [table]
-    elif beside:
+    elif wide:
         grid = Table.grid(expand=True, padding=(0, 0, 0, 3))
         grid.add_column(ratio=1)
         grid.add_column(width=30)

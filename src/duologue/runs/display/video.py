@@ -38,7 +38,10 @@ def open_video(path: Path, fps: float) -> Iterator[AddPicture]:
     """A context with a function that adds a picture to the video. If the context ends well, the video is at `path` and
     replaces an earlier file; else the file there is unchanged."""
     files.make_folder(path.absolute().parent)
-    with files.replace_file(path) as beside, (_gif if path.suffix.lower() == ".gif" else _mp4)(beside, fps) as add:
+    with (
+        files.replace_file(path) as temporary,
+        (_gif if path.suffix.lower() == ".gif" else _mp4)(temporary, fps) as add,
+    ):
         yield add
 
 
