@@ -48,7 +48,9 @@ def unchecked():
 @pytest.fixture
 def fake_loop(request):
     """Runs that compile no learner, except in tests marked `learns`."""
-    from runs.fake_loop import no_learning  # here: an import of the package before its types are checked stays unchecked
+    from runs.fake_loop import (
+        no_learning,
+    )  # here: an import of the package before its types are checked stays unchecked
 
     with nullcontext() if request.node.get_closest_marker("learns") else no_learning():
         yield
