@@ -1,6 +1,7 @@
 """Strict JAX for every test: two CPU devices, no silent broadcasting or promotion, programs cached between runs."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -43,3 +44,14 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def fake_loop(request):
+    """Runs that compile no learner, except in tests marked `learns`."""
+    from runs.fake_loop import (
+        no_learning,
+    )  # here: an import of the package before its types are checked stays unchecked
+
+    with nullcontext() if request.node.get_closest_marker("learns") else no_learning():
+        yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs.fake_loop import no_learning
 from runs.helpers import assert_same_run, saved
 
 import duologue as dl
@@ -18,6 +19,7 @@ from duologue.cli.grid import Axis
 from duologue.errors import ConfigError, DuologueError
 from duologue.runs.plan import read_plan
 
+pytestmark = pytest.mark.usefixtures("fake_loop")
 SMALL = ["--algorithm.networks.hidden-sizes", "8", "--algorithm.rollout-length", "4", "--num-envs", "3"]
 TINY = ["train", "a2c", "probe/both", "--log-every", "24", "--save-every", "24", "--final-episodes", "4", *SMALL]
 STEPS = ["--steps", "72"]
@@ -47,7 +49,8 @@ def duologue(capsys):
 def finished(tmp_path_factory):
     """The folder of a whole grid, of two learning rates."""
     path = tmp_path_factory.mktemp("grid") / "g"
-    assert cli.run([*TINY, *STEPS, *RATES, "--run-dir", str(path)]) == 0
+    with no_learning():
+        assert cli.run([*TINY, *STEPS, *RATES, "--run-dir", str(path)]) == 0
     return path
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from runs.fake_loop import no_learning
 
 import duologue as dl
 from duologue.cli import commands
@@ -27,6 +28,7 @@ from duologue.storage import checkpoint
 from duologue.storage.files import RunLock
 
 TESTS = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("fake_loop")
 WRAPPERS = dl.Normalized, dl.FQE
 SMALL = ["--algorithm.networks.hidden-sizes", "8", "--algorithm.num-envs", "3", "--algorithm.rollout-length", "4"]
 TINY = ["train", "a2c", "probe/both", "--steps", "120", "--log-every", "24", "--save-every", "24", *SMALL]
@@ -55,7 +57,7 @@ def duologue(capsys):
 def finished(tmp_path_factory):
     """`(folder, what was shown)` of a tiny run."""
     path, out = tmp_path_factory.mktemp("cli") / "run", io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with no_learning(), contextlib.redirect_stdout(out):
         assert cli.run([*TINY, "--run-dir", str(path), "--final-episodes", "4", "--evaluate-every", "48"]) == 0
     return path, out.getvalue()
 
@@ -280,6 +282,7 @@ def test_the_command_line_may_name_another_optimiser(duologue):
     assert found["algorithm.learning_rate"] == ("0.1", "command line") and "algorithm.optimizer.decay" not in found
 
 
+@pytest.mark.learns
 def test_a_file_may_hold_the_whole_experiment(duologue):
     Path("a.yaml").write_text(
         "env: probe/both\nsteps: 24\nfinal_episodes: 0\nrun_dir: mine\nnormalize_obs: true\n"
@@ -556,6 +559,7 @@ def register():
         del gym.registry[name]
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -576,6 +580,7 @@ def test_an_environment_that_breaks_its_contract(duologue, register, kind, messa
     assert dl.load("run").step == 12 and out
 
 
+@pytest.mark.learns
 def test_an_environment_that_raises_shows_its_own_traceback(duologue, register):
     name = register("Faulty-v0", kind="raises")
     code, _, err = duologue("train", "a2c", name, "--steps", "240", "--save-every", "1", "--run-dir", "run", *SMALL)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs.fake_loop import no_learning
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
@@ -31,12 +32,14 @@ from duologue.runs.signals import Interruption
 from duologue.storage import checkpoint, files
 
 PROBE = "probe/truncation"
+pytestmark = pytest.mark.usefixtures("fake_loop")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Ten iterations, logged and saved every second one."""
-    return train(PROBE, tmp_path_factory.mktemp("whole") / "run", iterations=10, every=2)
+    with no_learning():
+        return train(PROBE, tmp_path_factory.mktemp("whole") / "run", iterations=10, every=2)
 
 
 def test_every_row_and_checkpoint_is_where_it_was_asked_for(tmp_path):
@@ -146,6 +149,7 @@ def test_a_checkpoint_is_made_as_often_as_it_says_however_rare_the_rows_are(tmp_
     assert run.plan.save_every == run.plan.log_every == 2 * ITERATION
 
 
+@pytest.mark.learns
 def test_the_best_checkpoint_holds_no_replay(tmp_path):
     algorithm = dl.SACDiscrete(networks=dl.Networks(hidden_sizes=(4,)), batch_size=4, replay_capacity=240)
     options = {"evaluate_every": ITERATION, "evaluate_episodes": 2, "algorithm": algorithm}
@@ -230,7 +234,9 @@ def test_of_two_evaluations_of_one_step_the_better_is_kept(tmp_path):
     assert files.load_arrays(best / checkpoint.STATE)[".algorithm"] == [9.0]
 
 
-def test_evaluation_changes_no_bit_of_training(tmp_path, whole):
+@pytest.mark.learns
+def test_evaluation_changes_no_bit_of_training(tmp_path):
+    whole = train(PROBE, tmp_path / "whole", iterations=10, every=2)
     watched = train(PROBE, tmp_path / "run", iterations=10, every=2, evaluate_every=2 * ITERATION)
     a, b = leaves(whole.path), leaves(watched.path)
     assert all(np.array_equal(a[name], b[name]) for name in a)
@@ -271,6 +277,7 @@ class Explosive(ProbeEnvs):
         return (obs, t), seen._replace(reward=jnp.full(self.num_envs, 1e30))
 
 
+@pytest.mark.learns
 def test_learning_that_diverges_stops_with_words_and_is_not_saved(tmp_path):
     with pytest.raises(
         dl.DuologueError, match=r"diverged: train/\w+ is not finite at step 24\. .*smaller learning rate"
@@ -289,6 +296,7 @@ class Broken(ProbeEnvs):
         return state, seen._replace(reward=jnp.where(jnp.arange(self.num_envs) == 1, jnp.nan, seen.reward))
 
 
+@pytest.mark.learns
 def test_an_environment_that_gives_nan_is_named_and_nothing_is_saved(tmp_path):
     with pytest.raises(dl.EnvError, match=r"environment 1 gave a NaN .* at its step 0"):
         train(Broken("constant", 3), tmp_path / "run", iterations=10, every=2)
@@ -324,6 +332,7 @@ def test_what_is_no_runs_is_not_overwritten(tmp_path, name):
     assert (tmp_path / name).read_text() == '{"my": "project"}' and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.learns
 @pytest.mark.needs("gymnax")
 def test_another_environment_is_written_down_and_gone_on_in(tmp_path):
     run = train("gymnax/CartPole-v1", tmp_path / "run", iterations=2, every=2)
