@@ -58,5 +58,5 @@ class FakeLoop:
 def no_learning() -> Iterator[None]:
     """Runs that begin or resume inside have the fake loop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "loop_for", lambda envs: FakeLoop())
+        patch.setattr(drive, "choose_loop", lambda envs: FakeLoop())
         yield

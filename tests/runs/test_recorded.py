@@ -298,7 +298,7 @@ def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path
     with pytest.raises(dl.ConfigError, match=r"offline_fraction = 0\.5: all rows of .* even with a window"):
         run.finetune("Pendulum-v1", run_dir=tmp_path / "on", **how)
     assert not (tmp_path / "on").exists()
-    monkeypatch.setattr(drive, "ring", None)
+    monkeypatch.setattr(drive, "full_ring", None)
     run.finetune("Pendulum-v1", run_dir=tmp_path / "without", offline_fraction=0.0, **how)  # takes no row there
 
 
@@ -504,7 +504,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
         (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),
         (
             ["train", "bear", "--dataset", "there.npz"],
-            "moves its actions along gradients",
+            "follows gradients of actions",
         ),
         (["train", "bc", "Acrobot-v1", "--dataset", "there.npz"], "a file for another environment"),
         (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "there is no environment. Give one"),

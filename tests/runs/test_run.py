@@ -411,7 +411,7 @@ def test_several_seeds_on_the_host(tmp_path):
 
 
 def test_several_seeds_need_environments_of_their_own(tmp_path):
-    with pytest.raises(dl.ConfigError, match=r"seeds = 2: the adapter .* environments of one agent"):
+    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, for the adapter .* belongs to one agent"):
         train(GymnasiumEnvs("CartPole-v1", 3, seed=0), tmp_path / "run", iterations=1, seeds=2)
     assert not (tmp_path / "run").exists()
 

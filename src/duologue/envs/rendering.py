@@ -58,7 +58,7 @@ class FilmedEnv(gym.Wrapper):
         if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or shape != (self._shape or shape):
             found = f"{dtype}{list(shape)}" if dtype is not None else repr(picture)
             wanted = list(self._shape) if self._shape else "[height, width, 3]"
-            raise EnvError(f"gave the picture {found}; must be uint8{wanted}")
+            raise EnvError(f"gave the picture {found}; it must be uint8{wanted}")
         self._shape = shape
         return np.array(picture)  # the environment may draw on it later
 
