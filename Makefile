@@ -22,7 +22,7 @@ demo: .venv/demo
 	$(BIN)/duologue train a2c CartPole-v1 --seed $(SEED) --config examples/demo.yaml
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 10
 
 check: .venv/dev  # style, types, tests
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ class Conv(eqx.Module):
     """A square convolution without padding, as one product over patches.
 
     On a CPU, the gradient of XLA's convolution takes 10 to 20 times as long inside a loop, and all learning here is
-    inside one (docs/design.md).
+    inside one (docs/notes.md).
     """
 
     weight: Float[Array, "kernel kernel in out"]
