@@ -22,7 +22,7 @@ demo: .venv/demo
 	$(BIN)/duologue train a2c CartPole-v1 --seed $(SEED) --config examples/demo.yaml
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations=10
 
 check: .venv/dev  # style, types, tests
 	$(BIN)/ruff check .
@@ -43,7 +43,7 @@ newest:  # the newest of everything, gymnax and rlax left out: the core alone, t
 	.venv-newest/bin/python examples/cartpole.py --steps 20000
 	$(PIP_NEWEST) --editable ".[dev-newest]"
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
-	.venv-newest/bin/python -m pytest -m "not slow" -rs --numprocesses 2 --dist loadfile $(SHORT)
+	.venv-newest/bin/python -m pytest -m "not slow" -rs --numprocesses 2 --dist worksteal --durations=10 $(SHORT)
 
 peers: .peers/done  # other libraries, to be compared with
 

@@ -39,6 +39,12 @@ def key() -> jax.Array:
 
 
 @pytest.fixture
+def optimized():
+    """Programs as users have them: rounded in the last bit as there, and faster once compiled."""
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def unchecked():
     """Without the types checked at run time: to see what a user sees, or to trace a float."""
     jaxtyping.config.update("jaxtyping_disable", True)

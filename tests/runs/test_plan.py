@@ -69,7 +69,7 @@ def test_learning_from_rollouts_and_from_replay_counts_both():
     assert [rollouts_needed(acer, float(n)) for n in (4, 9, 34)] == [4, 5, 10]
 
 
-def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path):
+def test_a_schedule_keeps_its_length_when_the_run_goes_on(tmp_path, fake_loop):
     run = train("probe/both", tmp_path / "run", iterations=3, algorithm=OPEN)
     assert run.plan.algorithm.learning_rate.updates == 3
     again = resume(run.path, iterations=5)

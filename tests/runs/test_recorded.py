@@ -68,6 +68,13 @@ def recorded(learned, tmp_path_factory):
     return learned.collect(40, tmp_path_factory.mktemp("data") / "pendulum.npz")
 
 
+@pytest.fixture(scope="module")
+def cloned(recorded, tmp_path_factory):
+    """One update of behaviour cloning on these data."""
+    path = tmp_path_factory.mktemp("cloned") / "bc"
+    return dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=path, console=QUIET)
+
+
 def test_what_is_recorded_is_what_happened(learned, recorded):
     data = dl.read_data(recorded)
     assert len(data) == 40 and data.spec.id == "Pendulum-v1" and data.spec.action == learned.plan.spec.action
@@ -271,10 +278,9 @@ def test_what_was_learned_from_data_goes_on_online_with_its_optimisers(recorded,
         (None, "None: must be a finite number in [0, 1)"),
     ],
 )
-def test_a_share_that_is_none_of_a_batch_is_refused(recorded, tmp_path, share, words, unchecked):
-    offline = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "offline", console=QUIET)
+def test_a_share_that_is_none_of_a_batch_is_refused(cloned, share, words, unchecked):
     with pytest.raises(dl.ConfigError, match=re.escape(f"offline_fraction = {words}")):
-        offline.finetune("Pendulum-v1", steps=4, offline_fraction=share, console=QUIET)
+        cloned.finetune("Pendulum-v1", steps=4, offline_fraction=share, console=QUIET)
 
 
 def test_data_that_the_device_cannot_hold_are_refused_by_name(recorded, tmp_path, monkeypatch):
@@ -416,12 +422,11 @@ def test_a_fit_draws_no_batch_of_the_training(recorded, tmp_path, monkeypatch):
     assert trained != fitted
 
 
-def test_a_fit_that_diverges_is_no_worth(recorded, tmp_path):
-    run = dl.train(dl.BC(**ALGORITHM), dataset=recorded, steps=1, run_dir=tmp_path / "run", console=QUIET)
+def test_a_fit_that_diverges_is_no_worth(recorded, cloned):
     data = dl.read_data(recorded)
     data = dataclasses.replace(data, rows=data.rows._replace(reward=np.full(40, 1e30, np.float32)))
     with pytest.raises(dl.DuologueError, match="diverged: the fitted Q or its loss was not finite after 3 updates"):
-        run.fitted_q(data, steps=3)
+        cloned.fitted_q(data, steps=3)
 
 
 @pytest.fixture

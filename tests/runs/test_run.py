@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from envs.probe_env import ProbeEnv
 from oracles import require
+from runs.fake_loop import no_learning
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
@@ -21,6 +22,7 @@ from duologue.storage import checkpoint
 from duologue.types import EnvSpec
 
 CARTPOLE = "gymnax/CartPole-v1"
+pytestmark = pytest.mark.usefixtures("fake_loop")
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +39,24 @@ def three(tmp_path_factory):
     return train(CARTPOLE, tmp_path_factory.mktemp("three") / "run", iterations=10, seeds=3)
 
 
+@pytest.fixture(scope="module")
+def unlearned(tmp_path_factory):
+    """Ten updates of the fake loop, evaluated on the way."""
+    path = tmp_path_factory.mktemp("unlearned") / "run"
+    with no_learning():
+        return train("probe/truncation", path, iterations=10, seed=1, evaluate_every=5 * ITERATION)
+
+
 @pytest.fixture
-def copied(one, tmp_path):
-    """A folder of one's own with the run `one` in it."""
-    return shutil.copytree(one.path, tmp_path / "copy")
+def copied(unlearned, tmp_path):
+    """A folder of one's own with the run `unlearned` in it."""
+    return shutil.copytree(unlearned.path, tmp_path / "copy")
 
 
 # Going on
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize(
     ("env", "algorithm", "seeds"),
     [
@@ -71,17 +82,19 @@ def test_a_run_cut_in_two_is_the_whole_run(tmp_path, env, algorithm, seeds):
     assert steps == [5 * ITERATION * i for i in range(1, 7) for _ in range(seeds)]
 
 
-def test_rows_after_the_checkpoint_are_written_anew(one, copied):
+def test_rows_after_the_checkpoint_are_written_anew(unlearned, copied):
     """As a process leaves them that is killed between two checkpoints; a torn last line too."""
     lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
     shutil.rmtree(copied / "checkpoints" / "latest" / f"step-{10 * ITERATION:012d}")
     (copied / "metrics.jsonl").write_text("".join(lines) + '{"step": 180, "se')
     resume(copied)
-    assert_same_run(one.path, copied)
+    assert_same_run(unlearned.path, copied)
 
 
-def test_the_best_so_far_survives_resuming(one, copied):
+@pytest.mark.learns
+def test_the_best_so_far_survives_resuming(one, tmp_path):
     """A worse score later does not take its place."""
+    copied = shutil.copytree(one.path, tmp_path / "copy")
     found = checkpoint.find_latest(copied / "checkpoints" / "best")[0]
     resume(copied, iterations=15)
     scores = [row["eval/mean_reward"] for row in rows(copied) if row.get("eval/mean_reward") is not None]
@@ -120,8 +133,8 @@ def test_resuming_to_no_count_of_steps(copied, steps, unchecked):
 
 
 def test_an_environment_of_other_spaces_is_refused(copied):
-    with pytest.raises(dl.ConfigError, match=r"other spaces than at the start of this run.*probe/both"):
-        dl.resume(copied, steps=20 * ITERATION, env="probe/both")
+    with pytest.raises(dl.ConfigError, match=r"other spaces than at the start of this run.*probe/both-continuous"):
+        dl.resume(copied, steps=20 * ITERATION, env="probe/both-continuous")
 
 
 def test_another_machine_is_noted(copied, monkeypatch):
@@ -150,7 +163,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize(("harm", "words"), [(damage, "bytes instead of"), (alter, "altered"), (empty, "strict JSON")])
-def test_the_previous_good_checkpoint_is_used_and_said(one, copied, harm, words, capsys):
+def test_the_previous_good_checkpoint_is_used_and_said(unlearned, copied, harm, words, capsys):
     newest = checkpoint.find_latest(copied / "checkpoints" / "latest")[0]
     harm(newest)
     assert dl.load(copied).step == 5 * ITERATION
@@ -160,7 +173,7 @@ def test_the_previous_good_checkpoint_is_used_and_said(one, copied, harm, words,
     console = quiet()
     resume(copied, console=console)
     assert newest.name in console.file.getvalue() and "skipped" in console.file.getvalue()
-    assert_same_run(one.path, copied)
+    assert_same_run(unlearned.path, copied)
 
 
 def test_where_all_are_damaged_nothing_is_begun_or_deleted(copied):
@@ -396,6 +409,7 @@ def test_several_runs_are_a_sequence(three):
     jax.tree.map(np.testing.assert_array_equal, again[2].state, three[2].state)
 
 
+@pytest.mark.learns
 def test_several_seeds_on_the_host(tmp_path):
     """Trained side by side, resumed, evaluated each in environments of its own seed, as a run alone would be."""
     runs = train("CartPole-v1", tmp_path / "run", iterations=4, seed=1, seeds=2, evaluate_every=24, evaluate_episodes=3)
@@ -416,6 +430,7 @@ def test_several_seeds_need_environments_of_their_own(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.learns
 def test_an_adapter_of_ones_own(tmp_path):
     """It is the environments that train: evaluation on the way must not reset them."""
     envs = GymnasiumEnvs("CartPole-v1", 3, seed=0)

@@ -470,7 +470,7 @@ def test_ratios_are_of_the_stored_behaviour_and_of_the_raw_action(action, key):
 
 
 @pytest.mark.parametrize("at", [15.0, -15.0])
-def test_ratios_of_saturated_actions(at, key):
+def test_ratios_of_saturated_actions(at, key, optimized):
     """Beyond where tanh rounds to ±1, raw actions still tell policies apart."""
     algorithm = dl.SACX(**OPTIONS | {"scheduler": FixedTask(0)})
     state = started(algorithm, spec("box"))
