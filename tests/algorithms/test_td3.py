@@ -278,7 +278,11 @@ OF_STATES = dl.Networks(state_dependent_std=True)
         (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over actions"),
         (dl.SACDiscrete(), SPEC.action, "sums over actions. For a bounded Box use SAC, ACERContinuous or PPO"),
         (dl.SAC(networks=ActorsOnly()), SPEC.action, r"ActorsOnly has no method critics"),
-        (dl.TD3(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True: must be False or None, for this policy has one σ"),
+        (
+            dl.TD3(networks=OF_STATES),
+            SPEC.action,
+            r"networks\.state_dependent_std = True: must be False or None, for this policy has one σ",
+        ),
         (dl.ACERContinuous(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True"),
     ],
 )
