@@ -269,7 +269,7 @@ OF_STATES = dl.Networks(state_dependent_std=True)
 @pytest.mark.parametrize(
     ("algorithm", "action", "words"),
     [
-        (dl.SAC(), Discrete(3), "bounded real Box of rank 1. For discrete actions: SACDiscrete"),
+        (dl.SAC(), Discrete(3), "bounded real Box of rank 1. For discrete actions use SACDiscrete"),
         (dl.SACv1(), Box((2,)), "Give bounds with gymnasium.wrappers.RescaleAction"),
         (dl.SAC(), Box((2, 2), low=(-1.0,) * 4, high=(1.0,) * 4), "rank 1"),
         (dl.TD3(), Box((2,)), "Give bounds"),
@@ -279,7 +279,11 @@ OF_STATES = dl.Networks(state_dependent_std=True)
         (dl.SACDiscrete(), MultiDiscrete((2, 3)), "sums over actions"),
         (dl.SACDiscrete(), SPEC.action, "sums over actions. For a bounded Box use SAC, ACERContinuous or PPO"),
         (dl.SAC(networks=ActorsOnly()), SPEC.action, r"ActorsOnly has no method critics"),
-        (dl.TD3(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True: this policy has one σ"),
+        (
+            dl.TD3(networks=OF_STATES),
+            SPEC.action,
+            r"networks\.state_dependent_std = True: must be False or None, for this policy has one σ",
+        ),
         (dl.ACERContinuous(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True"),
     ],
 )

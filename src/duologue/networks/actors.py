@@ -100,7 +100,7 @@ class MLPActor(eqx.Module):
         return self.head(self.mlp(self.encoder(obs)), obs)
 
 
-class Perturbation(eqx.Module):
+class PerturbationNetwork(eqx.Module):
     """ξ(s, a) in [−1, 1], a correction of each action. A state has one action, or several, `[n, *batch, d]`."""
 
     encoder: AbstractEncoder

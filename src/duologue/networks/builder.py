@@ -15,7 +15,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, PositiveInt
 from duologue.networks.actors import AbstractActorCritic as AbstractActorCritic
 from duologue.networks.actors import ActorQ as ActorQ
-from duologue.networks.actors import MLPActor, Perturbation, SeparateActorCritic, SharedActorCritic
+from duologue.networks.actors import MLPActor, PerturbationNetwork, SeparateActorCritic, SharedActorCritic
 from duologue.networks.critics import ActionValue, ActionValues, Ensemble, StateValue
 from duologue.networks.encoders import AbstractEncoder, make_encoder
 from duologue.networks.heads import (
@@ -198,9 +198,9 @@ class Networks(AbstractNetworks):
         generator = self._layers(spec, inputs=latent, outputs=space.size, key=keys[1])
         return VAE(*inference, *generator, space, latent)
 
-    def perturbation(self, spec: EnvSpec, *, key: Array) -> Perturbation:
+    def perturbation(self, spec: EnvSpec, *, key: Array) -> PerturbationNetwork:
         space = require_bounded_box(spec.action)
-        return Perturbation(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
+        return PerturbationNetwork(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
         """The last hidden layer is each task's own, the others are shared."""
