@@ -82,7 +82,7 @@ SHARED = gym.make("CartPole-v1")
         ("CartPole-v1", {"run_dir": 5}, "run_dir = 5: must name a folder"),
         (None, {"dataset": {"rewards": np.zeros(3)}}, r"dataset: must be a file.*got dict.*from_columns"),
         (None, {"dataset": "x.npz", "window": 10.0}, r"window = 10\.0: must be an integer"),
-        (FlatBox, {}, "no room between low and high"),
+        (FlatBox, {}, "each component must have low < high"),
         (masked(5), {}, r"action_mask of .* must be a Box of shape \(4,\)"),
     ],
 )

@@ -233,7 +233,7 @@ def test_the_names_of_other_libraries_are_known(make, theirs, ours):
         ({"gamma": 0.9}, "Did you mean 'discount'"),
         ({"learing_rate": 1e-3}, "Did you mean 'learning_rate'"),
         ({"discount": 1.5}, r"A2C.discount = 1.5: must be a number in \[0, 1\]"),
-        ({"rollout_length": 0}, "A2C.rollout_length = 0: must be a number >= 1"),
+        ({"rollout_length": 0}, "A2C.rollout_length = 0: must be an integer >= 1"),
         ({"max_gradient_norm": -1.0}, "A2C.max_gradient_norm"),
         ({"discount": "high"}, "A2C.discount = 'high': must be a finite number"),
         ({"networks": 3}, "A2C.networks = 3: must be an AbstractNetworks"),

@@ -607,7 +607,11 @@ def test_a_folder_that_is_no_run(duologue, tmp_path, command):
     for folder in ("nowhere", "folder"):
         code, out, err = duologue(command, folder)
         assert_one_message(
-            code, 1, out, err, f"{folder}.*(is not the folder of a run|is folder the folder|is nowhere the folder)"
+            code,
+            1,
+            out,
+            err,
+            f"{folder}.*(is not the folder of a run|is folder the folder|metrics.jsonl does not exist. Give the folder)",
         )
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 

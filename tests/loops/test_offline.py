@@ -240,7 +240,9 @@ def test_a_mask_of_the_data_is_used_and_a_drawn_one_only_where_there_is_none():
     assert 0 < np.mean(drawn) < 1
     other = offline.prepare_data(bear, data(), seed=5).data.rows.extras["mask"]
     np.testing.assert_array_equal(drawn, other)  # a row's own, and not a run's
-    with pytest.raises(dl.ConfigError, match=r"extras/mask of made.npz is \[41, 3\]; BEAR asks for \[41, 2\]"):
+    with pytest.raises(
+        dl.ConfigError, match=r"extras/mask of made.npz has shape \[41, 3\]: must have \[41, 2\] for BEAR"
+    ):
         held(**{"extras/mask": np.ones((N, 3), np.int32)})
 
 

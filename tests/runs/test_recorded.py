@@ -400,7 +400,7 @@ def test_fitted_q_evaluation_finds_what_a_policy_is_worth(tmp_path):
     run = dl.train(dl.BC(**ALGORITHM, discount=0.5), dataset=data, steps=2, run_dir=tmp_path / "run", console=QUIET)
     for action, worth in ((0, 10.0), (1, 12.0)):  # r / (1 − γ), of the policy that always takes this one
         certain = jnp.zeros(2).at[action].set(1e3)
-        state = eqx.tree_at(lambda s: s.actor.mlp.output.bias, run.state, certain)
+        state = eqx.tree_at(lambda s: s.actor.net.mlp.output.bias, run.state, certain)
         value = dataclasses.replace(run, state=state).fitted_q(data, steps=1500)
         assert abs(value.mean - worth) < 0.4
     assert len(value.values) == 43 and value.discount == 0.5
@@ -486,7 +486,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     assert data_card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
     midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), starts_episode=False)
-    with pytest.raises(dl.ConfigError, match="no row is known to begin an episode"):
+    with pytest.raises(dl.ConfigError, match="must hold a row that begins an episode"):
         run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
     assert not replay.episode_starts[0] and not replay.episode_starts[20]

@@ -119,7 +119,7 @@ def test_resuming_past_the_end_of_a_schedule_is_said(tmp_path):
 def test_resuming_a_finished_run_asks_for_more_steps(copied):
     before = sorted(copied.rglob("*"))
     for steps in (None, 10, 10 * ITERATION):
-        with pytest.raises(dl.ConfigError, match="has made 120 already"):
+        with pytest.raises(dl.ConfigError, match="must be above 120"):
             dl.resume(copied, steps=steps)
     assert sorted(copied.rglob("*")) == before
 
@@ -349,7 +349,7 @@ def test_observations_of_several_parts():
     "obs", [np.zeros(4), np.zeros(2), 0.0, np.zeros((2, 4)), np.zeros((1, 1, 3)), np.zeros((3, 1))]
 )
 def test_observations_of_another_shape_are_refused(obs):
-    with pytest.raises(dl.ConfigError, match=r"has shape \(3,\).*got"):
+    with pytest.raises(dl.ConfigError, match=r"must have the shape \(3,\).*got"):
         agent(VECTOR, gym.spaces.Discrete(2)).policy(obs)
 
 

@@ -274,7 +274,7 @@ def test_sac_q_finds_the_intention_that_pays_and_sac_u_does_not(scheduler):
     ("fields", "words"),
     [
         ({"history": 9}, r"QTable.history = 9: must be at most max_decisions = 8"),
-        ({"history": 0}, r"QTable.history = 0: must be a number >= 1"),
+        ({"history": 0}, r"QTable.history = 0: must be an integer >= 1"),
         ({"temperature": 0.0}, r"QTable.temperature = 0.0: must be a number > 0"),
         ({"window": 0}, r"QTable.window = 0"),
         ({"eta": 1.0}, r"QTable has no field 'eta'"),
