@@ -611,7 +611,7 @@ def test_a_folder_that_is_no_run(duologue, tmp_path, command):
             1,
             out,
             err,
-            f"{folder}.*(is not the folder of a run|is folder the folder|metrics.jsonl does not exist. Give the folder)",
+            f"{folder}.*(is not the folder of a run|metrics.jsonl does not exist. Give the folder)",
         )
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
