@@ -9,6 +9,7 @@ import pytest
 from data.rollouts import assert_equal, decoded, encoded, filled, rollout
 from envs.probe_env import ProbeEnv
 from loops.recorder import Recorder
+from oracles import require
 
 import duologue as dl
 from duologue.algorithms.sac import SAC
@@ -170,8 +171,9 @@ def test_both_loops_explore_and_learn_from_the_same_steps_on(loop):
     np.testing.assert_allclose(totals.metrics["mean"], learner["means"].sum(), rtol=1e-5)
 
 
-def run(seeds, interval=10**6):
-    """TINY on two Pendulums until the ring has wrapped."""
+def final_state(seeds, interval=10**6):
+    """The state of TINY on two Pendulums when the ring has wrapped."""
+    require("gymnax")
     envs = make("gymnax/Pendulum-v1", 2)
     loop = compiled.run(TINY, envs, compiled.start(TINY, envs, seeds), steps=64, interval=interval)
     *_, (_, state, _) = loop
@@ -181,11 +183,11 @@ def run(seeds, interval=10**6):
 @pytest.fixture(scope="module")
 def alone():
     """The run with seed 7."""
-    return run([7])
+    return final_state([7])
 
 
 def test_seed_i_of_many_is_the_single_run_with_its_ring(alone):
-    many = run([6, 7])
+    many = final_state([6, 7])
     assert alone.replay.written == 32 and alone.replay.data.reward.shape == (20, 2)
     other, mine = (jax.tree.map(lambda x, i=i: x[i], many) for i in range(2))
     assert_equal(mine.algorithm, alone.algorithm, rtol=1e-5, atol=1e-5)
@@ -194,4 +196,4 @@ def test_seed_i_of_many_is_the_single_run_with_its_ring(alone):
 
 
 def test_intervals_change_no_bit_of_learner_or_ring(alone):
-    assert_equal(run([7], interval=12), alone)
+    assert_equal(final_state([7], interval=12), alone)
