@@ -41,7 +41,6 @@ def find_read_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> 
 def drop_unread_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> tuple[list[int], Callable[..., Any]]:
     """`(read, call)`: with the leaves of `tree` whose indices are in `read`, `call(leaves, *args)` is
     `function(tree, *args)`. The caller jits `call`. Arrays here may be their shapes."""
-    function = jax.jit(function, inline=True)  # traced once, for `read` and for `call`
     read, (leaves, structure) = find_read_leaves(function, tree, *args), jax.tree.flatten(tree)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
 
