@@ -32,9 +32,9 @@ def prepare_jax(algorithms: Sequence[AnyAlgorithm], *, seeds: int = 1, images: b
     if seeds == 1 and not images and all(map(is_small, algorithms)) and "NPROC" not in os.environ:
         # XLA sizes its pool of threads by this variable, once, when the client is made.
         os.environ["NPROC"], _one_thread = "1", True
-    replay = any(algorithm.experience.replay is not None for algorithm in algorithms)
-    jax.config.update("jax_cpu_enable_async_dispatch", replay)
-    if seeds > 1:
+    if all(algorithm.experience.replay is None for algorithm in algorithms):
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if seeds > 1 and getattr(jax.config, "jax_num_cpu_devices", -1) == -1:
         cores = os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", max(n for n in range(1, cores + 1) if seeds % n == 0))
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None and (folder := cache_folder()) is not None:
