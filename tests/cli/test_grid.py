@@ -26,25 +26,6 @@ STEPS = ["--steps", "72"]
 RATES = ["--grid", "algorithm.learning-rate", "1e-3", "linear:1e-2:0"]
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user(unchecked, tmp_path, monkeypatch):
-    """In an empty folder, with JAX as the tests have set it up."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def duologue(capsys):
-    """`(exit code, stdout, stderr)` of a command."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return exit.value.code or 0, out, err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a whole grid, of two learning rates."""

@@ -34,25 +34,6 @@ SMALL = ["--algorithm.networks.hidden-sizes", "8", "--algorithm.num-envs", "3", 
 TINY = ["train", "a2c", "probe/both", "--steps", "120", "--log-every", "24", "--save-every", "24", *SMALL]
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user(unchecked, tmp_path, monkeypatch):
-    """In an empty folder, with JAX as the tests have set it up."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def duologue(capsys):
-    """`(exit code, stdout, stderr)` of a command."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return exit.value.code or 0, out, err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """`(folder, what was shown)` of a tiny run."""
