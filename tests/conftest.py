@@ -1,5 +1,6 @@
 """Strict JAX for every test: two CPU devices, no silent broadcasting or promotion, programs cached between runs."""
 
+import gc
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for processes th
 # XLA ends the process on a flag that it does not know, and jaxlib 0.11.1 dropped the one of the fusion emitters.
 QUICKLY = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 11, 1) else ""
 os.environ.setdefault("XLA_FLAGS", f"{QUICKLY}--xla_cpu_parallel_codegen_split_count=1")
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects that stay: looking through them takes 8 % of the time
 jax.devices()  # the client, with these settings: `prepare_jax` leaves it as it is
 
 

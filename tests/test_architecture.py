@@ -1,6 +1,7 @@
 """The house's own rules, read off its syntax trees: who imports whom, what is never called, how long a file may be."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def test_the_table_has_no_cycle_between_parts():
         ready = {name for name, may in left.items() if not may & left.keys()}
         assert ready, f"these import each other: {left}"
         left = {name: may for name, may in left.items() if name not in ready}
+
+
+def test_the_tree_in_the_design_names_every_module():
+    """Below the line of a folder, every module of the folder stands as a word."""
+    _, *lines = (ROOT / "docs" / "design.md").read_text().partition("```text\n")[2].partition("```")[0].splitlines()
+    words, folder, parent = {}, "", ""
+    for line in lines:
+        word, *_ = line.split()
+        if word.endswith("/"):
+            parent = word if line.startswith(f"  {word}") else parent
+            folder = word if parent == word else f"{parent}{word}"
+        words.setdefault(folder, set()).update(re.findall(r"\w+", line))
+    for path in FILES.values():
+        if not path.name.startswith("__"):
+            folder = f"{path.parent.relative_to(SRC).as_posix()}/".removeprefix("./")
+            assert path.stem in words.get(folder, ()), f"docs/design.md has no {path.stem} below {folder or 'src/'}"
 
 
 def test_loops_know_the_contract_and_no_algorithm():

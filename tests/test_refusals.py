@@ -35,13 +35,22 @@ class FlatBox(gym.Env):
     [
         (
             "train a2c CartPole-v1 --config one.yaml --config=two.yaml",
-            r"config: one file, and here are one\.yaml, two\.yaml",
+            r"config takes one file. Here are 2: one\.yaml, two\.yaml",
         ),
         ("train a2c CartPole-v1 --config ppo.yaml", r"config file ppo\.yaml: its algorithm is PPO, and a2c is A2C"),
         ("train a2c CartPole-v1 --final-episodes -1", r"final_episodes = -1: must be an integer >= 0"),
-        ("collect random --env CartPole-v1 -o data.npz --noise 0.1", r"noise = 0.1: belongs to the policy of a run"),
-        ("collect random --env CartPole-v1 -o data.npz --test", r"test = True: belongs to the policy of a run"),
-        ("collect random --env CartPole-v1 -o data.npz --agent 1", r"agent = 1: belongs to the policy of a run"),
+        (
+            "collect random --env CartPole-v1 -o data.npz --noise 0.1",
+            r"noise = 0.1: this option has no effect on random actions",
+        ),
+        (
+            "collect random --env CartPole-v1 -o data.npz --test",
+            r"test = True: this option has no effect on random actions",
+        ),
+        (
+            "collect random --env CartPole-v1 -o data.npz --agent 1",
+            r"agent = 1: this option has no effect on random actions",
+        ),
     ],
 )
 def test_commands(arguments, words, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "g")
 
 
-def asked(*words, name="a2c"):
+def parsed(*words, name="a2c"):
     """The combinations of a command line."""
     rest, axes = grid.split(words)
     return grid.combinations(name, rest, axes)
@@ -54,7 +54,7 @@ def table(out):
     return rows[: rows.index([""])] if [""] in rows else rows
 
 
-# What is asked for
+# From words to combinations
 
 
 def test_the_values_of_a_grid_end_at_the_next_option():
@@ -68,7 +68,7 @@ def test_the_values_of_a_grid_end_at_the_next_option():
 
 def test_every_combination_in_the_order_given():
     words = "Pendulum-v1 --steps 20_000 --grid algorithm.tau 1e-2 0.001 --grid algorithm.discount 0.98 0.99"
-    runs = asked(*words.split(), name="sac")
+    runs = parsed(*words.split(), name="sac")
     assert [run.folder.as_posix() for run in runs] == [
         f"runs/sac/Pendulum-v1/tau={tau},discount={discount}" for tau in (0.01, 0.001) for discount in (0.98, 0.99)
     ]
@@ -99,21 +99,21 @@ def test_every_combination_in_the_order_given():
 )  # fmt: skip
 def test_values_are_those_of_the_option(words, name, wanted):
     axis = words.split("|") if "|" in words else words.split()
-    run, *others = asked("CartPole-v1", "--algorithm.optimizer.eps", "1e-3", "--grid", *axis)
+    run, *others = parsed("CartPole-v1", "--algorithm.optimizer.eps", "1e-3", "--grid", *axis)
     assert run.folder.name == name and wanted(run.command) and run.command.algorithm.optimizer.eps == 1e-3
     assert len(others) == len(axis) - 2 and all(not wanted(each.command) for each in others)
 
 
 @pytest.mark.needs("gymnax")
 def test_environments_vary_too():
-    runs = asked("--steps", "9", "--grid", "env", "CartPole-v1", "gymnax/CartPole-v1")
+    runs = parsed("--steps", "9", "--grid", "env", "CartPole-v1", "gymnax/CartPole-v1")
     assert [run.command.env for run in runs] == ["CartPole-v1", "gymnax/CartPole-v1"]
     assert [str(run.folder) for run in runs] == ["runs/a2c/env=CartPole-v1", "runs/a2c/env=gymnax-CartPole-v1"]
 
 
 def test_a_file_lies_below_a_grid():
     Path("a.yaml").write_text("env: probe/both\nseed: 5\nalgorithm: {discount: 0.5, lambda_: 0.9}")
-    runs = asked("--config", "a.yaml", "--grid", "algorithm.discount", "0.6", "0.7", "--grid", "env", "probe/reward")
+    runs = parsed("--config", "a.yaml", "--grid", "algorithm.discount", "0.6", "0.7", "--grid", "env", "probe/reward")
     assert [(run.command.algorithm.discount, run.command.algorithm.lambda_) for run in runs] == [(0.6, 0.9), (0.7, 0.9)]
     assert {(run.command.env, run.command.seed) for run in runs} == {("probe/reward", 5)}
     assert {str(run.folder.parent) for run in runs} == {"runs/a2c"}
@@ -126,7 +126,7 @@ def test_folders_have_names_that_are_safe_and_their_own():
     assert names == grid.file_names(
         [{"env": "a:b"}, {"env": "a/b"}, {"env": "../c d"}, {"env": "x" * 500}, {"rate": "1e+20"}]
     )
-    assert grid.short(["a.eps", "b.tau", "c.d.eps"]) == ["a.eps", "tau", "c.d.eps"]
+    assert grid.column_names(["a.eps", "b.tau", "c.d.eps"]) == ["a.eps", "tau", "c.d.eps"]
 
 
 @pytest.mark.parametrize(
@@ -141,21 +141,30 @@ def test_folders_have_names_that_are_safe_and_their_own():
         ("--grid algorithm.discount 0.9 high", r"--algorithm\.discount.*'high'"),
         ("--grid seed 0 -1", "seed = -1: must be an integer in"),
         ("--grid steps 24 0", "steps = 0: must be an integer in"),
-        ("--grid env probe/bohT", "env is given by itself and by --grid"),
-        ("--algorithm.discount 0.99 --grid algorithm.discount 0.9", "algorithm.discount is given by itself and by"),
-        ("--algorithm.discount=0.9 --grid algorithm.discount 0.9", "algorithm.discount is given by itself and by"),
-        ("--no-normalize-obs --grid normalize-obs True", "normalize_obs is given by itself and by --grid"),
-        ("algorithm.optimizer:adam --grid algorithm.optimizer adam", "algorithm.optimizer is given by itself and by"),
+        ("--grid env probe/bohT", "env is given both as an option and by --grid"),
+        (
+            "--algorithm.discount 0.99 --grid algorithm.discount 0.9",
+            "algorithm.discount is given both as an option and by",
+        ),
+        (
+            "--algorithm.discount=0.9 --grid algorithm.discount 0.9",
+            "algorithm.discount is given both as an option and by",
+        ),
+        ("--no-normalize-obs --grid normalize-obs True", "normalize_obs is given both as an option and by --grid"),
+        (
+            "algorithm.optimizer:adam --grid algorithm.optimizer adam",
+            "algorithm.optimizer is given both as an option and by",
+        ),
         ("--grid algorithm.discount 0.9 0.90", "algorithm.discount: 0.9 and 0.90 are one value"),
-        ("--grid seed 1 2 1", "--grid seed: 1 stands twice"),
-        ("--grid seed 1 --grid seed 2", "--grid seed stands 2 times"),
+        ("--grid seed 1 2 1", "--grid seed: 1 is given twice"),
+        ("--grid seed 1 --grid seed 2", "--grid seed is given 2 times"),
         ("--grid seed", "--grid seed: --grid takes a field and one or more values"),
         ("--grid", "--grid: --grid takes a field and one or more values"),
-        ("--grid run_dir a b", "--grid run_dir: cannot vary within a grid"),
-        ("--grid algorithm A2C", "--grid algorithm: cannot vary within a grid"),
+        ("--grid run_dir a b", "--grid run_dir: cannot vary in a grid"),
+        ("--grid algorithm A2C", "--grid algorithm: cannot vary in a grid"),
         ("--grid normalize_obs yes", "--grid normalize_obs yes: must be True or False"),
         ("--grid algorithm.optimizer adma", r"adma.*algorithm\.optimizer:adam"),
-        ("--config a.yaml", "a.yaml: grid has no place in a file"),
+        ("--config a.yaml", "a.yaml: grid is not allowed in a file"),
     ],
 )
 def test_what_is_refused_before_anything_is_trained(duologue, tmp_path, words, message):
@@ -187,15 +196,15 @@ def test_a_grid_once_and_again(duologue, copied, monkeypatch):
     folders = ["g/learning_rate=0.001", "g/learning_rate=linear-0.01-0.0"]
     assert sorted(str(path) for path in Path("g").iterdir()) == [*folders]
     code, out, err = duologue(*TINY, *STEPS, *RATES, "--run-dir", "g")
-    assert code == 0 and not err and "\x1b" not in out and out.count("finished before, skipped") == 2
+    assert code == 0 and not err and "\x1b" not in out and out.count("already finished, skipped") == 2
     header, *rows = table(out)
     assert header == ["learning_rate", "mean return, 95 % interval", "run"]
     scores = [dl.load(path).evaluate(episodes=4) for path in folders]
     assert rows == [
-        [value, grid.in_words(score), path]
+        [value, grid.score_text(score), path]
         for value, score, path in zip(("0.001", "linear:0.01:0.0"), scores, folders, strict=True)
     ]
-    assert "over 4 episodes of one agent each" in out and "best" not in out and "Add --grid seed" in out
+    assert "over 4 episodes of one agent." in out and "best" not in out and "Add --grid seed" in out
     word, program, *rest = out.splitlines()[-1].split()
     assert (word, program, rest) == ("next", "duologue", ["plot", *folders, "-o", "curves.png"])
     assert duologue(*rest)[0] == 0 and Path("curves.png").stat().st_size > 1000
@@ -206,7 +215,7 @@ def test_a_grid_once_and_again(duologue, copied, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--steps", "96"], "g/learning_rate=0.001 holds a run of another configuration: steps = 72 there, 96 here"),
+        (["--steps", "96"], "g/learning_rate=0.001 holds a run with another configuration: steps = 72 there, 96 here"),
         ([*STEPS, "--algorithm.discount", "0.5"], r"algorithm\.discount = 0\.99 there, 0\.5 here.*another run_dir"),
     ],
 )
@@ -218,7 +227,7 @@ def test_another_configuration_in_its_folder_is_refused(duologue, copied, words,
 
 def test_a_run_is_no_folder_for_a_grid(duologue, copied):
     code, out, err = duologue(*TINY, *STEPS, *RATES, "--run-dir", copied / "learning_rate=0.001")
-    assert code == 2 and not out and "is a run itself. Give another folder" in err
+    assert code == 2 and not out and "is the folder of a run. Give another folder" in err
 
 
 def test_interrupted_it_goes_on(duologue, finished, monkeypatch):
@@ -244,7 +253,7 @@ def test_interrupted_it_goes_on(duologue, finished, monkeypatch):
     assert sorted(os.listdir("g")) == ["learning_rate=0.001", second.name]
     assert out.splitlines()[-1].split() == ["next", "duologue", *command]
     code, out, _ = duologue(*out.splitlines()[-1].split()[2:])
-    assert code == 0 and out.count("finished before, skipped") == 1
+    assert code == 0 and out.count("already finished, skipped") == 1
     assert_same_run(second, finished / second.name)
     assert [row[0] for row in table(out)[1:]] == ["0.001", "linear:0.01:0.0", "0.01"]
     assert [saved(Path(row[2]))[-1] for row in table(out)[1:]] == [72, 72, 72]
@@ -271,8 +280,10 @@ def test_one_that_fails_stops_no_other(duologue, copied, monkeypatch):
 
 
 def test_where_nothing_can_be_drawn_the_list_is_next(duologue, copied, monkeypatch):
-    monkeypatch.setattr(actions, "standing_of", lambda run: None)
-    monkeypatch.setattr(actions, "pursue", lambda run, console: grid.Result(run, problem="Learning has diverged."))
+    monkeypatch.setattr(actions, "grid_progress", lambda run: None)
+    monkeypatch.setattr(
+        actions, "train_combination", lambda run, console: grid.Result(run, problem="Learning has diverged.")
+    )
     code, out, _ = duologue(*TINY, *STEPS, *RATES, "--run-dir", "g")
     assert code == 1 and out.splitlines()[-1].split() == ["next", "duologue", "list", "g"]
 
@@ -286,14 +297,14 @@ def test_without_a_final_evaluation(duologue, copied):
 def test_seeds_are_named_where_they_vary():
     def said(columns, returns):
         score = dl.Evaluation(np.asarray(returns), np.asarray(returns))
-        return grid.caution([grid.Result(grid.Combination(columns, None, Path()), score)])
+        return grid.interval_note([grid.Result(grid.Combination(columns, None, Path()), score)])
 
-    assert "`duologue plot` averages them" in said({"seed": "0"}, [1.0, 2.0])
+    assert "`duologue plot` averages the seeds" in said({"seed": "0"}, [1.0, 2.0])
     assert "Add --grid seed" in said({"tau": "0"}, [1.0, 2.0])
     assert said({"tau": "0"}, [[1.0, 2.0], [3.0, 4.0]]) == "Intervals are over 2 seeds."
 
 
 def test_fields_are_those_of_the_kind_that_is_chosen():
     with pytest.raises(ConfigError, match="no such field"):
-        asked("CartPole-v1", "--grid", "algorithm.optimizer.b1", "0.5")
-    assert asked("CartPole-v1", "algorithm.optimizer:adam", "--grid", "algorithm.optimizer.b1", "0.5")
+        parsed("CartPole-v1", "--grid", "algorithm.optimizer.b1", "0.5")
+    assert parsed("CartPole-v1", "algorithm.optimizer:adam", "--grid", "algorithm.optimizer.b1", "0.5")

@@ -100,7 +100,7 @@ def test_help_breaks_its_lines_for_the_terminal_not_where_the_source_does(duolog
     monkeypatch.setenv("COLUMNS", "160")
     doc = next(doc for name, _, doc in documented(commands.COMMANDS["watch"]) if name == "out")
     _, out, _ = duologue("watch", "--help")
-    assert "videos/step-N.mp4 in\n" in doc and "videos/step-N.mp4 in the run folder." in out
+    assert "or for\n" in doc and "or for videos/step-N.mp4 in the run folder" in out
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = duologue("train", "cql", "--help")
     assert "targets leave out the entropies in between. (default: 1)" in out
@@ -310,7 +310,7 @@ def test_commands_lead_from_one_to_the_next(copied, duologue):
 
 def test_a_list_without_runs_says_how_to_begin(duologue):
     code, out, _ = duologue("list")
-    assert code == 0 and "No runs below runs" in out and next_command(out) == ["train", "a2c", "CartPole-v1"]
+    assert code == 0 and "No runs in runs" in out and next_command(out) == ["train", "a2c", "CartPole-v1"]
 
 
 def test_brackets_in_a_name_are_no_markup(copied, duologue):
@@ -327,14 +327,20 @@ def test_brackets_in_a_name_are_no_markup(copied, duologue):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("evaluate", "run", "--fit-steps", "5"), "fit_steps = 5: belongs to recorded data"),
+        (("evaluate", "run", "--fit-steps", "5"), "fit_steps = 5: this option needs --dataset"),
         (
             ("evaluate", "run", "--timeout-and-terminal", "terminal"),
-            "timeout_and_terminal = 'terminal': belongs to recorded data",
+            "timeout_and_terminal = 'terminal': this option needs --dataset",
         ),
-        (("evaluate", "run", "--dataset", "x.npz", "--episodes", "7"), "episodes = 7: nothing is played on recorded"),
-        (("evaluate", "run", "--dataset", "x.npz", "--explore"), "explore = True: nothing is played on recorded"),
-        (("evaluate", "run", "--dataset", "x.npz", "--task", "a"), "task = 'a': recorded data hold one reward"),
+        (
+            ("evaluate", "run", "--dataset", "x.npz", "--episodes", "7"),
+            "episodes = 7: this option has no effect with --dataset",
+        ),
+        (("evaluate", "run", "--dataset", "x.npz", "--explore"), "explore = True: this option has no effect with"),
+        (
+            ("evaluate", "run", "--dataset", "x.npz", "--task", "a"),
+            "task = 'a': this option has no effect with --dataset",
+        ),
         (("resume", "run", "--dataset", "x.npz"), "dataset: this run did not learn from recorded data"),
         (("resume", "run", "--final-episodes", "-1"), "final_episodes = -1"),
         (("train", "a2c", "CartPole-v1", "--run-dir", ""), "run_dir = '': must name a folder"),
@@ -411,10 +417,10 @@ def assert_one_message(code, wanted, out, err, message):
         ("train a2cc CartPole-v1", "no algorithm 'a2cc'. Did you mean 'a2c'"),
         ("train a2c CartPole-v1 --algorithm.gamma 0.9", "no --algorithm.gamma. Did you mean --algorithm.discount"),
         ("train a2c CartPole-v1 --algorithm.gae-lambda=1", "Did you mean --algorithm.lambda_?"),
-        ("train a2c CartPole-v1 --algorithm.optimizer adam", "a word of its own, algorithm.optimizer:adam"),
+        ("train a2c CartPole-v1 --algorithm.optimizer adam", "a separate word, algorithm.optimizer:adam"),
         ("train dqn CartPole-v1", "no algorithm 'dqn'. Choose one of: a2c"),
-        ("train a2c", "Which environment"),
-        ("train a2c --steps 100", "Which environment"),
+        ("train a2c", "train needs an environment"),
+        ("train a2c --steps 100", "train needs an environment"),
         ("train a2c CartPol-v1", "no Gymnasium environment 'CartPol-v1'.*'CartPole-v1'"),
         pytest.param(
             "train a2c gymnax/CartPol-v1", "'CartPol-v1'. Did you mean 'CartPole-v1'", marks=pytest.mark.needs("gymnax")

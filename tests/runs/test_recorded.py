@@ -498,14 +498,14 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect", "random", "-o", "x.npz"], "Random in which environment"),
+        (["collect", "random", "-o", "x.npz"], "collect random needs --env"),
         (["collect", "random", "-o", "x.csv", "--env", "CartPole-v1"], r"must end in \.npz or \.hdf5"),
         (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
         (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
         (["collect", "random", "-o", "there.npz/x.npz", "--env", "CartPole-v1"], "cannot write"),
         (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be an integer in"),
         (["data", "nothing.npz"], "no recorded data at nothing.npz"),
-        (["train", "bc"], "Which environment"),
+        (["train", "bc"], "train needs an environment"),
         (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),
         (
             ["train", "bear", "--dataset", "there.npz"],

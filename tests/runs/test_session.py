@@ -17,7 +17,7 @@ from runs.fake_loop import no_learning
 from runs.helpers import ITERATION, TINY, assert_same_run, leaves, quiet, resume, rows, saved, train
 
 import duologue as dl
-from duologue.cli.progress import standing
+from duologue.cli.progress import run_progress
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.probe import ProbeEnvs
 from duologue.loops.evaluate import Interrupted
@@ -316,9 +316,9 @@ def test_a_folder_that_holds_a_run_is_refused(whole):
 def test_a_folder_whose_run_was_killed_before_it_saved_is_free(tmp_path):
     """It has rows, and a best checkpoint perhaps, from which nothing can go on."""
     run = train(PROBE, tmp_path / "run", iterations=4, every=2, evaluate_every=2 * ITERATION)
-    assert standing(run.path, run.plan) == "finished" and (run.path / "checkpoints" / "best").is_dir()
+    assert run_progress(run.path, run.plan) == "finished" and (run.path / "checkpoints" / "best").is_dir()
     shutil.rmtree(run.path / "checkpoints" / "latest")
-    assert standing(run.path, run.plan) == "new"
+    assert run_progress(run.path, run.plan) == "new"
     run = train(PROBE, tmp_path / "run", iterations=8, every=4)
     assert [row["step"] for row in rows(run.path)] == [4 * ITERATION, 8 * ITERATION]
     assert not (run.path / "checkpoints" / "best").exists()

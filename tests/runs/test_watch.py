@@ -415,8 +415,8 @@ def test_with_a_display_the_command_leaves_drivers_alone_and_opens_a_window(duol
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--agent", "2"], "agent = 2: this run has 2, counted from 0"),
-        (["--agent", "-1"], "agent = -1: this run has 2"),
+        (["--agent", "2"], "agent = 2: must be from 0 to 1, for the 2 agents"),
+        (["--agent", "-1"], "agent = -1: must be from 0 to 1"),
         (["--out", "a.avi"], r"must end in \.gif or \.mp4"),
         (["--env", "gymnax/CartPole-v1"], "is written in JAX"),
         (["--fps", "-1"], r"fps = -1\.0: must be a number in \(0, 1,000\]"),

@@ -1,4 +1,4 @@
-"""The actions behind the commands: each takes a command's options, does its work, and prints what to do next."""
+"""One function for each command: it takes the options, does the work, and prints the next useful command."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ from duologue.cli.commands import (
 )  # fmt: skip
 from duologue.cli.listing import quoted
 from duologue.cli.parse import parse_train, registry
-from duologue.cli.train import loggers, pursue, show, standing_of, train_arguments
+from duologue.cli.train import grid_progress, loggers, show_results, train_arguments, train_combination
 from duologue.data.summary import data_card
 from duologue.errors import ConfigError
 from duologue.fields import MOST, NonNegativeInt, check
@@ -45,7 +45,7 @@ from duologue.types import Discrete
 
 
 def run_command(name: str, arguments: list[str]) -> int:
-    """Run a command of this name with these words, and return the exit code. Raises `DuologueError`."""
+    """Run the command `name` with these arguments, and return the exit code. Raises `DuologueError`."""
     if name == "train":
         return run_train(arguments)
     command = tyro.cli(COMMANDS[name], args=arguments, prog=f"duologue {name}", registry=registry)
@@ -58,7 +58,7 @@ def run_command(name: str, arguments: list[str]) -> int:
 def run_train(arguments: list[str]) -> int:
     """Train one run, or a grid of runs."""
     name, *rest = arguments
-    default_algorithm(name)  # raises for a name that is not in the table
+    default_algorithm(name)  # raises for an unknown name
     rest, axes = grid.split(rest)
     if axes:
         return run_grid(grid.combinations(name, rest, axes), arguments)
@@ -67,24 +67,24 @@ def run_train(arguments: list[str]) -> int:
         for path, setting in settings.items():
             print(f"{path} = {setting.value!r}  ({setting.source})")
         return 0
-    asked = train_arguments(command)
-    return finish(train(**asked, loggers=loggers(command.wandb, asked["algorithm"])), command.final_episodes)
+    options = train_arguments(command)
+    return finish(train(**options, loggers=loggers(command.wandb, options["algorithm"])), command.final_episodes)
 
 
 def finish(agent: Run | Runs, episodes: int) -> int:
-    """Evaluate, draw the curve, and say where everything is and what to do next."""
+    """Show the results of an agent, and print the next useful command."""
     console, path = Console(highlight=False, soft_wrap=True), agent.path
-    show(agent, episodes, console)
+    show_results(agent, episodes, console)
     further = min(2 * agent.step, MOST)
-    more = f"resume {quoted(path)} --steps {further}"
-    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # it would learn nothing more
-        more = f"evaluate {quoted(path)} --episodes 1000"
-    console.print(f"[bold]next[/]    duologue {more}")
+    following = f"resume {quoted(path)} --steps {further}"
+    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # the learning rate has reached zero
+        following = f"evaluate {quoted(path)} --episodes 1000"
+    console.print(f"[bold]next[/]    duologue {following}")
     return 0
 
 
 def run_grid(runs: list[grid.Combination], arguments: list[str]) -> int:
-    """Train what is not finished, one after the other, and say what came of it. One that fails stops no other."""
+    """Train every unfinished run of a grid in order, and print a table. A run that fails does not stop the others."""
     console, first = Console(highlight=False, soft_wrap=True), runs[0].command
     if not console.is_terminal:
         console.width = 1000
@@ -96,19 +96,19 @@ def run_grid(runs: list[grid.Combination], arguments: list[str]) -> int:
     images = any(images_in_name(command.env) for command in commands)
     prepare_jax([command.algorithm for command in commands], seeds=seeds, images=images)
     for run in runs:  # raises before anything is trained
-        standing_of(run)
+        grid_progress(run)
     results: list[grid.Result] = []
     try:
         for number, run in enumerate(runs, 1):
             console.print(f"\n[bold]\\[{number} of {len(runs)}][/] {escape(str(run))}")
-            results.append(pursue(run, console))
+            results.append(train_combination(run, console))
     except (KeyboardInterrupt, SystemExit):
         again = shlex.join(["duologue", "train", *arguments])
         console.print(f"[bold]next[/]    {escape(again)}")
         raise
     console.print()
     console.print(grid.table(results))
-    console.print(f"\n{grid.caution(results)}".rstrip(), markup=False)
+    console.print(f"\n{grid.interval_note(results)}".rstrip(), markup=False)
     good = [str(result.run.folder) for result in results if not result.problem]
     drawn = ["plot", *good, "-o", "curves.png"] if good and first.env else ["list", str(runs[0].folder.parent)]
     console.print(f"[bold]next[/]    duologue {escape(shlex.join(drawn))}")
@@ -123,15 +123,15 @@ def run_evaluate(command: Evaluate) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if command.dataset is not None:
         played = ("episodes", "explore", "env")
-        leave_out(command, played, "nothing is played on recorded data, and the test policy is valued")
-        leave_out(command, ("task",), "recorded data hold one reward, the main task's")
+        refuse(command, played, "has no effect with --dataset, because no episode is played")
+        refuse(command, ("task",), "has no effect with --dataset, because recorded data have the main task only")
         for one in [agent] if isinstance(agent, Run) else agent:
             value = one.fitted_q(
                 command.dataset, steps=command.fit_steps, timeout_and_terminal=command.timeout_and_terminal
             )
             console.print(f"[bold green]value[/]   {value}")
         return 0
-    leave_out(command, ("fit_steps", "timeout_and_terminal"), "belongs to recorded data, and there are none")
+    refuse(command, ("fit_steps", "timeout_and_terminal"), "needs --dataset")
     how = {"explore": command.explore, "task": command.task, "env": command.env}
     score = agent.evaluate(episodes=command.episodes, **how)
     console.print(f"[bold green]score[/]   {score}")
@@ -139,11 +139,11 @@ def run_evaluate(command: Evaluate) -> int:
     return 0
 
 
-def leave_out(command: Evaluate | Collect, options: Sequence[str], why: str) -> None:
-    """Raises `ConfigError` for the first of these options that was given, which would do nothing."""
+def refuse(command: Evaluate | Collect, options: Sequence[str], why: str) -> None:
+    """Raise `ConfigError` for the first of these options that is not at its default: it has no effect here."""
     for name in options:
         if (value := getattr(command, name)) != getattr(type(command), name):
-            raise ConfigError(f"{name} = {value!r}: {why}. Leave it out.")
+            raise ConfigError(f"{name} = {value!r}: this option {why}. Leave it out.")
 
 
 def run_watch(command: Watch) -> int:
@@ -163,9 +163,11 @@ def run_watch(command: Watch) -> int:
 
 
 def check_agent(agent: int, plan: Plan) -> None:
-    """Raises `ConfigError` for one that there is not."""
+    """Raise `ConfigError` if the run has no agent of this number."""
     if not 0 <= agent < plan.seeds:
-        raise ConfigError(f"agent = {agent}: this run has {plan.seeds}, counted from 0.")
+        raise ConfigError(
+            f"agent = {agent}: must be from 0 to {plan.seeds - 1}, for the {plan.seeds} agents of this run."
+        )
 
 
 def run_resume(command: Resume) -> int:
@@ -181,9 +183,9 @@ def run_resume(command: Resume) -> int:
 def run_collect(command: Collect) -> int:
     if command.run == "random":
         if command.env is None:
-            raise ConfigError("Random in which environment? --env ENV, such as HalfCheetah-v5.")
+            raise ConfigError("collect random needs --env, for example --env HalfCheetah-v5.")
         of_policies = ("noise", "test", "checkpoint", "agent")
-        leave_out(command, of_policies, "belongs to the policy of a run, and actions are random")
+        refuse(command, of_policies, "has no effect on random actions")
         out = collect_random(command.env, command.steps, command.out, seed=command.seed, after=command.after)
     else:
         plan = read_plan(Path(command.run))
@@ -219,7 +221,7 @@ def run_plot(command: Plot) -> int:
 
 def run_completion(command: Completion) -> int:
     """Print the completion script of a shell."""
-    from duologue.cli.completion import completion_script  # it builds the options of all algorithms, for seconds
+    from duologue.cli.completion import completion_script  # takes seconds: it builds the options of all algorithms
 
     print(completion_script(command.shell), end="")
     return 0
@@ -229,4 +231,4 @@ ACTIONS: dict[type, Callable[[Any], int]] = {
     Evaluate: run_evaluate, Watch: run_watch, Resume: run_resume, Collect: run_collect, Data: run_data, Plot: run_plot,
     Completion: run_completion,
 }  # fmt: skip
-"""The action of each command but `train` and `list`."""
+"""The function of each command except `train` and `list`."""

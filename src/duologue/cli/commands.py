@@ -1,4 +1,4 @@
-"""What the command line takes: one dataclass a command, read by tyro, and for `train` a YAML file below it."""
+"""Options of the command line: one dataclass for each command, which tyro reads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ class Train(RunOptions):
     """Train an agent: one command to a run folder with curves, checkpoints and a policy."""
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)")]
-    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours). With --dataset it only
-    evaluates, and may be left out."""
+    """Environment id: CartPole-v1 (Gymnasium), gymnax/CartPole-v1 (JAX), module:Env-v0 (yours). With --dataset it is
+    optional, and used for evaluation only."""
     algorithm: AbstractAlgorithm
     """Hyperparameters."""
     steps: Count = 1_000_000
@@ -39,141 +39,144 @@ class Train(RunOptions):
     dataset: str | None = None
     """Recorded data to learn from: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
     tasks: str | None = None
-    """Several rewards, the main task's last: a ready set (lunar-lander, mountain-car). An algorithm of one reward
-    learns the main task alone."""
+    """Ready set of several rewards, the main task last: lunar-lander or mountain-car. An algorithm for one reward
+    learns the main task."""
     normalize_obs: bool = False
-    """Learn from observations of mean 0 and variance 1."""
+    """Scale observations to mean 0 and variance 1 before learning."""
     normalize_reward: bool = False
-    """Learn from rewards divided by the standard deviation of their discounted sum."""
+    """Divide rewards by the standard deviation of their discounted sum before learning."""
     run_dir: str | None = None
-    """The new folder of this run; None for runs/ALGORITHM/ENV/N."""
+    """Folder for this run, which must not exist; None for runs/ALGORITHM/ENV/N."""
     final_episodes: NonNegativeInt = 100
-    """Episodes of the evaluation at the end; 0 for none."""
+    """Number of episodes in the evaluation at the end; 0 for none."""
     wandb: str | None = None
-    """Weights & Biases project to log to as well (extra: wandb)."""
+    """Weights & Biases project to log to, in addition to the run folder (extra: wandb)."""
     config: str | None = None
-    """A YAML file with values for these options; options on the command line win."""
+    """YAML file with values for these options. Options on the command line override it."""
     grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD VALUE [VALUE ...]")] = ()
-    """Train every combination of values, for example algorithm.discount 0.98 0.99, below RUN_DIR. May be repeated."""
+    """Train every combination of values, for example algorithm.discount 0.98 0.99, each in a folder in RUN_DIR. May be
+    repeated."""
     dry_run: bool = False
     """Print the merged configuration, each value with its source, and stop."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play test episodes with a trained agent, in environments of their own."""
+    """Play test episodes with a trained agent, in new environments."""
 
     run: Positional[Path]
-    """A run folder."""
+    """Run folder."""
     episodes: int = 100
-    """Episodes to play, for each seed."""
+    """Number of episodes for each seed."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The last state, or that of the best evaluation while training."""
+    """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     explore: bool = False
-    """Act as in training, instead of with the test policy."""
+    """Act with the training policy instead of the test policy."""
     task: str | None = None
-    """Of several tasks, the one whose intention plays and is scored; None for the main one."""
+    """Task whose policy plays and whose reward is scored, where the run has several; None for the main task."""
     env: str | None = None
-    """An environment of the same spaces; None for the run's own. Required where it was made from data alone."""
+    """Environment with the same spaces; None for the environment of the run. Required if the run has only data."""
     dataset: str | None = None
-    """Play nothing, and evaluate the test policy by fitted Q evaluation on these recorded data."""
+    """Recorded data on which fitted Q evaluation estimates the value of the test policy. No episode is played."""
     fit_steps: int = 20_000
-    """Updates of that evaluation."""
+    """Number of gradient steps of fitted Q evaluation."""
     timeout_and_terminal: Literal["timeout", "terminal"] | None = None
-    """How to read rows flagged both timeout and terminal; None for as in the run."""
+    """How to read rows flagged both timeout and terminal; None for the choice of the run."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Look at a trained agent: in a window, or as a video."""
+    """Watch a trained agent in a window, or as a video."""
 
     run: Positional[Path]
-    """A run folder."""
+    """Run folder."""
     episodes: int = 1
-    """Episodes to play."""
+    """Number of episodes to play."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """A video, .gif or .mp4 (extra: video), in place of the window. Without a display, None for videos/step-N.mp4 in
-    the run folder."""
+    """Video file to write instead of opening a window: .gif or .mp4 (extra: video). None for a window, or for
+    videos/step-N.mp4 in the run folder if there is no display."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The last state, or that of the best evaluation while training."""
+    """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     task: str | None = None
-    """Of several tasks, the one whose intention plays; None for the main one."""
+    """Task whose policy plays, where the run has several; None for the main task."""
     agent: int = 0
-    """Which of a run with several seeds, counted from 0."""
+    """Number of the agent in a run with several seeds, counted from 0."""
     explore: bool = False
-    """Act as in training, instead of with the test policy."""
+    """Act with the training policy instead of the test policy."""
     env: str | None = None
-    """A Gymnasium environment of the same spaces; None for the run's own. Those written in JAX cannot be watched."""
+    """Gymnasium environment with the same spaces; None for the environment of the run. Not for environments written
+    in JAX."""
     seed: int = 0
-    """Of where episodes start, and of everything random."""
+    """Seed of all random numbers."""
     fps: float | None = None
-    """Pictures a second of the video; None for the environment's own number, or 30."""
+    """Frames per second of the video; None for the rate that the environment gives, or 30."""
     max_steps: int | None = None
-    """Steps after which it ends, whatever is going on; None for 10,000 of a video, and no limit in a window."""
+    """Largest number of steps; None for 10,000 in a video and no limit in a window."""
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Record transitions of a policy, as data that others can learn from."""
+    """Record transitions of a policy as data to learn from."""
 
     run: Positional[str]
-    """A run folder, or `random` for uniformly random actions."""
+    """Run folder, or `random` for uniformly random actions."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The new file: .npz, or .hdf5 (extra: minari)."""
+    """File to write: .npz, or .hdf5 (extra: minari)."""
     steps: int = 100_000
-    """Transitions."""
+    """Number of transitions."""
     env: str | None = None
-    """Environment id; None for the run's own. Required for `random`."""
+    """Environment id; None for the environment of the run. Required for `random`."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The last state of the run, or that of its best evaluation."""
+    """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     agent: int = 0
-    """Which of a run with several seeds, counted from 0."""
+    """Number of the agent in a run with several seeds, counted from 0."""
     test: bool = False
-    """Act with the test policy, instead of as in training."""
+    """Act with the test policy instead of the training policy."""
     noise: float = 0.0
-    """Noise on top: σ in half-ranges of a Box, the share of random actions of discrete ones."""
+    """Noise to add to actions. Continuous: standard deviation σ in half-ranges of the Box. Discrete: share of random
+    actions."""
     after: str | None = None
-    """Data whose rows come first in the new file: a mixture."""
+    """Data whose rows come first in the new file, to make a mixture."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Show what recorded data hold, and what was repaired or dropped."""
+    """Show what recorded data contain, and which repairs reading them needs."""
 
     data: Positional[str]
-    """A .npz or .hdf5 file with D4RL's names, a Minari folder or id, or a run folder."""
+    """Recorded data: .npz or .hdf5 file with the names of D4RL, Minari folder or id, or run folder."""
     timeout_and_terminal: Literal["timeout", "terminal"] = "timeout"
     """How to read rows flagged both timeout and terminal."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run from its newest good checkpoint."""
+    """Continue a run from its newest valid checkpoint."""
 
     run: Positional[Path]
-    """A run folder."""
+    """Run folder."""
     steps: int | None = None
-    """Environment steps to reach, on recorded data gradient steps; None for the number it was started with."""
+    """Total number of environment steps to reach (gradient steps on recorded data); None for the number of the run."""
     dataset: str | None = None
-    """Where the recorded data of the run lie now, if elsewhere."""
+    """New place of the recorded data, if they have moved."""
     env: str | None = None
-    """The environment of the run, where its id names a module: module:Env-v0 is not imported because a file says so."""
+    """Environment of the run. Required for an id with a module (module:Env-v0): no name in a file is ever imported."""
     wandb: str | None = None
-    """Also log to this Weights & Biases project (extra: wandb), which no run folder remembers."""
+    """Weights & Biases project to log to (extra: wandb). The run folder does not store it."""
     final_episodes: int = 100
-    """Episodes of the evaluation at the end; 0 for none."""
+    """Number of episodes in the evaluation at the end; 0 for none."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw learning curves: runs of one algorithm and environment become a mean with its interval."""
+    """Draw learning curves: one mean with its interval for all runs of an algorithm and environment."""
 
     runs: Positional[tuple[Path, ...]]
-    """Run folders."""
+    """Run folders to draw."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
-    """The picture: .png, .svg or .pdf."""
+    """Picture to write: .png, .svg or .pdf."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,11 @@ class Completion:
     """Print the completion script of a shell: bash, zsh or fish."""
 
     shell: Positional[Literal["bash", "zsh", "fish"]]
-    """The shell. See docs/command-line.md for where its script belongs."""
+    """Shell to complete in. docs/command-line.md says where to put the script."""
 
 
 COMMANDS: dict[str, type] = {
     "train": Train, "evaluate": Evaluate, "watch": Watch, "resume": Resume, "collect": Collect, "data": Data,
     "plot": Plot, "completion": Completion,
 }  # fmt: skip
-"""The options of each command but `list`, which needs no JAX (`listing.List`)."""
+"""The options of each command except `list`, which needs no JAX (`listing.List`)."""

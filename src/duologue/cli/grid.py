@@ -1,6 +1,7 @@
-"""`train --grid`: every combination of values, each a run in a folder of its own, checked before the first is trained.
+"""`train --grid`: one run for every combination of values, each in its own folder.
 
-A grid is no object that is kept: its folders are found again by their names, and by what their runs say they are.
+All combinations are checked before the first one trains. No file describes a grid. The same command finds its folders
+by their names, and checks the configurations in them.
 """
 
 import dataclasses
@@ -26,15 +27,15 @@ from duologue.runs.evaluation import Evaluation
 from duologue.runs.folders import parent_folder
 
 FIXED = {"algorithm", "run_dir", "final_episodes", "wandb", "config", "grid", "dry_run"}
-"""Fields of `Train` that say nothing of how a run learns, or cannot be varied."""
+"""Fields of `Train` that a grid cannot vary."""
 OPTION = re.compile(r"--|-h$|algorithm\.[\w.-]+:")
-"""What is no value of a `--grid`: another option, or the kind of an object."""
+"""A word that ends the values of a `--grid`: another option, or the kind of an object."""
 LONGEST_NAME = 120
 USAGE = "--grid takes a field and one or more values, as in --grid algorithm.discount 0.98 0.99."
 
 
 class Axis(NamedTuple):
-    """One `--grid`: a field, and the values as they were typed."""
+    """One `--grid`: a field, and its values as the user typed them."""
 
     field: str
     values: tuple[str, ...]
@@ -44,7 +45,7 @@ class Combination(NamedTuple):
     """One run of a grid."""
 
     values: dict[str, str]
-    """What differs, by the name of the column."""
+    """The values that vary, by the name of the column."""
     command: Train
     folder: Path
 
@@ -53,18 +54,18 @@ class Combination(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a combination."""
+    """The evaluation of a run, or the message of its failure."""
 
     run: Combination
     score: Evaluation | None = None
     problem: str = ""
 
 
-# What is asked for
+# From words to combinations
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[Axis]]:
-    """A command line without its `--grid`, and those; the values of one end at the next option."""
+    """Split a command line into the words without `--grid`, and the axes, whose values end at the next option."""
     rest: list[str] = []
     found: list[list[str]] = []
     inside = False
@@ -83,52 +84,53 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[Axis]]:
     for words in found:
         if len(words) < 2:
             raise ConfigError(f"{' '.join(['--grid', *words])}: {USAGE}")
-    return rest, [Axis(normal(field), tuple(values)) for field, *values in found]
+    return rest, [Axis(field_name(field), tuple(values)) for field, *values in found]
 
 
 def combinations(name: str, arguments: list[str], axes: Sequence[Axis]) -> list[Combination]:
-    """Every combination, the last axis the fastest, each parsed as its own command line would be.
+    """Every combination of the axes. The last axis varies fastest. Each is parsed as its own command line, so a value
+    means the same with and without a grid.
 
-    Raises `ConfigError` for fields that are not there, are given twice or cannot vary, and for a value given twice;
-    what the parser refuses, it refuses as ever.
+    Raises `ConfigError` for a field that does not exist, is given twice, or cannot vary; for a value given twice; and
+    for all that `parse_train` refuses.
     """
     settings, base = parse_train(name, arguments, env_later=any(axis.field == "env" for axis in axes))
-    check(axes, arguments, settings, base)
+    check_axes(axes, arguments, settings, base)
     chosen = list(itertools.product(*(axis.values for axis in axes)))
     commands = [parse_train(name, spelled(arguments, axes, values, base))[1] for values in chosen]
     texts = [
-        tuple(text(at(command, axis.field), typed) for axis, typed in zip(axes, values, strict=True))
+        tuple(value_text(value_at(command, axis.field), typed) for axis, typed in zip(axes, values, strict=True))
         for values, command in zip(chosen, commands, strict=True)
     ]
     check_values(axes, chosen, texts)
-    columns = short([axis.field for axis in axes])
+    columns = column_names([axis.field for axis in axes])
     differ = [dict(zip(columns, each, strict=True)) for each in texts]
-    parent = folder(base, axes)
+    parent = grid_folder(base, axes)
     return [
         Combination(values, command, parent / file)
         for values, command, file in zip(differ, commands, file_names(differ), strict=True)
     ]
 
 
-def check(axes: Sequence[Axis], arguments: list[str], settings: dict[str, config.Setting], base: Train) -> None:
-    """Raise `ConfigError` for an axis that cannot be one."""
-    options = {normal(word.partition("=")[0].removeprefix("--")) for word in arguments if word.startswith("--")}
-    kinds = {normal(word.partition(":")[0]) for word in arguments if ":" in word and not word.startswith("-")}
+def check_axes(axes: Sequence[Axis], arguments: list[str], settings: dict[str, config.Setting], base: Train) -> None:
+    """Raise `ConfigError` for an axis whose field does not exist, cannot vary, or is given twice."""
+    options = {field_name(word.partition("=")[0].removeprefix("--")) for word in arguments if word.startswith("--")}
+    kinds = {field_name(word.partition(":")[0]) for word in arguments if ":" in word and not word.startswith("-")}
     options |= {option.replace(".no_", ".").removeprefix("no_") for option in options}
     if "env" in settings and settings["env"].source == "command line":
         options.add("env")
     for field, times in Counter(axis.field for axis in axes).items():
         if field in FIXED:
-            raise ConfigError(f"--grid {field}: cannot vary within a grid. Give it once, or start several commands.")
-        value = at(base, field)
+            raise ConfigError(f"--grid {field}: cannot vary in a grid. Run several commands instead.")
+        value = value_at(base, field)
         if times > 1:
-            raise ConfigError(f"--grid {field} stands {times} times. Give all its values to one --grid.")
+            raise ConfigError(f"--grid {field} is given {times} times. Give all its values to one --grid.")
         if field in options or (is_kind(value) and field in kinds):
-            raise ConfigError(f"{field} is given by itself and by --grid. Leave one of them out.")
+            raise ConfigError(f"{field} is given both as an option and by --grid. Leave one of them out.")
 
 
 def check_values(axes: Sequence[Axis], chosen: Sequence[tuple[str, ...]], texts: Sequence[tuple[str, ...]]) -> None:
-    """Raise `ConfigError` for an axis with one value twice, in whatever words."""
+    """Raise `ConfigError` for an axis with one value twice, also where it is written in two ways."""
     for i, axis in enumerate(axes):
         known: dict[str, str] = {}
         for typed, value in sorted({(values[i], each[i]) for values, each in zip(chosen, texts, strict=True)}):
@@ -136,18 +138,18 @@ def check_values(axes: Sequence[Axis], chosen: Sequence[tuple[str, ...]], texts:
                 raise ConfigError(f"--grid {axis.field}: {first} and {typed} are one value. Leave one of them out.")
         twice = [value for value, times in Counter(axis.values).items() if times > 1]
         if twice:
-            raise ConfigError(f"--grid {axis.field}: {twice[0]} stands twice. Leave one of them out.")
+            raise ConfigError(f"--grid {axis.field}: {twice[0]} is given twice. Leave one of them out.")
 
 
 def spelled(arguments: list[str], axes: Sequence[Axis], values: Sequence[str], base: Train) -> list[str]:
-    """The command line of one combination. Kinds of objects stand before their fields, and after the environment."""
+    """The command line of one combination: environment, kinds of objects, given words, varied values."""
     env: list[str] = []
     kinds: list[str] = []
     last: list[str] = []
     for (field, _), value in zip(axes, values, strict=True):
         before, dot, name = field.rpartition(".")
         before, word = before.replace("_", "-") + dot, name.rstrip("_").replace("_", "-") + "_" * name.endswith("_")
-        now = at(base, field)
+        now = value_at(base, field)
         if field == "env":
             env.append(value)
         elif is_kind(now):
@@ -162,8 +164,8 @@ def spelled(arguments: list[str], axes: Sequence[Axis], values: Sequence[str], b
     return [*env, *arguments[:named], *kinds, *arguments[named:], *last]
 
 
-def at(command: Train, field: str) -> Any:
-    """The value of a dotted field. Raises `ConfigError` where there is none, with the nearest one."""
+def value_at(command: Train, field: str) -> Any:
+    """The value of a dotted field. Raises `ConfigError` with the nearest name if there is no such field."""
     node: Any = command
     *parents, _ = names = field.split(".")
     for depth, name in enumerate(names):
@@ -171,7 +173,7 @@ def at(command: Train, field: str) -> Any:
         if name not in known:
             before = "".join(f"{parent}." for parent in parents[:depth])
             full = {each: before + each for each in known if before or each not in FIXED}
-            if node is command:  # a hyperparameter, without the word before it
+            if node is command:  # a hyperparameter without its prefix `algorithm.`
                 full = {each: f"algorithm.{each}" for each in members(command.algorithm)} | full
             near = difflib.get_close_matches(synonym(name, full) or name, full, n=1)
             hint = f"Did you mean {full[near[0]]!r}?" if near else f"Choose one of: {', '.join(sorted(full.values()))}."
@@ -182,23 +184,25 @@ def at(command: Train, field: str) -> Any:
 
 
 def members(value: Any) -> set[str]:
+    """Names of the fields of an object; of a plain value, none."""
     return {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
 
 
 def is_kind(value: Any) -> bool:
-    """Whether a value is an object that the command line chooses by a word of its own, `algorithm.optimizer:adam`."""
+    """Whether the command line chooses an object by a separate word, as in `algorithm.optimizer:adam`."""
     return dataclasses.is_dataclass(value) and not isinstance(value, Linear)
 
 
-def normal(name: str) -> str:
+def field_name(name: str) -> str:
+    """An option as the name of a field."""
     return name.replace("-", "_")
 
 
-# What it is called
+# Names
 
 
-def text(value: Any, typed: str) -> str:
-    """A value in one way of writing it, however it was typed."""
+def value_text(value: Any, typed: str) -> str:
+    """A value as text, the same for all ways of typing it."""
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "none"
     if isinstance(value, Linear):
@@ -206,15 +210,15 @@ def text(value: Any, typed: str) -> str:
     return typed.lower() if is_kind(value) else str(value)
 
 
-def short(fields: Sequence[str]) -> list[str]:
-    """The last parts of dotted names, or whole names where these are the same."""
+def column_names(fields: Sequence[str]) -> list[str]:
+    """The last part of each dotted name, or the whole name where two last parts are equal."""
     last = [field.rpartition(".")[2] for field in fields]
     return [field if last.count(name) > 1 else name for field, name in zip(fields, last, strict=True)]
 
 
 def file_names(differ: Sequence[dict[str, str]]) -> list[str]:
-    """A name of a folder for each combination, of letters, digits and `=,.+-_`. One that is too long, or that two
-    would share, ends in a hash of what it stands for."""
+    """Name of the folder of each combination: letters, digits and `=,.+-_`. A name that is too long, or that two
+    combinations share, ends in a hash of the values."""
     whole = [",".join(f"{name}={value}" for name, value in values.items()) for values in differ]
     plain = [re.sub(r"[^A-Za-z0-9=,.+_-]", "-", name) for name in whole]
     return [
@@ -225,45 +229,46 @@ def file_names(differ: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def folder(base: Train, axes: Sequence[Axis]) -> Path:
-    """Where the runs of a grid lie: `run_dir`, by default `runs/ALGORITHM/ENV`, or less where that is what varies."""
+def grid_folder(base: Train, axes: Sequence[Axis]) -> Path:
+    """Folder that holds the runs of a grid: `run_dir`, by default `runs/ALGORITHM/ENV`, without ENV if that varies."""
     if base.run_dir is not None:
         path = Path(base.run_dir)
         if (path / "config.json").exists():
-            raise ConfigError(f"run_dir = {base.run_dir!r} is a run itself. Give another folder for a grid.")
+            raise ConfigError(f"run_dir = {base.run_dir!r} is the folder of a run. Give another folder for the grid.")
         return path
     varied = {axis.field for axis in axes}
     named = "" if "env" in varied else base.env
     where = named or ("" if varied & {"env", "dataset"} else Path(base.dataset or "").name)
-    algorithm = getattr(base.algorithm, "algorithm", base.algorithm)  # without a wrapper, as in a plan
+    algorithm = getattr(base.algorithm, "algorithm", base.algorithm)  # the algorithm in `Normalized`
     return parent_folder(type(algorithm).__name__, where)
 
 
-# What came of it
+# Results
 
 
 def table(results: Sequence[Result], *, scores: bool = True) -> Table:
-    """A row a combination, in the order given."""
+    """Table with one row for each combination, in the order of the grid."""
     rows = Table(*results[0].run.values, *(["mean return, 95 % interval"] if scores else []), "run", box=None)
     for run, score, problem in results:
-        said = problem.splitlines()[0] if problem else "-" if score is None else in_words(score)
-        rows.add_row(*run.values.values(), *([Text(said)] if scores else []), Text(str(run.folder)))
+        words = problem.splitlines()[0] if problem else "-" if score is None else score_text(score)
+        rows.add_row(*run.values.values(), *([Text(words)] if scores else []), Text(str(run.folder)))
     return rows
 
 
-def in_words(score: Evaluation) -> str:
+def score_text(score: Evaluation) -> str:
+    """Mean with its interval, which one episode does not have."""
     low, high = score.interval
     return f"{score.mean:,.1f} [{low:,.1f}, {high:,.1f}]" if len(score.scores) > 1 else f"{score.mean:,.1f}"
 
 
-def caution(results: Sequence[Result]) -> str:
-    """What the intervals of a table are over, and what they cannot tell."""
+def interval_note(results: Sequence[Result]) -> str:
+    """Note below the table: what its intervals are over, and what they do not show."""
     scores = [result.score for result in results if result.score is not None]
     episodes = sorted({score.sample_size for score in scores if score.returns.ndim == 1})
     if not episodes:
         return f"Intervals are over {' or '.join(sorted({score.sample_size for score in scores}))}." if scores else ""
-    more = "`duologue plot` averages them." if "seed" in results[0].run.values else "Add --grid seed 0 1 2 3 4."
+    more = "`duologue plot` averages the seeds." if "seed" in results[0].run.values else "Add --grid seed 0 1 2 3 4."
     return (
-        f"Intervals are over {' or '.join(episodes)} of one agent each: how well that agent is known, not which "
-        f"settings learn better. That takes several seeds. {more}"
+        f"Intervals are over {' or '.join(episodes)} of one agent. They do not show which settings "
+        f"learn better: for that you need several seeds. {more}"
     )

@@ -1,4 +1,4 @@
-"""`duologue list`: the algorithms, and the runs below a folder, read without JAX."""
+"""`duologue list`: the algorithms, and the runs in a folder, read without JAX."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from duologue.storage import files
 from duologue.storage.jsonl import read_rows
 
 RETURN = "rollout/ep_rew_mean"
-"""The mean return of training episodes in a row of metrics."""
+"""Mean return of training episodes in metrics.jsonl: `ops.metrics.RETURN`, whose module needs JAX."""
 
 
 @dataclass(frozen=True)
 class List:
-    """List the algorithms, and the runs below a folder."""
+    """List the algorithms, and the runs in a folder."""
 
     folder: Path = Path("runs")
-    """Where to look for runs."""
+    """Folder in which to look for runs, at any depth."""
 
 
 def run_list(arguments: list[str]) -> int:
-    """Print the algorithms and the runs below a folder."""
+    """Print the algorithms and the runs in a folder."""
     folder = parse_list(arguments).folder
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -44,12 +44,12 @@ def run_list(arguments: list[str]) -> int:
         console.print(table)
         console.print(f"\n[bold]next[/]    duologue evaluate {quoted(runs[-1])}")
     else:
-        console.print(f"No runs below {escape(str(folder))}.\n[bold]next[/]    duologue train a2c CartPole-v1")
+        console.print(f"No runs in {escape(str(folder))}.\n[bold]next[/]    duologue train a2c CartPole-v1")
     return 0
 
 
 def parse_list(arguments: list[str]) -> List:
-    """The command `list` of these words."""
+    """Parse the options of `list`."""
     import tyro
 
     return tyro.cli(tyro.conf.Positional[List], args=arguments, prog="duologue list", description=List.__doc__)
@@ -62,7 +62,7 @@ def run_cells(path: Path) -> list[str]:
         step, of_seed = rows[-1]["step"] if rows else 0, {}
         for row in rows:
             if row.get(RETURN) is not None:
-                of_seed[row["seed"]] = row[RETURN]  # the last of each seed
+                of_seed[row["seed"]] = row[RETURN]  # the last one of each seed remains
         algorithm = plan["algorithm"].get("algorithm", plan["algorithm"])  # without a wrapper
         steps, seeds = f"{step:,} / {plan['steps']:,}", str(plan["seeds"])
         last = f"{sum(of_seed.values()) / len(of_seed):,.1f}" if of_seed else "-"
@@ -72,7 +72,7 @@ def run_cells(path: Path) -> list[str]:
     except DuologueError as error:
         return [str(error)]
     except (KeyError, TypeError, AttributeError, ValueError):
-        return [f"{path / 'config.json'} or metrics.jsonl is not that of a run."]
+        return [f"{path / 'config.json'} or metrics.jsonl does not belong to a run."]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -92,5 +92,5 @@ def summary_table(summaries: Mapping[str, str]) -> Table:
 
 
 def quoted(word: object) -> str:
-    """A word of a command as a shell and rich's markup take it literally."""
+    """A word of a command, quoted for a shell and escaped for rich's markup."""
     return escape(shlex.quote(str(word)))

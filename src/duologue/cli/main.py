@@ -1,7 +1,7 @@
-"""The command `duologue`: from words to a command, and from its errors to exit codes.
+"""The program `duologue`: it finds the command, runs it, and turns errors into exit codes.
 
-Exit codes: 0 done; 1 a failure, with a message; 2 a mistake in the command or configuration; 130 after Ctrl-C and 143
-after SIGTERM, with everything saved; 141 where the reader of a pipe has gone. `duologue`, `--help`, `--version` and
+Exit codes: 0 success; 1 failure, with a message; 2 mistake in the command or configuration; 130 after Ctrl-C and 143
+after SIGTERM, with everything saved; 141 if the reader of a pipe has closed it. `duologue`, `--help`, `--version` and
 `list` import neither JAX nor Gymnasium.
 """
 
@@ -19,27 +19,27 @@ from duologue.errors import ConfigError, DuologueError, EnvError, MissingExtraEr
 
 COMMANDS: dict[str, str] = {
     "train": "Train an agent: one command to a run folder with curves, checkpoints and a policy.",
-    "evaluate": "Play test episodes with a trained agent, in environments of their own.",
-    "watch": "Look at a trained agent: in a window, or as a video.",
-    "resume": "Go on with a run from its newest good checkpoint.",
-    "collect": "Record transitions of a policy, as data that others can learn from.",
-    "data": "Show what recorded data hold, and what was repaired or dropped.",
-    "plot": "Draw learning curves: runs of one algorithm and environment become a mean with its interval.",
-    "list": "List the algorithms, and the runs below a folder.",
+    "evaluate": "Play test episodes with a trained agent, in new environments.",
+    "watch": "Watch a trained agent in a window, or as a video.",
+    "resume": "Continue a run from its newest valid checkpoint.",
+    "collect": "Record transitions of a policy as data to learn from.",
+    "data": "Show what recorded data contain, and which repairs reading them needs.",
+    "plot": "Draw learning curves: one mean with its interval for all runs of an algorithm and environment.",
+    "list": "List the algorithms, and the runs in a folder.",
     "completion": "Print the completion script of a shell: bash, zsh or fish.",
 }
-"""The commands, each with the first line of its help."""
+"""Name of each command, with the first line of its help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program `duologue`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.append(os.getcwd())  # the module of `module:Env-v0` lies here; last, so that no file replaces a package
+    sys.path.append(os.getcwd())  # finds the module of `module:Env-v0`; last, so that no file here replaces a package
     try:
         sys.exit(run(arguments))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe, for example `head`, has gone
+    except BrokenPipeError:  # the reader of a pipe, for example `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except DuologueError as error:
@@ -66,13 +66,13 @@ def run(arguments: list[str]) -> int:
         return 0
     if name == "list":
         return run_list(rest)
-    from duologue.cli import actions  # JAX comes with it
+    from duologue.cli import actions  # imports JAX
 
     return actions.run_command(name, rest)
 
 
 def show_overview(usage: str, summaries: Mapping[str, str]) -> None:
-    """Print how a command is used, and the words that may follow it."""
+    """Print the usage of a command, and the words that may follow it."""
     console = Console()
     console.print(f"usage: {usage} [-h] ...\n", markup=False, highlight=False)
     console.print(summary_table(summaries))

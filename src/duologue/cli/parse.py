@@ -1,4 +1,4 @@
-"""From words on the command line to the command `train`, with a YAML file below them."""
+"""Parser of `duologue train`: defaults, a YAML file over them, and the command line over both."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ registry = tyro.constructors.ConstructorRegistry()
 
 @registry.primitive_rule
 def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """`7e-4`, or `linear:7e-4:0` for a schedule from the first number to the second over the whole run."""
+    """Parse `7e-4`, or `linear:7e-4:0` for a schedule from the first number to the second over the whole run."""
     if info.type != LearningRate:
         return None
 
@@ -46,9 +46,8 @@ def learning_rate(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
 
 @registry.struct_rule
 def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
-    """What tyro's own rules make of a class, its fields' help without the line breaks of the source: tyro keeps those
-    before an indented line."""
-    if in_one_paragraph in info.markers:  # asked for by itself
+    """Remove the line breaks of the source from the help of fields. tyro keeps those before an indented line."""
+    if in_one_paragraph in info.markers:  # the call below, which wants the rules of tyro
         return None
     spec = registry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, in_one_paragraph)))
     if not isinstance(spec, tyro.constructors.StructConstructorSpec):
@@ -56,8 +55,8 @@ def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructor
 
     def unbroken(field: tyro.constructors.StructFieldSpec) -> tyro.constructors.StructFieldSpec:
         def text() -> str | None:
-            said = field.helptext() if callable(field.helptext) else field.helptext
-            return said and re.sub(r"(?<!\n)\n(?!\n) *", " ", said)
+            words = field.helptext() if callable(field.helptext) else field.helptext
+            return words and re.sub(r"(?<!\n)\n(?!\n) *", " ", words)
 
         return dataclasses.replace(field, helptext=text)
 
@@ -65,8 +64,10 @@ def in_one_paragraph(info: tyro.constructors.StructTypeInfo) -> tyro.constructor
 
 
 def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> tuple[dict[str, config.Setting], Train]:
-    """The merged configuration with where each value came from, and the command it makes, which may still lack the
-    environment only where that comes later."""
+    """Parse the command `train`. Returns the merged configuration, each value with its source, and the command.
+
+    `env_later` allows a command without an environment, which a grid adds. Raises `ConfigError`.
+    """
     algorithm = default_algorithm(name)
     check_words(algorithm, arguments)
     default = Train(env="", algorithm=algorithm)
@@ -92,9 +93,9 @@ def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> 
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     if not command.env and command.dataset is None and not env_later:
-        raise ConfigError(f"Which environment? duologue train {name} ENV, such as CartPole-v1.")
-    if command.grid:  # that of the command line was taken before
-        raise ConfigError(f"config file {path}: grid has no place in a file. Give it on the command line, --grid.")
+        raise ConfigError(f"train needs an environment, for example duologue train {name} CartPole-v1.")
+    if command.grid:  # `grid.split` has removed --grid from the command line
+        raise ConfigError(f"config file {path}: grid is not allowed in a file. Use --grid on the command line.")
     after = config.to_dict(command)
     given = config.merge([("command line", difference(before, after))])
     return {
@@ -104,7 +105,10 @@ def parse_train(name: str, arguments: list[str], *, env_later: bool = False) -> 
 
 
 def check_words(algorithm: AbstractAlgorithm, arguments: list[str]) -> None:
-    """Raise `ConfigError` for what is called otherwise here: tyro's own guess may name another hyperparameter."""
+    """Raise `ConfigError` for the name that another library uses for a hyperparameter, with ours.
+
+    The suggestion of tyro may name an unrelated hyperparameter.
+    """
     fields = {field.name: field for field in dataclasses.fields(algorithm)}
     for word, after in itertools.zip_longest(arguments, arguments[1:]):
         option, _, value = word.partition("=")
@@ -117,13 +121,13 @@ def check_words(algorithm: AbstractAlgorithm, arguments: list[str]) -> None:
         if name in fields and dataclasses.is_dataclass(fields[name].default):
             kind = (value or after or "KIND").lower()
             raise ConfigError(
-                f"{option} is an object and takes no value. Choose its kind with a word of its own, "
+                f"{option} is an object and takes no value. Choose its kind with a separate word, "
                 f"algorithm.{name.replace('_', '-')}:{kind}; its fields follow as {option}.FIELD."
             )
 
 
 def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
-    """What `after` says that `before` does not; of an object of another type, what is not that type's default."""
+    """The values of `after` that differ from `before`; in an object of another type, from the defaults of its class."""
     before = before if isinstance(before, dict) else {}
     changed = {"type": after["type"]} if before.get("type") != after.get("type") else {}
     if changed:
@@ -139,12 +143,12 @@ def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_path(arguments: list[str]) -> str | None:
-    """The value of `--config`, which is needed before the rest can be read."""
+    """The value of `--config`. It is needed before tyro reads the rest."""
     found = [
         word.partition("=")[2] if "=" in word else after
         for word, after in itertools.zip_longest(arguments, arguments[1:])
         if word == "--config" or word.startswith("--config=")
     ]
     if len(found) > 1:
-        raise ConfigError(f"config: one file, and here are {', '.join(map(str, found))}.")
+        raise ConfigError(f"config takes one file. Here are {len(found)}: {', '.join(map(str, found))}.")
     return found[0] if found else None

@@ -1,5 +1,4 @@
-"""From a command `train` to its run: begun, gone on with, or found finished; then evaluated and drawn. And how JAX is
-set up for it."""
+"""The work of the command `train`: start or continue a run, evaluate it, and draw its curve."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +10,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
 from duologue.cli import grid
 from duologue.cli.commands import Train
-from duologue.cli.progress import Standing, standing
+from duologue.cli.progress import Progress, run_progress
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.runs import config
 from duologue.runs.display.curves import learning_curve
@@ -29,7 +28,7 @@ TRAIN_ONLY = {
 
 
 def train_arguments(command: Train) -> dict[str, Any]:
-    """What `duologue.train` is called with, by name, without loggers."""
+    """The arguments of `duologue.train` by name, without loggers."""
     algorithm: AbstractAlgorithm = command.algorithm
     if command.normalize_obs or command.normalize_reward:
         algorithm = Normalized(algorithm=algorithm, obs=command.normalize_obs, reward=command.normalize_reward)
@@ -38,12 +37,12 @@ def train_arguments(command: Train) -> dict[str, Any]:
 
 
 def loggers(wandb: str | None, algorithm: AbstractAlgorithm) -> list[Logger]:
-    """Further places for the metrics of a run: a project of Weights & Biases, or none."""
+    """Loggers in addition to the run folder: one for a project of Weights & Biases, or none."""
     return [] if wandb is None else [WandB(wandb, config.to_dict(algorithm))]
 
 
-def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | None:
-    """Evaluate, draw the curve, and say where everything is."""
+def show_results(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | None:
+    """Evaluate the agent, draw its learning curve, and print the result and the paths."""
     path, score = agent.path, agent.evaluate(episodes=episodes) if episodes and agent.plan.env else None
     if score is not None:
         console.print(f"[bold green]score[/]   {score}")
@@ -51,34 +50,34 @@ def show(agent: Run | Runs, episodes: int, console: Console) -> Evaluation | Non
     try:
         if agent.plan.env:
             console.print(f"[bold]curve[/]   {escape(str(learning_curve([path], path / 'curve.png')))}")
-    except DuologueError as error:  # no plotting extra, or nothing to draw yet: the run is good all the same
+    except DuologueError as error:  # no plotting extra, or nothing to draw yet; the run itself is complete
         console.print(f"curve   {error}", markup=False)
     return score
 
 
-def standing_of(run: grid.Combination) -> Standing:
-    """Whether a combination has been trained. Raises `ConfigError` for one that cannot be."""
+def grid_progress(run: grid.Combination) -> Progress:
+    """Progress of one run of a grid. Raises `ConfigError` for a run that cannot be trained."""
     arguments = train_arguments(run.command)
     sources = Sources(*(arguments[name] for name in Sources._fields))
     plan, envs, _ = make_plan(arguments["algorithm"], sources, RunOptions.pick(arguments))
     envs.close()
-    return standing(run.folder, plan)
+    return run_progress(run.folder, plan)
 
 
-def pursue(run: grid.Combination, console: Console) -> grid.Result:
-    """Train one combination to its end, or skip it, and evaluate it."""
-    asked: dict[str, Any] = {**train_arguments(run.command), "run_dir": run.folder}
-    also = loggers(run.command.wandb, asked["algorithm"])
+def train_combination(run: grid.Combination, console: Console) -> grid.Result:
+    """Train one run of a grid to its end, or skip it if it is finished, and evaluate it."""
+    arguments: dict[str, Any] = {**train_arguments(run.command), "run_dir": run.folder}
+    more = loggers(run.command.wandb, arguments["algorithm"])
     try:
-        match standing_of(run):
+        match grid_progress(run):
             case "finished":
-                console.print("finished before, skipped")
+                console.print("already finished, skipped")
                 agent = load(run.folder)
             case "unfinished":
-                agent = resume(run.folder, loggers=also)
+                agent = resume(run.folder, loggers=more)
             case "new":
-                agent = train(**asked, loggers=also)
-        return grid.Result(run, show(agent, run.command.final_episodes, console))
+                agent = train(**arguments, loggers=more)
+        return grid.Result(run, show_results(agent, run.command.final_episodes, console))
     except (ConfigError, MissingExtraError):
         raise
     except DuologueError as error:
