@@ -336,10 +336,10 @@ def test_brackets_in_a_name_are_no_markup(copied, duologue):
             ("evaluate", "run", "--dataset", "x.npz", "--episodes", "7"),
             "episodes = 7: this option has no effect with --dataset",
         ),
-        (("evaluate", "run", "--dataset", "x.npz", "--explore"), "explore = True: this option has no effect with"),
+        (("evaluate", "run", "--dataset", "x.npz", "--explore"), "explore = True: this option has no effect"),
         (
             ("evaluate", "run", "--dataset", "x.npz", "--task", "a"),
-            "task = 'a': this option has no effect with --dataset",
+            "task = 'a': this option has no effect",
         ),
         (("resume", "run", "--dataset", "x.npz"), "dataset: this run did not learn from recorded data"),
         (("resume", "run", "--final-episodes", "-1"), "final_episodes = -1"),
