@@ -86,7 +86,7 @@ SHARED = gym.make("CartPole-v1")
     ("env", "options", "words"),
     [
         (Bare, {}, "makes an environment without observation_space"),
-        (lambda: SHARED, {"num_envs": 2}, "returned one environment 2 times"),
+        (lambda: SHARED, {"num_envs": 2}, "returned the same environment 2 times"),
         ("CartPole-v1", {"asynchronous": "yes"}, "asynchronous = 'yes': must be True or False"),
         ("CartPole-v1", {"run_dir": 5}, "run_dir = 5: must name a folder"),
         (None, {"dataset": {"rewards": np.zeros(3)}}, r"dataset: must be a file.*got dict.*from_columns"),

@@ -282,7 +282,7 @@ OF_STATES = dl.Networks(state_dependent_std=True)
         (
             dl.TD3(networks=OF_STATES),
             SPEC.action,
-            r"networks\.state_dependent_std = True: must be False or None, for this policy has one σ",
+            r"networks\.state_dependent_std = True: must be False or None, because this policy has one σ",
         ),
         (dl.ACERContinuous(networks=OF_STATES), SPEC.action, r"networks\.state_dependent_std = True"),
     ],

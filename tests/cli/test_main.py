@@ -358,7 +358,7 @@ def test_a_module_that_a_file_names_is_not_imported(copied, duologue, tmp_path):
     path.write_text(path.read_text().replace('"env": "probe/both"', '"env": "intruder:CartPole-v1"'))
     for command in ("evaluate", "resume"):
         code, out, err = duologue(command, str(copied), *(["--steps", "9000"] if command == "resume" else []))
-        assert_one_message(code, 2, out, err, "would import the module intruder, which a file names")
+        assert_one_message(code, 2, out, err, "would import the module intruder. Its name comes from a file")
     code, _, err = duologue("evaluate", str(copied), "--env", "probe/both", "--episodes", "1")
     assert code == 0 and not err
 
@@ -554,7 +554,7 @@ def register():
         ("reward", "environment 0 gave a NaN or infinite reward at its step 5"),
         (
             "shape",
-            r"environment 0 gave an observation of float32\[3\]; its space is float32\[2\] \(at step 6 .*seed \d+",
+            r"environment 0 gave an observation of float32\[3\]; the space is float32\[2\] \(at step 6 .*seed \d+",
         ),
         ("pair", r"environment 0 gave the reward array\(.*, which must be one number \(at step 6 .*reset seed \d+"),
     ],
@@ -617,7 +617,7 @@ def test_a_folder_that_holds_a_run(duologue, copied):
 
 def test_a_finished_run(duologue, copied):
     code, out, err = duologue("resume", copied)
-    assert_one_message(code, 2, out, err, "steps = 120: must be above 120, the steps so far. Give more")
+    assert_one_message(code, 2, out, err, "steps = 120: must be above 120, the number of steps so far.")
 
 
 def test_no_episodes(duologue, copied):

@@ -112,7 +112,7 @@ def test_where_the_next_observation_is_another_the_episode_is_cut(known):
     following[4] *= np.float32(1 + 1e-6)
     data = build(6, next_observations=following, terminals=at(6, 5), timeouts=at(6) if known else None)
     assert flags(data) == ([5], [2]) and data.cut == ((2,) if known else ())
-    assert noted(data, "1 of 6 rows have another successor") and noted(data, "no column timeouts") is not known
+    assert noted(data, "1 of 6 rows have a successor that differs") and noted(data, "no column timeouts") is not known
 
 
 def test_neither_timeouts_nor_successors_is_said():
@@ -160,12 +160,12 @@ BAD = {
     "matrix": ({"rewards": np.zeros((4, 2))}, r"'rewards' has the shape \[4, 2\]"),
     "flag": ({"terminals": np.array([0, 0, 2, 1])}, "'terminals' holds 2 in row 2"),
     "successor": ({"next_observations": np.zeros((4, 3))}, "'next_observations' differ: must have one shape"),
-    "negative": ({"actions": np.array([0, -1, 0, 0])}, "'actions' is int64.* must count"),
+    "negative": ({"actions": np.array([0, -1, 0, 0])}, "'actions' is int64.* it must hold one integer"),
     "twice": ({"extras/probs": np.zeros(4), "infos/probs": np.zeros(4)}, "two columns hold 'probs'"),
     "wide-extra": ({"extras/n": np.full(4, 2**40)}, "'extras/n' holds numbers too large for int32"),
     "dict-reward": ({"rewards": {"a": np.zeros(4)}}, "'rewards' is a dict of a"),
     "empty-dict": ({"observations": {}}, "'observations' is a dict of nothing"),
-    "whole-and-parts": ({"observations/x": np.zeros(4)}, "both whole and in parts"),
+    "whole-and-parts": ({"observations/x": np.zeros(4)}, "as one array and as a group"),
 }  # fmt: skip
 
 

@@ -51,10 +51,10 @@ def changed(**fields):
 
 
 REFUSED = {
-    "discrete-sac": (TINY, "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
-    "discrete-td3": (dl.TD3(**SMALL), "probe/both", r"Discrete\(n=2, start=0\) is not served: .*SACDiscrete, ACER"),
+    "discrete-sac": (TINY, "probe/both", r"Discrete\(n=2, start=0\) is not supported: .*SACDiscrete, ACER"),
+    "discrete-td3": (dl.TD3(**SMALL), "probe/both", r"Discrete\(n=2, start=0\) is not supported: .*SACDiscrete, ACER"),
     "real-discrete": (dl.SACDiscrete(**SMALL), "probe/action-continuous", r"must be Discrete, .* Box use SAC"),
-    "unbounded": (TINY, Unbounded, r"Box.* is not served: .*Give bounds with gymnasium\.wrappers\.RescaleAction"),
+    "unbounded": (TINY, Unbounded, r"Box.* is not supported: .*Give bounds with gymnasium\.wrappers\.RescaleAction"),
     "batch": (
         changed(batch_size=41), "probe/action-continuous",
         r"batch_size = 41: must be at most 40, the transitions that a replay_capacity of 40 keeps here\. Give",
@@ -69,11 +69,11 @@ REFUSED = {
     ),
     "rollout": (
         changed(rollout_length=5, num_envs=9), "probe/action-continuous",
-        r"replay_capacity = 40: must be at least 45 here, one sequence in whole rollouts of each",
+        r"replay_capacity = 40: must be at least 45 here, for one sequence of whole rollouts in each",
     ),
     "sequence": (
         changed(rollout_length=4, num_envs=3, n_step=14), "probe/action-continuous",
-        r"replay_capacity = 40: must be at least 48 here, one sequence in whole rollouts of each",
+        r"replay_capacity = 40: must be at least 48 here, for one sequence of whole rollouts in each",
     ),
 }  # fmt: skip
 

@@ -187,7 +187,7 @@ def test_malformed_metadata_are_refused(case, tmp_path):
 
 def test_metadata_that_do_not_fit_the_actions_are_refused(tmp_path):
     refused(npz(tmp_path / "x.npz", {"action_space": {"low": [0, 0], "high": [1, 1]}}), "'actions' has the shape")
-    refused(npz(tmp_path / "y.npz", {"action_space": {"n": 3}}), "'actions' is float32.*must count discrete")
+    refused(npz(tmp_path / "y.npz", {"action_space": {"n": 3}}), "'actions' is float32.*it must hold one integer")
     bounds = dataset.read_dataset(npz(tmp_path / "z.npz", {"env": "Other-v0"})).spec.action
     assert bounds == Box((1,), "float32", (-1.0,), (1.0,))
     refused(zipped(tmp_path / "n.npz", [("metadata.npy", npy(np.zeros(3)))]), "must be one string of JSON")
@@ -206,7 +206,7 @@ MEMBERS = {
     "negative": ([("rewards.npy", lying((-5, -1)))], "does not hold|cannot read"),
     "objects": ([("rewards.npy", lying((5,), "|O"))], "holds Python objects"),
     "text": ([("rewards.npy", b"hello")], "cannot read"),
-    "stranger": ([("code.py", b"1")], "'code.py': must be .npy arrays"),
+    "stranger": ([("code.py", b"1")], "'code.py', but each of its files must be a .npy array"),
     "twice": ([("rewards.npy", npy(COLUMNS["rewards"]))] * 2, "holds 'rewards' twice"),
 }
 
@@ -241,7 +241,7 @@ def test_a_truncated_file_is_refused(write, name, share, tmp_path):
     path = write(tmp_path / name)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    refused(path, "cannot read .*Is the file whole")
+    refused(path, "cannot read .*The file may be incomplete")
 
 
 def test_an_altered_member_is_refused(tmp_path):

@@ -193,8 +193,8 @@ def raises(obs):
     ("fault", "words"),
     [
         (raises, "the wheel came off"),
-        (lambda obs: (obs[:1], 1.0, False, False, {}), r"float64\[1\]; its space is float32\[2\]"),
-        (lambda obs: (0.0, 1.0, False, False, {}), r"float64\[\]; its space is float32\[2\]"),
+        (lambda obs: (obs[:1], 1.0, False, False, {}), r"float64\[1\]; the space is float32\[2\]"),
+        (lambda obs: (0.0, 1.0, False, False, {}), r"float64\[\]; the space is float32\[2\]"),
         (lambda obs: (obs, None, False, False, {}), "gave the reward None"),
         (lambda obs: (obs, np.ones(2), False, False, {}), "must be one number"),
         (lambda obs: (obs, 1.0, False, {}), "not enough values"),

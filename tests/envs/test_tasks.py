@@ -324,8 +324,8 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' is no name for a task. Write the function"),
-        (lambda: Tasks(paid, steps, paid), r"tasks: 'paid' is there twice. Give each function its"),
+        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' cannot be the name of a task"),
+        (lambda: Tasks(paid, steps, paid), r"tasks: two functions have the name 'paid'"),
         (lambda: Tasks(), r"tasks: must be at least one function"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
         (lambda: Tasks([steps, paid]), r"is no function. Pass functions, one after another"),
@@ -342,7 +342,7 @@ def test_sets_that_are_none(made, words):
     [
         (SACX, {"tasks": "lunar-landr"}, r"no tasks 'lunar-landr'. Did you mean 'lunar-lander'"),
         (SACX, {"tasks": 3}, r"tasks = 3: must be the name of a ready set, or duologue.tasks.Tasks"),
-        (SACX, {}, r"tasks = None: SACX learns several tasks. Give them.*lunar-lander, mountain-car"),
+        (SACX, {}, r"tasks = None: SACX learns several tasks. In Python, pass.*lunar-lander, mountain-car"),
         (SACX, {"tasks": "lunar-lander"}, r"task 'touch' cannot be evaluated in CartPole-v1: IndexError: index 6"),
         (
             dataclasses.replace(SACX, scheduler=dl.task_schedulers.FixedTask(task=7)), {"tasks": Tasks(steps, paid)},
@@ -439,9 +439,9 @@ def test_an_adapter_with_tasks_stays_open_and_is_not_evaluated_while_it_trains(t
 
     algorithm = dl.A2C(networks=dl.Networks(hidden_sizes=(4,)), num_envs=2, rollout_length=4)
     adapter = Adapter("CartPole-v1", 2, seed=0)
-    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: the adapter's environments train"):
+    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 8: an evaluation would reset the environments of the"):
         planned(algorithm, Tasks(paid).attach(adapter), evaluate_every=8)
-    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, for the adapter that was passed belongs to one"):
+    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, because an adapter belongs to one"):
         make_seeds(Tasks(paid).attach(adapter), 2, seed=0, seeds=2)
     run = dl.train(algorithm, adapter, tasks=Tasks(paid), steps=16, run_dir=tmp_path / "run")
     assert run.evaluate(episodes=5).returns.shape == (5,) and not adapter.closed

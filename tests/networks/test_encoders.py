@@ -109,7 +109,7 @@ def test_dict_parts_are_joined_in_sorted_order_without_the_action_mask():
 
 
 def test_a_dict_of_a_mask_alone_is_refused():
-    with pytest.raises(ConfigError, match="holds nothing to observe"):
+    with pytest.raises(ConfigError, match="has nothing to observe"):
         make_encoder(Dict({ACTION_MASK: Box((2,))}), init="lecun", key=KEY)
 
 

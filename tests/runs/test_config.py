@@ -91,9 +91,9 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"networks": {"type": "Networks", "hidden_sizes": [64, 0]}}, r"algorithm\.networks\.hidden_sizes\[1\] = 0"),
         ({"networks": {"type": "Networks", "hidden_sizes": 64}}, r"algorithm\.networks\.hidden_sizes = 64"),
         ({"networks": {"type": "Network"}}, r"algorithm\.networks\.type = 'Network'.*Did you mean 'Networks'"),
-        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*must name its class"),
+        ({"networks": {"hidden_sizes": [1]}}, r"algorithm\.networks = .*must have a field 'type'"),
         ({"networks": {"type": "Adam"}}, r"algorithm\.networks = .*AbstractNetworks"),
-        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*must name its class"),
+        ({"networks": {"type": ["A2C"]}}, r"algorithm\.networks = .*must have a field 'type'"),
         ({"networks": None}, r"algorithm\.networks = None"),
         ({"rolout_length": 5}, r"algorithm\.rolout_length: A2C has no .*Did you mean 'rollout_length'"),
         ({"gamma": 0.9}, r"algorithm\.gamma.*Did you mean 'discount'"),
@@ -106,7 +106,7 @@ def test_an_integer_stands_for_a_float_where_one_is_wanted():
         ({"type": "os.system", "command": "touch canary"}, r"algorithm\.type = 'os\.system'"),
         ({"type": "Mine"}, r"algorithm\.type = 'Mine'.*pass it"),
         ({"type": "Dict", "spaces": {"arm": {"type": "Box", "shape": [2], "lo": 1}}}, r"algorithm\.spaces\.arm\.lo"),
-        ({"type": None}, r"algorithm = .*must name its class"),
+        ({"type": None}, r"algorithm = .*must have a field 'type'"),
     ],
 )
 def test_the_place_and_the_fix_are_named(data, message):

@@ -165,5 +165,5 @@ def test_data_hold_the_main_tasks_reward(own, tmp_path):
     options = {"steps": 10, "run_dir": tmp_path / "run", "console": quiet()}
     with pytest.raises(dl.ConfigError, match=r"SACX learns several tasks, and .* holds one reward"):
         dl.train(TINY, dataset=path, **options)
-    with pytest.raises(dl.ConfigError, match=r"tasks = .*: recorded data hold one reward"):
+    with pytest.raises(dl.ConfigError, match=r"tasks = .*: recorded data have one reward"):
         dl.train(dl.BC(), "MountainCarContinuous-v0", dataset=path, tasks="mountain-car", **options)

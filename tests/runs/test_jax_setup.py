@@ -85,12 +85,10 @@ def test_large_products_keep_all_threads(tmp_path):
     assert found["NPROC"] is None and found["asynchronous"] is True and "one thread" not in found["said"]
 
 
-def test_what_the_user_has_set_stays(tmp_path):
-    lines = [
-        "jax.config.update('jax_num_cpu_devices', 1)",
-        run("A2C(networks=networks)", "probe/both", "r", ", seeds=2"),
-    ]
-    found = reported(lines, tmp_path, NPROC="2")
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_the_user_has_set_stays(tmp_path, seeds):
+    small = run("A2C(networks=networks)", "probe/both", "r", f", seeds={seeds}")
+    found = reported(["jax.config.update('jax_num_cpu_devices', 1)", small], tmp_path, NPROC="2")
     assert found["NPROC"] == "2" and found["devices"] == 1
 
 

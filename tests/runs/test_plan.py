@@ -162,12 +162,12 @@ class Odd(gym.Env):
 @pytest.mark.parametrize(
     ("spaces", "message"),
     [
-        ({"action": gym.spaces.Text(3)}, r"action space Text.* cannot be served"),
-        ({"action": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})}, r"action space Dict.* cannot be served"),
+        ({"action": gym.spaces.Text(3)}, r"action space Text.* is not supported"),
+        ({"action": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})}, r"action space Dict.* is not supported"),
         ({"action": gym.spaces.Box(-1, 1, (2, 2))}, r"Box"),
         (
             {"observation": gym.spaces.Sequence(gym.spaces.Discrete(2))},
-            r"observation space Sequence.* cannot be served",
+            r"observation space Sequence.* is not supported",
         ),
     ],
 )

@@ -371,7 +371,7 @@ def test_going_on_online_is_in_the_environment_that_the_networks_are_for(recorde
         guessed.finetune("Pendulum-v1", steps=4, dataset=bare, run_dir=tmp_path / "a")
     known = dl.train(dl.IQL(**ALGORITHM), "Pendulum-v1", dataset=bare, steps=2, run_dir=tmp_path / "b", console=QUIET,
                      evaluate_episodes=1)  # fmt: skip
-    with pytest.raises(dl.ConfigError, match="other spaces than at the start of this run"):
+    with pytest.raises(dl.ConfigError, match="The spaces of the environment differ"):
         known.finetune("MountainCarContinuous-v0", steps=4, dataset=bare, run_dir=tmp_path / "c")
 
 
@@ -500,7 +500,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     [
         (["collect", "random", "-o", "x.npz"], "collect random needs --env"),
         (["collect", "random", "-o", "x.csv", "--env", "CartPole-v1"], r"must end in \.npz or \.hdf5"),
-        (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "is there already"),
+        (["collect", "random", "-o", "there.npz", "--env", "CartPole-v1"], "exists already"),
         (["collect", "random", "-o", "x.npz", "--env", "CartPole-v1", "--steps", "0"], "steps = 0"),
         (["collect", "random", "-o", "there.npz/x.npz", "--env", "CartPole-v1"], "cannot write"),
         (["train", "bc", "--dataset", "there.npz", "--window", "0"], "window = 0: must be an integer in"),
@@ -509,7 +509,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
         (["train", "a2c", "--dataset", "there.npz"], "A2C learns from its own rollouts"),
         (
             ["train", "bear", "--dataset", "there.npz"],
-            "follows gradients of actions",
+            "uses the gradient of Q with respect",
         ),
         (["train", "bc", "Acrobot-v1", "--dataset", "there.npz"], "a file for another environment"),
         (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "there is no environment. Give one"),

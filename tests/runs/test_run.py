@@ -133,7 +133,7 @@ def test_resuming_to_no_count_of_steps(copied, steps, unchecked):
 
 
 def test_an_environment_of_other_spaces_is_refused(copied):
-    with pytest.raises(dl.ConfigError, match=r"other spaces than at the start of this run.*probe/both-continuous"):
+    with pytest.raises(dl.ConfigError, match=r"The spaces of the environment differ.*probe/both-continuous"):
         dl.resume(copied, steps=20 * ITERATION, env="probe/both-continuous")
 
 
@@ -219,7 +219,7 @@ def test_the_best_is_the_state_of_the_best_evaluation(one):
 
 
 def test_there_is_no_best_without_evaluation(three):
-    with pytest.raises(dl.CheckpointError, match="no best checkpoint, for it was trained without evaluate_every"):
+    with pytest.raises(dl.CheckpointError, match="no best checkpoint, because it was trained without evaluate_every"):
         dl.load(three.path, which="best")
 
 
@@ -425,7 +425,7 @@ def test_several_seeds_on_the_host(tmp_path):
 
 
 def test_several_seeds_need_environments_of_their_own(tmp_path):
-    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, for the adapter .* belongs to one agent"):
+    with pytest.raises(dl.ConfigError, match=r"seeds = 2: must be 1, because an adapter belongs to one agent"):
         train(GymnasiumEnvs("CartPole-v1", 3, seed=0), tmp_path / "run", iterations=1, seeds=2)
     assert not (tmp_path / "run").exists()
 
@@ -435,7 +435,7 @@ def test_an_adapter_of_ones_own(tmp_path):
     """It is the environments that train: evaluation on the way must not reset them."""
     envs = GymnasiumEnvs("CartPole-v1", 3, seed=0)
     for options, message in (
-        ({"num_envs": 4}, "the adapter that was passed has 3"),
+        ({"num_envs": 4}, "the adapter has 3"),
         ({"evaluate_every": 9}, "would reset"),
     ):
         with pytest.raises(dl.ConfigError, match=message):

@@ -78,7 +78,7 @@ class AbstractAlgorithm(Configurable, Generic[State]):
         raise self._lacks("v")
 
     def _lacks(self, what: str) -> ConfigError:
-        return ConfigError(f"{type(self).__name__} learns no {what}.")
+        return ConfigError(f"{type(self).__name__} cannot compute {what}.")
 
     @abstractmethod
     def update(self, state: State, batch: Transition, *, key: Array) -> tuple[State, Metrics]:

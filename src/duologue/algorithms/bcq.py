@@ -97,7 +97,7 @@ class BCQ(AbstractRecorded[BCQState]):
     candidates: PositiveInt = 100
     """Actions of the VAE that the test policy chooses from."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update (τ)."""
+    """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 100
     """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")

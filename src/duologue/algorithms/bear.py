@@ -1,7 +1,8 @@
 """BEAR, bootstrapping error accumulation reduction.
 
-Kumar et al. (2019), *Stabilizing Off-Policy Q-Learning via Bootstrapping Error Reduction*, arXiv:1906.00949: the policy
-stays on the support of the data, max_π E[Q(s, a)] subject to E[MMD(data(·|s), π(·|s))] ≤ ε, by dual ascent on λ.
+Kumar et al. (2019), *Stabilizing Off-Policy Q-Learning via Bootstrapping Error Reduction*, arXiv:1906.00949. The
+policy stays on the support of the data. It solves max_π E[Q(s, a)] subject to E[MMD(data(·|s), π(·|s))] ≤ ε, by dual
+ascent on λ.
 """
 
 from collections.abc import Callable
@@ -31,9 +32,9 @@ Actor: TypeAlias = Callable[[Obs], TanhNormal]
 Value: TypeAlias = Callable[[Obs, Array], tuple[Array, Metrics]]
 
 REDUCTIONS = {"min": jnp.min, "max": jnp.max, "mean": jnp.mean}
-"""Reductions of the ensemble's values to one."""
+"""Functions that reduce the values of the ensemble to one value."""
 DEVIATIONS = ((1 - 0.1) / 0.1) ** 0.5
-"""Deviations of the ensemble that a bound of confidence 1 − δ subtracts, √((1 − δ)/δ) with δ = 0.1 (§5.2)."""
+"""Number of standard deviations to subtract for a lower bound with confidence 1 − δ: √((1 − δ)/δ), δ = 0.1 (§5.2)."""
 
 
 class BEARState(eqx.Module):
@@ -60,12 +61,13 @@ def policy_value(
     critics: Critics, obs: Obs, actions: Float[Array, "n N d"],
     *, q_samples: int | None, ensemble: str, variance_weight: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """E[Qₑ(s, ã)] − λ_std √((1 − δ)/δ) E[std Q] for actions ã of the policy, which it climbs.
+    """Objective of the actor, E[Qₑ(s, ã)] − λ_std √((1 − δ)/δ) E[std Q], for actions ã of the policy.
 
     Each critic is averaged over the first `q_samples` actions, then Qₑ is the min, max or mean over the ensemble.
     """
     q = jnp.mean(critics(obs, actions[:q_samples]), axis=1)
-    spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))  # equal critics: the root's slope is infinite
+    # 1e-6: where all critics are equal, the gradient of the root would be infinite.
+    spread = DEVIATIONS * jnp.mean(jnp.sqrt(jnp.var(q, axis=0) + 1e-6))
     value = jnp.mean(REDUCTIONS[ensemble](q, axis=0))
     return value - variance_weight * spread, {"q_spread": spread}
 
@@ -74,9 +76,10 @@ def actor_loss(
     actor: Actor, value: Value, distance: MMD | KL, multiplier: Float[Array, ""], warm: Bool[Array, ""],
     data: Float[Array, "n N d"], obs: Obs, key: Array,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """J = −V(s, ã) + λ E[D(data(·|s), π(·|s))] with V by `policy_value`; the constraint alone while `warm`.
+    """J = −V(s, ã) + λ E[D(data(·|s), π(·|s))], where `policy_value` gives V. While `warm`, J has no −V(s, ã).
 
-    `data` are raw actions of the VAE, a constant here; as many raw actions of the policy carry the gradient.
+    Raw actions are actions before the tanh. `data` holds raw actions of the VAE, and gets no gradient. The policy draws
+    the same number of raw actions, and gets the gradient through them.
     """
     policy = actor(obs)
     raw = draws(policy.base.sample, len(data), key=key)
@@ -92,15 +95,15 @@ def actor_loss(
 
 
 def squared_distance(x: Float[Array, "n N d"], y: Float[Array, "n N d"]) -> Float[Array, "n N"]:
-    """‖x − y‖² of each pair: the source's action divergence, which is only logged."""
+    """‖x − y‖² of each pair. The authors' code calls it the action divergence. It is only logged."""
     return jnp.sum((x - y) ** 2, axis=-1)
 
 
 class BEAR(AbstractRecorded[BEARState]):
     """Bootstrapping error accumulation reduction (Kumar et al., 2019), for recorded data.
 
-    Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' first code with the
-    switches of its command for Walker2d; `LATER` has those of their later one.
+    Bounded Box actions; vector, image and Dict observations. The defaults are the settings in the
+    example command of the authors' first code, for Walker2d. `LATER` has the settings of their later code.
     """
 
     actor_learning_rate: LearningRate = 1e-3
@@ -108,37 +111,38 @@ class BEAR(AbstractRecorded[BEARState]):
     critic_learning_rate: LearningRate = 1e-3
     """Learning rate of the critics (η)."""
     vae_learning_rate: LearningRate = 1e-3
-    """Learning rate of the VAE (η), which stands for the behaviour policy."""
+    """Learning rate of the VAE (η). The VAE models the behaviour policy."""
     distance: MMD | KL = MMD()
     """Divergence between data and policy (D): `MMD` for support matching, `KL` for distribution matching."""
     multiplier: Dual | Fixed = Dual(threshold=0.05)
-    """Weight of the divergence (λ): `Dual` ascent that holds D at its threshold ε, or `Fixed`. For `KL` the authors
-    have ε = −2."""
+    """Weight of the divergence (λ): `Dual` ascent that keeps D at its threshold ε, or `Fixed`. With `KL`
+    the authors use ε = −2, because it leaves out the entropy of the data and can be negative."""
     samples: PositiveInt = 5
-    """Raw actions of the data and of the policy that D compares (n)."""
+    """Number of raw actions that D compares (n): n of the VAE and n of the policy."""
     q_samples: PositiveInt | None = None
-    """Number of these actions of the policy that the critics are averaged over; None for all."""
+    """The policy draws `samples` actions. The actor's objective averages each critic over this many of them. None: over
+    all of them."""
     ensemble: Literal["min", "max", "mean"] = "min"
-    """Reduction of the critics to the value that the actor climbs."""
+    """Reduction of the critics to the value that the actor maximises."""
     ensemble_size: PositiveInt = 2
     """Number of critics (E)."""
     variance_weight: NonNegative = 0.0
     """Weight of the deviation of the critics in the actor's loss (λ_std)."""
     mask_probability: Share | None = None
-    """Probability that a critic learns from a row of the data, drawn once for each row and critic (the bootstrapped
-    ensemble); None for all rows."""
+    """Probability that a critic learns from a row. A mask is drawn once for each row and critic (bootstrapped
+    ensemble). None: all learn from all rows."""
     warm_start: NonNegativeInt = 20_000
-    """Updates at the start in which the actor only follows the constraint."""
+    """Number of updates at the start in which the actor follows only the constraint."""
     target_actor: bool = True
-    """Whether targets act with a Polyak copy of the actor, or with the actor itself."""
+    """True: a Polyak copy of the actor draws the next actions for the targets. False: the actor itself draws them."""
     target_candidates: PositiveInt = 10
-    """Actions of the policy that a target chooses from."""
+    """Number of actions that the policy draws for a target, which uses the best of them."""
     minimum_weight: Fraction = 0.75
-    """Weight of the smallest critic in a target; the largest has the rest."""
+    """Weight of the smallest critic value in a target; the largest value has the weight 1 − this."""
     candidates: NonNegativeInt = 10
-    """Actions of the policy of which the test policy takes the best by the first critic; 0 for its mean action."""
+    """Number of actions that the test policy draws, to take the one with the highest Q₁; 0 for the mean action."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update (τ)."""
+    """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 100
     """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(400, 300), activation="relu", init="lecun")
@@ -176,7 +180,7 @@ class BEAR(AbstractRecorded[BEARState]):
     def act(
         self, state: BEARState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """The best by Q₁ of `candidates` actions of the policy; to explore, a draw from it."""
+        """To test, draw `candidates` actions and take the one with the highest Q₁. To explore, draw one action."""
         policy = state.actor(obs)
         action_key, extras_key = jax.random.split(key)
         if explore:
@@ -237,6 +241,9 @@ LATER = BEAR(
     distance=MMD(kernel="laplacian"), warm_start=40_000, target_actor=False, candidates=100, batch_size=256,
     networks=Networks(hidden_sizes=(256, 256), activation="relu", init="lecun"),
 )  # fmt: skip
-"""The authors' later settings (their code of the D4RL benchmark), which they recommend; `MMD(kernel="gaussian")` for
-HalfCheetah. In the update two differences remain: there the VAE steps first and all other losses are computed before
-any of their steps, and log σ is clipped to [−5, 2]."""
+"""The settings of the authors' later code, for the D4RL benchmark. The authors recommend them. For HalfCheetah they use
+a Gaussian kernel: `distance=MMD(kernel="gaussian")`.
+
+Two differences from the update in that code remain. It computes the losses of critics, actor and multiplier before it
+updates any of these; here each is updated before the next loss is computed. Their actor clips
+log σ to [−5, 2]."""

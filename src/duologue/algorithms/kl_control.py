@@ -59,7 +59,7 @@ class KLControl(AbstractRecorded[KLControlState]):
     discount: Fraction = 0.98
     """Discount factor (γ), as in BEAR's code."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update (τ)."""
+    """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each update."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of clone, actor and critics: `Networks`, or an object of your own."""
 

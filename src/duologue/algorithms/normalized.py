@@ -94,7 +94,7 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
     def init(self, spec: EnvSpec, *, key: Array) -> NormalizedState:
         if spec.tasks and self.reward:
             raise ConfigError(
-                "Normalized.reward = True: rewards of several tasks have scales of their own. Give reward=False; on "
+                "Normalized.reward = True: the rewards of several tasks have different scales. Set reward=False; on "
                 "the command line, leave out --normalize-reward."
             )
 

@@ -166,7 +166,7 @@ class PPO(AbstractOnPolicy[PPOState]):
     def experience(self) -> Experience:
         if self.normalize_advantage and self.minibatch_size == 1:
             raise ConfigError(
-                "minibatch_size = 1: its one advantage would be normalised to 0. Give more, or set "
+                "minibatch_size = 1: the normalised advantage of one sample is always 0. Use at least 2, or set "
                 "normalize_advantage to False."
             )
         count = minibatch_count(self.rollout_length * self.num_envs, self.minibatch_size)

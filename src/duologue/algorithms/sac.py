@@ -39,8 +39,11 @@ class SACState(eqx.Module):
 
 
 def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-    """ã ~ π and log π(ã|s), the density over actions in [−1, 1] as in the paper: in the environment's own units the
-    entropy, and so every value, would shift by Σ log hᵢ a step."""
+    """Sample an action ã ~ π in the units of the environment, with log π(ã|s) for actions scaled to [−1, 1].
+
+    The paper has actions in [−1, 1]. In the units of the environment, the entropy of a step is larger by Σ log hᵢ,
+    where hᵢ = (high − low)/2 of dimension i.
+    """
     action, log_prob = policy.sample_and_log_prob(key)
     return action, policy.to_half_ranges(log_prob)
 
@@ -86,8 +89,8 @@ class AbstractSoft(AbstractNStepReplayed[State]):
     alpha: Learned | Fixed = Learned()
     """Weight of the entropy (α): `Learned` or `Fixed`."""
     target_entropy: float | None = None
-    """Entropy that a learned α holds the policy at, for actions in [−1, 1] (H̄); None for minus the number of action
-    dimensions, −|A|."""
+    """Target entropy of the policy (H̄), with actions scaled to [−1, 1]. Only a learned α uses it. None means −|A|, with
+    |A| the number of action dimensions."""
     ensemble_size: PositiveInt = 2
     """Number of critics (E); targets and the actor take the smallest value of them."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
@@ -113,7 +116,7 @@ class SAC(AbstractSoft[SACState]):
         return state.critics(obs, action)
 
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
-        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`."""
+        """One step of critics, actor and temperature, in this order, on N sequences of n steps, `[n, N]`."""
         return soft_update(self, state, batch, key)
 
 
@@ -134,8 +137,10 @@ def soft_update(
     algorithm: AbstractSoft, state: SACState, batch: Transition, key: Array,
     *, critic_loss: CriticLoss = bellman_residual, next_value: NextValue = next_soft_value,
 ) -> tuple[SACState, Metrics]:  # fmt: skip
-    """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. A variant brings its own loss
-    of the critics, or its own values at s'."""
+    """One step of critics, actor and temperature, in this order, on N sequences of n steps, `[n, N]`.
+
+    A variant passes its own `critic_loss`, or its own `next_value` for the values at s'.
+    """
     target_key, actor_key = jax.random.split(key)
     alpha = algorithm.alpha.weight(state.temperature)
 

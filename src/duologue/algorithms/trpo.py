@@ -101,9 +101,9 @@ class TRPO(AbstractOnPolicy[TRPOState]):
         networks = self.networks.actor_critic(spec, key=key)
         if not isinstance(networks, SeparateActorCritic):
             raise ConfigError(
-                f"TRPO.networks builds {type(networks).__name__}: actor and critic must share nothing, for steps of "
-                "the critic would carry the actor out of its trust region. Set shared_trunk to False, or build a "
-                "SeparateActorCritic."
+                f"TRPO.networks builds {type(networks).__name__}: actor and critic must share no weights, because "
+                "steps of the critic would move the actor out of its trust region. Set shared_trunk to False, or "
+                "build a SeparateActorCritic."
             )
         critic_opt = self._critic_optimizer.init(critic_of(networks))
         return TRPOState(networks=networks, critic_opt=critic_opt)

@@ -30,7 +30,9 @@ def clean_columns(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     (first, obs), *others = [named for name, column in columns.items() for named in _leaves(name, column)]
     for name, x in others:
         if len(x) != len(obs):
-            raise ConfigError(f"column {name!r} has {len(x):,} rows: must have {len(obs):,}, as column {first!r}.")
+            raise ConfigError(
+                f"column {name!r} has {len(x):,} rows: it must have {len(obs):,}, as column {first!r} has."
+            )
     if not len(obs):
         raise ConfigError("there are no rows.")
     form = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
@@ -67,13 +69,15 @@ def clean_actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple
             return _clean_discrete(x, None, notes)
         case None | Box():
             return _clean_continuous(x, space, notes)
-    raise ConfigError(f"the action space {space} is not served: must be Box or Discrete.")
+    raise ConfigError(f"the action space {space} is not supported: it must be Box or Discrete.")
 
 
 def _clean_discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> tuple[np.ndarray, Discrete]:
     kind, start = f"{x.dtype}{list(x.shape)}", 0 if space is None else space.start
     if x[0].size != 1 or not _are_counts(x := x.reshape(-1) - start):
-        raise ConfigError(f"column 'actions' is {kind}: must count discrete actions from {start}, one for each row.")
+        raise ConfigError(
+            f"column 'actions' is {kind}: it must hold one integer for each row. Actions are numbered from {start}."
+        )
     if space is None:
         space = Discrete(int(x.max()) + 1)
         notes.append(f"{ASSUMED}there are {space.n} discrete actions, one more than the largest in the data.")
@@ -88,7 +92,7 @@ def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tup
     x = _to_float32("actions", _add_axis("actions", x, notes), notes)
     if space is not None:
         if x.shape[1:] != space.shape:
-            raise ConfigError(f"column 'actions' has the shape {list(x.shape)}: must be that of {space}.")
+            raise ConfigError(f"column 'actions' has the shape {list(x.shape)}: it must have the shape of {space}.")
         space = Box(space.shape, "float32", space.low, space.high)
         return clip_actions(x, space, "the file", notes), space
     if (np.abs(x) <= 1).all():
@@ -139,7 +143,10 @@ def _real_numbers(name: str, x: Any, notes: list[str]) -> np.ndarray:
     """`x` as finite real numbers or booleans, in the byte order of this machine."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub" or not x.ndim:
-        raise ConfigError(f"column {name!r} is {x.dtype}{list(x.shape)}: must be real numbers or booleans, [n, …].")
+        raise ConfigError(
+            f"column {name!r} is {x.dtype}{list(x.shape)}: it must hold real numbers or booleans, with one row for "
+            "each transition."
+        )
     if not x.dtype.isnative:
         notes.append(f"{name}: bytes were swapped from {x.dtype.str}.")
         x = x.astype(x.dtype.newbyteorder("="))
@@ -183,7 +190,7 @@ def _to_vector(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
         notes.append(f"{name}: {list(x.shape)} became [{len(x)}].")
         x = x[:, 0]
     if x.ndim != 1:
-        raise ConfigError(f"column {name!r} has the shape {list(x.shape)}: must be one value for each row.")
+        raise ConfigError(f"column {name!r} has the shape {list(x.shape)}: it must hold one value for each row.")
     return x
 
 

@@ -195,7 +195,7 @@ def _rows_with_successors(rows: Transition, timeouts: bool, notes: list[str]) ->
     broken, unfinished = ~same & ~ended & ~last, last & ~ended
     if broken.any():
         what = "cut there" if timeouts else "read as time limits, because there is no column timeouts"
-        notes.append(f"{rows_in_words(broken)} have another successor than the next observation: {what}.")
+        notes.append(f"{rows_in_words(broken)} have a successor that differs from the next observation: {what}.")
     elif not timeouts:
         notes.append("There is no column timeouts, and no sign of an episode that ended by time limit.")
     if unfinished.any():
@@ -225,8 +225,8 @@ def _rows_by_shifting(rows: Transition, timeouts: bool, notes: list[str]) -> tup
         notes.append("There are neither timeouts nor next_observations: time limits cannot be found.")
     if truncated.any():
         notes.append(
-            f"{rows_in_words(truncated)} ended by time limit, and no next_observations has their successors: "
-            "they were dropped, and the rows before marked as truncated; returns lack their rewards."
+            f"{rows_in_words(truncated)} ended by time limit without a successor in next_observations. They were "
+            "dropped, and the rows before them were marked as truncated. Returns lack their rewards."
         )
     if unfinished:
         notes.append("The last episode is unfinished: its last row has no successor and was dropped.")

@@ -21,11 +21,11 @@ def read_npz(path: Path) -> Recording:
         names = [member.filename.removesuffix(".npy") for member in members]
         for name, member in zip(names, members, strict=True):
             if not member.filename.endswith(".npy"):
-                raise ConfigError(f"{path} holds {member.filename!r}: must be .npy arrays.")
+                raise ConfigError(f"{path} holds {member.filename!r}, but each of its files must be a .npy array.")
             if names.count(name) > 1:
                 raise ConfigError(f"{path} holds {name!r} twice.")
         if sum(member.compress_size for member in members) > path.stat().st_size:
-            raise ConfigError(f"{path} claims to hold more bytes than it has.")
+            raise ConfigError(f"{path} is incomplete or damaged: its headers give a larger size than the file has.")
         read = {
             name: member for name, member in zip(names, members, strict=True) if is_column(name) or name == "metadata"
         }

@@ -50,7 +50,9 @@ def group_parts(columns: dict[str, Any]) -> dict[str, Any]:
         if part and group in COLUMNS:
             parts.setdefault(group, {})[part] = column
     if twice := parts.keys() & columns.keys():
-        raise ConfigError(f"column {min(twice)!r} is there both whole and in parts: must be one of them.")
+        raise ConfigError(
+            f"column {min(twice)!r} is given twice, as one array and as a group of arrays. Keep one of them."
+        )
     return parts | {name: column for name, column in columns.items() if name.partition("/")[0] not in parts}
 
 
@@ -62,7 +64,9 @@ def convert_read_errors(path: Path) -> Iterator[None]:
     except (ConfigError, MissingExtraError):
         raise
     except Exception as error:  # h5py and zipfile raise nearly every kind
-        raise ConfigError(f"cannot read {path}: {error or type(error).__name__}. Is the file whole?") from error
+        raise ConfigError(
+            f"cannot read {path}: {error or type(error).__name__}. The file may be incomplete or damaged."
+        ) from error
 
 
 def unread_notes(names: Set[str]) -> list[str]:

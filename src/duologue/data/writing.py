@@ -67,7 +67,7 @@ def check_data_path(out: str | Path) -> Path:
     if path.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"out = {str(out)!r}: must end in .npz or .hdf5.")
     if path.exists():
-        raise ConfigError(f"out = {str(out)!r} is there already. Choose another name, or delete it.")
+        raise ConfigError(f"out = {str(out)!r} exists already. Choose another name, or delete the file.")
     if path.suffix != ".npz":
         import_h5py(f"writing {path}")
     try:

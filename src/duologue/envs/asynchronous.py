@@ -64,7 +64,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         except Exception as error:
             raise ConfigError(
                 f"asynchronous: {name_of(make)} could not be sent to another process; {type(error).__name__}: "
-                f"{error}. Everything that it holds must be picklable: make it inside, or leave this option out."
+                f"{error}. All objects that it uses must be picklable. Make them inside the function, or leave out "
+                "asynchronous."
             ) from error
 
     def reset(self) -> Obs:

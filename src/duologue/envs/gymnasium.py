@@ -60,8 +60,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
         if len({id(env.unwrapped) for env in envs}) < num_envs:
             raise ConfigError(
-                f"{name_of(make)} returned one environment {num_envs} times: must return a new one each time. Make it "
-                "inside: lambda: gymnasium.make(…)."
+                f"{name_of(make)} returned the same environment {num_envs} times: it must make a new one in each "
+                "call, for example `lambda: gymnasium.make(…)`."
             )
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
         self.spec, self.num_envs = env_spec(self._envs[0], make), num_envs

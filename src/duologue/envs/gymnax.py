@@ -68,7 +68,7 @@ def convert_space(space: Any, name: str) -> Space:
         return Discrete(int(space.n))
     if hasattr(space, "low") and np.issubdtype(np.dtype(space.dtype), np.floating):
         return Box(tuple(space.shape), "float32", *finite_bounds(space.low, space.high, space.shape))
-    raise ConfigError(f"The action space {space} of gymnax/{name} cannot be served: must be discrete or a real box.")
+    raise ConfigError(f"The action space {space} of gymnax/{name} is not supported: it must be discrete or a real box.")
 
 
 @contextmanager

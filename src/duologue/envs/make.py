@@ -46,12 +46,11 @@ def make(
         return env.wrap(made)
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
         if env.num_envs != num_envs:
-            raise ConfigError(
-                f"num_envs = {num_envs}: the adapter that was passed has {env.num_envs}. Set num_envs={env.num_envs}."
-            )
+            raise ConfigError(f"num_envs = {num_envs}: the adapter has {env.num_envs}. Set num_envs={env.num_envs}.")
         if asynchronous or max_episode_steps is not None:
             raise ConfigError(
-                "asynchronous and max_episode_steps: must be left out with an adapter. Set them where it is made."
+                "asynchronous and max_episode_steps cannot be used with an adapter. Set them where you make the "
+                "adapter."
             )
         return env
     prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")
@@ -66,7 +65,7 @@ def make(
 
         if max_episode_steps is not None:
             raise ConfigError(
-                f"max_episode_steps = {max_episode_steps}: must be left out, for a probe has its own length."
+                f"max_episode_steps = {max_episode_steps}: must be left out, because the length of a probe is fixed."
             )
         return ProbeEnvs(name, num_envs)
     if prefix in PLANNED_PREFIXES:
@@ -96,7 +95,7 @@ def make_seeds(
         return made[0]
     if isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
-            f"seeds = {seeds}: must be 1, for the adapter that was passed belongs to one agent. Pass an id, or a "
+            f"seeds = {seeds}: must be 1, because an adapter belongs to one agent. Pass an id, or a "
             "callable that makes one environment."
         )
     made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]

@@ -52,7 +52,7 @@ def integer_space(space: gym.Space, role: str) -> Space:
     served += ", and Dict of these" if role == "observation" else "; Box of floats"
     wrapper = "FlattenObservation or TransformObservation" if role == "observation" else "TransformAction"
     raise ConfigError(
-        f"The {role} space {space} cannot be served. Served are {served}. Convert it with a wrapper: "
+        f"The {role} space {space} is not supported. Supported are {served}. Convert it with a wrapper: "
         f"gymnasium.wrappers.{wrapper}."
     )
 
@@ -122,7 +122,7 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
 
         def write_parts(rows: Obs, i: int, obs: Any) -> None:
             if not isinstance(obs, dict) or not parts.keys() <= obs.keys():
-                raise EnvError(f"gave the observation {obs!r}; its space is a dict of {', '.join(parts)}")
+                raise EnvError(f"gave the observation {obs!r}; the space is a dict of {', '.join(parts)}")
             for name, write in parts.items():
                 write(rows[name], i, obs[name])
 
@@ -137,7 +137,7 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
             obs = np.asarray(obs)
         # NumPy would silently broadcast another shape, and cut off fractions.
         if obs.shape != shape or obs.dtype.kind not in kinds:
-            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; its space is {dtype}{list(shape)}")
+            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; the space is {dtype}{list(shape)}")
         if shifted:
             obs = obs - start
         inside = count is None or ((obs >= 0) & (obs < count)).all()

@@ -57,9 +57,9 @@ class Tasks:
         self.names = tuple(getattr(function, "__name__", type(function).__name__) for function in functions)
         for task in self.names:
             if not task.isidentifier():
-                raise ConfigError(f"tasks: {task!r} is no name for a task. Write the function with `def`.")
+                raise ConfigError(f"tasks: {task!r} cannot be the name of a task. Define the function with `def`.")
             if self.names.count(task) > 1:
-                raise ConfigError(f"tasks: {task!r} is there twice. Give each function its own name.")
+                raise ConfigError(f"tasks: two functions have the name {task!r}. Give each function its own name.")
 
     def __repr__(self) -> str:
         return f"Tasks({', '.join(self.names)})"

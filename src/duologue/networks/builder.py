@@ -101,7 +101,8 @@ class AbstractNetworks(Configurable):
 
     def _lacks(self, method: str) -> ConfigError:
         return ConfigError(
-            f"{type(self).__name__} has no method {method}, and this algorithm builds its networks with it. Write one."
+            f"{type(self).__name__} has no method {method}, with which this algorithm builds its networks. Write this "
+            "method."
         )
 
 
@@ -209,8 +210,8 @@ class Networks(AbstractNetworks):
                 head = CategoricalHead(n)
             case _ if self.state_dependent_std is False:
                 raise ConfigError(
-                    "networks.state_dependent_std = False: must be True or None, for each task has its own σ. Leave "
-                    "it out."
+                    "networks.state_dependent_std = False: must be True or None, because each task has its own σ. "
+                    "Leave it out."
                 )
             case _:
                 head = self._squashed(require_bounded_box(spec.action))
@@ -240,8 +241,8 @@ class Networks(AbstractNetworks):
     def _check_one_std(self) -> None:
         if self.state_dependent_std:
             raise ConfigError(
-                "networks.state_dependent_std = True: must be False or None, for this policy has one σ, or none. "
-                "Leave it out."
+                "networks.state_dependent_std = True: must be False or None, because this policy has one σ, or "
+                "none. Leave it out."
             )
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
@@ -273,4 +274,6 @@ class Networks(AbstractNetworks):
 
     def _check_apart(self) -> None:
         if self.shared_trunk:
-            raise ConfigError("networks.shared_trunk = True: must be False, for this algorithm has separate networks.")
+            raise ConfigError(
+                "networks.shared_trunk = True: must be False, because this algorithm has separate networks."
+            )

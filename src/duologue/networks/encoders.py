@@ -162,7 +162,7 @@ def make_encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
             names = sorted(spaces.keys() - {ACTION_MASK})
             if not names:
                 raise ConfigError(
-                    f"Observation space {space} holds nothing to observe. Add a part other than {ACTION_MASK!r}."
+                    f"Observation space {space} has nothing to observe. Add a part other than {ACTION_MASK!r}."
                 )
             keys = jax.random.split(key, len(names))
             return DictEncoder(

@@ -154,7 +154,7 @@ def check_box_width(space: Box) -> None:
     """Raise `ConfigError` for a box with a component that can have only one value."""
     low, high = space.low or (), space.high or ()
     if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # a side may be missing
-        raise ConfigError(f"Action space {space} is not served: each component must have low < high.")
+        raise ConfigError(f"Action space {space} is not supported: each component must have low < high.")
 
 
 def require_bounded_box(space: Space) -> Box:
@@ -165,11 +165,12 @@ def require_bounded_box(space: Space) -> Box:
             return space
         case Discrete() | MultiDiscrete():
             raise ConfigError(
-                f"Action space {space} is not served: this algorithm follows gradients of actions, so it must be a "
-                "bounded real Box of rank 1. For discrete actions use SACDiscrete, ACER, PPO or A2C."
+                f"Action space {space} is not supported: it must be a bounded real Box of rank 1, because this "
+                "algorithm uses the gradient of Q with respect to the action. For discrete actions use SACDiscrete, "
+                "ACER, PPO or A2C."
             )
     raise ConfigError(
-        f"Action space {space} is not served: must be a bounded real Box of rank 1. Give bounds with "
+        f"Action space {space} is not supported: it must be a bounded real Box of rank 1. Give bounds with "
         "gymnasium.wrappers.RescaleAction or TransformAction."
     )
 
@@ -178,8 +179,8 @@ def require_discrete(space: Space) -> Discrete:
     """`space` itself. Raises `ConfigError` unless it is Discrete."""
     if not isinstance(space, Discrete):
         raise ConfigError(
-            f"Action space {space} is not served: must be Discrete, for this algorithm sums over actions. For a "
-            "bounded Box use SAC, ACERContinuous or PPO; for all other spaces A2C or PPO."
+            f"Action space {space} is not supported: it must be Discrete, because this algorithm sums over actions. "
+            "For a bounded Box use SAC, ACERContinuous or PPO; for all other spaces A2C or PPO."
         )
     return space
 
@@ -205,6 +206,6 @@ def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: flo
                 return StateDependentNormalHead(initial_log_std, space)
             return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)
     raise ConfigError(
-        f"Action space {space} is not served: must be Discrete, MultiDiscrete or a real Box of rank 1. "
+        f"Action space {space} is not supported: it must be Discrete, MultiDiscrete or a real Box of rank 1. "
         "Wrap the environment in gymnasium.wrappers.TransformAction to flatten or convert its actions."
     )

@@ -100,7 +100,8 @@ def check_mask(spec: EnvSpec) -> None:
             shape = (sum(nvec),)
         case _:
             raise ConfigError(
-                f"{ACTION_MASK}: a mask cannot serve actions of {spec.action}. Give this observation another name."
+                f"{ACTION_MASK}: a mask is not possible for actions of {spec.action}. Give this observation another "
+                "name."
             )
     mask = spec.observation.spaces[ACTION_MASK]
     if not isinstance(mask, Box) or mask.shape != shape:

@@ -94,7 +94,10 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
     where = at or "the configuration"
     name = data.get("type")
     if not isinstance(name, str):
-        raise ConfigError(f"{where} = {data!r}: must name its class, as in {{'type': 'Networks', …}}.")
+        raise ConfigError(
+            f"{where} = {data!r}: it must have a field 'type' with the name of a class, as in "
+            f"{{'type': 'Networks', …}}."
+        )
     if name not in table:
         raise ConfigError(
             f"{_join(at, 'type')} = {name!r}: must be a public class of Duologue. If the class is yours, pass it: "

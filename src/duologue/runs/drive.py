@@ -103,8 +103,8 @@ def finetune_run(
         plan = finetune_plan(agent, plan, data, offline_fraction)
         if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
             raise ConfigError(
-                f"The data gave the agent the action space {agent.plan.spec.action}, and {plan.env} has "
-                f"{plan.spec.action}. Train on the data again and name the environment: train(…, dataset=…, env=…)."
+                f"The data gave the agent the action space {agent.plan.spec.action}, but {plan.env} has "
+                f"{plan.spec.action}. Train on the data again and pass the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
         data = prepare_data(plan.algorithm, adapt_to_env(data, plan.spec)).data
@@ -146,7 +146,7 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
     found, warnings = checkpoint.find_latest(path / "checkpoints" / "latest")
     manifest = checkpoint.read_manifest(found)
     if manifest.step >= plan.steps:
-        raise ConfigError(f"steps = {plan.steps:,}: must be above {manifest.step:,}, the steps so far. Give more.")
+        raise ConfigError(f"steps = {plan.steps:,}: must be above {manifest.step:,}, the number of steps so far.")
     like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
     state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
     changes = [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(manifest)]

@@ -65,9 +65,9 @@ def match_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
         return dataclasses.replace(env, main_alone=not algorithm.experience.tasks)
     if algorithm.experience.tasks:
         raise ConfigError(
-            f"tasks = None: {type(algorithm).__name__} learns several tasks. Give them, for example "
-            f"tasks=duologue.tasks.lunar_lander, on the command line --tasks lunar-lander. The ready sets are "
-            f"{', '.join(READY_TASKS)}."
+            f"tasks = None: {type(algorithm).__name__} learns several tasks. In Python, pass for example "
+            "tasks=duologue.tasks.lunar_lander. On the command line, use --tasks lunar-lander. The sets of tasks that "
+            f"Duologue has are {', '.join(READY_TASKS)}."
         )
     return env
 
@@ -79,8 +79,9 @@ def check_source(plan: Plan, source: EnvSource | None) -> None:
     module, named, _ = plan.env.partition(":")
     if source is None and named and module not in sys.modules:
         raise ConfigError(
-            f"The environment of this run, {plan.env}, would import the module {module}, which a file names. If you "
-            f"trust it, name it yourself: --env {plan.env}, in Python env={plan.env!r}."
+            f"The environment of this run, {plan.env}, would import the module {module}. Its name comes from a "
+            f"file in the run folder. If you trust the module, pass the environment yourself: --env {plan.env}, in "
+            f"Python env={plan.env!r}."
         )
     own_tasks = plan.tasks not in (None, *READY_TASKS)
     if own_tasks and not isinstance(source, EnvWithTasks):
@@ -99,7 +100,8 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
     """Raise `ConfigError` for an environment with other spaces or tasks than the run's."""
     if not has_same_spaces(plan, spec):
         raise ConfigError(
-            f"The environment has other spaces than at the start of this run. Now: {spec}. Before: {plan.spec}."
+            f"The spaces of the environment differ from those at the start of this run. Now: {spec}. Before: "
+            f"{plan.spec}."
         )
     if spec.tasks != plan.spec.tasks:
         raise ConfigError(f"tasks = {', '.join(spec.tasks)}: must be {', '.join(plan.spec.tasks)}, as in this run.")
@@ -127,8 +129,8 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     now, before = (jax.tree.leaves(stack_depths(each.observation)) for each in (spec, plan.spec))
     if any(frames < kept for frames, kept in zip(now, before, strict=True)):
         raise ConfigError(
-            "The replay of this run stores each frame of a stack once, and this environment does not stack frames. "
-            f"Make FrameStackObservation the outermost wrapper again. Now: {spec}. Before: {plan.spec}."
+            "This run was started with stacked frames, and its replay needs them. This environment does not stack "
+            f"frames. Make FrameStackObservation the outermost wrapper again. Now: {spec}. Before: {plan.spec}."
         )
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
 

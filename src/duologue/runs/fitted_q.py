@@ -49,7 +49,7 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     algorithm = FQE(plan.algorithm, discount=plan.algorithm.discount)  # pyright: ignore[reportAttributeAccessIssue]
     data = adapt_to_env(data, plan.spec)
     if not data.episode_starts.any():
-        raise ConfigError(f"{data.source}: must hold a row that begins an episode. Give data of whole episodes.")
+        raise ConfigError(f"{data.source}: must have a row that begins an episode. Use data of whole episodes.")
     source = offline.prepare_data(algorithm, data)
     first = offline.start(algorithm, source, [seed])
     # A copy: the loop donates its arguments.

@@ -14,10 +14,12 @@ def make_run_folder(plan: Plan, run_dir: str | Path | None) -> Path:
         raise ConfigError(f"run_dir = {run_dir!r}: must name a folder.")
     path = make_next_folder(plan) if run_dir is None else Path(run_dir)
     if checkpoint.has_checkpoint(path):
-        raise ConfigError(f"run_dir = {str(path)!r}: holds a run already. Give another folder, or `resume` that run.")
+        raise ConfigError(
+            f"run_dir = {str(path)!r}: the folder holds a run already. Give another folder, or `resume` that run."
+        )
     foreign = [name for name in ("config.json", "metrics.jsonl", "tb") if (path / name).exists()]
     if foreign and not holds_run(path):
-        raise ConfigError(f"run_dir = {str(path)!r}: holds {foreign[0]}, but no run. Give another folder.")
+        raise ConfigError(f"run_dir = {str(path)!r}: the folder holds {foreign[0]}, but no run. Give another folder.")
     files.make_folder(path)
     return path
 

@@ -45,8 +45,8 @@ def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
         left_out = is_schedule(value) and value.updates is None
         if left_out and updates < 1:
             raise ConfigError(
-                "Linear.updates = None: this run makes no update, so its schedule has no length. Give more steps, or "
-                "a smaller learning_starts."
+                "Linear.updates = None: this run makes no update, so the schedule has no length. Increase steps, or "
+                "reduce learning_starts."
             )
         return dataclasses.replace(value, updates=updates) if left_out else value
 

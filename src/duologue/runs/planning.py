@@ -97,15 +97,15 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
     if given := [name for name, is_given in refused.items() if is_given]:
         raise ConfigError(f"{given[0]} = {getattr(options, given[0])!r}: {why}. Leave it out.")
     if dataset is not None and tasks is not None:
-        raise ConfigError(f"tasks = {tasks!r}: recorded data hold one reward. Leave out tasks, or the dataset.")
+        raise ConfigError(f"tasks = {tasks!r}: recorded data have one reward. Leave out tasks, or the dataset.")
     if env is None and dataset is None:
-        raise ConfigError("There is nothing to learn from: give an environment, or a dataset.")
+        raise ConfigError("There is nothing to learn from. Pass an environment or a dataset.")
     if options.evaluate_every is not None and env is None:
-        raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Give one, env=...")
+        raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Pass env=...")
     if options.evaluate_every is not None and dataset is None and isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
-            f"evaluate_every = {options.evaluate_every}: the adapter's environments train, and an evaluation would "
-            "reset them. Give an id or a callable, or leave this out."
+            f"evaluate_every = {options.evaluate_every}: an evaluation would reset the environments of the "
+            "adapter, which training uses. Pass an id or a callable, or leave this option out."
         )
 
 

@@ -51,7 +51,7 @@ def load(
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     if which == "best" and not (path / "checkpoints" / "best").is_dir():
         raise CheckpointError(
-            f"{path} has no best checkpoint, for it was trained without evaluate_every. Load the latest."
+            f"{path} has no best checkpoint, because it was trained without evaluate_every. Load the latest."
         )
     found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
@@ -194,7 +194,7 @@ class Run:
         options of `train`, except `seeds` and those for data. Raises `ConfigError`."""
         source = (self.env or self.plan.env) if env is None else env
         if not source:
-            raise ConfigError("env = None: must be an environment to train in. Give one, env=...")
+            raise ConfigError("env = None: must be an environment to train in. Pass env=...")
         listeners = Listeners(callbacks, loggers, console)
         chosen = finetune_options(self.seed, steps=steps, **options)
         agent = Agent(self.path, self.plan, self.step, self.state, self.env)
@@ -266,7 +266,8 @@ def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
         return plan
     if explore:
         raise ConfigError(
-            f"task = {task!r}: with explore the scheduler chooses the task, as in training. Leave out one of them."
+            f"task = {task!r}: with explore, the scheduler chooses the task, as in training. Leave out one of the two "
+            "options."
         )
     return set_test_task(plan, task)
 

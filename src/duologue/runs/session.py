@@ -46,7 +46,9 @@ class Listeners:
 
     def __post_init__(self):
         if not isinstance(self.callbacks, Sequence) or not all(map(callable, self.callbacks)):
-            raise ConfigError(f"callbacks = {self.callbacks!r}: must be a list of functions (step, metrics).")
+            raise ConfigError(
+                f"callbacks = {self.callbacks!r}: must be a list of functions, each with the arguments (step, metrics)."
+            )
         is_logger = lambda logger: hasattr(logger, "write") and hasattr(logger, "close")  # noqa: E731
         if not isinstance(self.loggers, Sequence) or not all(map(is_logger, self.loggers)):
             raise ConfigError(f"loggers = {self.loggers!r}: must be a list of objects with write and close.")

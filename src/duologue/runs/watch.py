@@ -63,7 +63,7 @@ def watch(
     check(PicturesPerSecond, fps=fps)
     if out is None and has_display():
         if fps is not None:
-            raise ConfigError(f"fps = {fps!r}: a window has its environment's own speed. Give fps with a file, out=...")
+            raise ConfigError(f"fps = {fps!r}: a window has the speed of its environment. Use fps with a file, out=...")
         with open_watched_env(plan, source, seed=seed) as envs:
             steps = play_steps(agent, envs, explore=explore, seed=seed)
             return watch_episodes(steps, episodes, max_steps, console, plan.test_task)
@@ -119,7 +119,7 @@ def open_watched_env(
     if is_in_jax(plan, source):
         raise ConfigError(no_pictures_message(env))
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
-        raise ConfigError(f"env = {describe_source(env)}: an adapter has no pictures. Give an id, or a callable.")
+        raise ConfigError(f"env = {describe_source(env)}: an adapter has no pictures. Pass an id or a callable.")
     options = {"seed": seed, "purpose": "watch", "max_episode_steps": plan.max_episode_steps}
     options["info"] = tasked.tasks.info if isinstance(tasked, EnvWithTasks) else ()
     envs = make_window_env(env, **options) if camera is None else make_camera_env(env, camera, **options)

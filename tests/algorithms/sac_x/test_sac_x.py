@@ -622,7 +622,7 @@ def test_the_target_entropy_counts_what_a_mask_allows(key):
 
 def test_no_values_are_told_where_no_critic_is_learned(key):
     algorithm = dl.SACX(**OPTIONS | {"learning": PolicyGradient()})
-    with pytest.raises(dl.ConfigError, match="SACX learns no q"):
+    with pytest.raises(dl.ConfigError, match="SACX cannot compute q"):
         algorithm.q(begun(algorithm, spec("discrete"), key), jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32))
 
 
@@ -788,7 +788,7 @@ def test_a_test_task_that_there_is_not(task, key):
 
 
 def test_without_tasks_there_is_nothing_to_learn(key):
-    with pytest.raises(dl.ConfigError, match="SACX learns several tasks, and box has one reward"):
+    with pytest.raises(dl.ConfigError, match="SACX learns several tasks, but box has one reward"):
         dl.SACX().init(spec("box", tasks=()), key=key)
 
 

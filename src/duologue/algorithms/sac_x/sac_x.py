@@ -111,7 +111,7 @@ class SACX(AbstractAlgorithm[SACXState]):
     def init(self, spec: EnvSpec, *, key: Array) -> SACXState:
         tasks = len(spec.tasks)
         if not tasks:
-            raise ConfigError(f"SACX learns several tasks, and {spec.id} has one reward. Give tasks, or use SAC.")
+            raise ConfigError(f"SACX learns several tasks, but {spec.id} has one reward. Pass tasks, or use SAC.")
         if not -tasks <= self.test_task < tasks:
             raise ConfigError(f"SACX.test_task = {self.test_task}: must be in [{-tasks}, {tasks - 1}].")
         actor_key, critic_key = jax.random.split(key)

@@ -176,7 +176,7 @@ class QTable(AbstractScheduler):
         if tasks**self.history * tasks * self.max_decisions > 2**24:
             raise ConfigError(
                 f"QTable.history = {self.history}: a table of {tasks} tasks would have {tasks}^{self.history} columns. "
-                "Give fewer."
+                "Reduce it."
             )
         shape = (self.max_decisions, tasks**self.history, tasks)
         return Table(jnp.zeros(shape), jnp.zeros(shape, jnp.int32))

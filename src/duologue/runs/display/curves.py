@@ -142,7 +142,7 @@ def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, d
                 further = {seed for seed in known.keys() & found.keys() if known[seed][0][-1] > found[seed][0][-1]}
                 known.update({seed: curve for seed, curve in found.items() if seed not in further})
     if not paths:
-        raise ConfigError("plot needs one run folder or more. `duologue list` names those below runs/.")
+        raise ConfigError("plot needs one run folder or more. `duologue list` shows the runs in runs/.")
     if not any(groups.values()):
         where, unknown = ", ".join(map(str, paths)), seen and seen.isdisjoint(metrics)
         why = f" {suggestion(metrics[0], seen)}" if unknown else ""
@@ -219,7 +219,7 @@ def average_curves(curves: Sequence[Curve]) -> Line:
     first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     if first > last:
         raise ConfigError(
-            f"The seeds of one group have no step in common: one ends at step {last:,}, another begins at {first:,}. "
+            f"The runs of one curve have no step in common: one ends at step {last:,}, another begins at {first:,}. "
             "Leave out the shorter run."
         )
     steps = np.unique(np.concatenate([steps for steps, _ in curves] + [[first, last]]))
