@@ -1,6 +1,6 @@
-"""The one table of public algorithms: exports, configuration and command line follow from it.
+"""The one table of public algorithms. Exports, configuration and command line are derived from this table.
 
-The table is text, and this module imports no algorithm, so that the command line can list them without JAX.
+The table is text, and this module imports no algorithm. So the command line lists all algorithms without JAX.
 """
 
 from importlib import import_module
@@ -15,7 +15,8 @@ class Entry(NamedTuple):
     module: str
     """Its module, below `duologue.algorithms`."""
     summary: str
-    """First line of the class's docstring; for an entry with a scheduler, that of the scheduler."""
+    """First line of the docstring of the class. With a scheduler: "SACX with ", then the first line of the docstring of
+    the scheduler."""
     scheduler: str | None = None
     """Scheduler of SAC-X that this entry has by default."""
 
@@ -96,11 +97,11 @@ COMMANDS: dict[str, Entry] = {
 
 CLASSES: dict[str, str] = {
     **{entry.cls: entry.module for entry in COMMANDS.values()},
-    **{"FQE": "fqe", "Normalized": "normalized"},  # around another algorithm, in Python alone
+    **{"FQE": "fqe", "Normalized": "normalized"},  # wrappers of another algorithm, without a command
 }
 """Module of each public class, below `duologue.algorithms`."""
 
 
 def load_class(name: str) -> type:
-    """The class of this name, from its module in the table. Raises `KeyError` for any other name."""
+    """Import and return the class `name`. Raises `KeyError` if the table has no class with this name."""
     return getattr(import_module(f"duologue.algorithms.{CLASSES[name]}"), name)

@@ -1,8 +1,8 @@
 """A2C, the synchronous advantage actor-critic.
 
-Mnih et al. (2016), *Asynchronous Methods for Deep Reinforcement Learning*, without the asynchrony: B actors step
-together, wait for each other, and one update follows from their T × B transitions. The policy that acts is the policy
-that is trained.
+Mnih et al. (2016), *Asynchronous Methods for Deep Reinforcement Learning*, without the asynchrony. B actors step
+together and wait for each other. Then one update learns from their T × B transitions. The policy that acts is the
+policy that is trained.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ class A2CState(eqx.Module):
 
 
 def actor_loss(log_prob: Float[Array, "T B"], advantage: Float[Array, "T B"]) -> Float[Array, ""]:
-    """L_π = −E[log π(aₜ|sₜ) Âₜ], whose gradient is the policy gradient with Âₜ held constant."""
+    """L_π = −E[log π(aₜ|sₜ) Âₜ]. With Âₜ constant, its gradient is the policy gradient."""
     return -jnp.mean(log_prob * advantage)
 
 
@@ -70,7 +70,8 @@ class A2C(AbstractOnPolicy[A2CState]):
     learning_rate: LearningRate = 7e-4
     """Learning rate of actor and critic (η), a number or a `Linear` schedule."""
     lambda_: Fraction = 1.0
-    """Decay of generalised advantage estimation (λ); 1 is the n-step return of the whole rollout, as in the paper."""
+    """Decay of generalised advantage estimation (λ). λ = 1: the n-step return of the whole rollout, as in the
+    paper."""
     rollout_length: PositiveInt = 5
     """Steps of each environment between two updates (T, the paper's t_max)."""
     num_envs: PositiveInt = 8
@@ -80,7 +81,7 @@ class A2C(AbstractOnPolicy[A2CState]):
     entropy_coefficient: NonNegative = 0.01
     """Weight of the entropy bonus (c_H, the paper's β)."""
     max_gradient_norm: Positive | None = 0.5
-    """Largest global norm of the gradient over actor and critic together; None for no clip."""
+    """Largest global norm of the gradient over actor and critic together. None: no clip."""
     optimizer: RMSProp | Adam = RMSProp()
     """Optimiser of actor and critic together."""
     networks: AbstractNetworks = Networks()
@@ -102,7 +103,7 @@ class A2C(AbstractOnPolicy[A2CState]):
     def update(self, state: A2CState, batch: Transition, *, key: Array) -> tuple[A2CState, Metrics]:
         """One gradient step on a rollout `[T, B]`."""
         reward = scale_and_clip(batch.reward, scale=self.reward_scale, clip=self.reward_clip)
-        # Targets come from the parameters that acted, before the step below moves them.
+        # Compute the targets before the step below changes the parameters that acted.
         advantage, target, value = targets(
             state.networks.net, batch, reward, discount=self.discount, lambda_=self.lambda_
         )
@@ -129,8 +130,8 @@ class Samples(NamedTuple):
 def samples_of(
     networks: AbstractActorCritic, batch: Transition, reward: Float[Array, "T B"], *, discount: float, lambda_: float
 ) -> Samples:
-    """Steps of a rollout `[T, B]` in one row, for algorithms that learn from it several times (PPO, TRPO). All
-    estimates come from the parameters that acted."""
+    """Flatten a rollout `[T, B]` to N = T · B steps, for algorithms that learn several times from one rollout (PPO,
+    TRPO). All estimates come from the parameters that acted."""
     advantage, target, value = targets(networks, batch, reward, discount=discount, lambda_=lambda_)
     old = networks.policy(batch.obs)
     rollout = Samples(

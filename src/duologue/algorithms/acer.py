@@ -1,8 +1,8 @@
 """ACER, the actor-critic with experience replay, for discrete actions.
 
-Wang et al. (2017), *Sample Efficient Actor-Critic with Experience Replay*, arXiv:1611.01224. It learns once from each
-rollout, as A2C, and then several times from replayed sequences of earlier policies. This takes three corrections:
-Retrace targets for Q, truncated importance weights with a term for the part that truncation cuts off, and a trust
+Wang et al. (2017), *Sample Efficient Actor-Critic with Experience Replay*, arXiv:1611.01224. ACER learns once from each
+rollout, as A2C does, and then several times from replayed sequences of earlier policies. This needs three corrections:
+Retrace targets for Q, truncated importance weights with a term that corrects the bias of the truncation, and a trust
 region around an average of past policies.
 """
 
@@ -30,7 +30,7 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, Poisson, PyTree, R
 State = TypeVar("State")
 
 EPSILON = 1e-6
-"""Summand of probabilities before a logarithm and in the denominator of k, and the least ratio that c is divided by."""
+"""Constant added to probabilities in a logarithm and in the denominator of k. Also the smallest divisor ρ of c."""
 
 
 class ACERState(eqx.Module):
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 
 
 def ratios(probs: Float[Array, "T B n"], behaviour: Float[Array, "T B n"]) -> Float[Array, "T B n"]:
-    """ρₜ(a) = π(a|sₜ)/μ(a|sₜ), for all actions; huge where μ is 0, and never NaN."""
+    """ρₜ(a) = π(a|sₜ)/μ(a|sₜ), for all actions. Where μ is 0, the ratio can be very large, but never NaN."""
     return probs / jnp.maximum(behaviour, jnp.finfo(behaviour.dtype).tiny)
 
 
@@ -57,12 +57,12 @@ def objective(
     action: Int[Array, "T B"], q_retrace: Float[Array, "T B"], q: Float[Array, "T B n"],
     *, truncation: float, entropy_coefficient: float,
 ) -> Float[Array, "T B"]:  # fmt: skip
-    """Objective whose gradient in the policy's `statistics` φ, here its probabilities, is ĝ^acer (eq. 9) and the
-    entropy's.
+    """Objective of the policy. Its gradient with respect to the `statistics` φ of the policy, here the probabilities,
+    is ĝ^acer (eq. 9) plus the gradient of the entropy bonus.
 
     min(c, ρₜ(aₜ)) log φ(aₜ) (Q^ret − V) + Σₐ [1 − c/ρₜ(a)]₊ π(a) log φ(a) (Q(s, a) − V) + c_H H(φ)
 
-    The second sum is over the network's own Q, never over Q^ret. All but φ are constants.
+    The sum over actions uses Q of the network, never Q^ret. All inputs but φ are constants.
     """
     value = jnp.sum(probs * q, axis=-1)
     log = jnp.log(statistics + EPSILON)
@@ -81,11 +81,13 @@ def trust_region_ascent(
     objective: Callable[[Array], Float[Array, "T B"]], statistics: Float[Array, "T B n"],
     kl_gradient: Float[Array, "T B n"], delta: float | None,
 ) -> tuple[Float[Array, "T B n"], Metrics]:  # fmt: skip
-    """z*, the gradient of `objective` in the statistics φ of each sample, projected so that a unit step raises
-    KL(π_avg ‖ π) by at most δ to first order (eq. 12); without the projection where δ is None."""
+    """z*, the gradient of `objective` with respect to the statistics φ of each sample, after a projection (eq. 12).
+
+    A unit step along this z* raises KL(π_avg ‖ π) by at most δ, to first order. δ = None: no projection.
+    """
 
     def total(statistics: Array) -> Float[Array, ""]:
-        # A sum: each sample's gradient is its own, and δ is compared with no average.
+        # δ bounds the gradient of each sample. A mean would divide this gradient by the number of samples.
         return jnp.sum(objective(statistics))
 
     gradient = jax.grad(total)(statistics)
@@ -98,8 +100,8 @@ def trust_region_ascent(
 
 
 def loss(networks: ActorQ, facts: Facts, *, q_coefficient: float) -> tuple[Float[Array, ""], Metrics]:
-    """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q(s, a))²]: the first term hands z* through the statistics to the parameters,
-    as a vector–Jacobian product."""
+    """L = −E[z*ᵀφ(s)] + c_Q E[½ (Q^ret − Q(s, a))²]. The gradient of the first term passes z* through φ to the
+    parameters, as a vector–Jacobian product."""
     policy, q = networks.policy_and_q(facts.obs)
     actor = -jnp.mean(jnp.sum(facts.ascent * policy.probs, axis=-1))
     critic = jnp.mean(0.5 * (facts.q_retrace - entry_at(q, facts.action)) ** 2)
@@ -114,39 +116,40 @@ class AbstractACER(AbstractAlgorithm[State]):
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     lambda_: Fraction = 1.0
-    """Decay of Retrace (λ): its trace is λ min(1, ρ)."""
+    """Decay of Retrace (λ), in the trace λ min(1, ρ)."""
     rollout_length: PositiveInt = 20
-    """Steps of each environment between two rollouts' updates, and of a replayed sequence (T)."""
+    """Number of steps of each environment in a rollout, and number of steps in a replayed sequence (T)."""
     num_envs: PositiveInt = 16
     """Environments that step together (B)."""
     replay_ratio: NonNegative = 4.0
-    """Mean number of replayed updates after each rollout's, drawn from a Poisson law; 0 for on-policy learning."""
+    """Mean number of replayed updates after the update on each rollout. A Poisson distribution gives the number. 0:
+    on-policy learning."""
     batch_size: PositiveInt = 16
-    """Sequences of a replayed update (N)."""
+    """Number of sequences in a replayed update (N)."""
     replay_capacity: PositiveInt = 50_000
     """Largest number of transitions in the replay memory."""
     learning_starts: NonNegativeInt = 10_000
-    """Environment steps before the first replayed update; rollouts are learned from at once."""
+    """Environment steps before the first replayed update. Updates on rollouts start at once."""
     truncation: Positive = 10.0
-    """Largest importance weight of the policy gradient (c). Retrace's own 1 is another."""
+    """Largest importance weight of the policy gradient (c). Retrace truncates its trace separately, at 1."""
     trust_region: Positive | None = 1.0
-    """Bound on the rise of KL(π_avg ‖ π), to first order, by a unit step in the statistics φ of a sample's policy (δ).
-    It bounds the gradient in φ, not the step of the parameters. None for no trust region."""
+    """Largest increase of KL(π_avg ‖ π), to first order, in a unit step of the statistics φ of one sample (δ). The
+    bound limits the gradient with respect to φ, not the step of the parameters. None: no trust region."""
     average_decay: Fraction = 0.99
-    """Share of the average policy's parameters that stays at each update (α)."""
+    """Share of its old parameters that the average policy keeps in each update (α)."""
     q_coefficient: NonNegative = 0.5
     """Weight of the critic's loss (c_Q)."""
     max_gradient_norm: Positive | None = 10.0
-    """Largest global norm of the gradient; None for no clip."""
+    """Largest global norm of the gradient. None: no clip."""
     optimizer: RMSProp | Adam = RMSProp()
     """Optimiser of all networks together."""
     reward_scale: Positive = 1.0
-    """Factor of all rewards in learning; logged returns are without it."""
+    """Factor that multiplies all rewards for learning. Logged returns do not contain this factor."""
     reward_clip: Positive | None = None
-    """Largest size of a reward in learning, after scaling; None for no clip."""
+    """Largest absolute value of a reward for learning, after scaling. None: no clip."""
 
     def replayed_rollouts(self, *, extras: tuple[str, ...]) -> Experience:
-        """Each rollout once, then a drawn number of batches of sequences as long."""
+        """Experience with one update on each rollout, then a random number of updates on sequences of T steps."""
         replay = Replay(
             capacity=self.replay_capacity,
             batch_size=self.batch_size,
@@ -198,7 +201,7 @@ class ACER(AbstractACER[ACERState]):
         return jnp.sum(policy.probs * q, axis=-1)
 
     def update(self, state: ACERState, batch: Transition, *, key: Array) -> tuple[ACERState, Metrics]:
-        """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
+        """One gradient step on a rollout `[T, B]`, or on N replayed sequences of L steps, `[L, N]`."""
         facts, metrics = self._facts(state, batch)
         networks, step_metrics = descend(
             partial(loss, q_coefficient=self.q_coefficient), state.networks, self._optimizer, facts
@@ -207,7 +210,7 @@ class ACER(AbstractACER[ACERState]):
         return ACERState(networks, average), {**metrics, **step_metrics}
 
     def _facts(self, state: ACERState, batch: Transition) -> tuple[Facts, Metrics]:
-        """Everything that the loss holds constant, from the parameters before the step."""
+        """Compute the constants of the loss, from the parameters before the step."""
         policy, q = state.networks.net.policy_and_q(batch.obs)
         average = state.average.policy(batch.obs)
         rho = ratios(policy.probs, batch.extras["probs"])

@@ -1,8 +1,8 @@
 """ACER for continuous actions, with stochastic duelling networks.
 
-Wang et al. (2017), arXiv:1611.01224, §5 and algorithm 3. Three things differ from discrete actions: there is no sum
-over actions, so Q consists of V, an advantage and samples; traces do not die with the dimension of the action; and the
-policy has a second return, without truncated traces.
+Wang et al. (2017), arXiv:1611.01224, §5 and algorithm 3. Three things differ from discrete actions. A sum over
+actions is not possible, so Q consists of V, an advantage and sampled actions. The trace uses ρ^(1/d), so it does not
+vanish where the action has many dimensions d. The policy learns from a second return, without truncated traces.
 """
 
 import math
@@ -38,13 +38,13 @@ class StochasticDuelling(eqx.Module):
     space: Box = eqx.field(static=True)
 
     def statistics(self, policy: Normal) -> Float[Array, "*batch d"]:
-        """φ, the mean in half-ranges of the box: in the environment's units δ would mean something else in each."""
+        """φ, the mean of the policy in half-ranges of the box. So δ has the same meaning in every environment."""
         return to_unit(self.space, policy.loc)
 
     def q(
         self, obs: Obs, action: Float[Array, "*batch d"], samples: Float[Array, "n *batch d"]
     ) -> Float[Array, "*batch"]:
-        """Q̃(s, a) = V(s) + A(s, a) − (1/n) Σᵢ A(s, uᵢ), uᵢ ~ π(·|s) (eq. 13): its mean over π is V."""
+        """Q̃(s, a) = V(s) + A(s, a) − (1/n) Σᵢ A(s, uᵢ), uᵢ ~ π(·|s) (eq. 13). The mean of Q̃ over π is V."""
         (advantage,) = self.advantage(obs, action)
         baseline = jax.vmap(lambda u: self.advantage(obs, u)[0])(samples)
         return self.value(obs) + advantage - jnp.mean(baseline, axis=0)
@@ -76,8 +76,8 @@ def objective(
     advantage: Float[Array, "T B"], fresh_advantage: Float[Array, "T B"],
     *, truncation: float,
 ) -> Float[Array, "T B"]:  # fmt: skip
-    """Objective whose gradient in the statistics φ of the `candidate` f(·|φ) is ĝ^acer (algorithm 3). All else is
-    constant.
+    """Objective of the policy. Its gradient with respect to the statistics φ of the `candidate` f(·|φ) is ĝ^acer
+    (algorithm 3). All other inputs are constants.
 
     min(c, ρ) log f(a|φ) (Q^opc − V) + [1 − c/ρ']₊ log f(a'|φ) (Q̃(s, a') − V),   a' ~ π, ρ' = π(a'|s)/μ(a'|s)
     """
@@ -98,26 +98,26 @@ def loss(networks: StochasticDuelling, facts: Facts, *, q_coefficient: float) ->
 class ACERContinuous(AbstractACER[ACERContinuousState]):
     """Actor-critic with experience replay for continuous actions (Wang et al., 2017, algorithm 3).
 
-    Bounded Box actions; vector, image and Dict observations. The policy is a normal whose deviation stays what
-    `networks.initial_log_std` makes it: the paper fixes it at 0.3.
+    Bounded Box actions; vector, image and Dict observations. The policy is a normal. Learning does not
+    change its standard deviation, which `networks.initial_log_std` sets. The paper uses 0.3.
     """
 
     lambda_: Fraction = 1.0
-    """Decay of Retrace (λ): its trace is λ min(1, ρ^(1/d))."""
+    """Decay of Retrace (λ), in the trace λ min(1, ρ^(1/d))."""
     rollout_length: PositiveInt = 50
-    """Steps of each environment between two rollouts' updates, and of a replayed sequence (T)."""
+    """Number of steps of each environment in a rollout, and number of steps in a replayed sequence (T)."""
     num_envs: PositiveInt = 8
     """Environments that step together (B)."""
     batch_size: PositiveInt = 8
-    """Sequences of a replayed update (N)."""
+    """Number of sequences in a replayed update (N)."""
     replay_capacity: PositiveInt = 40_000
     """Largest number of transitions in the replay memory."""
     samples: PositiveInt = 5
-    """Actions in the mean that Q̃ subtracts (n)."""
+    """Number of sampled actions in the mean advantage that Q̃ subtracts (n)."""
     truncation: Positive = 5.0
-    """Largest importance weight of the policy gradient (c). Retrace's own 1 is another."""
+    """Largest importance weight of the policy gradient (c). Retrace truncates its trace separately, at 1."""
     average_decay: Fraction = 0.995
-    """Share of the average policy's parameters that stays at each update (α)."""
+    """Share of its old parameters that the average policy keeps in each update (α)."""
     q_coefficient: NonNegative = 0.5
     """Weight of the losses of Q̃ and V (c_Q)."""
     networks: AbstractNetworks = Networks(initial_log_std=math.log(0.3))
@@ -148,7 +148,7 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
         return action, {"loc": policy.loc, "scale": policy.scale}, carry
 
     def q(self, state: ACERContinuousState, obs: Obs, action: Array) -> Array:
-        """Q̃, with actions in its mean that the same key draws in every call."""
+        """Q̃(s, a). Every call draws the actions of the mean with the same key."""
         samples = draws(self.policy(state, obs).sample, self.samples, key=jax.random.key(0))
         return state.networks.net.q(obs, action, samples)[None]
 
@@ -158,7 +158,7 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
     def update(
         self, state: ACERContinuousState, batch: Transition, *, key: Array
     ) -> tuple[ACERContinuousState, Metrics]:
-        """One gradient step on a rollout `[T, B]`, or on replayed sequences `[L, N]`."""
+        """One gradient step on a rollout `[T, B]`, or on N replayed sequences of L steps, `[L, N]`."""
         facts, metrics = self._facts(state, batch, key)
         networks, step_metrics = descend(
             partial(loss, q_coefficient=self.q_coefficient), state.networks, self._optimizer, facts
@@ -167,12 +167,12 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
         return ACERContinuousState(networks, average), {**metrics, **step_metrics}
 
     def _facts(self, state: ACERContinuousState, batch: Transition, key: Array) -> tuple[Facts, Metrics]:
-        """Everything that the loss holds constant, from the parameters before the step."""
+        """Compute the constants of the loss, from the parameters before the step."""
         networks, obs, action = state.networks.net, batch.obs, batch.action
         baseline_key, fresh_key = jax.random.split(key)
         policy, behaviour = networks.actor(obs), Normal(batch.extras["loc"], batch.extras["scale"])
         average, statistics = state.average(obs), networks.statistics(policy)
-        # uᵢ ~ π for the mean in Q̃, and one more action a' ~ π for the term of bias correction.
+        # Draw uᵢ ~ π for the mean in Q̃, and one more action a' ~ π for the bias correction.
         samples, fresh = draws(policy.sample, self.samples, key=baseline_key), policy.sample(fresh_key)
         value, q, fresh_q = networks.value(obs), networks.q(obs, action, samples), networks.q(obs, fresh, samples)
 
@@ -181,7 +181,7 @@ class ACERContinuous(AbstractACER[ACERContinuousState]):
         ends = batch.terminated, batch.truncated
         log_rho = log_ratio(policy, behaviour, action)
         rho = jnp.exp(log_rho)
-        # ρ^(1/d), for the ratio of d dimensions is a product of d, and the trace would die with it.
+        # ρ is a product of d ratios, one for each dimension. With ρ^(1/d) the trace does not vanish where d is large.
         trace = jnp.exp(log_rho / action.shape[-1])
         q_retrace = vmap_envs(retrace)(reward, *rows, trace, *ends, discount=self.discount, lambda_=self.lambda_)
         q_opc = vmap_envs(general_off_policy_returns)(reward, *rows, jnp.ones_like(rho), *ends, discount=self.discount)

@@ -1,4 +1,4 @@
-"""The contract of every algorithm: all that loops know of it."""
+"""The interface of every algorithm. Loops use nothing else of an algorithm."""
 
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
@@ -18,51 +18,53 @@ def unwrapped(algorithm: Any) -> Any:
 
 
 class AbstractAlgorithm(Configurable, Generic[State]):
-    """Hyperparameters as fields, and pure methods on a `State` that holds arrays only.
+    """An algorithm has its hyperparameters as fields, and pure methods on a `State`. The state contains arrays only.
 
     So `jit`, `scan`, `vmap` over seeds, donation and checkpoints need no filters. Loops close over the algorithm. Every
-    algorithm has a field, or a property, `discount`. A concrete class is final.
+    algorithm has `discount` as a field or as a property. A concrete class has no subclasses.
     """
 
     @property
     @abstractmethod
     def experience(self) -> Experience:
-        """Data that the algorithm learns from, and how often, derived from its fields."""
+        """Data for `update` and number of updates, derived from the fields of the algorithm."""
 
     @abstractmethod
     def init(self, spec: EnvSpec, *, key: Array) -> State:
-        """Networks, optimisers and counters. Raises `ConfigError` for a space the algorithm cannot serve."""
+        """Return networks, optimisers and counters. Raises `ConfigError` for a space that is not supported."""
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """Memory of acting inside an episode, one row for each environment. Loops never reset it in training:
-        `observe` sees the flags, and resets the rows whose episode ended."""
+        """Memory of `act` within an episode, one row for each environment. In training, loops never reset this memory:
+        `observe` gets the flags, and resets the rows of the episodes that ended."""
         return None
 
     def policy(self, state: State, obs: Obs) -> Any:
-        """π(·|s) for observations `[N]`, a distribution in environment units. Optional: `act` and `log_prob` follow
-        from it."""
+        """π(·|s) for observations `[N]`, a distribution in environment units. Optional. The default `act` and
+        `log_prob` use this method."""
         raise self._lacks("distribution of actions")
 
     def act(
         self, state: State, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """`(action, extras, carry)` for observations `[B]`. `explore=False` is the paper's test policy. By default a
-        sample of `policy` to explore, its mode to test."""
+        """Return `(action, extras, carry)` for observations `[B]`. `explore=False` is the paper's test policy.
+
+        By default, the action is a sample of `policy` to explore, and the mode of `policy` to test.
+        """
         policy = self.policy(state, obs)
         action = policy.sample(key) if explore else policy.mode()
         return action, {}, carry
 
     def notes(self, spec: EnvSpec) -> list[str]:
-        """Remarks on these settings in this environment, for a person to read before the first step."""
+        """Remarks for the user on these settings in this environment. A run shows them before the first step."""
         return []
 
     def drawn_extras(self, count: int, *, key: Array) -> dict[str, Array]:
-        """Random extras `[count, …]`, one draw for each transition (BEAR's masks), so that recordings need not hold
-        them; `act` returns them too."""
+        """Draw random extras `[count, …]`, one for each transition (BEAR's masks). So a recording does not need to
+        contain these extras. `act` also returns these extras."""
         return {}
 
     def observe(self, state: State, carry: PyTree, transition: Transition) -> tuple[State, PyTree]:
-        """State and carry after the newest transitions `[B]`. Every loop calls this once a step."""
+        """Return state and carry after the newest transitions `[B]`. Every loop calls this method once a step."""
         return state, carry
 
     def log_prob(self, state: State, obs: Obs, action: Array) -> Array:

@@ -1,4 +1,4 @@
-"""BC, behaviour cloning: the policy under which the data are likeliest, which offline learning has to beat.
+"""BC, behaviour cloning: the policy that maximises the likelihood of the data, a baseline of offline learning.
 
 Pomerleau (1989), *ALVINN: An Autonomous Land Vehicle in a Neural Network*.
 """
@@ -33,7 +33,7 @@ class BC(AbstractRecorded[BCState]):
     learning_rate: LearningRate = 1e-3
     """Learning rate (η), a number or a `Linear` schedule."""
     discount: Fraction = 0.99
-    """Discount factor (γ). Cloning has no use for it; what wraps it may."""
+    """Discount factor (γ). Cloning does not use γ, but a wrapper may use it."""
     batch_size: PositiveInt = 100
     """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")

@@ -1,8 +1,8 @@
 """BCQ, batch-constrained Q-learning.
 
-Fujimoto et al. (2019), *Off-Policy Deep Reinforcement Learning without Exploration*, arXiv:1812.02900: no action is
-considered that the data would not have in that state. A VAE proposes actions, ξ corrects them a little, the critics
-choose.
+Fujimoto et al. (2019), *Off-Policy Deep Reinforcement Learning without Exploration*, arXiv:1812.02900: the policy
+considers only actions that the data could contain in the same state. A VAE proposes actions, the network ξ changes each
+action a little, and the critics choose one action.
 """
 
 from collections.abc import Callable
@@ -35,18 +35,18 @@ class BCQState(eqx.Module):
     target_perturbation: Perturbation
     target_critics: Critics
     bounds: Bounds
-    """Bounds of the actions, which nothing trains."""
+    """Constant bounds of the actions."""
 
 
 def clipped_double_q(q: Float[Array, "E ..."], minimum_weight: float) -> Float[Array, "*batch"]:
-    """λ minᵢ Qᵢ + (1 − λ) maxᵢ Qᵢ (eq. 13): λ = 1 is TD3's smaller of two."""
+    """λ minᵢ Qᵢ + (1 − λ) maxᵢ Qᵢ (eq. 13). With λ = 1 this is the minimum, as in TD3."""
     return minimum_weight * jnp.min(q, axis=0) + (1 - minimum_weight) * jnp.max(q, axis=0)
 
 
 def perturb(
     perturbation: Perturbation, obs: Obs, action: Float[Array, "*batch d"], bounds: Bounds, *, limit: float
 ) -> Float[Array, "*batch d"]:
-    """a + Φ h ξ(s, a), back inside the box; h is its half-range."""
+    """a + Φ h ξ(s, a), clipped to the box. h is the half-range of the box."""
     box = bounds.broadcast(action)
     return box.clip(action + limit * box.half_range * perturbation(obs, action))
 
@@ -54,12 +54,13 @@ def perturb(
 def propose(
     vae: VAE, perturbation: Perturbation, obs: Obs, bounds: Bounds, *, count: int, limit: float, key: Array
 ) -> Float[Array, "n N d"]:
-    """`count` actions of the VAE for each state, perturbed: those that the constrained policy may take."""
+    """Draw `count` actions of the VAE for each state, and perturb them. The constrained policy chooses among these
+    actions."""
     return perturb(perturbation, obs, vae.sample(obs, count, key=key), bounds, limit=limit)
 
 
 def best_action(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> Float[Array, "N d"]:
-    """argmaxₖ Q₁(s, aₖ), state by state."""
+    """The action aₖ with the highest Q₁(s, aₖ), for each state."""
     best = jnp.argmax(critics(obs, actions)[0], axis=0)
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
 
@@ -67,14 +68,14 @@ def best_action(critics: Critics, obs: Obs, actions: Float[Array, "n N d"]) -> F
 def target_value(
     critics: Critics, obs: Obs, actions: Float[Array, "n N d"], *, minimum_weight: float
 ) -> Float[Array, " N"]:
-    """maxₖ [λ minᵢ Q̄ᵢ(s, aₖ) + (1 − λ) maxᵢ Q̄ᵢ(s, aₖ)]: over the critics first, then over the actions."""
+    """maxₖ [λ minᵢ Q̄ᵢ(s, aₖ) + (1 − λ) maxᵢ Q̄ᵢ(s, aₖ)]. The maximum over the actions comes last."""
     return jnp.max(clipped_double_q(critics(obs, actions), minimum_weight), axis=0)
 
 
 def actor_loss(
     perturbation: Perturbation, critics: Critics, obs: Obs, action: Float[Array, "N d"], bounds: Bounds, limit: float
 ) -> tuple[Float[Array, ""], Metrics]:
-    """J = −E[Q₁(s, a + Φ h ξ(s, a))] for a from the VAE (eq. 11)."""
+    """J = −E[Q₁(s, a + Φ h ξ(s, a))], where the VAE draws a (eq. 11)."""
     better = perturb(perturbation, obs, action, bounds, limit=limit)
     loss = -jnp.mean(critics(obs, better)[0])
     return loss, {"actor_loss": loss}
@@ -83,7 +84,7 @@ def actor_loss(
 class BCQ(AbstractRecorded[BCQState]):
     """Batch-constrained Q-learning (Fujimoto et al., 2019), for recorded data.
 
-    Bounded Box actions; vector, image and Dict observations. Defaults are those of the authors' code.
+    Bounded Box actions; vector, image and Dict observations. The defaults come from the authors' code.
     """
 
     learning_rate: LearningRate = 1e-3
@@ -93,9 +94,9 @@ class BCQ(AbstractRecorded[BCQState]):
     minimum_weight: Fraction = 0.75
     """Weight of the smallest critic in a target (λ); the largest has the rest."""
     target_candidates: PositiveInt = 10
-    """Actions of the VAE that a target chooses from."""
+    """Number of actions of the VAE from which a target takes the best."""
     candidates: PositiveInt = 100
-    """Actions of the VAE that the test policy chooses from."""
+    """Number of actions of the VAE from which the test policy takes the one with the highest Q₁."""
     tau: Fraction = 0.005
     """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 100
@@ -123,7 +124,7 @@ class BCQ(AbstractRecorded[BCQState]):
     def act(
         self, state: BCQState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """The best by Q₁ of `candidates` actions; to explore, a random one of them."""
+        """Test policy: of `candidates` proposals, the action with the highest Q₁. To explore: one proposal."""
         actions = propose(
             state.vae.net, state.perturbation, obs, state.bounds,
             count=1 if explore else self.candidates, limit=self.perturbation_limit, key=key,

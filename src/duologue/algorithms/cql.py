@@ -1,8 +1,8 @@
 """CQL, conservative Q-learning.
 
-Kumar et al. (2020), *Conservative Q-Learning for Offline Reinforcement Learning*, arXiv:2006.04779: SAC, and a term in
-the critics' loss that pushes down what the data do not hold. This is CQL(H), with the sum over actions by importance
-sampling; targets are without entropy, as in the authors' code.
+Kumar et al. (2020), *Conservative Q-Learning for Offline Reinforcement Learning*, arXiv:2006.04779: SAC with one more
+term in the critics' loss, which lowers Q of actions that are not in the data. This is CQL(H), which estimates the
+integral over actions by importance sampling. By default, targets contain no entropy, as in the authors' code.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ from duologue.ops.temperature import Dual, Fixed, Learned
 from duologue.types import EnvSpec, Metrics, Obs, PyTree, Transition
 
 PROPOSALS = 2**31
-"""Number that `update` folds into its key to draw the proposals. No split of a key in SAC makes the same key, so CQL
+"""Number that `update` folds into its key to draw the proposals. SAC never splits its key into the same key. So CQL
 with weight 0 and the "soft" backup is SAC."""
 
 
@@ -46,14 +46,14 @@ class CQLState(eqx.Module):
 def next_sampled_value(
     actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
 ) -> Float[Array, "*batch"]:
-    """minᵢ Q̄ᵢ(s', ã') with ã' ~ π(·|s'), as the authors' code: SAC's without the entropy."""
+    """minᵢ Q̄ᵢ(s', ã') with ã' ~ π(·|s'), as in the authors' code. SAC also adds the entropy."""
     return jnp.min(target_critics(next_obs, actor(next_obs).sample(key)), axis=0)
 
 
 def next_mean_value(
     actor: Actor, target_critics: Critics, alpha: Float[Array, ""], next_obs: Obs, key: Array
 ) -> Float[Array, "*batch"]:
-    """minᵢ Q̄ᵢ(s', a') at the policy's mean action, as d3rlpy."""
+    """minᵢ Q̄ᵢ(s', a') with the mean action a' of the policy, as in d3rlpy."""
     return jnp.min(target_critics(next_obs, actor(next_obs).mode()), axis=0)
 
 
@@ -64,8 +64,10 @@ BACKUPS: dict[Backup, NextValue] = {"sampled": next_sampled_value, "mean": next_
 def proposals(
     actor: Actor, obs: Obs, next_obs: Obs, count: int, key: Array
 ) -> tuple[Float[Array, "n N d"], Float[Array, "n N"]]:
-    """`count` actions each of the uniform policy, of π(·|s) and of π(·|s'), with their log-densities in half-ranges.
-    They estimate log ∫ exp Q(s, a) da. Those of π(·|s') come from the authors' code, not from the paper."""
+    """Draw `count` actions from each of three policies, with log-densities in half-ranges: uniform, π(·|s) and π(·|s').
+
+    The actions are for the estimate of log ∫ exp Q(s, a) da. The authors' code uses π(·|s'), the paper does not.
+    """
     now, after = actor(obs), actor(next_obs)
 
     def uniform(key: Array) -> tuple[Float[Array, "N d"], Float[Array, " N"]]:
@@ -87,8 +89,8 @@ def conservative_gap(
     proposed: Float[Array, "n N d"],
     log_prob: Float[Array, "n N"],
 ) -> Float[Array, " E"]:
-    """E[log ∫ exp Qᵢ(s, a) da − Qᵢ(s, a_data)] for each critic, the integral as the mean of exp(Qᵢ)/density over the
-    proposals (appendix F)."""
+    """E[log ∫ exp Qᵢ(s, a) da − Qᵢ(s, a_data)] for each critic. The mean of exp(Qᵢ)/density over the proposals
+    estimates the integral (appendix F)."""
     q = critics(obs, proposed)
     integral = jax.nn.logsumexp(q - log_prob[None], axis=1) - jnp.log(float(len(proposed)))
     return jnp.mean(integral - critics(obs, action), axis=-1)
@@ -98,7 +100,7 @@ def critic_loss(
     critics: Critics, obs: Obs, action: Float[Array, "N d"], target: Float[Array, " N"],
     *, proposed: Float[Array, "n N d"], log_prob: Float[Array, "n N"], weight: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """α_c Σᵢ E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4), whose α is another."""
+    """α_c Σᵢ E[log ∫ exp Qᵢ − Qᵢ(s, a_data)] + J_Q of SAC (eq. 4). α_c is not the α of SAC."""
     loss, metrics = bellman_residual(critics, obs, action, target)
     gap = conservative_gap(critics, obs, action, proposed, log_prob)
     return loss + weight * jnp.sum(gap), {**metrics, "conservative_gap": jnp.mean(gap)}
@@ -113,16 +115,16 @@ class CQL(AbstractSoft[CQLState]):
     actor_learning_rate: LearningRate = 1e-4
     """Learning rate of the actor (η), a number or a `Linear` schedule."""
     conservatism: Dual | Fixed = Fixed(5.0)
-    """Weight of the conservative term (α_c): `Fixed`, or `Dual` ascent that holds the gap log ∫ exp Q − Q(data) at its
-    threshold. The authors' code has no ½ in its errors, so its weight is twice ours: this default is 10 there. It
-    leaves −log(3 · `proposals`) out of the gap: with 10 proposals the paper's threshold of 10 is 6.6 here."""
+    """Weight of the conservative term (α_c): `Fixed`, or `Dual` ascent that keeps the gap log ∫ exp Q − Q(data) at its
+    threshold. The authors' code has no ½ in the squared errors, so the default 5 here is 10 in that code. That code
+    also leaves −log(3 · `proposals`) out of the gap. So with 10 proposals, the paper's threshold 10 is 6.6 here."""
     proposals: PositiveInt = 10
-    """Actions each of the uniform policy, of π(·|s) and of π(·|s'), for the integral over actions."""
+    """Number of actions from each of uniform policy, π(·|s) and π(·|s'), for the integral over actions."""
     alpha: Learned | Fixed = Learned(learning_rate=1e-4)
     """Weight of the entropy (α): `Learned` or `Fixed`, as in SAC."""
     backup: Backup = "sampled"
-    """Value of s' in the targets: "sampled", Q of an action of the policy, as the authors' code; "mean", Q of its mean
-    action, as d3rlpy; "soft", with the entropy, as SAC."""
+    """Value of s' in the targets. "sampled": Q of a sampled action, as in the authors' code. "mean": Q of the mean
+    action, as in d3rlpy. "soft": Q of a sampled action with the entropy, as in SAC."""
     start_steps: NonNegativeInt = 0
     """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256, 256), activation="relu", init="pytorch")
@@ -138,8 +140,10 @@ class CQL(AbstractSoft[CQLState]):
         return state.sac.critics(obs, action)
 
     def update(self, state: CQLState, batch: Transition, *, key: Array) -> tuple[CQLState, Metrics]:
-        """One step of critics, actor, temperature and conservatism on sequences `[n, N]`: SAC's, with the loss above
-        and V(s') of `backup` in its target y."""
+        """One step of critics, actor, temperature and conservatism on N sequences of n steps, `[n, N]`.
+
+        This is the update of SAC with the `critic_loss` above, and with the value of s' that `backup` names.
+        """
         obs, _ = first_row(batch)
         next_obs = jax.tree.map(lambda x: x[0], batch.next_obs)
         proposals_key = jax.random.fold_in(key, PROPOSALS)

@@ -1,8 +1,8 @@
 """DDPG, the deep deterministic policy gradient.
 
 Lillicrap et al. (2016), *Continuous Control with Deep Reinforcement Learning*, arXiv:1509.02971: one critic, one
-deterministic actor, a slow copy of each. It is TD3 without its three changes. The noise on actions is uncorrelated
-(the paper's Ornstein-Uhlenbeck process gains nothing, Fujimoto et al., 2018).
+deterministic actor, and a slow copy of each. DDPG is TD3 without the three changes of TD3. The noise on actions is
+uncorrelated. The paper uses an Ornstein-Uhlenbeck process, which has no advantage (Fujimoto et al., 2018).
 """
 
 from jaxtyping import Array

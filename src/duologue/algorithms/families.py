@@ -1,6 +1,7 @@
-"""Fields that families of algorithms share, each with the `Experience` that follows from them.
+"""Fields that families of algorithms share. Each family derives its `Experience` from its fields.
 
-A page lists what its paper adds, and repeats a field only where its default or its meaning differs.
+The page of an algorithm lists the fields that its paper adds. It repeats a shared field only where the default or the
+meaning differs.
 """
 
 from typing import Literal, TypeVar
@@ -15,12 +16,12 @@ State = TypeVar("State")
 
 
 class AbstractReplayed(AbstractAlgorithm[State]):
-    """Learns from replay: each update reads transitions `[N]` of the past."""
+    """An algorithm that learns from replay. Each update reads N past transitions, `[N]`."""
 
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each of their steps (τ)."""
+    """Share of the way that target networks move towards the learned networks in each target update (τ)."""
     batch_size: PositiveInt = 256
     """Transitions in a batch (N)."""
     replay_capacity: PositiveInt = 1_000_000
@@ -42,11 +43,11 @@ class AbstractReplayed(AbstractAlgorithm[State]):
 
 
 class AbstractNStepReplayed(AbstractReplayed[State]):
-    """Learns from replayed sequences `[n, N]`, with n-step targets."""
+    """An algorithm that learns from N replayed sequences of n steps, `[n, N]`, with n-step targets."""
 
     n_step: PositiveInt = 1
-    """Rewards in the sum before a target bootstraps (n). Above 1, nothing corrects for actions that the policy would no
-    longer take, and soft targets leave out the entropies in between."""
+    """Number of rewards that a target sums before it bootstraps (n). With n > 1 the targets have no off-policy
+    correction, and soft targets leave out the entropies of the steps in between."""
 
     @property
     def experience(self) -> Experience:
@@ -54,17 +55,17 @@ class AbstractNStepReplayed(AbstractReplayed[State]):
 
 
 class AbstractRecorded(AbstractAlgorithm[State]):
-    """Made for data that others recorded: each update reads transitions `[N]`. In an environment it makes one update a
-    step."""
+    """An algorithm for recorded data. Each update reads N transitions, `[N]`. In an environment the algorithm makes one
+    update a step."""
 
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     batch_size: PositiveInt = 256
     """Transitions in a batch (N)."""
     replay_capacity: PositiveInt = 1_000_000
-    """Largest number of transitions in the replay memory, in an environment."""
+    """Largest number of transitions in the replay memory, where the algorithm learns in an environment."""
     num_envs: PositiveInt = 1
-    """Environments that step together (B), where it learns in one."""
+    """Environments that step together (B), where the algorithm learns in an environment."""
 
     @property
     def experience(self) -> Experience:
@@ -72,22 +73,22 @@ class AbstractRecorded(AbstractAlgorithm[State]):
 
 
 class AbstractOnPolicy(AbstractAlgorithm[State]):
-    """Learns from each rollout `[T, B]` of the newest policy, and then forgets the rollout."""
+    """An algorithm that learns from each rollout `[T, B]` of the newest policy, and then discards the rollout."""
 
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     lambda_: Fraction = 0.95
-    """Decay of generalised advantage estimation (λ); 1 sums all rewards of the rollout."""
+    """Decay of generalised advantage estimation (λ). λ = 1 sums all rewards of the rollout."""
     rollout_length: PositiveInt = 2048
     """Steps of each environment between two updates (T)."""
     num_envs: PositiveInt = 1
     """Environments that step together (B)."""
     reward_scale: Positive = 1.0
-    """Factor of all rewards in learning; logged returns are without it."""
+    """Factor that multiplies all rewards for learning. Logged returns do not contain this factor."""
     reward_clip: Positive | None = None
-    """Largest size of a reward in learning, after scaling; None for no clip."""
+    """Largest absolute value of a reward for learning, after scaling. None: no clip."""
     test_policy: Literal["greedy", "sampled"] = "greedy"
-    """Action of a test: the mode of the policy, or a sample of it as in training."""
+    """Action in tests. "greedy": the mode of the policy. "sampled": a sample of the policy, as in training."""
 
     @property
     def experience(self) -> Experience:
@@ -102,7 +103,7 @@ class AbstractOnPolicy(AbstractAlgorithm[State]):
 def replay_experience(
     algorithm: AbstractReplayed, *, sequence_length: int | None = None, batches_per_update: int | None = None
 ) -> Experience:
-    """The experience of an algorithm that learns from replay alone."""
+    """Return the `Experience` of an algorithm that learns from replay alone."""
     replay = Replay(
         capacity=algorithm.replay_capacity,
         batch_size=algorithm.batch_size,
@@ -121,7 +122,7 @@ def replay_experience(
 def recorded_experience(
     batch_size: int, capacity: int = 1_000_000, num_envs: int = 1, *, extras: tuple[str, ...] = ()
 ) -> Experience:
-    """The experience of an algorithm that is made for recorded data: batches `[N]` of single transitions, and one
-    update a step in an environment."""
+    """Return the `Experience` of an algorithm for recorded data: batches `[N]` of single transitions, and one update a
+    step in an environment."""
     replay = Replay(capacity=capacity, batch_size=batch_size, learning_starts=batch_size)
     return Experience(num_envs, 1, extras, learn_from_rollout=False, replay=replay)

@@ -1,7 +1,8 @@
-"""FQE, fitted Q evaluation: what a policy is worth, from recorded data alone.
+"""FQE, fitted Q evaluation: an estimate of the value of a policy, from recorded data alone.
 
-Le et al. (2019), *Batch Policy Learning under Constraints*, arXiv:1903.08738; with a slow copy of the critic, as in
-Paine et al. (2020), arXiv:2007.09055. It is a wrapper: the policy is another algorithm's, and stays as it is.
+Le et al. (2019), *Batch Policy Learning under Constraints*, arXiv:1903.08738. The target critic is a slow copy, as
+in Paine et al. (2020), arXiv:2007.09055. FQE is a wrapper: it evaluates the policy of another algorithm, and does not
+change this policy.
 """
 
 import equinox as eqx
@@ -22,21 +23,21 @@ from duologue.types import Discrete, EnvSpec, Experience, Metrics, Obs, PyTree, 
 
 class FQEState(eqx.Module):
     policy: PyTree
-    """The state of the algorithm whose policy is evaluated."""
+    """State of the evaluated algorithm."""
     critics: Trained[PyTree]
     target_critics: PyTree
     bounds: Bounds | None
-    """Bounds of real actions, which nothing trains."""
+    """Constant bounds of the actions. None: the actions are discrete."""
 
 
 class FQE(AbstractAlgorithm[FQEState]):
     """Fitted Q evaluation (Le et al., 2019) of the test policy of another algorithm, for recorded data.
 
-    Discrete or bounded Box actions; the observations of that algorithm.
+    Discrete or bounded Box actions; all observations that the other algorithm supports.
     """
 
     algorithm: AbstractAlgorithm
-    """Algorithm whose test policy is evaluated; put its trained state in the place of `FQEState.policy`."""
+    """Algorithm whose test policy is evaluated. Set `FQEState.policy` to the trained state of this algorithm."""
     learning_rate: LearningRate = 3e-4
     """Learning rate of the critic (η), a number or a `Linear` schedule."""
     discount: Fraction = 0.99
@@ -65,8 +66,8 @@ class FQE(AbstractAlgorithm[FQEState]):
     def act(
         self, state: FQEState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
-        """The test policy of the evaluated algorithm, also to explore, and inside the box as the environment executes
-        it."""
+        """Action of the evaluated algorithm's test policy, clipped to the box as an environment clips it. `explore`
+        changes nothing."""
         carry = self.algorithm.initial_carry(jax.tree.leaves(obs)[0].shape[0])
         action, _, _ = self.algorithm.act(state.policy, carry, obs, key=key, explore=False)
         if state.bounds is not None:
@@ -77,12 +78,12 @@ class FQE(AbstractAlgorithm[FQEState]):
         return action_value(state.critics, obs, action)
 
     def v(self, state: FQEState, obs: Obs) -> Array:
-        """Q(s, π(s)). Where the test policy samples: one draw of it, the same in every call."""
+        """Q(s, π(s)). Where the test policy is random, every call draws its action with the same key."""
         action, _, _ = self.act(state, None, obs, key=jax.random.key(0), explore=False)
         return self.q(state, obs, action)[0]
 
     def update(self, state: FQEState, batch: Transition, *, key: Array) -> tuple[FQEState, Metrics]:
-        """One step of the critic on transitions `[N]`: y = r + γ(1 − term) Q̄(s', π(s'))."""
+        """One step of the critic on transitions `[N]`, with the target y = r + γ(1 − term) Q̄(s', π(s'))."""
         next_action, _, _ = self.act(state, None, batch.next_obs, key=key, explore=False)
         value = action_value(state.target_critics, batch.next_obs, next_action)[0]
         target = td_target(batch.reward, batch.terminated, value, self.discount)

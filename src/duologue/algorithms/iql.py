@@ -1,8 +1,8 @@
 """IQL, implicit Q-learning.
 
-Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: Q is never taken
-at an action outside the data. V is an expectile of Q over the data's actions, and the policy clones the actions that
-are better than V.
+Kostrikov et al. (2022), *Offline Reinforcement Learning with Implicit Q-Learning*, arXiv:2110.06169: learning never
+evaluates Q at an action outside the data. V is an expectile of Q over the actions of the data. The policy clones these
+actions, with larger weights where Q is above V.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ Value: TypeAlias = Callable[[Obs], Array]
 Critics: TypeAlias = Callable[[Obs, Array], Array]
 
 LOG_STD = (-5.0, 2.0)
-"""log σ of the policy is clipped to this, as in the authors' code."""
+"""Smallest and largest log σ of the policy, as in the authors' code."""
 
 
 class Actor(eqx.Module):
-    """π(·|s) = N(c + h tanh μ(s), (h σ)²), one σ for all states."""
+    """π(·|s) = N(c + h tanh μ(s), (h σ)²), with centre c and half-range h of the box, and one σ for all states."""
 
     mean: Callable[[Obs], Array]
     log_std: Float[Array, " d"]
@@ -49,12 +49,15 @@ class IQLState(eqx.Module):
     critics: Trained[Critics]
     target_critics: Critics
     bounds: Bounds
-    """Bounds of the actions, which nothing trains."""
+    """Constant bounds of the actions."""
 
 
 def expectile_loss(difference: Float[Array, "*batch"], expectile: float) -> Float[Array, "*batch"]:
-    """L₂^τ(u) = |τ − 1(u < 0)| u² (§4.1): its minimum over a constant is the expectile, the mean where τ = ½, near the
-    maximum where τ is near 1."""
+    """L₂^τ(u) = |τ − 1(u < 0)| u² (§4.1).
+
+    The constant v that minimises E[L₂^τ(x − v)] is the expectile of x. τ = ½ gives the mean, τ near 1 about the
+    maximum.
+    """
     return jnp.where(difference < 0, 1 - expectile, expectile) * difference**2
 
 
@@ -81,19 +84,19 @@ class IQL(AbstractReplayed[IQLState]):
     """
 
     actor_learning_rate: LearningRate = 3e-4
-    """Learning rate of the actor (η), a number or a `Linear` schedule; the authors' falls along a cosine."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule. The authors use a cosine schedule."""
     value_learning_rate: LearningRate = 3e-4
     """Learning rate of V (η)."""
     critic_learning_rate: LearningRate = 3e-4
     """Learning rate of the critics (η)."""
     expectile: OpenFraction = 0.7
-    """Expectile of Q over the data's actions that V learns (τ)."""
+    """Expectile of Q that V learns, over the actions of the data (τ)."""
     inverse_temperature: NonNegative = 3.0
-    """Strength of cloning's preference for actions of larger advantage (β)."""
+    """Factor of the advantage in the weights of cloning (β). A larger β gives more weight to better actions."""
     max_weight: Positive = 100.0
-    """Upper clip of the weights of cloning (w_max)."""
+    """Largest weight of an action in cloning (w_max)."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update, the paper's α."""
+    """Share of the way that target networks move towards the learned ones in each update (the paper's α)."""
     start_steps: NonNegativeInt = 0
     """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)
@@ -120,7 +123,8 @@ class IQL(AbstractReplayed[IQLState]):
         self, state: IQLState, carry: PyTree, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], PyTree]:
         action, extras, carry = super().act(state, carry, obs, key=key, explore=explore)
-        return state.bounds.clip(action), extras, carry  # as in recorded data: the critics learn from this action
+        # The critics learn from this action. So the clip keeps it inside the box, as in recorded data.
+        return state.bounds.clip(action), extras, carry
 
     def q(self, state: IQLState, obs: Obs, action: Array) -> Array:
         return state.critics(obs, action)
@@ -129,8 +133,8 @@ class IQL(AbstractReplayed[IQLState]):
         return state.value(obs)
 
     def update(self, state: IQLState, batch: Transition, *, key: Array) -> tuple[IQLState, Metrics]:
-        """One step of V, the actor, the critics and their targets, in this order, on transitions `[N]`. Nothing is
-        sampled."""
+        """One step of V, the actor, the critics and their targets, in this order, on transitions `[N]`. The update
+        draws no random numbers."""
         obs, action = batch.obs, batch.action
         q = jnp.min(state.target_critics(obs, action), axis=0)
 
@@ -142,7 +146,7 @@ class IQL(AbstractReplayed[IQLState]):
             actor_loss, state.actor, adam(self.actor_learning_rate),
             state.bounds.half_range, obs, action, weight, name="actor_",
         )  # fmt: skip
-        # y = r + γ(1 − term) V(s') (eq. 6), where others have a Q of some action.
+        # y = r + γ(1 − term) V(s') (eq. 6). Other algorithms use Q(s', a') of some action a' in place of V(s').
         target = td_target(batch.reward, batch.terminated, value(batch.next_obs), self.discount)
         critics, critic_metrics = descend(
             td_loss, state.critics, adam(self.critic_learning_rate), obs, action, target, name="critic_"

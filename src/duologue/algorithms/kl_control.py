@@ -1,8 +1,8 @@
-"""KL-control: soft actor-critic with the data's own policy in place of the uniform one.
+"""KL-control: soft actor-critic with a clone of the data in place of the uniform policy.
 
 Jaques et al. (2019), *Way Off-Policy Batch Deep Reinforcement Learning of Implicit Human Preferences in Dialog*,
-arXiv:1907.00456; a baseline of BEAR's paper. It maximises E[Σ γᵗ (rₜ − α KL(π(·|sₜ) ‖ β(·|sₜ)))], with β a clone of
-the data: distribution matching, where BEAR matches supports.
+arXiv:1907.00456; a baseline of BEAR's paper. KL-control maximises E[Σ γᵗ (rₜ − α KL(π(·|sₜ) ‖ β(·|sₜ)))], where β is
+a clone of the data. So the policy matches the distribution of the data. In BEAR, the policy matches the support.
 """
 
 import equinox as eqx
@@ -32,7 +32,10 @@ class KLControlState(eqx.Module):
 def log_ratio(
     policy: TanhNormal, clone: TanhNormal, key: Array
 ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-    """ã ~ π and log π(ã|s) − log β(ã|s), a sample of the divergence. Both squash alike, so the raw densities do."""
+    """ã ~ π and log π(ã|s) − log β(ã|s), a sample of the divergence.
+
+    The code compares densities of raw actions, before the tanh. Both policies have the same tanh, so it cancels.
+    """
     raw = policy.base.sample(key)
     return policy.squash(raw), policy.base.log_prob(raw) - clone.base.log_prob(raw)
 

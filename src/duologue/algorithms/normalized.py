@@ -1,8 +1,8 @@
 """Normalisation of observations and rewards: a wrapper that is itself an algorithm.
 
-Rollouts, rings and files keep raw numbers. `observe` merges each new transition once into *pending* moments; the end of
-`update` makes them *current*. So one rollout is acted on and learned from with one set of statistics, and evaluation
-uses the current ones without changing them.
+Rollouts, replay memories and files contain raw numbers. `observe` merges each new transition once into the *pending*
+moments. `update` merges the pending moments into the *current* moments. So acting and learning use the same statistics
+for one rollout. Evaluation uses the current moments and does not change them.
 """
 
 from typing import Any
@@ -19,8 +19,7 @@ from duologue.ops.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
 
 ObsMoments = RunningMoments | dict[str, Any] | None
-"""Moments in the shape of an observation; `None` where a part stays as it is: integers (so images of bytes), action
-masks."""
+"""Moments in the shape of an observation. None: this part is not normalised (integers, images, action masks)."""
 
 
 class NormalizedState(eqx.Module):
@@ -38,14 +37,14 @@ def empty_moments(space: Space) -> ObsMoments:
     match space:
         case Dict(spaces):
             return {name: empty_moments(part) for name, part in spaces.items() if name != ACTION_MASK}
-        case Box(shape, dtype) if dtype.startswith("float") and len(shape) != 3:  # three axes: an image
+        case Box(shape, dtype) if dtype.startswith("float") and len(shape) != 3:  # three axes mean an image
             return RunningMoments.empty(shape)
         case _:
             return None
 
 
 def merge_obs(moments: ObsMoments, obs: Obs) -> ObsMoments:
-    """`moments` and those of observations `[B]` together."""
+    """Merge `moments` with the moments of observations `[B]`."""
     match moments:
         case RunningMoments():
             return moments.merge(RunningMoments.from_batch(obs))
@@ -66,22 +65,22 @@ def normalize_obs(moments: ObsMoments, obs: Obs, *, clip: float) -> Obs:
 
 
 class Normalized(AbstractAlgorithm[NormalizedState]):
-    """Any algorithm on observations of mean 0 and variance 1, and rewards divided by the deviation of their discounted
-    sum.
+    """A wrapper of any algorithm. It normalises observations to mean 0 and variance 1, and divides rewards by the
+    standard deviation of their discounted sum.
 
-    Rewards: Rₜ = γRₜ₋₁ + rₜ in each environment, r̃ₜ = rₜ/√(Var[R] + ε), as OpenAI Baselines' VecNormalize does;
-    rewards are not centred, which would change the task. Float vectors are normalised; images, integers and masks are
-    left alone.
+    Rewards: Rₜ = γRₜ₋₁ + rₜ in each environment, r̃ₜ = rₜ/√(Var[R] + ε), as in VecNormalize of OpenAI Baselines.
+    Rewards keep their mean, because a shift of the mean would change the task. Float vectors are normalised; images,
+    integers and masks are not.
     """
 
     algorithm: AbstractAlgorithm
     """Algorithm that learns from the normalised numbers."""
     obs: bool = True
-    """Normalise observations."""
+    """Whether to normalise observations."""
     reward: bool = True
-    """Scale rewards, for learning only."""
+    """Whether to scale rewards, for learning only."""
     clip: Positive = 10.0
-    """Largest size of a normalised observation or reward."""
+    """Largest absolute value of a normalised observation or reward."""
 
     @property
     def discount(self) -> float:
@@ -156,7 +155,8 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         merged = jax.tree.map(
             lambda a, b: a.merge(b), state.current, state.pending, is_leaf=lambda node: isinstance(node, moments)
         )
-        # A rollout is learned from with the moments that its policy acted with; a replay holds rollouts of many.
+        # An update on a rollout uses the moments with which its policy acted. A replay memory contains steps of many
+        # policies, so its updates use the newest moments.
         current = state.current if self.experience.learn_from_rollout else merged
         inner, metrics = self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)
         return NormalizedState(inner, merged, jax.tree.map(jnp.zeros_like, state.pending)), metrics

@@ -1,7 +1,8 @@
 """PPO, proximal policy optimisation.
 
-Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347: many gradient steps on one
-rollout, where A2C takes one, on an objective that gains nothing from a policy far from the one that acted.
+Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347. PPO takes many gradient steps
+on one rollout, while A2C takes one. The objective of PPO gives no gain to a policy that is far from the policy that
+acted.
 """
 
 from abc import abstractmethod
@@ -39,20 +40,20 @@ BETAS = (1e-6, 1e6)
 
 
 class AbstractObjective(Configurable):
-    """Loss of the policy for many steps on one rollout, where A2C has −log π(a|s) Â for one."""
+    """Loss of the policy for many gradient steps on one rollout. A2C takes one step, with the loss −log π(a|s) Â."""
 
     def init(self) -> PyTree:
-        """State that adapts, such as β; arrays only."""
+        """Initial state of the objective, such as β; arrays only."""
         return ()
 
     @abstractmethod
     def loss(
         self, state: PyTree, ratio: Float[Array, " N"], advantage: Float[Array, " N"], kl: Float[Array, " N"]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """L_π of r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
+        """L_π from r = π(a|s)/π_old(a|s), Â and KL(π_old ‖ π) of each sample."""
 
     def update(self, state: PyTree, kl: Float[Array, ""]) -> PyTree:
-        """State after all steps on a rollout, which moved the policy by `kl`."""
+        """Return the state after all steps on a rollout, where `kl` is KL(π_old ‖ π) after these steps."""
         return state
 
 
@@ -60,7 +61,7 @@ class Clip(AbstractObjective):
     """L = −E[min(r Â, clip(r, 1 − ε, 1 + ε) Â)] (eq. 7)."""
 
     epsilon: Positive = 0.2
-    """Distance of the ratio from 1 where its gain is clipped (ε)."""
+    """Largest distance of the ratio r from 1 without a clip (ε)."""
 
     def loss(
         self, state: PyTree, ratio: Float[Array, " N"], advantage: Float[Array, " N"], kl: Float[Array, " N"]
@@ -71,13 +72,13 @@ class Clip(AbstractObjective):
 
 
 class KLPenalty(AbstractObjective):
-    """L = −E[r Â − β KL(π_old ‖ π)] (eq. 8), β doubled or halved where a rollout moved the policy too far or too little
-    (§4)."""
+    """L = −E[r Â − β KL(π_old ‖ π)] (eq. 8). β doubles after a rollout that moves the policy too far, and halves after
+    a rollout that moves the policy too little (§4)."""
 
     beta: Positive = 1.0
     """Initial weight of the penalty (β)."""
     target_kl: Positive = 0.01
-    """Divergence KL(π_old ‖ π) to aim at: β doubles above 1.5 times this, and halves below this / 1.5."""
+    """Target of KL(π_old ‖ π). β doubles above 1.5 × `target_kl`, and halves below `target_kl` / 1.5."""
 
     def init(self) -> Float[Array, ""]:
         return jnp.asarray(self.beta, jnp.float32)
@@ -90,7 +91,7 @@ class KLPenalty(AbstractObjective):
     def update(self, state: Array, kl: Float[Array, ""]) -> Array:
         far, near = kl > 1.5 * self.target_kl, kl < self.target_kl / 1.5
         beta = jnp.where(far, 2 * state, jnp.where(near, state / 2, state))
-        return jnp.clip(beta, *BETAS)  # 0 and infinity would stay for ever
+        return jnp.clip(beta, *BETAS)  # β = 0 or ∞ would never change
 
 
 class PPOState(eqx.Module):
@@ -102,7 +103,7 @@ class PPOState(eqx.Module):
 def clipped_value_loss(
     value: Float[Array, " N"], old: Float[Array, " N"], target: Float[Array, " N"], epsilon: float
 ) -> Float[Array, ""]:
-    """L_V = E[max((G − V)², (G − V_old − clip(V − V_old, ±ε))²)], as OpenAI Baselines has it; not in the paper."""
+    """L_V = E[max((G − V)², (G − V_old − clip(V − V_old, ±ε))²)], as in OpenAI Baselines, not in the paper."""
     near = old + jnp.clip(value - old, -epsilon, epsilon)
     return jnp.mean(jnp.maximum((target - value) ** 2, (target - near) ** 2))
 
@@ -112,7 +113,7 @@ def loss(
     *, objective: AbstractObjective, adapted: PyTree, value_clip: float | None, value_coefficient: float,
     entropy_coefficient: float,
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch, with L_π that of the `objective`."""
+    """L = L_π + c_V L_V − c_H E[H(π(·|s))] (eq. 9) of a minibatch. The `objective` gives L_π."""
     policy, value = networks.policy_and_value(sample.obs)
     log_ratio = policy.log_prob(sample.action) - sample.log_prob
     actor, metrics = objective.loss(adapted, jnp.exp(log_ratio), sample.advantage, sample.old.kl(policy))
@@ -122,7 +123,7 @@ def loss(
         critic = clipped_value_loss(value, sample.value, sample.target, value_clip)
     entropy = jnp.mean(policy.entropy())
     total = actor + value_coefficient * critic - entropy_coefficient * entropy
-    # E[r − 1 − log r] ≥ 0, an estimate of KL(π_old ‖ π) from the actions taken (Schulman's blog, 2020).
+    # E[r − 1 − log r] ≥ 0 estimates KL(π_old ‖ π) from the actions taken (Schulman's blog, 2020).
     approx_kl = jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
     return total, {
         "actor_loss": actor, "value_loss": critic, "entropy": entropy, "value": jnp.mean(value),
@@ -141,22 +142,22 @@ class PPO(AbstractOnPolicy[PPOState]):
     objective: Clip | KLPenalty = Clip()
     """Bound on the steps of the policy: `Clip` of the ratio, or `KLPenalty` with an adaptive weight."""
     minibatch_size: PositiveInt = 64
-    """Transitions of a gradient step; must divide T × B."""
+    """Number of transitions in a gradient step. This number must divide T × B."""
     epochs: PositiveInt = 10
-    """Passes over a rollout, each in an order of its own."""
+    """Number of passes over a rollout, each in a new random order."""
     normalize_advantage: bool = True
-    """Bring the advantages of each minibatch to mean 0 and standard deviation 1."""
+    """Whether to normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
     value_clip: Positive | None = None
-    """Largest change of V(s) since the rollout in the critic's loss; None for no clip."""
+    """Largest change of V(s) since the rollout, for a clip in the critic's loss. None: no clip."""
     target_kl: Positive | None = None
-    """Stop the epochs at the first minibatch whose estimated KL exceeds 1.5 times this, before its step; None for
-    never."""
+    """Limit on the estimated KL. The epochs stop before the gradient step on the first minibatch with a KL above 1.5 ×
+    `target_kl`. None: no limit."""
     value_coefficient: NonNegative = 0.5
     """Weight of the critic's loss (c_V)."""
     entropy_coefficient: NonNegative = 0.0
     """Weight of the entropy bonus (c_H)."""
     max_gradient_norm: Positive | None = 0.5
-    """Largest global norm of the gradient over actor and critic together; None for no clip."""
+    """Largest global norm of the gradient over actor and critic together. None: no clip."""
     optimizer: RMSProp | Adam = Adam(eps=1e-5)
     """Optimiser of actor and critic together."""
     networks: AbstractNetworks = Networks()

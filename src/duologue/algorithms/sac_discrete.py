@@ -1,7 +1,7 @@
 """SAC for discrete actions.
 
-Christodoulou (2019), *Soft Actor-Critic for Discrete Action Settings*, arXiv:1910.07207: the expectations over actions
-that SAC samples are sums here. The rest is SAC.
+Christodoulou (2019), *Soft Actor-Critic for Discrete Action Settings*, arXiv:1910.07207: expectations over actions are
+exact sums here, where SAC uses samples. The rest is SAC.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Metrics, Obs, Transition
 
 FRACTION = 0.98
-"""Share of the largest entropy that the paper holds its policy at."""
+"""Target entropy of the paper, as a share of the largest entropy."""
 
 
 def soft_value(q: Float[Array, "E ..."], policy: Categorical, alpha: Float[Array, ""]) -> Array:
-    """V(s) = Σₐ π(a|s) [minᵢ Qᵢ(s, a) − α log π(a|s)] (eq. 10); a masked action weighs nothing."""
+    """V(s) = Σₐ π(a|s) [minᵢ Qᵢ(s, a) − α log π(a|s)] (eq. 10). A masked action has weight 0."""
     return jnp.sum(policy.probs * jnp.min(q, axis=0), axis=-1) + alpha * policy.entropy()
 
 
@@ -54,8 +54,8 @@ class SACDiscrete(AbstractNStepReplayed[SACState]):
     alpha: Learned | Fixed = Learned()
     """Weight of the entropy (α): `Learned` or `Fixed`."""
     target_entropy_fraction: Fraction | None = None
-    """Entropy that a learned α holds the policy at (H̄), as a fraction of the largest, log |A|, with |A| the number of
-    actions that a mask allows; None for 0.98."""
+    """Target entropy of the policy where α is learned (H̄), as a fraction of the largest entropy log |A|. |A| is the
+    number of actions that the mask allows. None: 0.98."""
     ensemble_size: PositiveInt = 2
     """Number of critics (E); targets and the actor take the smallest value of them."""
     batch_size: PositiveInt = 64
@@ -86,7 +86,10 @@ class SACDiscrete(AbstractNStepReplayed[SACState]):
         return q_at(state.critics(obs), action)
 
     def update(self, state: SACState, batch: Transition, *, key: Array) -> tuple[SACState, Metrics]:
-        """One step of critics, actor and temperature, in this order, on sequences `[n, N]`. Nothing is sampled."""
+        """One step of critics, actor and temperature, in this order, on N sequences of n steps, `[n, N]`.
+
+        The update draws no random numbers.
+        """
         alpha = self.alpha.weight(state.temperature)
 
         next_value = soft_value(state.target_critics(batch.next_obs), state.actor(batch.next_obs), alpha)

@@ -1,9 +1,9 @@
 """SAC as it was first published, with a value network.
 
 Haarnoja et al. (2018a), *Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
-Actor*, arXiv:1801.01290. Against the later version: V and its slow copy stand where that has slow copies of the
-critics, and α is fixed (1/α is the paper's reward scale). The policy follows the first critic, as in the authors' code
-and in Spinning Up; the paper takes the smaller of the two there as well.
+Actor*, arXiv:1801.01290. Two things differ from the later version: V and its slow copy replace the slow copies of
+the critics, and α is fixed (1/α is the paper's reward scale). The actor maximises the first critic, as in the authors'
+code and in Spinning Up. In the paper, the actor maximises the smaller of the two critics.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class SACv1State(eqx.Module):
 
 
 def value_loss(value: Value, obs: Obs, target: Float[Array, " N"]) -> tuple[Float[Array, ""], Metrics]:
-    """J_V = E[½ (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²] (eq. 5); `target` is the inner bracket."""
+    """J_V = E[½ (V(s) − y)²], with y = minᵢ Qᵢ(s, ã) − α log π(ã|s) as `target` (eq. 5)."""
     v = value(obs)
     loss = jnp.mean(0.5 * (v - target) ** 2)
     return loss, {"value_loss": loss, **summary_metrics("value", v)}
@@ -59,7 +59,7 @@ class SACv1(AbstractNStepReplayed[SACv1State]):
     critic_learning_rate: LearningRate = 3e-4
     """Learning rate of critics and value (η)."""
     alpha: NonNegative = 0.2
-    """Weight of the entropy (α): one over the paper's reward scale, which is 5 in most of its tasks."""
+    """Weight of the entropy (α), one over the paper's reward scale. This scale is 5 in most tasks of the paper."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun", policy_scale=1.0)
     """Builder of actor, critics and value: `Networks`, or an object of your own."""
 
@@ -85,7 +85,7 @@ class SACv1(AbstractNStepReplayed[SACv1State]):
         return state.value(obs)
 
     def update(self, state: SACv1State, batch: Transition, *, key: Array) -> tuple[SACv1State, Metrics]:
-        """One step of actor, critics and value, in the source's order, on sequences `[n, N]`.
+        """One step of actor, critics and value, in the order of the source, on N sequences of n steps, `[n, N]`.
 
         The targets of critics and value come from the parameters before the update.
         """

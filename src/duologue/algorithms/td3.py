@@ -1,8 +1,8 @@
 """TD3, the twin delayed deep deterministic policy gradient.
 
 Fujimoto et al. (2018), *Addressing Function Approximation Error in Actor-Critic Methods*, arXiv:1802.09477: DDPG with
-three changes, each a line here: the smaller of two critics, smoothed target actions, and an actor that moves once for
-`policy_delay` steps of the critics.
+three changes, each one line of code here. Targets use the smaller of two critics. Target actions are smoothed. The
+actor takes one step for `policy_delay` steps of the critics.
 """
 
 from collections.abc import Callable
@@ -35,13 +35,13 @@ class TD3State(eqx.Module):
     target_actor: Actor
     target_critics: Critics
     bounds: Bounds
-    """Bounds of the actions, which nothing trains."""
+    """Constant bounds of the actions."""
 
 
 def add_noise(
     action: Float[Array, "*batch d"], bounds: Bounds, key: Array, *, noise: float, clip: float = jnp.inf
 ) -> Float[Array, "*batch d"]:
-    """a + h clip(ε, −c, c), ε ~ N(0, σ²), back inside the box; σ and c are in half-ranges h."""
+    """a + h clip(ε, −c, c), ε ~ N(0, σ²), clipped to the box. σ and c are in half-ranges h."""
     box = bounds.broadcast(action)
     epsilon = jnp.clip(noise * jax.random.normal(key, action.shape), -clip, clip)
     return box.clip(action + box.half_range * epsilon)
@@ -57,17 +57,18 @@ def smooth_target(
 
 
 def policy_loss(actor: Actor, critics: Critics, obs: Obs, action: Array) -> tuple[Float[Array, ""], Metrics]:
-    """J = −E[Q₁(s, μ(s))]: the first critic alone, as in the paper. The data's `action` plays no part."""
+    """J = −E[Q₁(s, μ(s))], with the first critic alone, as in the paper. The loss does not use `action`."""
     loss = -jnp.mean(critics(obs, actor(obs))[0])
     return loss, {"actor_loss": loss}
 
 
 class AbstractDeterministic(AbstractNStepReplayed[TD3State]):
-    """A deterministic actor that explores by noise on its actions: the fields and the acting of TD3 and DDPG."""
+    """An algorithm with a deterministic actor, which explores by noise on its actions. TD3 and DDPG share these fields
+    and `act`."""
 
     actor_learning_rate: LearningRate = 1e-3
-    """Learning rate of the actor (η), a number or a `Linear` schedule. With a delayed actor a schedule counts the steps
-    of the critics."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule. With a delayed actor, the schedule counts the
+    steps of the critics."""
     critic_learning_rate: LearningRate = 1e-3
     """Learning rate of the critics (η)."""
     exploration_noise: NonNegative = 0.1
@@ -92,11 +93,12 @@ class AbstractDelayed(AbstractDeterministic):
     target_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions, in half-ranges (σ̃)."""
     target_noise_clip: NonNegative = 0.5
-    """Largest size of that noise (c)."""
+    """Largest absolute value of the noise on target actions, in half-ranges (c)."""
     policy_delay: PositiveInt = 2
-    """Steps of the critics in an update, for one step of the actor and of the targets (D)."""
+    """Number of steps of the critics in an update (D). Actor and targets take one step in an update."""
     rollout_length: PositiveInt = 2
-    """Steps of each environment between updates. As many as `policy_delay` make one step of the critics for each."""
+    """Steps of each environment between updates. If equal to `policy_delay`, the critics take one step for each step of
+    an environment."""
 
     @property
     def experience(self) -> Experience:
@@ -113,7 +115,7 @@ class TD3(AbstractDelayed):
         return deterministic_init(self, spec, key, critics=2)
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
-        """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
+        """D steps of the critics, then one step of actor and targets, on D · N sequences of n steps, `[D, n, N]`."""
         return delayed_update(self, state, batch, key)
 
 
@@ -134,8 +136,8 @@ def deterministic_init(algorithm: AbstractDeterministic, spec: EnvSpec, key: Arr
 def delayed_update(
     algorithm: AbstractDelayed, state: TD3State, batch: Transition, key: Array, *, actor_loss: ActorLoss = policy_loss
 ) -> tuple[TD3State, Metrics]:
-    """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`. A variant brings its own
-    loss of the actor."""
+    """D steps of the critics, then one step of actor and targets, on D · N sequences of n steps, `[D, n, N]`. A variant
+    passes its own `actor_loss`."""
     actor_optimizer = adam(delayed_rate(algorithm.actor_learning_rate, algorithm.policy_delay))
 
     def critic_step(critics: Trained[Critics], data: tuple[Transition, Array]) -> tuple[Trained[Critics], Metrics]:

@@ -1,8 +1,8 @@
 """TD3+BC, TD3 that stays near the data.
 
-Fujimoto and Gu (2021), *A Minimalist Approach to Offline Reinforcement Learning*, arXiv:2106.06860: a behaviour-cloning
-term in the actor's loss, and TD3 otherwise. The paper also normalises observations: wrap it in `Normalized(…,
-reward=False)`.
+Fujimoto and Gu (2021), *A Minimalist Approach to Offline Reinforcement Learning*, arXiv:2106.06860: TD3 with a
+behaviour-cloning term in the actor's loss. The paper also normalises observations. To do the same, wrap the algorithm
+in `Normalized(…, reward=False)`.
 """
 
 from functools import partial
@@ -22,11 +22,13 @@ def actor_loss(
     actor: Actor, critics: Critics, obs: Obs, action: Float[Array, "N d"],
     *, alpha: float, half_range: Float[Array, " d"],
 ) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """J = −λ E[Q₁(s, μ(s))] + E[mean ((μ(s) − a)/h)²],   λ = α / E|Q₁(s, μ(s))|, a constant (eq. 5, where λ has
-    the data's Q(s, a); this is the authors' code)."""
+    """J = −λ E[Q₁(s, μ(s))] + E[mean ((μ(s) − a)/h)²],   λ = α / E|Q₁(s, μ(s))|, a constant (eq. 5).
+
+    In eq. 5, λ uses Q(s, a) of the data. In the authors' code, λ uses Q₁(s, μ(s)), as here.
+    """
     chosen = actor(obs)
     q = critics(obs, chosen)[0]
-    # Without the stop-gradient the actor could lower its loss by the scale of Q.
+    # Without the stop-gradient, the actor could change the scale of Q to lower its loss.
     weight = alpha / jax.lax.stop_gradient(jnp.maximum(jnp.mean(jnp.abs(q)), 1e-8))
     cloning = jnp.mean(((chosen - action) / jnp.broadcast_to(half_range, action.shape)) ** 2)
     loss = -weight * jnp.mean(q) + cloning
@@ -40,9 +42,9 @@ class TD3BC(AbstractDelayed):
     """
 
     alpha: NonNegative = 2.5
-    """Weight of the value against cloning (α)."""
+    """Weight of Q in the actor's loss, relative to cloning (α)."""
     actor_learning_rate: LearningRate = 3e-4
-    """Learning rate of the actor (η), a number or a `Linear` schedule, which counts the steps of the critics."""
+    """Learning rate of the actor (η), a number or a `Linear` schedule. The schedule counts the steps of the critics."""
     critic_learning_rate: LearningRate = 3e-4
     """Learning rate of the critics (η)."""
     start_steps: NonNegativeInt = 0
@@ -54,6 +56,6 @@ class TD3BC(AbstractDelayed):
         return deterministic_init(self, spec, key, critics=2)
 
     def update(self, state: TD3State, batch: Transition, *, key: Array) -> tuple[TD3State, Metrics]:
-        """D steps of the critics, then one of the actor and the targets, on sequences `[D, n, N]`."""
+        """D steps of the critics, then one step of actor and targets, on D · N sequences of n steps, `[D, n, N]`."""
         cloning = partial(actor_loss, alpha=self.alpha, half_range=state.bounds.half_range)
         return delayed_update(self, state, batch, key, actor_loss=cloning)

@@ -1,8 +1,8 @@
 """TRPO, trust region policy optimisation.
 
-Schulman et al. (2015), *Trust Region Policy Optimization*, arXiv:1502.05477: one large step of the policy a rollout,
-along the natural gradient and as far as KL(π_old ‖ π) ≤ δ allows, shortened until it truly improves; and a critic that
-is fitted by gradient steps of its own.
+Schulman et al. (2015), *Trust Region Policy Optimization*, arXiv:1502.05477. For each rollout, the policy takes one
+large step along the natural gradient, as far as KL(π_old ‖ π) ≤ δ allows. A line search shortens this step until the
+policy improves. The critic learns by its own gradient steps.
 """
 
 import equinox as eqx
@@ -37,24 +37,24 @@ from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 class TRPOState(eqx.Module):
     networks: SeparateActorCritic
     critic_opt: PyTree
-    """State of the critic's optimiser; the actor has none."""
+    """State of the critic's optimiser. The actor has no optimiser."""
 
 
 def surrogate(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
-    """E[π(a|s)/π_old(a|s) Â] (eq. 14), whose gradient at θ_old is the policy gradient."""
+    """E[π(a|s)/π_old(a|s) Â] (eq. 14). Its gradient at θ_old is the policy gradient."""
     log_ratio = networks.policy(samples.obs).log_prob(samples.action) - samples.log_prob
     return jnp.mean(jnp.exp(log_ratio) * samples.advantage)
 
 
 def mean_kl(networks: SeparateActorCritic, samples: Samples) -> Float[Array, ""]:
-    """E[KL(π_old ‖ π)], the old one fixed."""
+    """E[KL(π_old ‖ π)], where π_old is a constant."""
     return jnp.mean(samples.old.kl(networks.policy(samples.obs)))
 
 
 def critic_loss(
     critic: PyTree, networks: SeparateActorCritic, obs: Obs, target: Float[Array, " size"]
 ) -> tuple[Array, Metrics]:
-    """L_V = E[(G − V(s))²] in the critic's parameters alone."""
+    """L_V = E[(G − V(s))²] as a function of the critic's parameters alone."""
     loss = value_loss(eqx.tree_at(critic_of, networks, critic).value(obs), target)
     return loss, {"value_loss": loss}
 
@@ -68,25 +68,25 @@ class TRPO(AbstractOnPolicy[TRPOState]):
     max_kl: Positive = 0.01
     """Largest E[KL(π_old ‖ π)] of one step (δ)."""
     damping: Positive = 0.1
-    """Summand on the diagonal of the Fisher matrix (κ)."""
+    """Constant added to the diagonal of the Fisher matrix (κ)."""
     conjugate_gradient_steps: PositiveInt = 15
     """Iterations of conjugate gradient."""
     line_search_steps: PositiveInt = 10
     """Number of step lengths βʲ to try, j = 0, 1, …"""
     line_search_shrink: OpenFraction = 0.8
-    """Ratio of a step length to the one before (β)."""
+    """Factor from one step length to the next (β)."""
     learning_rate: LearningRate = 1e-3
     """Learning rate of the critic (η), a number or a `Linear` schedule."""
     minibatch_size: PositiveInt = 128
-    """Transitions of a gradient step of the critic; must divide T × B."""
+    """Number of transitions in a gradient step of the critic. This number must divide T × B."""
     epochs: PositiveInt = 10
-    """Passes of the critic over a rollout."""
+    """Number of passes of the critic over a rollout."""
     normalize_advantage: bool = True
-    """Bring the advantages of a rollout to mean 0 and standard deviation 1."""
+    """Whether to normalise the advantages of a rollout to mean 0 and standard deviation 1."""
     optimizer: RMSProp | Adam = Adam()
     """Optimiser of the critic."""
     networks: AbstractNetworks = Networks()
-    """Builder of actor and critic, which share nothing: `Networks`, or an object of your own."""
+    """Builder of actor and critic: `Networks`, or an object of your own. Actor and critic share no parameters."""
 
     @property
     def experience(self) -> Experience:
@@ -135,8 +135,8 @@ class TRPO(AbstractOnPolicy[TRPOState]):
         return state, {**actor_metrics, **critic_metrics, "explained_variance": fit}
 
     def _actor_step(self, networks: SeparateActorCritic, samples: Samples) -> tuple[SeparateActorCritic, Metrics]:
-        """Networks after the first step that raises the surrogate and keeps the KL below δ; the same, bit for bit, if
-        no step does."""
+        """Return the networks after the first step that raises the surrogate and has a KL of at most δ. If no step does
+        both, the networks stay the same, bit for bit."""
 
         def with_actor(actor: PyTree) -> SeparateActorCritic:
             return eqx.tree_at(actor_of, networks, actor)

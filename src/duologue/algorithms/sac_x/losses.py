@@ -1,4 +1,4 @@
-"""Policies, values and losses of several tasks: SAC's, with a leading axis of K tasks."""
+"""Policies, values and losses as in SAC, for several tasks. Axis 0 has one entry for each of K tasks."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ from duologue.types import Metrics, Obs
 
 Policy: TypeAlias = AbstractDistribution | TanhNormal
 Actor: TypeAlias = Callable[[Obs], Any]
-"""πᵢ(·|s), a distribution that leads with K."""
+"""πᵢ(·|s), a distribution whose axis 0 is the task, of size K."""
 Critic: TypeAlias = Callable[..., Array]
 """Qᵢ(s, a) `[K, *batch]` of real actions, Qᵢ(s, ·) `[K, *batch, n]` of discrete ones."""
 
@@ -23,27 +23,27 @@ def over_batch(alpha: Float[Array, " K"], like: Float[Array, " K *batch"]) -> Fl
 
 
 def task_mean(x: Float[Array, " K *batch"]) -> Float[Array, " K"]:
-    """The mean of each task."""
+    """Mean over the batch, for each task."""
     return jnp.mean(x.reshape(x.shape[0], -1), axis=-1)
 
 
 def sample_raw(policy: Policy, key: Array) -> tuple[Array, Array]:
-    """`(action, raw)`, raw before tanh; of discrete actions both are the action."""
+    """Draw `(action, raw)`, where `raw` is the action before the tanh. Discrete actions: both are the action."""
     raw = policy.base.sample(key)
     return policy.squash(raw), raw
 
 
 def log_prob(policy: Policy, raw: Array) -> Array:
-    """log πᵢ of raw actions `[*batch]` under policies `[K, *batch]` or `[*batch]`. A density is that of the action in
-    half-ranges of its box, as in SAC."""
+    """log πᵢ of raw actions `[*batch]` under policies `[K, *batch]` or `[*batch]`. Densities are of actions in
+    half-ranges of the box, as in SAC."""
     return policy.to_half_ranges(policy.log_prob_raw(jnp.broadcast_to(raw, policy.base.mode().shape)))
 
 
 def soft_value(
     policy: Policy, critic: Critic, alpha: Float[Array, " K"], obs: Obs, key: Array
 ) -> tuple[Float[Array, " K *batch"], Float[Array, " K *batch"]]:
-    """`(Eₐ[Qᵢ(s, a) − αᵢ log πᵢ(a|s)], Eₐ[log πᵢ(a|s)])` for a ~ πᵢ(·|s): sums over discrete actions, one
-    reparameterised draw of real ones."""
+    """`(Eₐ[Qᵢ(s, a) − αᵢ log πᵢ(a|s)], Eₐ[log πᵢ(a|s)])` for a ~ πᵢ(·|s). Discrete actions:
+    exact sums. Real actions: one reparameterised sample."""
     if isinstance(policy, Categorical):
         value, log = jnp.sum(policy.probs * critic(obs), axis=-1), -policy.entropy()
     else:
@@ -55,7 +55,7 @@ def soft_value(
 def critic_loss(
     critic: Critic, obs: Obs, action: Array, target: Float[Array, "K L N"]
 ) -> tuple[Float[Array, ""], Metrics]:
-    """J_Q = (1/K) Σᵢ E[½ (Qᵢ(s, a) − yᵢ)²], of the actions that were taken."""
+    """J_Q = (1/K) Σᵢ E[½ (Qᵢ(s, a) − yᵢ)²], for the actions in the batch."""
     q = action_value(critic, obs, action)
     losses = task_mean(0.5 * (q - target) ** 2)
     return jnp.mean(losses), {"critic_loss": losses, "q": task_mean(q)}
@@ -64,7 +64,7 @@ def critic_loss(
 def actor_loss(
     actor: Actor, critic: Critic, alpha: Float[Array, " K"], obs: Obs, key: Array
 ) -> tuple[Float[Array, ""], Metrics]:
-    """J_π = −(1/K) Σᵢ E[Qᵢ(s, a) − αᵢ log πᵢ(a|s)], with a ~ πᵢ(·|s): SAC's for each task."""
+    """J_π = −(1/K) Σᵢ E[Qᵢ(s, a) − αᵢ log πᵢ(a|s)] for a ~ πᵢ(·|s): the loss of SAC for each task."""
     value, log = soft_value(actor(obs), critic, alpha, obs, key)
     losses = -task_mean(value)
     return jnp.mean(losses), {"actor_loss": losses, "entropy": -task_mean(log)}
@@ -73,7 +73,7 @@ def actor_loss(
 def score_loss(
     actor: Actor, weight: Float[Array, "K L N"], alpha: Float[Array, " K"], obs: Obs, raw: Array, key: Array
 ) -> tuple[Float[Array, ""], Metrics]:
-    """J_π = −(1/K) Σᵢ E[wᵢ log πᵢ(a|s) − αᵢ log πᵢ(ã|s)], of the actions a that were taken and of ã ~ πᵢ."""
+    """J_π = −(1/K) Σᵢ E[wᵢ log πᵢ(a|s) − αᵢ log πᵢ(ã|s)], for the actions a in the batch and for ã ~ πᵢ."""
     policy = actor(obs)
     log = -policy.entropy() if isinstance(policy, Categorical) else log_prob(policy, policy.base.sample(key))
     losses = -task_mean(weight * log_prob(policy, raw) - over_batch(alpha, log) * log)

@@ -1,10 +1,10 @@
-"""SAC-X, scheduled auxiliary control: many intentions in one agent, and a scheduler that decides which one acts.
+"""SAC-X, scheduled auxiliary control: many intentions in one agent, and a scheduler that decides which intention acts.
 
 Riedmiller et al. (2018), *Learning by Playing: Solving Sparse Reward Tasks from Scratch*, arXiv:1802.10567. Each of K
-tasks has a reward, an intention πᵢ and a critic Qᵢ. One intention acts, and all of them learn from its steps,
-off-policy, by Retrace. So the intentions of easy tasks make the experience that the main task, with its sparse reward,
-learns from. SAC-U draws the next intention uniformly, SAC-Q by the main task's return after it
-(`duologue.algorithms.sac_x.task_schedulers`).
+tasks has a reward, an intention πᵢ and a critic Qᵢ. One intention acts, and all intentions learn from its
+steps, off-policy, by Retrace. The intentions of easy tasks collect experience. The main task, with its sparse reward,
+learns from this experience. SAC-U draws the next intention uniformly. SAC-Q prefers intentions after which the return
+of the main task is high (`duologue.algorithms.sac_x.task_schedulers`).
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from duologue.ops.temperature import Fixed, Learned, check_target
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Replay, Transition
 
 DECISIONS, PERIOD = 8, 100
-"""Largest number of decisions in an episode by default, and steps between two where episodes have no limit."""
+"""Largest number of decisions in an episode by default, and steps between two decisions if episodes have no limit."""
 
 
 class SACXState(eqx.Module):
@@ -44,14 +44,14 @@ class SACXState(eqx.Module):
     period: Int[Array, ""]
     """Steps between two decisions of the scheduler."""
     acted: Int[Array, " K"]
-    """Steps that each intention has acted."""
+    """Number of steps in which each intention acted."""
 
 
 class SACX(AbstractAlgorithm[SACXState]):
     """Scheduled auxiliary control (Riedmiller et al., 2018): one intention for each of several tasks.
 
     Discrete or bounded Box actions; vector, image and Dict observations, action masks; `tasks=` of `train` gives the
-    tasks, the main one last. Its test policy is that of the main task, greedy.
+    tasks, with the main task last. The test policy is the greedy policy of the main task.
     """
 
     actor_learning_rate: LearningRate = 3e-4
@@ -59,24 +59,24 @@ class SACX(AbstractAlgorithm[SACXState]):
     critic_learning_rate: LearningRate = 3e-4
     """Learning rate of the critic (η)."""
     alpha: Learned | Fixed = Fixed(0.05)
-    """Weight of the entropy in each actor's loss (α); `Learned` learns one for each task. Critics are of the rewards
-    alone, as the paper's."""
+    """Weight of the entropy in each actor's loss (α). `Learned` learns one α for each task. Critics estimate
+    the rewards alone, without the entropy, as in the paper."""
     target_entropy: float | None = None
-    """Entropy that a learned α holds each policy at (H̄); None for minus the number of action dimensions, and with
-    discrete actions for half the logarithm of the number that a mask allows."""
+    """Target entropy of each policy where α is learned (H̄). None means −|A|, where |A| is the number of action
+    dimensions. For discrete actions, None means ½ log |A|, where |A| is the number of actions that the mask allows."""
     discount: Fraction = 0.99
     """Discount factor of all tasks and of the scheduler (γ)."""
     learning: Retrace | DiscountedRewards | PolicyGradient = Retrace()
     """Use of sequences: `Retrace`, or one of the two alternatives of pySACQ."""
     scheduler: QTable | Uniform | FixedTask | Sequential = QTable()
-    """Choice of the intention that acts next: `QTable` is SAC-Q, `Uniform` SAC-U."""
+    """Scheduler that chooses the next intention: `QTable` is SAC-Q, `Uniform` is SAC-U."""
     schedule_period: PositiveInt | None = None
-    """Steps that an intention acts before the next decision (ξ); None for an eighth of the longest episode, rounded up,
-    and for 100 where episodes have no limit."""
+    """Number of steps that an intention acts before the next decision (ξ). None: an eighth of the longest episode,
+    rounded up, or 100 if episodes have no limit."""
     sequence_length: PositiveInt = 8
-    """Rows of a replayed sequence (L)."""
+    """Number of steps in a replayed sequence (L)."""
     batch_size: PositiveInt = 32
-    """Sequences of an update (N)."""
+    """Number of sequences in an update (N)."""
     target_period: PositiveInt = 200
     """Updates between two copies of actor and critic to their targets."""
     replay_capacity: PositiveInt = 1_000_000
@@ -90,9 +90,9 @@ class SACX(AbstractAlgorithm[SACXState]):
     num_envs: PositiveInt = 1
     """Environments that step together (B)."""
     test_task: int = -1
-    """Intention that tests play, counted from 0, or from the end where negative: −1 is the main task."""
+    """Number of the intention that acts in tests, from 0. Negative numbers count from the end: −1 is the main task."""
     networks: AbstractNetworks = Networks(hidden_sizes=(128, 128, 32), activation="elu", init="lecun")
-    """Builder of actor and critic, the last hidden layer for each task: `Networks`, or an object of your own."""
+    """Builder of actor and critic: `Networks`, or an object of your own. Each task has its own last hidden layer."""
 
     def __check_init__(self):
         check_target(self.alpha, "SACX.target_entropy", self.target_entropy)
@@ -124,7 +124,7 @@ class SACX(AbstractAlgorithm[SACXState]):
             critic=Trained.of(critic, adam(self.critic_learning_rate)),
             target_actor=target_of(actor),
             target_critic=target_of(critic),
-            # Over `arange`, for `Fixed` has no leaf that tells how many tasks there are.
+            # `arange` gives the number of tasks to `vmap`, because the state of `Fixed` has no leaves.
             temperature=jax.vmap(lambda _: self.alpha.init())(jnp.arange(tasks)),
             updates=jnp.zeros((), jnp.int32),
             table=self.scheduler.init(tasks),
@@ -168,18 +168,21 @@ class SACX(AbstractAlgorithm[SACXState]):
         return eqx.tree_at(lambda s: (s.table, s.acted), state, (table, acted)), carry
 
     def policy(self, state: SACXState, obs: Obs) -> Any:
-        """The intention that tests play."""
+        """Return the policy of the intention that acts in tests."""
         count, tasks = jax.tree.leaves(obs)[0].shape[0], state.acted.shape[0]
         return state.actor.net.task_policy(obs, jnp.full(count, self.test_task % tasks))
 
     def q(self, state: SACXState, obs: Obs, action: Array) -> Array:
-        """Q of the task that tests play, `[1, N]`."""
+        """Q of the intention that acts in tests, `[1, N]`."""
         if not self.learning.learns_q:
             raise self._lacks("q")
         return action_value(state.critic, obs, action)[self.test_task][None]
 
     def update(self, state: SACXState, batch: Transition, *, key: Array) -> tuple[SACXState, Metrics]:
-        """One step of critic, actor and temperatures, in this order, on sequences `[L, N]`: every task from all."""
+        """One step of critic, actor and temperatures, in this order, on N sequences of L steps, `[L, N]`.
+
+        Every task learns from all sequences.
+        """
         target_key, actor_key = jax.random.split(key)
         tasks = state.acted.shape[0]
         alpha = jax.vmap(lambda state, _: self.alpha.weight(state))(state.temperature, jnp.arange(tasks))
@@ -209,8 +212,8 @@ class SACX(AbstractAlgorithm[SACXState]):
         return state, metrics
 
     def _facts(self, state: SACXState, batch: Transition, key: Array) -> Facts:
-        """Values from the target networks, for the critics learn those of the target policies; ratios from the policies
-        that `learning` names."""
+        """Values from the target networks, because the critics learn the values of the target policies. The ratios use
+        the policies that `learning.numerator` returns."""
         policy = self.learning.numerator(state.actor, state.target_actor)(batch.obs)
         next_policy, no_entropy = state.target_actor(batch.next_obs), jnp.zeros(state.acted.shape[0])
         next_value, _ = soft_value(next_policy, state.target_critic, no_entropy, batch.next_obs, key)

@@ -1,4 +1,4 @@
-"""Use of replayed sequences in SAC-X: Retrace targets as in the paper, and pySACQ's two alternatives."""
+"""Use of replayed sequences in SAC-X: Retrace targets as in the paper, and two alternatives from pySACQ."""
 
 from abc import abstractmethod
 from functools import partial
@@ -25,17 +25,18 @@ from duologue.types import Metrics, Transition
 
 
 class Facts(NamedTuple):
-    """Rewards of sequences, and values and ratios by the networks before the update: K tasks each `[L, N]`."""
+    """Rewards, values and ratios of N sequences of L steps, for each of K tasks. Values and ratios come from the
+    networks before the update."""
 
     reward: Float[Array, "K L N"]
     q: Float[Array, "K L N"]
     next_value: Float[Array, "K L N"]
     ratio: Float[Array, "K L N"]
-    """min(1, πᵢ(a|s)/μ(a|s)): nothing here reads more of it."""
+    """min(1, πᵢ(a|s)/μ(a|s)). No method here uses ratios above 1."""
 
 
 class AbstractLearning(Configurable):
-    """Critics that learn an `estimate` of their values, and actors that climb the critics."""
+    """Learning from sequences: critics learn an `estimate` of their values, and actors maximise the critics."""
 
     @property
     def learns_q(self) -> bool:
@@ -44,10 +45,10 @@ class AbstractLearning(Configurable):
 
     @abstractmethod
     def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """An estimate for each row and task: yᵢ, the target of the critic, or wᵢ, the weight of the actor's score."""
+        """Estimate for each step and task: the target yᵢ of the critic, or the weight wᵢ of the actor's score."""
 
     def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
-        """The policies in the numerator of the importance ratios: those whose values the critics learn."""
+        """Policies in the numerator of the importance ratios. The critics learn the values of these policies."""
         return target_actor
 
     def critic_step(
@@ -60,12 +61,12 @@ class AbstractLearning(Configurable):
         self, actor: Trained[Actor], optimizer: GradientTransformation, critic: Critic, estimate: Array,
         alpha: Float[Array, " K"], batch: Transition, key: Array,
     ) -> tuple[Trained[Actor], Metrics]:  # fmt: skip
-        """One step of the actor up the critic."""
+        """One step of the actor, which maximises the critic."""
         return descend(actor_loss, actor, optimizer, critic, alpha, batch.obs, key, name="actor_")
 
 
 class Retrace(AbstractLearning):
-    """Critics learn Retrace(λ) targets (Munos et al., 2016), actors from critics: the paper's."""
+    """Critics learn Retrace(λ) targets (Munos et al., 2016), and actors maximise the critics, as in the paper."""
 
     lambda_: Fraction = 1.0
     """Decay of Retrace (λ): its trace is λ min(1, ρ)."""
@@ -77,35 +78,35 @@ class Retrace(AbstractLearning):
 
 
 class DiscountedRewards(AbstractLearning):
-    """Critics learn the discounted rewards of the sequence and the value at its end, without a correction for actions
-    that πᵢ would not take. pySACQ's `discounted_rewards`."""
+    """Critics learn the discounted rewards of the sequence plus the value at its end, without a correction for actions
+    that πᵢ would not take. This is `discounted_rewards` of pySACQ."""
 
     def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """yᵢ = Σ γᵏ rᵢ + γⁿ Vᵢ, to the cut or the end of the sequence."""
+        """yᵢ = Σ γᵏ rᵢ + γⁿ Vᵢ, up to the end of the episode or of the sequence."""
         return discounted_rewards(facts.reward, facts.next_value, batch, discount)
 
 
 class PolicyGradient(AbstractLearning):
-    """Actors follow the score function, weighted by min(1, ρ), and no critic is learned. pySACQ's `policy_gradient`,
-    but for the weight and the baseline, the mean over the batch."""
+    """Actors follow the score function, weighted by min(1, ρ). No critic is learned. This is `policy_gradient` of
+    pySACQ, except for the weight and for the baseline, which is the mean over the batch."""
 
     @property
     def learns_q(self) -> bool:
         return False
 
     def estimate(self, facts: Facts, batch: Transition, discount: float) -> Float[Array, "K L N"]:
-        """wᵢ = min(1, ρᵢ)(Gᵢ − Ḡᵢ) with Gᵢ = Σ γᵏ rᵢ, to the cut or the end of the sequence."""
+        """wᵢ = min(1, ρᵢ)(Gᵢ − Ḡᵢ) with Gᵢ = Σ γᵏ rᵢ, up to the end of the episode or of the sequence."""
         sums = discounted_rewards(facts.reward, jnp.zeros_like(facts.q), batch, discount)
         return facts.ratio * (sums - over_batch(task_mean(sums), sums))
 
     def numerator(self, actor: Actor, target_actor: Actor) -> Actor:
-        """The policies in the numerator of the importance ratios: those that the score function moves."""
+        """Policies in the numerator of the importance ratios. The score function updates these policies."""
         return actor
 
     def critic_step(
         self, critic: Trained[Critic], optimizer: GradientTransformation, estimate: Array, batch: Transition
     ) -> tuple[Trained[Critic], Metrics]:
-        """The critic as it is."""
+        """Return the critic unchanged."""
         return critic, {}
 
     def actor_step(
@@ -120,6 +121,6 @@ class PolicyGradient(AbstractLearning):
 def discounted_rewards(
     reward: Float[Array, "K L N"], last_value: Float[Array, "K L N"], batch: Transition, discount: float
 ) -> Float[Array, "K L N"]:
-    """Σ γᵏ rᵢ to the cut or the end of the sequence, and the discounted value of the successor there."""
+    """Σ γᵏ rᵢ up to the end of the episode or of the sequence, plus the discounted value of the last successor."""
     of_task = partial(vmap_envs(lambda_return), discount=discount, lambda_=1.0)
     return jax.vmap(of_task, (0, 0, None, None))(reward, last_value, batch.terminated, batch.truncated)

@@ -1,8 +1,9 @@
-"""Schedulers of scheduled auxiliary control: they choose the intention that acts next (Riedmiller et al., 2018, §5).
+"""Schedulers of scheduled auxiliary control, which choose the next intention (Riedmiller et al., 2018, §5).
 
-A decision is made every `period` steps of an episode: the scheduler draws one of K tasks, and the intention of that
-task acts until the next decision. A scheduler learns its *table*, part of the learner's state; it remembers running
-episodes in a `Schedule`, part of the carry. `choose` moves the schedule before a step, `observe` after one.
+Every `period` steps of an episode, the scheduler makes a decision: it draws one of K tasks. The intention of this task
+acts until the next decision. A scheduler learns a *table*, which is part of the learner's state. It keeps the data of
+running episodes in a `Schedule`, which is part of the carry. `choose` updates the schedule before a step, `observe`
+updates the schedule after a step.
 """
 
 from abc import abstractmethod
@@ -29,7 +30,7 @@ class Schedule(eqx.Module):
     task: Int[Array, " B"]
     """Intention that acts."""
     memory: PyTree = None
-    """Memory of the scheduler, of this episode."""
+    """Memory of the scheduler for this episode."""
 
 
 class AbstractScheduler(Configurable):
@@ -72,7 +73,7 @@ def begin(scheduler: AbstractScheduler, num_envs: int) -> Schedule:
 def choose(
     scheduler: AbstractScheduler, table: PyTree, schedule: Schedule, *, tasks: int, period: Int[Array, ""], key: Array
 ) -> Schedule:
-    """Schedule before a step: a new task where the time of the last one is over."""
+    """Return the schedule before a step, with a new task where the period of the last task is over."""
     due = schedule.left == 0
     drawn = jax.random.categorical(key, jnp.log(scheduler.probs(table, schedule, tasks))).astype(jnp.int32)
     task = jnp.where(due, drawn, schedule.task)
@@ -85,7 +86,8 @@ def observe(
     scheduler: AbstractScheduler, table: PyTree, schedule: Schedule,
     reward: Float[Array, " B"], ended: Bool[Array, " B"], discount: Discount,
 ) -> tuple[PyTree, Schedule]:  # fmt: skip
-    """Table and schedule after a step with the main task's `reward`; an episode that `ended` begins again."""
+    """Return table and schedule after a step with the main task's `reward`. Where an episode `ended`, the schedule
+    starts again."""
     table, memory = scheduler.after_reward(table, schedule, reward, ended, discount)
     schedule = Schedule(schedule.left, schedule.decisions, schedule.task, memory)
     first = begin(scheduler, ended.shape[0])
@@ -105,10 +107,10 @@ class Uniform(AbstractScheduler):
 
 
 class FixedTask(AbstractScheduler):
-    """One intention, always."""
+    """The same intention at every decision."""
 
     task: int = -1
-    """Number of the task, from 0, or from the end where negative: −1 is the main task."""
+    """Number of the task, from 0. Negative numbers count from the end: −1 is the main task."""
 
     def probs(self, table: tuple[()], schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
         if not -tasks <= self.task < tasks:
@@ -117,53 +119,54 @@ class FixedTask(AbstractScheduler):
 
 
 class Sequential(AbstractScheduler):
-    """All tasks in turn, the main one last, then from the first again."""
+    """All tasks in turn, with the main task last, then again from the first task."""
 
     def probs(self, table: tuple[()], schedule: Schedule, tasks: int) -> Float[Array, "B K"]:
         return jax.nn.one_hot(schedule.decisions % tasks, tasks)
 
 
 class Table(eqx.Module):
-    """Q(T₀:ₕ₋₁, Tₕ). Axes: number of the decision, code of the choices before it, choice."""
+    """Q(T₀:ₕ₋₁, Tₕ). Axes: number of the decision, code of the earlier choices, choice."""
 
     value: Float[Array, "H C K"]
     visits: Int[Array, "H C K"]
 
 
 class Decisions(eqx.Module):
-    """Decisions of running episodes, the first H of each."""
+    """Decisions of running episodes, H rows for each episode."""
 
     code: Int[Array, " B"]
-    """The last `history` choices as one number to the base K, the newest in its last digit."""
+    """The last `history` choices as one number in base K. The newest choice is the last digit."""
     choices: Int[Array, "B H"]
     codes: Int[Array, "B H"]
     """Value of `code` before each choice."""
     returns: Float[Array, "B H"]
     """Rₕ = Σ γ^(t − tₕ) r_main(t) so far, from the decision at tₕ on."""
     fade: Float[Array, "B H"]
-    """γ^(t − tₕ) of the next reward."""
+    """Discount γ^(t − tₕ) of the next reward."""
 
 
 class QTable(AbstractScheduler):
     """SAC-Q: a Boltzmann policy over a table of the main task's return after each choice.
 
     P(Tₕ | T₀:ₕ₋₁) ∝ exp(Q(T₀:ₕ₋₁, Tₕ)/η),   Q ← Q + (Rₕ − Q)/min(n, M) at the end of an episode, for each decision h
-    that it had (Riedmiller et al., 2018, §5.2), with n the visits of the entry. The discount starts again at each
-    decision, and the sum goes on to the end of the episode.
+    of the episode (Riedmiller et al., 2018, §5.2). n is the number of visits of the entry. Rₕ sums the rewards from
+    decision h to the end of the episode, and its discount starts at decision h.
 
-    The paper's table knows the whole sequence of choices before; this one the number of the decision and the last
-    `history` of them, which is the same for `history` = `max_decisions`. Decisions beyond the last row share it, and of
-    those in one episode the newest is learned from.
+    The paper's table depends on all earlier choices. This table depends on the number of the decision and on the last
+    `history` choices; with `history` = `max_decisions` both tables are the same. All decisions after the last row use
+    the last row. If one episode has several of these decisions, the table learns from the newest.
     """
 
     temperature: Positive = 1.0
-    """Temperature of the choice, in units of the main task's returns: set it by their size (η)."""
+    """Temperature of the choice (η), in units of the main task's returns. Set the temperature by the size of these
+    returns."""
     window: PositiveInt = 50
-    """Visits that an entry averages over (M)."""
+    """Number of visits over which an entry averages (M)."""
     history: PositiveInt = 2
     """Number of earlier choices that the value of a decision depends on."""
     max_decisions: PositiveInt = 8
-    """Rows of the table (H)."""
+    """Number of rows of the table (H)."""
 
     def __check_init__(self):
         if self.history > self.max_decisions:
@@ -223,8 +226,8 @@ class QTable(AbstractScheduler):
 
 
 def move_averages(table: Table, count: Int[Array, "H C K"], total: Float[Array, "H C K"], window: int) -> Table:
-    """Q ← Q + (R̄ − Q) m/max(m, min(n, M)) for m returns of mean R̄ at a time, n visits with them; for m = 1 the
-    paper's."""
+    """Q ← Q + (R̄ − Q) m/max(m, min(n, M)) for m returns with mean R̄ at the same time. n is the number of visits,
+    with these m. m = 1 gives the rule of the paper."""
     visits = table.visits + count
     weight = count / jnp.maximum(jnp.maximum(jnp.minimum(visits, window), count), 1)
     mean = total / jnp.maximum(count, 1).astype(total.dtype)
