@@ -85,7 +85,7 @@ class SACv1(AbstractNStepReplayed[SACv1State]):
         return state.value(obs)
 
     def update(self, state: SACv1State, batch: Transition, *, key: Array) -> tuple[SACv1State, Metrics]:
-        """One step of actor, critics and value, in the order of the source, on N sequences of n steps, `[n, N]`.
+        """One step of actor, critics and value, in the order of Intel's Coach, on N sequences of n steps, `[n, N]`.
 
         The targets of critics and value come from the parameters before the update.
         """

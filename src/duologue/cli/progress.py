@@ -1,4 +1,4 @@
-"""Progress of a planned run in its folder. A grid checks every folder before it trains anything."""
+"""Stage of a planned run in its folder. A grid checks every folder before it trains anything."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,11 +8,11 @@ from duologue.runs import config
 from duologue.runs.plan import Plan, read_plan
 from duologue.storage import checkpoint
 
-Progress = Literal["new", "unfinished", "finished"]
+Stage = Literal["new", "unfinished", "finished"]
 
 
-def run_progress(path: Path, plan: Plan) -> Progress:
-    """Progress of the run of `plan` in the folder `path`. Raises `ConfigError` if the folder holds another run."""
+def run_progress(path: Path, plan: Plan) -> Stage:
+    """Stage of the run of `plan` in the folder `path`. Raises `ConfigError` if the folder holds another run."""
     saved = checkpoint.has_checkpoint(path)
     if not (path / "config.json").is_file():
         if saved:

@@ -10,7 +10,7 @@ from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.normalized import Normalized
 from duologue.cli import grid
 from duologue.cli.commands import Train
-from duologue.cli.progress import Progress, run_progress
+from duologue.cli.progress import Stage, run_progress
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.runs import config
 from duologue.runs.display.curves import learning_curve
@@ -55,7 +55,7 @@ def show_results(agent: Run | Runs, episodes: int, console: Console) -> Evaluati
     return score
 
 
-def grid_progress(run: grid.Combination) -> Progress:
+def grid_progress(run: grid.Combination) -> Stage:
     """Progress of one run of a grid. Raises `ConfigError` for a run that cannot be trained."""
     arguments = train_arguments(run.command)
     sources = Sources(*(arguments[name] for name in Sources._fields))

@@ -51,7 +51,7 @@ class SACX(AbstractAlgorithm[SACXState]):
     """Scheduled auxiliary control (Riedmiller et al., 2018): one intention for each of several tasks.
 
     Discrete or bounded Box actions; vector, image and Dict observations, action masks; `tasks=` of `train` gives the
-    tasks, with the main task last. The test policy is the greedy policy of the main task.
+    tasks, with the main task last. The test policy is the greedy policy of `test_task`, by default the main task.
     """
 
     actor_learning_rate: LearningRate = 3e-4
