@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each says what was wrong, what was expected, and how to fix it."""
+"""Errors that a user can correct. Each message names the problem, the expected value, and the remedy."""
 
 import difflib
 from collections.abc import Iterable

@@ -45,11 +45,11 @@ NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 MOST = 2**31 - 1
-"""Largest number of steps, seeds and every other count of a run: a 32-bit integer on the device."""
+"""Largest number of steps, of seeds, and of every other count in a run. The device counts in 32-bit integers."""
 Count = Annotated[int, Range(1, MOST)]
 Seed = Annotated[int, Range(0, MOST)]
 
-# Other libraries' names for our fields, only to suggest the right name: the first that the class has.
+# Names that other libraries use for our fields. An error suggests the first of our names that the class has.
 SYNONYMS: dict[str, str | tuple[str, ...]] = {
     "gamma": "discount", "gae_lambda": "lambda_", "lambda": "lambda_", "lam": "lambda_", "lr": "learning_rate",
     "n_steps": "rollout_length", "num_steps": "rollout_length", "n_envs": "num_envs",
@@ -67,7 +67,7 @@ SYNONYMS: dict[str, str | tuple[str, ...]] = {
 
 
 def synonym(name: str, known: Collection[str]) -> str | None:
-    """Our name for the field that other libraries call `name`, if it is among the `known`; else `None`."""
+    """Our name of the field that other libraries call `name`. `None`: the `known` names do not contain it."""
     ours = SYNONYMS.get(name, ())
     return next((each for each in ((ours,) if isinstance(ours, str) else ours) if each in known), None)
 
@@ -104,7 +104,8 @@ def check(hint: Any, *, prefix: str = "", **values: Any) -> None:
 
 
 def mismatch(value: Any, hint: Any) -> str | None:
-    """The values that `hint` allows, in words; `None` if `value` is one, as a traced number (a sweep) always is."""
+    """The values that `hint` allows, in words; `None` if it allows `value`. Every range allows a traced number (a
+    sweep)."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         problem = mismatch(value, args[0])
@@ -117,7 +118,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         problems = [mismatch(value, arg) for arg in args]
         return None if None in problems else " or ".join(p for p in problems if p)
     if origin is Literal:
-        # The type first: an array compares element by element, and True == 1.
+        # Compare the type first, because an array compares element by element, and True == 1.
         known = type(value) in map(type, args) and value in args
         return None if known else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
@@ -148,5 +149,5 @@ def is_finite(value: int | float | np.floating) -> bool:
     """Whether `value` is a finite float."""
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer larger than every float
         return False

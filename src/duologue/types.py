@@ -15,10 +15,10 @@ PyTree: TypeAlias = Any
 Obs: TypeAlias = Any
 """One array, or a dict of arrays where the observation space is a `Dict`."""
 Metrics: TypeAlias = dict[str, Array]
-"""Scalars by name (`"critic_loss"`), still on the device. With several tasks also `[K]`, which the loops split."""
+"""Scalars by name (`"critic_loss"`), on the device. With several tasks a metric may be `[K]`; the loops split it."""
 
 ACTION_MASK = "action_mask"
-"""Reserved key of a `Dict` observation, for the mask of discrete actions: 1 is allowed, 0 is not."""
+"""Reserved key of a `Dict` observation. It holds the mask of discrete actions: 1 means allowed, 0 means forbidden."""
 
 
 def has_mask(obs: Obs) -> bool:
@@ -27,12 +27,11 @@ def has_mask(obs: Obs) -> bool:
 
 
 class Transition(NamedTuple):
-    """The one record from environment to loss: `[B]` is a step, `[T, B]` a rollout, `[N]` a batch, `[L, N]` sequences.
+    """One record for all uses, from environment to loss: step `[B]`, rollout `[T, B]`, batch `[N]`, sequences `[L, N]`.
 
     `next_obs` is the true successor, before any reset. `action` is the policy's sample in environment units. With
-    several tasks, `reward` has a last axis `K`, the main task last. `extras` holds what `act` returned about the
-    policy that acted, as the algorithm declares in `Experience.extras`. Arrays are JAX's in compiled code and NumPy's
-    on the host.
+    several tasks, `reward` has a last axis `K`, the main task last. `extras` holds the arrays that `act` returned about
+    its policy; `Experience.extras` declares their names. Arrays are JAX's in compiled code and NumPy's on the host.
     """
 
     obs: Obs
@@ -75,11 +74,11 @@ class Replay:
     batch_size: int
     """Number of transitions or sequences in a batch (N)."""
     sequence_length: int | None = None
-    """Rows of a sequence: a batch is `[L, N]`, time first as everywhere. `None`: single transitions, `[N]`."""
+    """Number of rows in a sequence (L). A batch is then `[L, N]`, time first. `None`: single transitions, `[N]`."""
     updates: int | Poisson = 1
-    """Calls of `update` after each rollout, or the distribution of their number."""
+    """Number of calls of `update` after each rollout, or its distribution."""
     batches_per_update: int | None = None
-    """Batches in one call, `[D, N]` or `[D, L, N]`. `None`: one batch, without the axis."""
+    """Number of batches in one call (D): `[D, N]` or `[D, L, N]`. `None`: one batch, without the axis D."""
     learning_starts: int = 0
     """Environment steps before the first update."""
     start_steps: int = 0
@@ -88,7 +87,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Experience:
-    """How an algorithm is fed with data. Loops know nothing else about an algorithm, apart from its methods."""
+    """How an algorithm gets its data. A loop knows only this record and the methods of the algorithm."""
 
     num_envs: int
     """Number of environments that step together, unless `train(num_envs=...)` sets another."""
@@ -99,29 +98,29 @@ class Experience:
     learn_from_rollout: bool = True
     """Whether `update` gets each rollout, `[T, B]`."""
     replay: Replay | None = None
-    """How `update` then gets batches of earlier transitions; `None`: it gets none."""
+    """How `update` gets batches of earlier transitions. `None`: without such batches."""
     gradient_steps: int = 1
-    """Gradient steps in one call of `update`, of the network that takes the most (TD3: `policy_delay`)."""
+    """Number of gradient steps in one call of `update`, of the network with the most steps (TD3: `policy_delay`)."""
     tasks: bool = False
     """Whether `update` reads rewards `[*, K]`, one for each task."""
 
     @property
     def updates(self) -> int | float:
-        """Calls of `update` for one rollout once learning has started; their mean if the number is drawn."""
+        """Number of calls of `update` for one rollout once learning has started; the mean if this number is drawn."""
         drawn = 0 if self.replay is None else self.replay.updates
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
 
 
 @dataclass(frozen=True)
 class Box:
-    """Real vectors or images. A bound is `None` if any element has none, else it has one number for each element."""
+    """Real vectors or images. A bound has one number for each element; it is `None` if any element is unbounded."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     stacked: bool = field(default=False, kw_only=True)
-    """Whether axis 0 stacks the newest frames, oldest first. At the start of an episode its first frame is repeated."""
+    """Whether axis 0 stacks the newest frames, oldest first. At the start of an episode its first frame repeats."""
 
     @property
     def size(self) -> int:
@@ -131,8 +130,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Discrete:
-    """The integers `0 … n - 1`. If an environment counts from `start`, its adapter shifts them: inside the library all
-    begin at 0."""
+    """The integers `0 … n - 1`. If an environment counts from `start`, its adapter shifts the values, because all
+    discrete values inside the library begin at 0."""
 
     n: int
     start: int = 0
@@ -156,8 +155,8 @@ Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
 
 
 def clip_to_bounds(space: Space, action: Any) -> Any:
-    """Clip actions `[*batch, *shape]` (NumPy or JAX) to the bounds of a Box. Sides without bounds, and other spaces,
-    change nothing."""
+    """Clip actions `[*batch, *shape]` (NumPy or JAX) to the bounds of a Box. A side without bounds does not clip.
+    Actions of other spaces stay unchanged."""
     if not isinstance(space, Box) or (space.low is None and space.high is None):
         return action
     low, high = (
@@ -181,7 +180,8 @@ class EnvSpec:
 
 
 def add_start(space: Space, x: Any) -> Any:
-    """Shift discrete values 0 … n − 1 to the environment's own, which begin at `start`. Other values stay. NumPy."""
+    """Convert discrete values 0 … n − 1 to the environment's own, which begin at `start`. Other values stay. NumPy
+    only."""
     match space:
         case Discrete(start=start):
             return x + np.asarray(start, x.dtype)

@@ -60,8 +60,8 @@ def episode_flags(
 
 
 def clean_actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple[np.ndarray, Space]:
-    """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space: `space`, or if that is `None` a guess from the
-    actions, which a note tells. Raises `ConfigError` for actions outside the space."""
+    """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space. If `space` is `None`, it is guessed from the
+    actions, and a note says so. Raises `ConfigError` for actions outside the space."""
     match space:
         case Discrete():
             return _clean_discrete(x, space, notes)
@@ -105,7 +105,7 @@ def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tup
 
 
 def clip_actions(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:
-    """Actions clipped to their box. `whose` box it is stands in the note."""
+    """Actions clipped to their box. The note names the owner of the box, `whose`."""
     within = clip_to_bounds(space, x)
     outside = rows_with_any(x != within)
     if outside.any():

@@ -1,7 +1,7 @@
 """Recorded data as transitions: checked and cleaned, with a note for every repair.
 
-A mistake here does silent damage later: a time limit read as a death, a successor from another episode. So both flags
-are kept apart, and wherever the recording breaks off, its last row is cut.
+A mistake here would silently harm learning, for example a time limit that is read as a termination, or a successor from
+another episode. So the two flags are separate, and if the recording breaks off, the last row before the gap is cut.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ def read_dataset(source: str | Path, *, timeout_and_terminal: TimeoutAndTerminal
     """The data of a `.npz` or HDF5 file, of a Minari folder, or of a downloaded Minari id.
 
     If all timeouts are flagged terminal too, they are time limits; with `timeout_and_terminal="terminal"` they are
-    terminals. Raises `ConfigError` for what cannot be read or used, `MissingExtraError` for HDF5 without the extra
+    terminals. Raises `ConfigError` for data that cannot be read or used, `MissingExtraError` for HDF5 without the extra
     `minari`.
     """
     return _make_dataset(read_recording(source), str(source), timeout_and_terminal)
@@ -186,7 +186,7 @@ def _make_dataset(recorded: Recording, source: str, timeout_and_terminal: Timeou
 def _rows_with_successors(rows: Transition, timeouts: bool, notes: list[str]) -> tuple[Transition, np.ndarray]:
     """Rows that have their own successors, and the numbers of the rows that are cut.
 
-    The recording breaks off where the successor differs from the next observation. In a file without `timeouts` that is
+    The recording breaks off where the successor differs from the next observation. Without a column `timeouts` this is
     read as a time limit, else as a cut.
     """
     following = jax.tree.map(lambda x: x[1:], rows.obs)

@@ -1,11 +1,11 @@
-"""Images of a ring, each stored once: the successor of a row is the next row's observation, except at cuts.
+"""Images of a ring. Each is stored once, because a row's successor is the next row's observation, except at cuts.
 
-In place of a next frame, a ring stores the number of the cut that the row is, or −1. The true successors of the newest
-cuts are kept apart, and so is the successor of the newest row. A row of a stack of frames stores only its newest frame;
-the earlier frames are in earlier rows.
+In place of a next frame, a ring stores a number: if the row is a cut, the number of this cut, else −1. The successors
+of the newest cuts and of the newest row are stored separately. For a stack of frames, a row stores only the newest
+frame; earlier frames are in earlier rows.
 
 Observation t of a stack of depth k is `[k, *frame]`: the frames of rows t − k + 1 … t, oldest first. If the episode is
-shorter, its first frame replaces those before it. The flags of the rows tell where episodes begin.
+shorter, its first frame replaces the missing frames. The flags of the rows show where episodes begin.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Int
 from duologue.types import Obs, PyTree, Transition
 
 TRANSITIONS_PER_CUT = 8
-"""One successor of a cut is kept for this many transitions. If the mean episode is shorter, the successors of the
-oldest cuts are lost, and a truncated row among them bootstraps from its own observation."""
+"""Number of transitions for which a ring keeps one successor of a cut. If the mean episode is shorter, the successors
+of the oldest cuts are lost. A truncated row among these cuts then bootstraps from its own observation."""
 
 
 class Frames(eqx.Module):
@@ -30,7 +30,7 @@ class Frames(eqx.Module):
     newest: list[Any]
     """Successors of the newest row, `[B, *frame]`."""
     cuts: list[Any]
-    """Successors of cuts, `[M, *frame]`; number c lies in row c % M."""
+    """Successors of cuts, `[M, *frame]`. Cut number c is in row c % M."""
     count: Int[Array, "*seeds"]
     """Number of cuts so far."""
     depths: tuple[int, ...] = eqx.field(static=True)
@@ -86,8 +86,8 @@ def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]
 
 
 def cut_frames(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Array, " B"]) -> tuple[Obs, Frames]:
-    """The `stored` next observations, and `frames`, after row `row` of the ring, which is the newest, has become a cut
-    in these environments."""
+    """Make the newest row of the ring, `row`, a cut in these environments. Returns the `stored` next observations and
+    `frames` after this change."""
     numbers, frames = _keep_cuts(frames, envs[None], [x[None] for x in frames.newest])
     put = lambda x, depth: x.at[row].set(jnp.where(envs, numbers[0], x[row]))  # noqa: E731
     return _map_images(frames.depths, put, stored), frames
@@ -99,7 +99,7 @@ def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array
     numbers = frames.count + jnp.cumsum(flat, dtype=jnp.int32) - 1
     count = frames.count + jnp.sum(flat, dtype=jnp.int32)
     slots = frames.cuts[0].shape[0]
-    # Rows out of range are not written: those without a cut, and those that a later cut of the rollout overwrites.
+    # Rows out of range are not written: rows without a cut, and cuts that a later cut of the rollout overwrites.
     row = jnp.where(flat & (numbers >= count - slots), numbers % slots, slots)
     cuts = [
         kept.at[row].set(x.reshape(-1, *x.shape[2:]), mode="drop")
@@ -112,8 +112,8 @@ def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array
 def rebuild_observations(
     frames: Frames, data: Transition, sampled: Obs, row: Int[Array, "L N"], env: Int[Array, "1 N"]
 ) -> Obs:
-    """The observations `[L, N]` of the rows `row` of a ring's `data`, counted from the first ever written. `sampled` is
-    what the ring stores of them."""
+    """The observations `[L, N]` of the rows `row` of a ring's `data`, counted from the first ever written. `sampled`
+    are the parts of these observations that the ring stores."""
     most = history(frames.depths)
     if not most:
         return sampled
@@ -128,8 +128,8 @@ def rebuild_observations(
 def rebuild_successors(
     frames: Frames, stored: Obs, obs: Obs, following: Obs, env: Int[Array, "1 N"], newest: Bool[Array, "L N"]
 ) -> Obs:
-    """The next observations `[L, N]` of sampled rows: from what is `stored` in their place, the rows' own observations,
-    and what the ring stores of the `following` observations. `newest` marks the newest row of the ring."""
+    """The next observations `[L, N]` of sampled rows, from the entries `stored` in their place, the rows' own `obs`,
+    and the stored parts of the `following` observations. `newest` marks the newest row of the ring."""
     kept = iter(zip(frames.newest, frames.cuts, strict=True))
 
     def successor(stored: Array, depth: int, own: Array, after: Array) -> Array:

@@ -112,7 +112,7 @@ def _read_item(group: Any, name: str, where: Path | str, depth: int = 0) -> Any:
         raise ConfigError(f"{where_it_is} keeps its numbers in another file: must be in the file itself.")
     if item.shape is None or item.dtype.kind not in "fiub":
         raise ConfigError(f"{where_it_is} has dtype {item.dtype}: must be real numbers or booleans.")
-    # Data that were never written read as zeros, as many as the shape says.
+    # HDF5 returns zeros for data that were never written, as many as the shape says.
     stored, size = item.id.get_storage_size(), math.prod(item.shape) * item.dtype.itemsize
     allowed = stored if item.chunks is None else MAX_EXPANSION * stored
     whole = math.prod(-(-n // chunk) for n, chunk in zip(item.shape, item.chunks or (), strict=False))

@@ -1,4 +1,4 @@
-"""Reader of `.npz` files. It reads no array before it has compared its size with that of the file."""
+"""Reader of `.npz` files. It compares the size of an array with that of the file before it reads the array."""
 
 import math
 import zipfile

@@ -1,7 +1,7 @@
 """The reader of each kind of recorded data: `.npz`, HDF5 as D4RL lays it out, a Minari folder or id.
 
-Columns come out as the file has them. A file from elsewhere may be broken or made to harm: the readers run nothing in
-it, follow nothing outside it, and read no array before they have compared its size with the file's own.
+Columns are returned as the file has them. A file from another person may be broken or harmful. So the readers execute
+nothing in it, follow no link out of it, and compare the size of an array with that of the file before they read it.
 """
 
 import os
@@ -17,8 +17,8 @@ MINARI_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 
 
 def read_recording(source: str | Path) -> Recording:
-    """The recording at a path, or of a Minari id. Raises `ConfigError` for what cannot be read, `MissingExtraError` for
-    HDF5 without the extra `minari`."""
+    """The recording at a path, or of a Minari id. Raises `ConfigError` for a source that cannot be read,
+    `MissingExtraError` for HDF5 without the extra `minari`."""
     path = Path(source).expanduser()
     if not path.exists() and MINARI_ID.fullmatch(str(source)):
         path = _minari_folder(str(source))

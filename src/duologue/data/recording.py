@@ -22,7 +22,7 @@ class Recording(NamedTuple):
     """The content of a file."""
 
     columns: dict[str, Any]
-    """Under D4RL's names, each `[n, …]` or a dict of such."""
+    """Columns by D4RL's names, each `[n, …]` or a dict of such arrays."""
     env: str | None
     """Id of the environment, if the file has it."""
     action: Space | None
@@ -43,7 +43,7 @@ def is_column(name: str) -> bool:
 
 
 def group_parts(columns: dict[str, Any]) -> dict[str, Any]:
-    """The columns, with those of `observations/NAME` gathered in a dict under `observations`; next ones likewise."""
+    """The columns, with all `observations/NAME` in one dict under `observations`; the same for `next_observations`."""
     parts: dict[str, Any] = {}
     for name, column in columns.items():
         group, _, part = name.partition("/")
@@ -58,7 +58,7 @@ def group_parts(columns: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def convert_read_errors(path: Path) -> Iterator[None]:
-    """Convert every error of a parser, about a broken file, into a `ConfigError`."""
+    """Convert every error that a parser raises for a broken file into a `ConfigError`."""
     try:
         yield
     except (ConfigError, MissingExtraError):
@@ -78,7 +78,7 @@ def unread_notes(names: Set[str]) -> list[str]:
 
 
 def parse_env(metadata: Any, where: str, key: str) -> tuple[str | None, Space | None]:
-    """Id and action space of the environment in a file's metadata, as far as they are there. Raises `ConfigError`."""
+    """Id and action space of the environment in a file's metadata, `None` where missing. Raises `ConfigError`."""
     if not isinstance(metadata, dict):
         raise ConfigError(f"{where} must be a JSON object.")
     env, space = metadata.get(key), metadata.get("action_space")

@@ -58,8 +58,8 @@ def nbytes(transition: Transition, capacity: int, stacked: PyTree = None) -> int
 
 
 def add(ring: Ring, rollout: Transition) -> Ring:
-    """Overwrite the oldest rows with `rollout` `[T, B]`. Raises `ValueError` unless T divides the capacity, for the
-    end of the array would cut a write."""
+    """Overwrite the oldest rows with `rollout` `[T, B]`. Raises `ValueError` unless T divides the capacity: else a
+    write could cross the end of the array."""
     length = rollout.reward.shape[0]
     if ring.capacity % length:
         raise ValueError(f"a ring of {ring.capacity} rows cannot be written {length} at a time")
@@ -71,8 +71,8 @@ def add(ring: Ring, rollout: Transition) -> Ring:
 
 
 def sample(ring: Ring, key: Key[Array, ""], batch_size: int, length: int | None = None) -> Transition:
-    """`batch_size` transitions `[N]`, uniform, with replacement. With `length`, as many sequences `[L, N]` of `length`
-    rows of one environment, none across the write head."""
+    """Draw `batch_size` transitions `[N]`, uniformly and with replacement. With `length`, draw as many sequences
+    `[L, N]` of `length` rows; each is from one environment, and none crosses the write head."""
     rows, envs = sample_indices(ring, key, batch_size, 1 if length is None else length)
     batch: Transition = jax.tree.map(lambda x: x[rows % ring.capacity, envs], ring.data)
     if ring.frames is not None:
@@ -99,8 +99,8 @@ def sample_indices(
 
 
 def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
-    """Truncate the newest row of these environments, if its episode has not ended: the next row that is added is not
-    its successor."""
+    """Truncate the newest row of these environments, if its episode has not ended, because the next row that is added
+    is not its successor."""
     data, kept, row = ring.data, ring.frames, (ring.written - 1) % ring.capacity
     ends = envs & ~(data.terminated[row] | data.truncated[row]) & (ring.written > 0)
     data = data._replace(truncated=data.truncated.at[row].set(data.truncated[row] | ends))
@@ -124,8 +124,8 @@ def pack(ring: Ring) -> Ring:
 
 
 def _copy_to_host(x: Array, where: tuple[slice, ...]) -> np.ndarray:
-    """`x[where]` without a copy of all of `x`: NumPy reads an array in place if it is on one device, but would gather
-    one that several devices share. Such an array is split along the axis of seeds."""
+    """`x[where]` without a copy of all of `x`. NumPy reads an array on one device in place, but would copy an array
+    that several devices share. Such an array is split along the axis of seeds, and each part is read in place."""
     parts = [np.asarray(shard.data)[where] for shard in x.addressable_shards]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -9,7 +9,7 @@ from duologue.data.dataset import DataSet
 from duologue.types import Box, Discrete, Space
 
 BOUND_TOLERANCE = 1e-3
-"""An action so near to a bound counts as at the bound, which a squashed action never reaches."""
+"""Largest distance from a bound at which an action counts as at the bound. A squashed action never reaches a bound."""
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant)[-_](random|medium|expert|full)([-_](replay|expert))?(-v\d)?")
 D4RL_SCORES = {
     "halfcheetah": (-280.18, 12135.0), "hopper": (-20.27, 3234.3), "walker2d": (1.63, 4592.3), "ant": (-325.6, 3879.7),

@@ -81,7 +81,8 @@ def check_data_path(out: str | Path) -> Path:
 
 
 def file_metadata(env: str, space: Space, **more: Any) -> dict[str, Any]:
-    """The metadata of a file: environment, action space and `more`. Raises `ConfigError` for other action spaces."""
+    """The metadata of a file: environment, action space and `more`. Raises `ConfigError` for actions that are neither
+    Box nor Discrete."""
     match space:
         case Discrete(n, start):
             action: dict[str, Any] = {"n": n, "start": start}

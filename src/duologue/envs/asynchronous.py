@@ -32,8 +32,8 @@ TIMEOUT = 60.0
 class AsyncGymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` environments, each in its own process; the episodes are those of `GymnasiumEnvs`, bit for bit.
 
-    `info` has no other entry than `is_success`. A pool that fails, or waits longer than `timeout` seconds, raises
-    `EnvError`; it is then closed and cannot be used again. Raises `ConfigError` for what cannot be pickled.
+    `info` has only the entry `is_success`. If a process fails, or does not answer within `timeout` seconds, the pool
+    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be pickled.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         try:
             with _quiet_start():
-                # No shared memory: it would broadcast an observation of another shape silently.
+                # No shared memory, because it would silently broadcast an observation of another shape.
                 self._pool = _Pool(
                     [factory] * num_envs,
                     context=_start_method(),
@@ -88,8 +88,9 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._journal.snapshot(self.spec.action, self._obs)
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        """As `AbstractHostEnvs.restore`. All environments step together here: one with a shorter episode is reset until
-        its turn comes; one whose episode ends too early is lost, and is reset to the end."""
+        """As `AbstractHostEnvs.restore`. All environments step together here. An environment with a shorter episode is
+        reset at each step until its episode begins. If an episode ends too early, its environment is lost and is reset
+        at each further step."""
         self._journal.load(snapshot)
         obs, lengths = empty_arrays(self.spec.observation, self.num_envs), snapshot["length"]
         lost = np.zeros(self.num_envs, bool)
@@ -108,7 +109,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._obs, lost_message(np.flatnonzero(lost).tolist())
 
     def close(self) -> None:
-        with warnings.catch_warnings(action="ignore"):  # it warns that it does not wait for answers, as intended
+        with warnings.catch_warnings(action="ignore"):  # the pool warns that it does not wait for answers, as intended
             self._pool.close(terminate=True)
 
     def _begin(self, which: np.ndarray) -> Obs:
@@ -134,7 +135,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return obs
 
     def _ask(self, what: Callable[[], Any]) -> Any:
-        """The result of a call to the pool. An `EnvError` closes it: a late answer would be read as the next one."""
+        """The result of a call to the pool. On an error the pool closes: the next call would read a late result."""
         try:
             return what()
         except _RemoteError as error:
@@ -221,8 +222,8 @@ def _close_pool(pool: weakref.ref[_Pool]) -> None:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """While processes start: they do not run the user's script again, so that it needs no main guard; and they ignore
-    Ctrl-C and SIGTERM, which terminals and schedulers send to all processes and the parent handles."""
+    """A context in which processes start. They do not run the user's script again, so it needs no main guard. They
+    ignore Ctrl-C and SIGTERM: terminals and schedulers send these to all processes, and the parent handles them."""
     main = sys.modules["__main__"].__dict__
     hidden = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)

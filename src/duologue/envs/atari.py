@@ -2,9 +2,9 @@
 
 An action lasts four frames. An observation is the pixel-wise maximum of the last two, grey, 84 × 84, and four
 observations are stacked. A game begins with up to 30 no-ops. With `ALE/…-v5` ids the previous action is repeated with
-probability 0.25 in place of the chosen one; results from before 2018 have no such repetitions. Gymnasium draws them
-here, frame by frame as the emulator would: the emulator takes a seed only when it loads the game again, which costs
-0.2 s per episode.
+probability 0.25 in place of the chosen one; results from before 2018 have no such repetitions. Here Gymnasium draws
+the repetitions for each frame, as the emulator does. The emulator itself accepts a seed only when it loads the game
+again, which costs 0.2 s per episode.
 """
 
 import copy
@@ -27,7 +27,7 @@ def atari_spec(
     name: str, max_episode_steps: int | None = None, *, life_loss: bool = False, sticky: float | None = None
 ) -> EnvSpec | str:
     """The spec from which `gymnasium.make` makes the game with all its wrappers, also in a process without this library
-    (unless `life_loss` is set). An unknown name is returned as it is, so that `make` refuses it.
+    (unless `life_loss` is set). An unknown name is returned unchanged, so that `make` raises its error.
 
     The limit counts steps of the agent, four frames each; `make` alone would count frames. `sticky` is the probability
     that an action is repeated; the default is that of the id.
@@ -56,7 +56,7 @@ def atari(
     name: str, *, life_loss: bool = True, max_episode_steps: int | None = None,
     repeat_action_probability: float | None = None, **options: Any,
 ) -> gym.Env:  # fmt: skip
-    """A preprocessed game, made with further `options` of `gymnasium.make`. For the callables of `train`:
+    """A preprocessed game, made with further `options` of `gymnasium.make`. Pass it to `train` in a callable:
     `lambda: atari("ALE/Breakout-v5")`.
 
     With `life_loss`, the loss of a life ends the episode, and the next episode continues the game: returns and stacks
@@ -71,8 +71,8 @@ def atari(
 
 
 def game_maker() -> Callable[..., gym.Env]:
-    """A function that makes the game itself. Every episode begins in the state in which the game was loaded: its seed
-    alone determines it.
+    """A function that makes the game itself. Every episode begins in the state in which the game was loaded, so the
+    seed of the episode alone determines it.
 
     Everything here is local. So another process receives the code, not a name, and needs neither this library nor JAX.
     """

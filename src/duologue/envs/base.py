@@ -1,8 +1,8 @@
 """The contract of all environment adapters: what `reset`, `step`, `snapshot` and `restore` return.
 
 `next_obs` is the true successor, before any reset; `obs` is the observation to act on next. An adapter resets finished
-environments itself. A vector environment that inserts a dummy step to reset cannot fulfil this contract, and is refused
-by name.
+environments itself. A vector environment that inserts a dummy step for a reset cannot fulfil this contract. It raises
+an error that names it.
 """
 
 import zlib
@@ -24,15 +24,15 @@ class AbstractHostEnvs(ABC):
 
     @abstractmethod
     def reset(self) -> Obs:
-        """Begin the first episode of every environment, from its derived seed: the same every time."""
+        """Begin the first episode of every environment, from its derived seed. Every call begins the same episodes."""
 
     @abstractmethod
     def step(self, action: np.ndarray) -> Step:
-        """Step every environment. One whose episode ends begins the next, from its derived seed.
+        """Step every environment. If its episode ends, an environment begins the next episode, from its derived seed.
 
         `info` has `is_success` (float32, NaN where not reported) once any environment has reported it. If an
-        environment raises or breaks its contract, this raises an `EnvError` that names it, and the adapter cannot be
-        used again.
+        environment raises or breaks its contract, this method raises an `EnvError` that names the environment. Then the
+        adapter cannot be used again.
         """
 
     @abstractmethod
@@ -64,7 +64,8 @@ class AbstractJaxEnvs(eqx.Module):
 
     @abstractmethod
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
-        """Step every environment. One whose episode ends begins a new one; `Step.next_obs` is the state before."""
+        """Step every environment. If its episode ends, an environment begins a new one. `Step.next_obs` is the
+        observation before this reset."""
 
     def close(self) -> None:
         """Does nothing. It is here because environments on the host have it."""

@@ -44,10 +44,10 @@ TRANSPARENT = (
 class GymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` Gymnasium environments in this process.
 
-    `render_mode` is for an id; `wrapper` is put around each environment; `info` names the numbers that are copied from
-    the environments' `info` into that of a step.
+    `render_mode` is for an id; `wrapper` wraps each environment; `info` names the numbers that a step copies from the
+    `info` of each environment into its own.
 
-    Raises `ConfigError` for an unknown id or a space that cannot be served, `MissingExtraError` for a missing
+    Raises `ConfigError` for an unknown id or a space that is not supported, `MissingExtraError` for a missing
     simulator, and `EnvError` if an environment cannot be made.
     """
 
@@ -132,8 +132,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
 
 def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
-    """A function that makes one environment. A process without this library can run it. `render_mode` is for ids; a
-    callable chooses its own."""
+    """A function that makes one environment. The function also runs in a process without this library. `render_mode` is
+    for ids; a callable chooses its own."""
     if isinstance(make, str):
         # Importing its package registers Atari's ids. If the package is missing, `open_env` raises the error.
         options = {} if render_mode is None else {"render_mode": render_mode}
@@ -192,7 +192,7 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
 
 
 def name_of(source: Any) -> str:
-    """An id as it is; for anything else its name in angle brackets, from which no file can make it again."""
+    """An id unchanged; for any other source its name in angle brackets, which a file cannot turn into the source."""
     if isinstance(source, str):
         return source
     named = source if hasattr(source, "__qualname__") else type(source)
@@ -215,7 +215,7 @@ def time_limit(env: gym.Env) -> int | None:
 
 
 def env_spec(env: gym.Env, make: GymSource) -> EnvSpec:
-    """The spec of `env`, made from `make`. Raises `ConfigError` for spaces that cannot be served."""
+    """The spec of `env`, made from `make`. Raises `ConfigError` for spaces that are not supported."""
     threshold = None if env.spec is None else env.spec.reward_threshold
     observation = observation_space(env.observation_space)
     return EnvSpec(

@@ -18,7 +18,7 @@ from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, cli
 class GymnaxEnvs(AbstractJaxEnvs):
     """`num_envs` environments of gymnax by name (`"CartPole-v1"`), with its own time limit or `max_episode_steps`.
 
-    Raises `ConfigError` for an unknown name or an action space that cannot be served, `MissingExtraError` without
+    Raises `ConfigError` for an unknown name or an action space that is not supported, `MissingExtraError` without
     gymnax.
     """
 

@@ -83,7 +83,8 @@ class Journal:
         }
 
     def load(self, snapshot: dict[str, np.ndarray]) -> None:
-        """Take over a snapshot, aligned so that all episodes end now. Raises `ConfigError` for another `num_envs`."""
+        """Load a snapshot, and align the actions so that all episodes end at the last row. Raises `ConfigError` for
+        another `num_envs`."""
         lengths, flat, count = snapshot["length"], snapshot["actions"], len(self.episode)
         if len(lengths) != count:
             raise ConfigError(f"num_envs = {count}: must be {len(lengths)}, as in the saved run.")
@@ -97,11 +98,11 @@ class Journal:
 
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 TRUTHS = (True, False)
-"""Values of a flag, with all that equals them: NumPy's booleans, 0 and 1."""
+"""Allowed values of a flag. NumPy's booleans, 0 and 1 are equal to them."""
 
 
 def one_number(value: Any, what: str) -> float:
-    """`value` as one number; an array with one element is one. Raises `EnvError` for others."""
+    """`value` as one number; an array with one element is allowed. Raises `EnvError` for all other values."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise EnvError(f"gave {what} {value!r}, which must be one number")
@@ -150,8 +151,8 @@ def replay_episodes(
     journal: Journal, snapshot: dict[str, np.ndarray], rows: StepArrays,
     *, reset: Callable[[Sequence[int], Obs], None], step: Callable[[Sequence[int], np.ndarray, StepArrays], None],
 ) -> str | None:  # fmt: skip
-    """Bring environments back to the states of `snapshot`, and fill `rows.obs`. An environment that arrives at another
-    observation begins its next episode; the message that is returned names it."""
+    """Replay environments to the states of `snapshot`, and fill `rows.obs`. If an environment reaches another
+    observation, it begins its next episode, and the returned message names it."""
     journal.load(snapshot)
     count = len(journal.episode)
     reset(range(count), rows.obs)

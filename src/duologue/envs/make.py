@@ -35,10 +35,10 @@ def make(
     asynchronous: bool = False,
     info: tuple[str, ...] = (),
 ) -> AbstractHostEnvs | AbstractJaxEnvs:
-    """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter as it is.
+    """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter unchanged.
 
     `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step's `info`
-    must hold. Raises `ConfigError` for what cannot be made.
+    must hold. Raises `ConfigError` for environments that cannot be made.
     """
     if isinstance(env, EnvWithTasks):
         options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}

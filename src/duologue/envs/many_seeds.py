@@ -12,7 +12,7 @@ from duologue.types import Obs, Step
 
 
 class SeedEnvs(AbstractHostEnvs):
-    """Adapters with one spec, one for each seed. Each does what it would do alone."""
+    """Adapters with the same spec, one for each seed. Each adapter gives the same results as alone."""
 
     def __init__(self, envs: Sequence[AbstractHostEnvs]):
         self._envs = list(envs)

@@ -60,7 +60,7 @@ def _one_step_probe(begin: Any, reward: Any, cases: Any, **changes: Any) -> Prob
 
 
 PROBES: dict[str, Probe] = {
-    # The critic alone: one reward, always.
+    # Only the critic matters: the reward is always 1.
     "constant": _one_step_probe(_zero, lambda obs, action: jnp.ones(()), lambda discount: [Case(0, 1)]),
     # The critic reads its observation.
     "observation": _one_step_probe(_sign, lambda obs, action: obs, lambda discount: [Case(1, 1), Case(-1, -1)]),
@@ -139,7 +139,7 @@ class ProbeEnvs(AbstractJaxEnvs):
 
     def step(self, env_state: PyTree, action: Array, *, key: Array) -> tuple[PyTree, Step]:
         obs, t = env_state
-        # Actions are not clipped to the box: on the plateau of a clipped reward a normal policy learns nothing.
+        # Actions are not clipped to the box: a normal policy learns nothing where clipping makes the reward constant.
         reward, next_obs = jax.vmap(self._probe.advance)(obs, action, t)
         ended, never = t + 1 >= self._probe.steps, jnp.zeros(self.num_envs, bool)
         first = jax.vmap(self._probe.begin)(jax.random.split(key, self.num_envs))

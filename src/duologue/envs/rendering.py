@@ -34,7 +34,8 @@ class Camera:
 
 
 class FilmedEnv(gym.Wrapper):
-    """Shows each state once. The first state of an episode is shown at its first step: unplayed episodes are not."""
+    """Shows each state once. It shows the first state of an episode at the first step, so an episode without a step is
+    never shown."""
 
     def __init__(self, env: gym.Env, show: Callable[[np.ndarray], None]):
         super().__init__(env)
@@ -64,9 +65,9 @@ class FilmedEnv(gym.Wrapper):
 
 
 def make_window_env(make: GymSource, **options: Any) -> GymnasiumEnvs:
-    """One environment that shows itself in a window: its own, or else Gymnasium's window with its pictures.
+    """One environment in its own window, or else in a window of Gymnasium that shows its pictures.
 
-    `options` are those of `GymnasiumEnvs`. Raises `ConfigError` for an environment that has neither.
+    `options` are those of `GymnasiumEnvs`. Raises `ConfigError` for an environment without window and pictures.
     """
     modes = render_modes(make)
     if "human" in modes:

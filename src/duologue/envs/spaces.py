@@ -1,4 +1,4 @@
-"""Our spaces for those of Gymnasium, and the conversion of observations and actions between them."""
+"""Conversion of Gymnasium's spaces to ours, and of observations and actions between them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +12,9 @@ from duologue.errors import ConfigError, EnvError
 from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
 MAX_OBS_BOUNDS = 64
-"""Observation spaces with more elements than this have no bounds in the spec, for nothing reads those of images."""
+"""Largest number of elements of an observation space whose bounds the spec keeps. No code reads bounds of images."""
 NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
-"""Casts of wider dtypes when observations come in, because JAX computes in 32 bits."""
+"""Casts of observations with wider dtypes, because JAX computes in 32 bits."""
 
 
 def observation_space(space: gym.Space) -> Space:
@@ -42,7 +42,8 @@ def action_space(space: gym.Space) -> Space:
 
 
 def integer_space(space: gym.Space, role: str) -> Space:
-    """Our space for a Gymnasium space of integers. Raises `ConfigError` for every other; `role` is for its message."""
+    """Our space for a Gymnasium space of integers. Raises `ConfigError` for every other space; the message names the
+    `role`."""
     match space:
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
@@ -60,8 +61,8 @@ def integer_space(space: gym.Space, role: str) -> Space:
 def finite_bounds(
     low: Any, high: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """`(low, high)`, each with one number for each element; `None` if an element is infinite, or as large as float32
-    goes, which means the same."""
+    """`(low, high)`, each with one number for each element. A side is `None` if one of its numbers is infinite, or is
+    the largest float32, which means the same."""
     sides = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
     finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in sides]
     low, high = (tuple(side.tolist()) if known else None for side, known in zip(sides, finite, strict=True))
@@ -102,7 +103,7 @@ def array_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def empty_arrays(space: Space, num_envs: int) -> Obs:
-    """Unwritten arrays for `num_envs` elements of `space`."""
+    """Uninitialised arrays for `num_envs` elements of `space`."""
     if isinstance(space, Dict):
         return {name: empty_arrays(part, num_envs) for name, part in space.spaces.items()}
     shape, dtype = array_type(space)
@@ -149,8 +150,8 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
 
 
 def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
-    """A function from actions `[n, …]` of our spec to those that the environment takes: clipped to its box, or shifted
-    to its start."""
+    """A function that converts actions `[n, …]` of our spec to actions of the environment: clipped to its box, or
+    shifted to its start."""
     match space:
         case spaces.Box():
             return lambda action: np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)
@@ -163,7 +164,7 @@ def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
 
 
 def check_action(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
-    """A copy of `action` in the dtype of `space`, for the caller may write into its own. Raises `ConfigError`."""
+    """A copy of `action` in the dtype of `space`, because the caller may change its array. Raises `ConfigError`."""
     shape, dtype = array_type(space)
     given = np.asarray(action)
     if given.shape != (num_envs, *shape) or (dtype.kind == "i" and given.dtype.kind not in "iu"):

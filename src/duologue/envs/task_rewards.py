@@ -1,10 +1,10 @@
-"""Rewards of the tasks that are ready made, for LunarLander and MountainCarContinuous, each of one step."""
+"""Rewards of the ready sets of tasks, for LunarLander and MountainCarContinuous. Each function reads one step."""
 
 import jax.numpy as jnp
 
 
 def touch(obs, action, reward, next_obs, terminated, info):
-    """Legs on the ground, 0 to 2."""
+    """Number of legs on the ground, 0 to 2."""
     return next_obs[6] + next_obs[7]
 
 
@@ -24,12 +24,12 @@ def upright(obs, action, reward, next_obs, terminated, info):
 
 
 def goal_distance(obs, action, reward, next_obs, terminated, info):
-    """Near the pad: 2 − |x| − |y| of the position. The source's code has the velocity, its text the distance."""
+    """Near the pad: 2 − |x| − |y| of the position. The code of the source uses the velocity, its text the distance."""
     return 2 - jnp.abs(next_obs[0]) - jnp.abs(next_obs[1])
 
 
 def landed(obs, action, reward, next_obs, terminated, info):
-    """100 for coming to rest, the environment's own bonus, and nothing else: not −100 for a crash."""
+    """100 when the lander comes to rest (the environment's own bonus), else 0; a crash does not give −100."""
     return jnp.where(terminated & (reward >= 100), 100.0, 0.0)
 
 
@@ -49,5 +49,5 @@ def right(obs, action, reward, next_obs, terminated, info):
 
 
 def goal(obs, action, reward, next_obs, terminated, info):
-    """100 at the flag, x ≥ 0.45, and nothing else: actions cost nothing."""
+    """100 at the flag, x ≥ 0.45, else 0. Actions cost nothing."""
     return jnp.where(next_obs[0] >= 0.45, 100.0, 0.0)

@@ -7,7 +7,7 @@ A task is a plain function of one step, in `jax.numpy`. `Tasks` is a set of them
 
     tasks = Tasks(upright, landed)
 
-The reward of a step becomes a vector `[K]`. It reads the true successor, before any reset.
+The reward of a step becomes a vector `[K]`. Tasks read the true successor, before any reset.
 """
 
 from collections.abc import Callable
@@ -41,8 +41,9 @@ Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
 
 
 class Tasks:
-    """Rewards with names, the main task last. `info` names the numbers of a step's `info` that they read (NaN if it has
-    none); `name` is for ready sets. Raises `ConfigError` for what is no function, or has no name of its own."""
+    """Rewards with names, the main task last. `info` names the numbers of a step's `info` that the tasks read; a
+    missing number is NaN. `name` is for ready sets. Raises `ConfigError` for a task that is no function, or that has no
+    name of its own."""
 
     def __init__(self, *functions: Task, info: str | tuple[str, ...] = (), name: str = ""):
         if not functions:
@@ -168,12 +169,12 @@ def strip_tasks(env: Any) -> Any:
 
 
 def select_rewards(rewards: Any, spec: EnvSpec) -> Any:
-    """Rewards `[B, K]` as they are if the spec has tasks; else those of the only one, `[B]`."""
+    """Rewards `[B, K]` unchanged if the spec has tasks; else the rewards of the only task, `[B]`."""
     return rewards if spec.tasks else rewards[:, 0]
 
 
 class TaskedEnvs(AbstractHostEnvs):
-    """Environments on the host with the rewards of tasks, which one jitted call a step computes."""
+    """Environments on the host with the rewards of tasks. One jitted call in each step computes the rewards."""
 
     def __init__(self, envs: AbstractHostEnvs, tasks: Tasks, spec: EnvSpec):
         self._envs, self._tasks = envs, tasks
@@ -187,7 +188,7 @@ class TaskedEnvs(AbstractHostEnvs):
     def step(self, action: np.ndarray) -> Step:
         seen = self._envs.step(action)
         info = self._tasks.read(seen.info)
-        done = clip_to_bounds(self.spec.action, action)  # what the environment did
+        done = clip_to_bounds(self.spec.action, action)  # the action that the environment made
         rewards = np.array(self._rewards(self._obs, done, seen.reward, seen.next_obs, seen.terminated, info))
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
@@ -227,7 +228,7 @@ class TaskedJaxEnvs(AbstractJaxEnvs):
         inner, obs = env_state
         inner, seen = self._envs.step(inner, action, key=key)
         info = self._tasks.read(seen.info)
-        done = clip_to_bounds(self.spec.action, action)  # what the environment did
+        done = clip_to_bounds(self.spec.action, action)  # the action that the environment made
         rewards = self._tasks.rewards(obs, done, seen.reward, seen.next_obs, seen.terminated, info)
         return (inner, seen.obs), seen._replace(reward=select_rewards(rewards, self.spec))
 

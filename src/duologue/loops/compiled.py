@@ -1,7 +1,7 @@
 """The compiled loop: one program acts, steps the environments and learns; a device call makes a chunk of iterations.
 
-Several seeds are `vmap` over the whole loop: agent i is the single run with seed + i, up to rounding. With several
-devices (for example two CPU devices on two cores) the seeds spread over them.
+Several seeds run by `vmap` over the whole loop. Agent i equals the single run with seed + i, up to rounding. With
+several devices (for example two CPU devices on two cores), each device runs a part of the seeds.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ PURPOSES = ("act", "env", "update")
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, seeds: Sequence[int]) -> LoopState:
-    """The state before the first step; with several seeds every leaf leads with their axis."""
+    """The state before the first step; with several seeds every leaf has a leading axis S."""
     return init_seeds(_initial_state(algorithm, envs), seeds)
 
 
@@ -50,7 +50,7 @@ def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[
     def init(key: Array) -> LoopState:
         env, obs = envs.reset(key_for(key, "reset"))
         learner, carry = algorithm.init(envs.spec, key=key_for(key, "init")), algorithm.initial_carry(envs.num_envs)
-        # As strongly typed as the program's results; else JAX would compile the program twice.
+        # Make these arrays strongly typed, like the results of the program. Else JAX compiles the program twice.
         env, obs, carry = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (env, obs, carry))
         return LoopState(
             algorithm=learner,
@@ -120,11 +120,11 @@ def _compile_chunk(
     def chunk(
         state: LoopState, totals: Totals, recorded: Ring | None, first: Int[Array, ""], iterations: Int[Array, ""]
     ) -> tuple[LoopState, Totals]:
-        # A traced count: one program serves every length, so chunks of any lengths give the same bits.
+        # The count is traced, so one program runs chunks of every length. All lengths then give the same bits.
         keys = purpose_keys(state.key, PURPOSES)
 
         def once(i: Array, now: tuple[LoopState, Totals]) -> tuple[LoopState, Totals]:
-            # `i` is the same for every seed, unlike `state.step`: under `vmap`, a condition on it stays a condition.
+            # `i` has no axis of seeds, unlike `state.step`. So a condition on `i` stays a condition under `vmap`.
             state, seen = iterate(now[0], keys, i * length, recorded)
             return state, _add_rollout(now[1], *seen)
 

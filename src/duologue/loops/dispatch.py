@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from duologue.types import PyTree
 
 CHUNK_SECONDS = 0.5
-"""Longest time of a device call, about: a person sees progress and can interrupt."""
+"""Approximate longest time of a device call, so that a person sees progress and can interrupt."""
 
 
 class GrowingChunks:
@@ -21,8 +21,8 @@ class GrowingChunks:
         self.length = 1
 
     def split(self, first: int, until: int, interrupted: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-        """Yield `(first, count)` of each call. It times the body of the caller's loop, which has to wait for its
-        call."""
+        """Yield `(first, count)` of each call. The generator measures the time of the caller's loop body, so this body
+        must wait for the result of its call."""
         while first < until and not interrupted():
             count, began = min(self.length, until - first), time.perf_counter()
             yield first, count
@@ -39,14 +39,14 @@ def find_read_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> 
 
 
 def drop_unread_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> tuple[list[int], Callable[..., Any]]:
-    """`(read, call)`: with the leaves of `tree` whose indices are in `read`, `call(leaves, *args)` is
-    `function(tree, *args)`. The caller jits `call`. Arrays here may be their shapes."""
+    """`(read, call)`: `call(leaves, *args)` equals `function(tree, *args)`. Its `leaves` are the leaves of `tree` with
+    indices in `read`. The caller jits `call`. In this function, shapes may replace arrays."""
     read, (leaves, structure) = find_read_leaves(function, tree, *args), jax.tree.flatten(tree)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
 
     def call(leaves: list[Any], *args: Any) -> Any:
         known = dict(zip(read, leaves, strict=True))
-        # Zeros stand for leaves that are not read; the compiler removes them.
+        # Leaves that `function` does not read become zeros. The compiler removes these zeros.
         full = [known[i] if i in known else jnp.zeros(x.shape, x.dtype) for i, x in enumerate(shapes)]
         return function(jax.tree.unflatten(structure, full), *args)
 

@@ -1,5 +1,5 @@
-"""Evaluation. Each episode belongs to an environment from the start: the first n episodes to finish would be the short
-ones."""
+"""Evaluation. Each episode is assigned to an environment before it starts, because the first n episodes to finish would
+be the short ones."""
 
 from collections.abc import Callable
 
@@ -93,7 +93,7 @@ def compile_evaluation(
     *, seeds: int | None, explore: bool = False, interrupted: Callable[[], bool] = lambda: False,
 ) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:  # fmt: skip
     """A function `(state, key) -> (returns, lengths)`: each environment plays one episode. With several seeds both
-    arguments lead with their axis. Raises `Interrupted` once `interrupted()` is true."""
+    arguments have a leading axis S. Raises `Interrupted` once `interrupted()` is true."""
 
     def first_state(key: Array) -> PlayState:
         env, obs = envs.reset(key_for(key, "reset"))

@@ -1,6 +1,6 @@
 """The host loop: environments step in Python, acting and learning are jitted calls. The loop never waits for learning.
 
-A host array that a call has received is never written again: the CPU backend reads it in place.
+After a call has received a host array, no code writes to this array again, because the CPU backend reads it in place.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ from duologue.types import Obs, PyTree, Step, Transition
 
 
 def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
-    """The state before the first step; resets the environments. With several seeds every leaf leads with their axis,
-    and `envs` are `SeedEnvs`."""
+    """The state before the first step; resets the environments. With several seeds every leaf has a leading axis S, and
+    `envs` are `SeedEnvs`."""
     obs = envs.reset()
     learner, carry, episodes, ring, key = init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
     return LoopState(
@@ -44,7 +44,7 @@ def start(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int])
 
 def shapes(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, seeds: Sequence[int]) -> LoopState:
     """The state that `start` returns, with `jax.ShapeDtypeStruct` for JAX arrays, and without a ring in memory. The
-    arrays that rebuild the environments grow with their episodes: `...` stands for an array of any shape."""
+    arrays that rebuild the environments grow with their episodes, so here each is `...`: an array of any shape."""
     obs = envs.reset()
     learner, carry, episodes, ring, key = jax.eval_shape(
         lambda: init_seeds(_initial_arrays(algorithm, envs, obs, seeds), seeds)
@@ -68,10 +68,10 @@ def _initial_arrays(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, obs: Obs, s
 
 
 def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -> tuple[LoopState, str | None]:
-    """Bring fresh environments to where `state` left them; with a message where that is not exact."""
+    """Restore new environments to those of `state`. Returns the new state, and a message if an environment differs."""
     obs, message = envs.restore(state.env)
-    # A lost environment begins a new episode: nothing of the old one counts for it, and no sequence and no stack of
-    # frames may continue from the old one into the new one.
+    # A lost environment begins a new episode, with sums of zero. No sequence and no stack of frames may cross from the
+    # old episode into the new episode.
     lost = envs.snapshot()["episode"] != state.env["episode"]
     episodes = jax.tree.map(lambda x: np.where(broadcast_flags(lost, x), 0, x).astype(x.dtype), state.episodes)
     seeds = seed_count(state.step)
@@ -128,8 +128,8 @@ def run(
 
 
 class Tally:
-    """Counts returns, lengths and successes of running and finished episodes in NumPy. Running ones are `[*seeds, B]`,
-    returns of several tasks `[*seeds, B, K]`."""
+    """Counts returns, lengths and successes of running and finished episodes in NumPy. Arrays of running episodes are
+    `[*seeds, B]`; with several tasks their returns are `[*seeds, B, K]`."""
 
     def __init__(self, episodes: Episodes):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
@@ -162,7 +162,7 @@ class Tally:
         return Episodes(self.returns.copy(), self.lengths.copy())
 
     def totals(self, updates: Any, metrics: dict[str, Any]) -> Totals:
-        """Sums over the episodes that finished since the last call, together with those of updates."""
+        """Sums over the episodes that finished since the last call, with the given sums over updates."""
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
         successes = self.successes
         self._reset()

@@ -1,6 +1,6 @@
 """The learner of the host loop: the algorithm's state and the carry as a flat list of leaves, and programs on it.
 
-Python takes longer to flatten a tree of modules than a small network takes to act.
+The list is flat because Python takes longer to flatten a tree of modules than a small network takes to act.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ Acted = tuple[Array, dict[str, Array], Leaves]
 
 
 class HostLearner:
-    """Acts, observes transitions, and learns. With several seeds every array leads with their axis, except a rollout,
+    """Acts, observes transitions, and learns. With several seeds every array has a leading axis S, except a rollout,
     which is `[T, S, B]`."""
 
     def __init__(
@@ -58,7 +58,7 @@ class HostLearner:
         self._take_read_leaves()
 
     def act(self, obs: Obs, t: int) -> tuple[np.ndarray, dict[str, Array]]:
-        """Actions and extras for `obs`. The same call observes the newest transition, where the algorithm observes.
+        """Actions and extras for `obs`. If the algorithm observes, the same call first observes the newest transition.
         Raises `DuologueError` for actions that are not finite."""
         if self._newest is not None:
             self._leaves, acted = self._observe_and_act(self._leaves, self._newest, self._keys, obs, np.int32(t))
@@ -100,7 +100,7 @@ class HostLearner:
         return updates.sum(axis=0).astype(np.int64), metrics
 
     def _take_read_leaves(self) -> None:
-        """Take the leaves that acting reads from the newest ones."""
+        """Update the list of those leaves that acting reads."""
         self._read_leaves = [self._leaves[i] for i in self._read]
 
     # Programs, for one seed

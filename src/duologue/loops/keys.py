@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, Key
 
 
 def run_key(seed: int) -> Key[Array, ""]:
-    """The key from which all other keys of a run are derived. It names its implementation, so no default counts."""
+    """The key from which all other keys of a run are derived. It fixes the PRNG, so JAX's default has no effect."""
     return jax.random.key(seed, impl="threefry2x32")
 
 

@@ -37,7 +37,7 @@ def learn(
     share: float = 0.0,
 ) -> Outcome:  # fmt: skip
     """Learn from a rollout `[T, B]` that ends after `steps` environment steps. With `recorded` data, a `share` of each
-    batch comes from them. Metrics of several `tasks` become one for each task."""
+    batch comes from them. A metric of several `tasks` becomes one metric for each task."""
     experience = algorithm.experience
     replay, updates, sums = experience.replay, jnp.asarray(int(experience.learn_from_rollout), jnp.int32), {}
     if experience.learn_from_rollout:
@@ -62,7 +62,7 @@ def learn(
 
     if not experience.learn_from_rollout:
         sums = empty_sums(jax.eval_shape(update, learner, ring, recorded, key)[1])
-    # A traced number of updates: XLA does not fuse the loop with the write into the ring.
+    # The number of updates is traced, so XLA does not fuse the loop with the write into the ring.
     first = first_learning_step(replay, rollout.reward.shape[1])
     more = jnp.where(steps >= first, draw_update_count(replay.updates, key), 0)
     learner, sums = jax.lax.fori_loop(0, more, once, (learner, sums))
@@ -79,7 +79,7 @@ def split_by_task(metrics: Metrics, tasks: tuple[str, ...]) -> Metrics:
 
 
 def draw_update_count(updates: int | Poisson, key: Key[Array, ""]) -> Int[Array, ""] | int:
-    """The number of updates; a draw where it is a `Poisson` law."""
+    """The number of updates. It is drawn if `updates` is a `Poisson` distribution."""
     if isinstance(updates, Poisson):
         return jax.random.poisson(purpose_key(key, "count"), updates.mean, dtype=jnp.int32)
     return updates
@@ -108,7 +108,7 @@ def first_learning_step(replay: Replay, num_envs: int) -> int:
 
 
 def sample_batch(ring: Ring, replay: Replay, key: Key[Array, ""]) -> Transition:
-    """A batch in the shape that `replay` asks for: `[N]` or `[L, N]`, or either behind an axis D."""
+    """A batch in the shape that `replay` requires: `[N]` or `[L, N]`, or one of these with a leading axis D."""
     if replay.batches_per_update is None:
         return rings.sample(ring, key, replay.batch_size, replay.sequence_length)
     count, size = replay.batches_per_update, replay.batch_size

@@ -1,7 +1,7 @@
 """The offline loop: recorded data on the device, and programs of about half a second that sample and update.
 
-A step is a gradient step of the network that makes the most of them: one for each call of `update`, or D where a call
-gets D batches. Several seeds are `vmap` over the loop and share one copy of the data.
+A step is a gradient step of the network with the most gradient steps: one for each call of `update`, or D if a call
+gets D batches. Several seeds run by `vmap` over the loop and share one copy of the data.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,22 +33,22 @@ class RecordedData:
 
     data: DataSet
     calls: int
-    """Calls of `update` with one window: about as many as see each of its rows once."""
+    """Number of calls of `update` with one window. In them, each row of the window is drawn about once."""
     window: int | None = None
     seed: int = 0
-    """Seed of the windows, which all seeds of a program share."""
+    """Seed of the windows. All seeds of a program share the windows."""
 
     @property
     def spec(self) -> EnvSpec:
         return self.data.spec
 
     def at(self, call: int) -> tuple[Ring, int]:
-        """The ring from which the call number `call` samples, and the number of the first call with another ring."""
+        """The ring for call number `call` of `update`, and the number of the first later call with another ring."""
         if (window := self.window) is None:
             return dataset.full_ring(self.data), 2**31
         number = call // self.calls
-        # A window runs on past the end to the first rows: else rows near both ends would be rarer. Its last row ends
-        # a sequence.
+        # A window that passes the end continues with the first rows. Else rows near both ends would be rarer. The last
+        # row of the data is flagged, so no return crosses the end.
         start = int(np.random.default_rng([self.seed, number]).integers(len(self.data)))
         rows = jax.tree.map(lambda x: x.take(range(start, start + window), axis=0, mode="wrap"), self.data.rows)
         return dataset.full_ring(replace(self.data, rows=rows)), (number + 1) * self.calls
@@ -77,8 +77,8 @@ class UpdateTotals(eqx.Module):
 
 
 def prepare_data(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None = None, seed: int = 0) -> RecordedData:
-    """`data` for this algorithm: with the extras that it draws once for each row, and with windows that follow from
-    `seed`.
+    """`data` for this algorithm: with extras that the algorithm draws once for each row, and with windows that `seed`
+    decides.
 
     Raises `ConfigError` where the algorithm cannot learn from the data.
     """
@@ -92,7 +92,7 @@ def prepare_data(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None =
             f"{name} learns from its own rollouts, not from recorded data. Use BC, BCQ, BEAR, CQL, IQL, TD3BC, SAC or "
             "TD3."
         )
-    # One draw for all seeds and all runs: a mask belongs to a row of the data, not to a run.
+    # All seeds and all runs use one draw, because a mask belongs to a row of the data, not to a run.
     drawn = algorithm.drawn_extras(len(data), key=key_for(run_key(0), "data"))
     for extra in drawn.keys() & data.rows.extras.keys():
         shape, wanted = data.rows.extras[extra].shape, drawn[extra].shape
@@ -119,8 +119,8 @@ def prepare_data(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None =
 
 
 def start(algorithm: AnyAlgorithm, source: RecordedData, seeds: Sequence[int]) -> LoopState:
-    """The state before the first update; with several seeds every leaf leads with their axis. An algorithm that
-    observes transitions has observed each row once, in order."""
+    """The state before the first update; with several seeds every leaf has a leading axis S. An algorithm that observes
+    transitions has observed each row once, in order."""
 
     def init(key: Array) -> LoopState:
         learner = algorithm.init(source.spec, key=key_for(key, "init"))
@@ -184,8 +184,8 @@ def run(
 def _compile_updates(
     algorithm: AnyAlgorithm, state: LoopState, ring: Ring, seeds: int | None
 ) -> tuple[Callable[..., tuple[LoopState, UpdateTotals]], Callable[[], UpdateTotals]]:
-    """`(run_chunk, zero)`: the jitted program `run_chunk(state, sums, ring, first, calls)`, which makes that many calls
-    of `update` from number `first` on, and a function that makes sums of zero."""
+    """`(run_chunk, zero)`: the jitted program `run_chunk(state, sums, ring, first, calls)`, which makes `calls`
+    calls of `update` from number `first` on, and a function that makes sums of zero."""
     replay = algorithm.experience.replay
     assert isinstance(replay, Replay)
 
@@ -209,7 +209,7 @@ def _compile_updates(
             learner, news = once(now[0], ring, jax.random.fold_in(key, i))
             return learner, UpdateTotals(now[1].updates + 1, add_metrics(now[1].metrics, news))
 
-        # A traced count: one program serves every length, so chunks of any lengths give the same bits.
+        # The count is traced, so one program runs chunks of every length. All lengths then give the same bits.
         learner, sums = jax.lax.fori_loop(first, first + calls, step, (state.algorithm, sums))
         return replace(state, algorithm=learner, step=state.step + calls), sums
 

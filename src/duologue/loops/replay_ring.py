@@ -1,4 +1,4 @@
-"""The replay ring that an algorithm asks for: its size, its memory, and its transitions."""
+"""The replay ring of an algorithm: its size, its memory, and its transitions."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def transition_shape(
 
 def ring_rows(algorithm: AnyAlgorithm, num_envs: int, history: int = 0) -> int:
     """Rows of the ring: its capacity in steps of `num_envs` environments, rounded down to whole rollouts. `history` is
-    the number of earlier rows that a stacked observation needs; the ring keeps them in front of those of a sequence.
+    the number of earlier rows that a stacked observation needs; the ring keeps them before the rows of a sequence.
     Raises `ConfigError` for a capacity that cannot hold one sequence."""
     experience = algorithm.experience
     length, replay = experience.rollout_length, experience.replay

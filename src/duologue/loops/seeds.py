@@ -1,4 +1,4 @@
-"""Several seeds in one program: `vmap` over their axis, which spreads over as many devices as divide it."""
+"""Several seeds in one program, by `vmap`. The axis of seeds is split over as many devices as divide it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,10 +17,10 @@ SEED_AXIS = "seeds"
 
 
 def init_seeds(init: Callable[[Key[Array, ""]], PyTree], seeds: Sequence[int]) -> PyTree:
-    """Run `init(key)` for every seed in one program; with several seeds every leaf leads with their axis.
+    """Run `init(key)` for every seed in one program; with several seeds every leaf has a leading axis S.
 
-    It makes one seed after the other. `vmap` would batch the QR of orthogonal weights, and two batched QRs at a time
-    may wait for each other forever in the CPU's thread pool (jaxlib 0.10.2).
+    The program runs one seed after the other. `vmap` would batch the QR of orthogonal weights, and two batched QRs at
+    the same time may wait for each other forever in the CPU's thread pool (jaxlib 0.10.2).
     """
     keys = [run_key(seed) for seed in seeds]
     if len(keys) == 1:
@@ -29,8 +29,9 @@ def init_seeds(init: Callable[[Key[Array, ""]], PyTree], seeds: Sequence[int]) -
 
 
 def vmap_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | None]) -> Callable:
-    """A `function` of one seed, for all seeds. `in_axes` gives the position of their axis in each argument, `None` for
-    an argument without it; all results lead with it. For `seeds = None`, `function` unchanged."""
+    """Convert a `function` of one seed to a function of all seeds. `in_axes` gives the position of the axis S in each
+    argument, `None` for an argument without S. In all results S is the first axis. `seeds = None`: `function` itself.
+    """
     if seeds is None:
         return function
     lifted, mesh = jax.vmap(function, in_axes=tuple(in_axes)), seed_sharding(seeds).mesh
@@ -41,7 +42,7 @@ def vmap_seeds(function: Callable, seeds: int | None, in_axes: Sequence[int | No
 
 
 def seed_sharding(seeds: int) -> NamedSharding:
-    """Spreads the leading seeds axis over as many devices as divide it."""
+    """The sharding that splits the leading axis S over as many devices as divide it."""
     devices = max(n for n in range(1, len(jax.devices()) + 1) if seeds % n == 0)
     return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), (SEED_AXIS,)), PartitionSpec(SEED_AXIS))
 
@@ -52,7 +53,7 @@ def place_seeds(tree: PyTree, seeds: int | None) -> PyTree:
 
 
 def one_seed_shape(tree: PyTree, seeds: int | None) -> PyTree:
-    """The part of one seed of `tree`, whose leaves lead with the seeds axis, as `jax.ShapeDtypeStruct`."""
+    """One seed's part of `tree`, whose leaves have a leading axis S, as `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda tree: tree if seeds is None else jax.tree.map(lambda x: x[0], tree), tree)
 
 

@@ -37,9 +37,9 @@ def broadcast_flags(flags: Any, rewards: Any) -> Any:
 
 
 class LoopState(eqx.Module):
-    """A whole run: it holds everything that resuming needs. It is valid until the loop's generator advances.
+    """The state of a whole run, with everything that resuming needs. It is valid until the loop's generator advances.
 
-    With several seeds every leaf leads with their axis.
+    With several seeds every leaf has a leading axis S.
     """
 
     algorithm: PyTree
@@ -64,7 +64,7 @@ class Loop(Protocol):
     """
 
     def start(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
-        """The state before the first step; with several seeds every leaf leads with their axis."""
+        """The state before the first step; with several seeds every leaf has a leading axis S."""
         ...
 
     def shapes(self, algorithm: Any, envs: Any, seeds: Sequence[int], /) -> LoopState:
@@ -72,7 +72,7 @@ class Loop(Protocol):
         ...
 
     def restore(self, algorithm: Any, envs: Any, state: LoopState, /) -> tuple[LoopState, str | None]:
-        """Bring fresh environments to where a loaded state left them; a message where that is not exact."""
+        """Restore new environments to those of a loaded state. Returns the state, and a message if one differs."""
         ...
 
     @property
@@ -83,7 +83,7 @@ class Loop(Protocol):
 
 
 class Totals(eqx.Module):
-    """Sums of an interval, from which its row is made: over finished episodes, and over updates."""
+    """Sums over the finished episodes and over the updates of an interval. Its row is made from these sums."""
 
     episodes: Any
     returns: Any
@@ -131,8 +131,8 @@ def restart_carry(carry: PyTree, initial: PyTree, ended: Any) -> PyTree:
 
 def first_fault(rollout: Transition, began: Int[Array, ""]) -> Int[Array, " 2"]:
     """`(step · B + index, part)` of the first number in a rollout `[T, B]` that is not finite; both −1 where all are
-    finite. Part 0 is the action: it comes first, for a bad action is the learner's fault. Part i is the reward of task
-    i, and the last part is the observation."""
+    finite. Part 0 is the action; it is first, because a bad action is a fault of the learner. Part i is the reward of
+    task i, and the last part is the observation."""
     shape = rollout.terminated.shape
 
     def whole(*arrays: Array) -> Bool[Array, "T B 1"]:
@@ -165,7 +165,7 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
 def track_episodes(
     episodes: Episodes, reward: Float[Array, " B *K"], ended: Bool[Array, " B"]
 ) -> tuple[Episodes, tuple[Int[Array, ""], Float[Array, "*K"], Float[Array, ""]]]:
-    """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of the episodes that it ended."""
+    """Running episodes after a step, and `(count, sum of returns, sum of lengths)` of the episodes that ended in it."""
     returns, lengths = episodes.returns + reward, episodes.lengths + 1
     over = jnp.broadcast_to(broadcast_flags(ended, returns), returns.shape)
     finished = (

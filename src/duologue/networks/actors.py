@@ -15,7 +15,7 @@ from duologue.types import Box, Obs
 
 
 class AbstractActorCritic(eqx.Module):
-    """A policy and a state value, for observations `[*batch, ...]`. Leaves are arrays, all of them trained."""
+    """A policy and a state value, for observations `[*batch, ...]`. All leaves are arrays, and all are trained."""
 
     @abstractmethod
     def policy(self, obs: Obs) -> AbstractDistribution:
@@ -26,7 +26,7 @@ class AbstractActorCritic(eqx.Module):
         """V(obs)."""
 
     def policy_and_value(self, obs: Obs) -> tuple[AbstractDistribution, Float[Array, "*batch"]]:
-        """π(· | obs) and V(obs). Override it if they share work."""
+        """π(· | obs) and V(obs). Override this if policy and value share layers."""
         return self.policy(obs), self.value(obs)
 
 

@@ -1,7 +1,7 @@
-"""Builders of actors and critics. An algorithm holds one in its field `networks`.
+"""Builders of actors and critics. The field `networks` of an algorithm holds a builder.
 
-An algorithm knows only the methods of `AbstractNetworks` and what they return: for A2C an `AbstractActorCritic`, for
-SAC functions of observations and actions. Your own networks are a subclass of `AbstractNetworks`, and what it builds.
+An algorithm uses only the methods of `AbstractNetworks` and their results: for A2C an `AbstractActorCritic`, for SAC
+functions of observations and actions. To use your own networks, write a subclass of `AbstractNetworks`.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class AbstractNetworks(Configurable):
     """Builds networks from the spec of an environment.
 
     A subclass of your own needs only the methods that the algorithm calls; its fields are hyperparameters of the run.
-    Each method raises `ConfigError` for a space that it cannot serve.
+    Each method raises `ConfigError` for a space that it does not support.
     """
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> AbstractActorCritic:
@@ -114,19 +114,19 @@ class Networks(AbstractNetworks):
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
-    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, with biases of 0; or PyTorch's, weights and biases
-    uniform within 1/sqrt(inputs) of 0, with a third of LeCun's variance."""
+    """Initial weights: orthogonal (gain sqrt 2) or LeCun normal, both with biases of 0; or PyTorch's, where weights and
+    biases are uniform in ±1/sqrt(inputs), with a third of LeCun's variance."""
     layer_norm: bool = False
-    """Normalise the outputs of each hidden layer before its nonlinearity (Ba et al., 2016)."""
+    """Layer normalisation of each hidden layer, before its nonlinearity (Ba et al., 2016)."""
     shared_trunk: bool = False
-    """Actor and critic share encoder and hidden layers, and each has its own linear output. For A2C, PPO, ACER and
-    discrete BCQ; algorithms with separate actor and critics refuse it."""
+    """Whether actor and critic share encoder and hidden layers; each has its own linear output. A2C, PPO, ACER and
+    discrete BCQ support this. For all other algorithms it is an error."""
     state_dependent_std: bool | None = None
-    """Box actions: log σ depends on the observation, instead of being one parameter for each action dimension. None
-    follows the papers: yes for the squashed policies of SAC, no for on-policy ones."""
+    """Box actions: whether log σ depends on the observation. If not, log σ is one parameter for each action dimension.
+    None: as in the papers, true for the squashed policies of SAC, false for on-policy methods."""
     initial_log_std: float = 0.0
-    """Box actions: initial log σ, in half-ranges of a bounded box; for squashed policies, as SAC's, of the raw action,
-    before tanh. Deterministic actors do not read it, nor does IQL, which begins at σ = 1 half-range."""
+    """Box actions: initial log σ, in half-ranges of a bounded box. For squashed policies such as SAC's, σ is that of
+    the raw action, before tanh. Deterministic actors and IQL do not use this value; IQL begins at σ = 1 half-range."""
     policy_scale: NonNegative = 0.01
     """Scale of the initial weights of the last policy layer. A small scale makes the first policy nearly uniform, or
     nearly the middle of the box (OpenAI baselines). 1 is the scale of other layers, as in SAC, SACv1, TD3, DDPG and
@@ -204,7 +204,7 @@ class Networks(AbstractNetworks):
         return PerturbationNetwork(*self._layers(spec, inputs=space.size, outputs=space.size, key=key), space)
 
     def intentions(self, spec: EnvSpec, *, key: Array) -> Intentions:
-        """The last hidden layer is each task's own, the others are shared."""
+        """Each task has its own last hidden layer. All tasks share the other layers."""
         match spec.action:
             case Discrete(n):
                 head = CategoricalHead(n)
@@ -218,7 +218,7 @@ class Networks(AbstractNetworks):
         return Intentions(*self._heads(spec, outputs=head.size, output_scale=self.policy_scale, key=key), head)
 
     def task_values(self, spec: EnvSpec, *, key: Array) -> TaskValue | TaskValues:
-        """The last hidden layer is each task's own, the others are shared."""
+        """Each task has its own last hidden layer. All tasks share the other layers."""
         match spec.action:
             case Discrete(n):
                 return TaskValues(*self._heads(spec, outputs=n, key=key))

@@ -14,8 +14,8 @@ from duologue.types import Box, Obs, PyTree
 
 
 class ActionValue(eqx.Module):
-    """Q(s, a) of real actions, read in half-ranges of their box. A state has one action, or several, `[n, *batch, d]`;
-    it is encoded once."""
+    """Q(s, a) of real actions; the network reads them in half-ranges of their box. A state may have several actions,
+    `[n, *batch, d]`; the state is encoded once."""
 
     encoder: AbstractEncoder
     mlp: MLP
@@ -52,8 +52,8 @@ class Ensemble(eqx.Module):
 
     @classmethod
     def create(cls, build: Callable[[Array], eqx.Module], members: int, *, key: Array) -> "Ensemble":
-        """`members` networks, `build(key)` each."""
-        # Not by `vmap`, whose batched QR of orthogonal weights can wait for ever (see `loops.compiled.start`).
+        """Make `members` networks, each by `build(key)`."""
+        # `map` instead of `vmap`: a batched QR of orthogonal weights may wait forever (see `loops.seeds.init_seeds`).
         return cls(jax.lax.map(build, jax.random.split(key, members)))
 
     def __call__(self, *args: Any) -> Float[Array, "E ..."]:

@@ -1,7 +1,7 @@
 """Encoders, from observations to features: one for each kind of observation space.
 
-Modules hold arrays only as leaves (shapes and functions are static), so they pass through `jit`, `scan` and `vmap`
-unfiltered. They act on any leading axes `*batch`.
+All leaves of a module are arrays, because shapes and functions are static. So modules pass through `jit`, `scan` and
+`vmap` without a filter. They accept any leading axes `*batch`.
 """
 
 import math
@@ -177,5 +177,5 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def batch_shape(obs: Array | np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The leading axes of `obs`, whose last ones are `shape`."""
+    """The leading axes of `obs`, before its last axes `shape`."""
     return obs.shape[: obs.ndim - len(shape)]

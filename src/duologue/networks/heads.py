@@ -44,7 +44,7 @@ class CategoricalHead(AbstractHead):
 
 
 class MultiCategoricalHead(AbstractHead):
-    """Logits of all components side by side. If the observation holds an action mask, it lies side by side too."""
+    """Logits of all components side by side. The action mask of an observation has the same order, if there is one."""
 
     nvec: tuple[int, ...] = eqx.field(static=True)
 
@@ -99,8 +99,8 @@ def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Arra
 class SquashedNormalHead(eqx.Module):
     """A normal behind tanh: a = c + h tanh(u), u ~ N(loc, σ²), log σ clipped to [−20, 2].
 
-    The outputs are loc and log σ − `initial_log_std`, one half each. If the head has its own `log_std`, the same for
-    all states, all outputs are loc.
+    The first half of the outputs is loc, the second half is log σ − `initial_log_std`. If the head has its own
+    `log_std`, which is the same for all states, all outputs are loc.
     """
 
     log_std: Float[Array, " d"] | None
@@ -189,7 +189,7 @@ def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
     """E[log |A(s)|], the mean entropy of the uniform policy over A(s), the actions that the mask allows."""
     if not has_mask(obs):
         return jnp.log(jnp.asarray(n, jnp.float32))
-    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # the state after an episode may allow nothing
+    allowed = jnp.maximum(jnp.sum(obs[ACTION_MASK] > 0, axis=-1), 1)  # a terminal state may allow no action
     return jnp.mean(jnp.log(allowed.astype(jnp.float32)))
 
 

@@ -1,7 +1,7 @@
 """The layers of networks, and their initial weights.
 
-Modules hold arrays only as leaves (shapes and functions are static), so they pass through `jit`, `scan` and `vmap`
-unfiltered. They act on any leading axes `*batch`.
+All leaves of a module are arrays, because shapes and functions are static. So modules pass through `jit`, `scan` and
+`vmap` without a filter. They accept any leading axes `*batch`.
 """
 
 import math
@@ -39,8 +39,8 @@ def initial_bias(init: Init, shape: tuple[int, ...], *, scale: float, key: Array
 
 
 def product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
-    """x W, and its gradients, with all bits of float32: the default of a GPU is TF32, with ten bits of mantissa. If
-    `jax_default_matmul_precision` is set, it decides."""
+    """x W, and its gradients, in full float32. The default of a GPU is TF32, with ten bits of mantissa. If the user has
+    set `jax_default_matmul_precision`, that precision applies."""
     chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return jnp.matmul(x, weight, precision="highest" if chosen is None else None)
 
@@ -76,7 +76,7 @@ class LayerNorm(eqx.Module):
 
 class Trunk(eqx.Module):
     """Dense layers, each followed by `activation`; with `layer_norm`, a layer normalisation before each activation.
-    `sizes` are those of the input and of the layers. A single size gives the identity."""
+    `sizes` holds the sizes of the input and of the layers. A single size gives the identity."""
 
     layers: tuple[Dense, ...]
     norms: tuple[LayerNorm, ...]
@@ -103,7 +103,7 @@ class Trunk(eqx.Module):
 class MLP(eqx.Module):
     """A trunk and a linear layer. `output_scale` scales the initial weights and biases of the linear layer.
 
-    `sizes` are those of the input, the hidden layers and the output: at least two.
+    `sizes` holds the sizes of the input, the hidden layers and the output: at least two.
     """
 
     trunk: Trunk
@@ -124,15 +124,15 @@ class MLP(eqx.Module):
 
 
 def join_features(features: Float[Array, "*batch f"], x: Float[Array, "*more d"]) -> Float[Array, "*more f_and_d"]:
-    """Concatenate features and x. The features of a state, `[*batch, f]`, go with each of n x, `[n, *batch, d]`."""
+    """Concatenate features and x. If x is `[n, *batch, d]`, the features `[*batch, f]` repeat for each of the n."""
     return jnp.concatenate([jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1])), x], axis=-1)
 
 
 class Conv(eqx.Module):
     """A square convolution without padding, as one product over patches.
 
-    On a CPU, the gradient of XLA's convolution takes 10 to 20 times as long inside a loop, and all learning here is
-    inside one (docs/notes.md).
+    On a CPU, the gradient of XLA's convolution takes 10 to 20 times as long inside a loop, and all learning here runs
+    inside a loop (docs/notes.md).
     """
 
     weight: Float[Array, "kernel kernel in out"]

@@ -18,11 +18,11 @@ from duologue.types import Box, Metrics, Obs
 LATENT_LOG_STD_RANGE = (-4.0, 15.0)
 """Log σ of the latent is clipped to this range, as in the code of BCQ and BEAR."""
 LATENT_CLIP = 0.5
-"""Latents that generate actions are clipped to ± this; latents of training are not."""
+"""Bound of latents that generate actions: they are clipped to ± this value. Training does not clip latents."""
 
 
 class VAE(eqx.Module):
-    """q(z|s, a) and p(a|s, z), with z `[*batch, l]`. Actions are read and written in half-ranges of their box."""
+    """q(z|s, a) and p(a|s, z), with z `[*batch, l]`. Networks read and return actions in half-ranges of their box."""
 
     inference_encoder: AbstractEncoder
     inference: MLP
@@ -60,8 +60,8 @@ class VAE(eqx.Module):
 def vae_loss(vae: VAE, obs: Obs, action: Float[Array, "N d"], key: Array) -> tuple[Float[Array, ""], Metrics]:
     """E[mean (a − â)²] + ½ E[mean KL(q(z|s, a) ‖ N(0, 1))], â = p(s, z) for z ~ q, actions in half-ranges.
 
-    Both means include the dimensions, as in the code of BCQ and BEAR. A sum over the dimensions of z would give the
-    second term 2|A| times the weight.
+    Both means include the dimensions, as in the code of BCQ and BEAR. With a sum over the dimensions of z, the second
+    term would have 2|A| times the weight.
     """
     posterior = vae.posterior(obs, action)
     generated = jnp.tanh(vae.raw(obs, posterior.sample(key)))

@@ -39,7 +39,7 @@ class AbstractDistribution(eqx.Module):
     def mode(self) -> Array:
         """The most probable value."""
 
-    # These four differ only where an action is a squashed raw action. Elsewhere the raw action is the action.
+    # The next four matter only where actions are squashed raw actions. Elsewhere the raw action is the action itself.
 
     @property
     def base(self) -> "AbstractDistribution":
@@ -47,7 +47,7 @@ class AbstractDistribution(eqx.Module):
         return self
 
     def squash(self, raw: Array) -> Array:
-        """The action that a raw action becomes."""
+        """Map a raw action to its action."""
         return raw
 
     def log_prob_raw(self, raw: Array) -> Float[Array, "*batch"]:
@@ -76,8 +76,8 @@ class Categorical(AbstractDistribution):
 
     @staticmethod
     def with_mask(logits: Float[Array, "*batch n"], mask: Shaped[Array, "*trailing n"]) -> "Categorical":
-        """Actions where `mask` is 0 get probability 0, and their logits gradient 0. Each mask must allow an action; the
-        logits may have further leading axes."""
+        """Give actions where `mask` is 0 the probability 0, and their logits the gradient 0. Each mask must allow an
+        action. The logits may have more leading axes than the mask."""
         return Categorical(jnp.where(jnp.broadcast_to(mask.astype(bool), logits.shape), logits, MASKED_LOGIT))
 
     @property
@@ -99,7 +99,7 @@ class Categorical(AbstractDistribution):
         return -jnp.sum(self.probs * self.log_probs, axis=-1)
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
-        """Σᵢ pᵢ (log pᵢ - log qᵢ). Where `other` forbids what `self` allows, 1e9 · pᵢ stands for infinity."""
+        """Σᵢ pᵢ (log pᵢ - log qᵢ). If `other` forbids an action that `self` allows, its term is 1e9 · pᵢ, not ∞."""
         return jnp.sum(self.probs * (self.log_probs - other.log_probs), axis=-1)
 
     def mode(self) -> Int[Array, "*batch"]:
@@ -192,7 +192,7 @@ class Bounds(NamedTuple):
         return 0.5 * (self.high - self.low)
 
     def broadcast(self, action: Float[Array, "*batch d"]) -> "Bounds":
-        """The bounds repeated for every action of a batch: strict rules forbid that JAX raises the rank by itself."""
+        """The bounds repeated for every action of a batch, because this library forbids JAX's promotion of ranks."""
         return Bounds(*(jnp.broadcast_to(bound, action.shape) for bound in self))
 
     def clip(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -206,7 +206,7 @@ class TanhNormal(eqx.Module):
     log p(a) = log N(u) - Σᵢ log(1 - tanh² uᵢ) - Σᵢ log hᵢ   (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)
 
     Bounds are `[d]`, the same for the whole batch. `u` is the *raw* action. Once tanh has rounded to 1, atanh cannot
-    recover `u`, so code that has `u` keeps it. The entropy has no closed form: so there is no `entropy`, and this is no
+    recover `u`, so code that has `u` keeps it. The entropy has no closed form, so this class has no `entropy` and is no
     `AbstractDistribution`. Minus the log-probability of a sample is an unbiased estimate of the entropy.
     """
 
@@ -225,7 +225,7 @@ class TanhNormal(eqx.Module):
         return Bounds(self.low, self.high).broadcast(self.loc)
 
     def to_half_ranges(self, log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """Add Σᵢ log hᵢ: the log-density of actions in half-ranges of the box, which does not depend on their units."""
+        """Add Σᵢ log hᵢ. The result is the log-density of actions in half-ranges of the box, so units do not matter."""
         return log_prob + jnp.sum(jnp.log(self.bounds.half_range), axis=-1)
 
     def squash(self, raw: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -246,7 +246,8 @@ class TanhNormal(eqx.Module):
         return self.base.log_prob(raw) - jnp.sum(slope, axis=-1)
 
     def log_prob(self, action: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        """The log-density of an action without its u: by atanh, clipped to 1e-6 half-ranges inside the bounds."""
+        """The log-density of an action whose u is unknown: atanh gives u, after a clip to 1e-6 half-ranges inside the
+        bounds."""
         unit = (action - self.bounds.centre) / self.bounds.half_range
         squashed = jnp.clip(unit, -1 + 1e-6, 1 - 1e-6)
         return self.log_prob_raw(jnp.arctanh(squashed))

@@ -32,8 +32,8 @@ KERNELS = {"laplacian": laplacian, "gaussian": gaussian}
 def mmd_squared(
     x: RawActions, y: Float[Array, "m *batch d"], *, kernel: Literal["laplacian", "gaussian"], sigma: float
 ) -> Float[Array, "*batch"]:
-    """MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), over all pairs, each with itself too (the biased estimate;
-    Gretton et al., 2012, eq. 5). Rounding may leave it a little below 0."""
+    """MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), over all pairs, including x = x' and y = y' (the biased
+    estimate; Gretton et al., 2012, eq. 5). After rounding, the result may be slightly below 0."""
 
     def mean(x: Array, y: Array) -> Array:
         return jnp.mean(KERNELS[kernel](x[:, None] - y[None], sigma), axis=(0, 1))
@@ -46,13 +46,13 @@ class AbstractDivergence(Configurable):
 
     @abstractmethod
     def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
-        """The divergence in each state, between raw actions that resemble the `data` and the policy over raw actions,
-        whose draws are `samples`."""
+        """The divergence in each state between `data` and `policy`. `data` are raw actions like those of the recording;
+        `samples` are draws of `policy`, a distribution over raw actions."""
 
 
 class MMD(AbstractDivergence):
-    """√(max(MMD², 0) + 1e-6): support matching (Kumar et al., 2019, §5.1). The constant guards the root, whose slope
-    at 0 is infinite; identical samples give 1e-3."""
+    """√(max(MMD², 0) + 1e-6): support matching (Kumar et al., 2019, §5.1). The constant keeps the gradient of the root
+    finite at MMD² = 0. Identical samples give 1e-3."""
 
     kernel: Literal["laplacian", "gaussian"] = "gaussian"
     """Kernel k: Laplacian, exp(−‖·‖₁/2σ), or Gaussian, exp(−‖·‖²/2σ)."""
@@ -65,8 +65,9 @@ class MMD(AbstractDivergence):
 
 
 class KL(AbstractDivergence):
-    """−E[log π(a|s)] of actions a = tanh(u), in half-ranges, that resemble the data: KL(data ‖ π) up to the entropy of
-    the data, which no policy changes. Distribution matching, for comparison. Its threshold may be negative."""
+    """−E[log π(a|s)] over actions a = tanh(u), in half-ranges, that resemble the data. This is KL(data ‖ π) plus the
+    entropy of the data, which does not depend on π. Distribution matching, for comparison with MMD. Its threshold may
+    be negative."""
 
     def __call__(self, data: RawActions, policy: Normal, samples: RawActions) -> Float[Array, "*batch"]:
         log_prob = jax.vmap(policy.log_prob)(data) - jnp.sum(tanh_log_slope(data), axis=-1)

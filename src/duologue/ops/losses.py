@@ -1,4 +1,4 @@
-"""Losses that several algorithms share. Each returns `(scalar, metrics)`; gradients are those of its first argument."""
+"""Losses that several algorithms share. Each returns `(scalar, metrics)`. Gradients flow into its first argument."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""Metrics of updates, and how those of many updates become one row of the log.
+"""Metrics of updates, and the reduction of many updates to one row of the log.
 
-A row holds the smallest value of a name that ends in `_min`, the largest of one that ends in `_max`, and the mean of
-every other.
+A row holds the smallest value of a metric whose name ends in `_min`, the largest value if the name ends in `_max`, and
+the mean of every other metric.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +14,18 @@ from jaxtyping import Array, Float
 from duologue.types import Metrics
 
 RETURN, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
-"""Names of mean returns in a row: of the episodes that ended in training, and of those that an evaluation played."""
+"""Names of mean returns in a row: of the episodes that ended in training, and of the episodes of an evaluation."""
 
 
 class Rule(NamedTuple):
-    """How several values become one."""
+    """A rule that combines several values of a metric into one value."""
 
     start: float
-    """The value before the first."""
+    """Start value, before any other."""
     join: Callable[[Array, Array], Array]
-    """Makes one of two values, in JAX."""
+    """Function that combines two values, in JAX."""
     reduce: Callable[[Any], Any]
-    """Makes one of the values along the first axis, in NumPy or JAX."""
+    """Function that combines the values along the first axis, in NumPy or JAX."""
 
 
 SUM = Rule(0.0, jnp.add, lambda x: x.sum(0))
@@ -49,7 +49,7 @@ def summary_metrics(name: str, x: Float[Array, "*batch"]) -> Metrics:
 
 
 def join_steps(metrics: Metrics) -> Metrics:
-    """Metrics of one update from those of its D steps, `[D]` each."""
+    """Metrics of one update from the metrics of its D steps, `[D]` each."""
     return {name: rule_of(name).reduce(x) / (len(x) if rule_of(name) is SUM else 1) for name, x in metrics.items()}
 
 

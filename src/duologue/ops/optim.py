@@ -29,13 +29,13 @@ def gradient_step(
     *args: Any,
     name: str = "",
 ) -> tuple[PyTree, PyTree, Metrics]:
-    """`(params, opt_state, metrics)` after one step down ∇ loss(params, *args), with the norm of the gradient before
-    clipping as `{name}gradient_norm`.
+    """`(params, opt_state, metrics)` after one step that reduces loss(params, *args). The metrics include the norm of
+    the gradient before clipping, `{name}gradient_norm`.
 
-    `loss` returns `(scalar, metrics)` and is differentiated by its first argument only: everything else is a constant.
+    `loss` returns `(scalar, metrics)`. The gradient is that of its first argument; all other arguments are constants.
     """
     gradient, metrics = jax.grad(loss, has_aux=True)(params, *args)
-    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count, which strict rules forbid
+    with jax.numpy_dtype_promotion("standard"):  # Optax computes float ** integer, which strict promotion forbids
         updates, opt_state = optimizer.update(gradient, opt_state, params)
     return (
         optax.apply_updates(params, updates),
@@ -66,7 +66,7 @@ def descend(
     *args: Any,
     name: str = "",
 ) -> tuple[Trained[Net], Metrics]:
-    """`(trained, metrics)` after one `gradient_step` down ∇ loss(net, *args)."""
+    """`(trained, metrics)` after one `gradient_step` on loss(net, *args)."""
     net, opt_state, metrics = gradient_step(loss, trained.net, trained.opt_state, optimizer, *args, name=name)
     return Trained(net, opt_state), metrics
 
@@ -92,10 +92,10 @@ def fold_steps(
     step: Callable[[PyTree, Array], tuple[PyTree, Metrics]], start: PyTree, rows: Int[Array, "M size"],
     *, stop: Callable[[Metrics], Array] | None = None,
 ) -> tuple[PyTree, Metrics]:  # fmt: skip
-    """Fold `step(state, rows[i]) -> (state, metrics)` over all i, M steps at most.
+    """Apply `step(state, rows[i]) -> (state, metrics)` for i = 0 … M − 1, each time to the newest state.
 
-    Returns the last state, and the means of the metrics with the number of `steps`. If `stop(metrics)` is true, the
-    loop ends without that step; its metrics still count in the means.
+    Returns the last state and the means of the metrics, with the number of steps as `steps`. If `stop(metrics)` is
+    true, the loop ends and drops this last step; its metrics still count in the means.
     """
     if stop is None:
         state, metrics = jax.lax.scan(step, start, rows)
@@ -139,7 +139,7 @@ class Linear(Configurable):
     end: NonNegative = 0.0
     """Value after `updates` gradient steps."""
     updates: Annotated[int, Range(1)] | None = None
-    """Gradient steps from `start` to `end`. If it is left out, `train` sets it to the length of the run."""
+    """Number of gradient steps from `start` to `end`. None: `train` sets it to the length of the run."""
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         if self.updates is None:
@@ -196,13 +196,13 @@ def adam(learning_rate: float | Callable) -> optax.GradientTransformation:
 def flat_optimizer(
     optimizer: RMSProp | Adam, learning_rate: float | Callable, *, max_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """`optimizer` behind a clip of the gradient's global norm, over one vector of all parameters.
+    """`optimizer` after a clip of the gradient's global norm, on one vector of all parameters.
 
-    With an array for each layer, networks as small as those of on-policy methods are bound by overhead.
+    With one array for each layer, overhead would dominate in networks as small as those of on-policy methods.
     """
     return optax.flatten(clipped_optimizer(optimizer.build(learning_rate), max_norm))
 
 
 def clipped_optimizer(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
-    """`optimizer` behind a clip of the gradient's global norm; `None` leaves it as it is."""
+    """`optimizer` after a clip of the gradient's global norm. With `max_norm = None`, `optimizer` unchanged."""
     return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)

@@ -1,9 +1,9 @@
-"""Returns and advantages: one equation a function, one trajectory in, no networks.
+"""Returns and advantages. Each function is one equation for one trajectory, without networks.
 
-Index `t` runs along the only axis, `[T]`; put `jax.vmap` (or `vmap_envs`) outside for more. `next_value[t]` is V(s'ₜ)
-of the true successor. Two facts of a step are kept apart everywhere:
+Index `t` runs along the only axis, `[T]`; for more axes, apply `jax.vmap` or `vmap_envs`. `next_value[t]` is V(s'ₜ) of
+the true successor. All functions distinguish two facts of a step:
 
-* *terminated*: the successor is worth nothing, so γ(1 − termₜ) multiplies its value;
+* *terminated*: the successor has the value 0, so γ(1 − termₜ) multiplies V(s'ₜ);
 * *cut* = terminated or truncated: the next row belongs to another episode, so no recursion may cross it. A truncated
   step is cut and still bootstraps from its successor. Where both flags are set, terminated wins.
 """
@@ -27,8 +27,8 @@ def td_target(
     next_value: Float[Array, "*batch"],
     discount: Scalar,
 ) -> Float[Array, "*batch"]:
-    """yₜ = rₜ + γ(1 − termₜ) V(s'ₜ). The only place where termination meets the discount."""
-    # `where` and not a product: the value of a terminal successor may be anything, even NaN.
+    """yₜ = rₜ + γ(1 − termₜ) V(s'ₜ). Only this function combines termination and discount."""
+    # `where` instead of a product, because the value of a terminal successor may be NaN.
     return reward + discount * jnp.where(terminated, 0.0, next_value)
 
 
@@ -104,7 +104,7 @@ def retrace(
 ) -> Rewards:  # fmt: skip
     """Retrace(λ) (Munos et al., 2016): `general_off_policy_returns` with cₜ = λ min(1, ρₜ), ρₜ = π(aₜ|sₜ)/μ(aₜ|sₜ).
 
-    The 1 here has nothing to do with the constant that truncates a policy gradient.
+    This 1 is not the constant that truncates a policy gradient.
     """
     trace = lambda_ * jnp.minimum(1.0, ratio)
     return general_off_policy_returns(reward, q, next_value, trace, terminated, truncated, discount=discount)
@@ -126,25 +126,26 @@ def vtrace(
 
 
 def scale_and_clip(reward: Float[Array, "*batch"], *, scale: float, clip: float | None) -> Float[Array, "*batch"]:
-    """The reward that is learned from: `scale` times `reward`, then clipped to ± `clip`; `None` does not clip."""
+    """The reward for learning: `scale` times `reward`, then clipped to ± `clip`. `clip = None`: not clipped."""
     reward = reward * scale
     return reward if clip is None else jnp.clip(reward, -clip, clip)
 
 
 def vmap_envs(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Lift a function of trajectories `[T]` to rollouts `[T, B]` and sequences `[L, N]`, keyword arguments shared."""
+    """Convert a function of trajectories `[T]` to one of rollouts `[T, B]` or sequences `[L, N]`. All trajectories
+    share the keyword arguments."""
     return lambda *trajectories, **shared: jax.vmap(lambda *columns: function(*columns, **shared), 1, 1)(*trajectories)
 
 
 def n_step_target(batch: Transition, next_value: Float[Array, "n N"], discount: Scalar) -> Float[Array, " N"]:
-    """y = G⁽ⁿ⁾₀ of replayed sequences `[n, N]`; for n = 1 the one-step target."""
+    """y = G⁽ⁿ⁾₀ of N replayed sequences of n steps, `[n, N]`; for n = 1 the one-step target."""
     return vmap_envs(n_step)(
         batch.reward, next_value, batch.terminated, batch.truncated, discount=discount, n=len(batch.reward)
     )[0]
 
 
 def first_row(batch: Transition) -> tuple[Obs, Array]:
-    """Observations and actions `[N]` at the beginning of sequences `[n, N]`: the pairs of `n_step_target`."""
+    """First observations and actions `[N]` of N sequences of n steps, `[n, N]`: the pairs (s, a) of `n_step_target`."""
     return jax.tree.map(lambda x: x[0], (batch.obs, batch.action))
 
 

@@ -1,4 +1,4 @@
-"""Running moments for normalisation (JAX), and the statistics of scores that reports quote (NumPy)."""
+"""Running moments for normalisation (JAX), and statistics of scores for reports (NumPy)."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ class RunningMoments(eqx.Module):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...] = ()) -> "RunningMoments":
-        """The moments of no array yet."""
+        """The moments of an empty stream."""
         # Two separate arrays: a donated buffer may occur only once in a tree.
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
 
@@ -54,7 +54,7 @@ class RunningMoments(eqx.Module):
 
 
 def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
-    """1 − Var[G − V]/Var[G]: 1 is a perfect critic, 0 one that knows the mean, below 0 a harmful one."""
+    """1 − Var[G − V]/Var[G]: 1 for a perfect critic, 0 for a constant, negative for a critic worse than a constant."""
     variance = jnp.var(target)
     return 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
 
@@ -86,13 +86,13 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """`(low, high)`: the percentile bootstrap interval of `statistic` over the first axis of `scores`.
 
-    `scores` is `[n]`, one score a run or episode, or `[n, tasks]`: then each task's column is resampled on its own (the
-    stratified bootstrap of Agarwal et al., 2021), and the statistic reads all resampled scores together.
+    `scores` is `[n]`, one score for each run or episode, or `[n, tasks]`. With tasks, each column is resampled alone
+    (the stratified bootstrap of Agarwal et al., 2021), and the statistic reads all resampled scores together.
     """
     scores = np.asarray(scores, np.float64)
     generator = np.random.default_rng(seed)
     columns = scores.reshape(len(scores), -1)
-    block = max(1, 2**22 // columns.size)  # resamples at a time, for memory
+    block = max(1, 2**22 // columns.size)  # number of resamples at a time, to limit the memory
     found = []
     for first in range(0, samples, block):
         picks = generator.integers(len(columns), size=(min(block, samples - first), *columns.shape))

@@ -1,4 +1,4 @@
-"""Weights: α of the entropy, learned or fixed, and λ of other constraints (BEAR, CQL), by dual ascent or fixed.
+"""Weights: α of the entropy, and λ of other constraints (BEAR, CQL). Each is learned, λ by dual ascent, or fixed.
 
 All have the same methods: `init() -> state`, `weight(state)`, `update(state, measured) -> (state, metrics)`. α rises
 while the mean of log π(a|s) + H̄ is above 0; λ rises while the mean of a divergence is above its threshold.
@@ -20,17 +20,17 @@ from duologue.types import Metrics, PyTree
 
 
 def temperature_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(α) = −log α E[excess], excess = log π(a|s) + H̄, as Stable-Baselines3 and SBX have it.
+    """J(α) = −log α E[excess], excess = log π(a|s) + H̄, as in Stable-Baselines3 and SBX.
 
-    Eq. 18 of Haarnoja et al. (2018b) has α in place of log α. Its gradient in log α shrinks with α, so an optimiser
-    that divides by past gradients lags behind (docs/sac.md has figures).
+    Eq. 18 of Haarnoja et al. (2018b) has α in place of log α. With eq. 18 the gradient with respect to log α shrinks
+    with α, so an optimiser that divides by past gradients becomes slow (docs/sac.md has figures).
     """
     loss = -log_alpha * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
 
 def dual_loss(log_alpha: Float[Array, ""], excess: Float[Array, "*batch"]) -> tuple[Float[Array, ""], Metrics]:
-    """J(λ) = −λ E[excess], excess = divergence − threshold, as BEAR's and CQL's code have it."""
+    """J(λ) = −λ E[excess], excess = divergence − threshold, as in the code of BEAR and CQL."""
     loss = -jnp.exp(log_alpha) * jnp.mean(excess)
     return loss, {"alpha_loss": loss}
 
@@ -54,7 +54,7 @@ class AbstractTemperature(Configurable):
 
     @abstractmethod
     def init(self) -> PyTree:
-        """The state that is learned; arrays only."""
+        """The first state for `update`; arrays only."""
 
     @abstractmethod
     def weight(self, state: PyTree) -> Float[Array, ""]:
@@ -88,11 +88,11 @@ class Learned(AbstractTemperature):
 class Dual(AbstractTemperature):
     """The multiplier λ of a constraint `divergence ≤ threshold`, by dual ascent.
 
-    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold)), between two bounds.
+    log λ ← clip(log λ + Adam step along ∇ exp(log λ) (divergence − threshold), log lowest, log highest)
     """
 
     threshold: float
-    """Value at which the divergence is held (ε)."""
+    """Largest divergence that the constraint allows (ε)."""
     initial: Positive = 1.0
     """Initial multiplier (λ)."""
     learning_rate: LearningRate = 1e-3

@@ -12,20 +12,20 @@ from duologue.types import PyTree
 def project(
     gradient: Float[Array, "*batch n"], direction: Float[Array, "*batch n"], delta: float
 ) -> Float[Array, "*batch n"]:
-    """The direction z nearest to an ascent direction g that raises the KL divergence by δ at most, to first order, in
-    each sample (Wang et al., 2017, eq. 12).
+    """Project an ascent direction g: the nearest z that raises the KL divergence by at most δ to first order, in each
+    sample (Wang et al., 2017, eq. 12).
 
     z* = argmin ½‖g − z‖² subject to kᵀz ≤ δ  =  g − max(0, (kᵀg − δ)/‖k‖²) k,   k = ∇_φ KL(f(·|φ_avg) ‖ f(·|φ))
     """
     excess = jnp.maximum(0.0, jnp.sum(direction * gradient, axis=-1, keepdims=True) - delta)
     norm = jnp.sum(direction**2, axis=-1, keepdims=True)
-    # Where k = 0 there is no excess, and 0/0 would be NaN.
+    # Where k = 0 the excess is 0; a norm of 1 avoids 0/0, which is NaN.
     return gradient - excess / jnp.where(norm > 0, norm, 1.0) * direction
 
 
 def fisher_product(kl: Callable[[PyTree], Float[Array, ""]], params: PyTree, vector: PyTree) -> PyTree:
-    """F v, F the Hessian of θ ↦ `kl(θ)` = E[KL(π_old ‖ π_θ)] at `params`: at θ_old, the Fisher information. It is
-    differentiated forward over reverse, so F is never built."""
+    """F v, where F is the Hessian of θ ↦ `kl(θ)` = E[KL(π_old ‖ π_θ)] at `params`. At θ_old, F is the Fisher
+    information. Forward-over-reverse differentiation gives F v without the matrix F."""
     return jax.jvp(jax.grad(kl), (params,), (vector,))[1]
 
 
@@ -33,7 +33,7 @@ def natural_step(
     kl: Callable[[PyTree], Float[Array, ""]], params: PyTree, gradient: PyTree,
     *, delta: float, damping: float, iterations: int,
 ) -> PyTree:  # fmt: skip
-    """The ascent step of length δ in KL, damping counted in, along the natural gradient (Schulman et al., 2015,
+    """The ascent step along the natural gradient, of length δ in KL with the damping included (Schulman et al., 2015,
     appendix C).
 
     Δ = √(2δ / xᵀ(F + κI)x) x,   x ≈ (F + κI)⁻¹g by `iterations` of conjugate gradient, κ = `damping`
@@ -44,7 +44,7 @@ def natural_step(
 
     x, _ = jax.scipy.sparse.linalg.cg(product, gradient, tol=1e-10, maxiter=iterations)
     curvature = dot(x, product(x))
-    # Without a gradient there is no step, nor if the search broke down.
+    # The step is 0 if the gradient is 0, or if conjugate gradient failed.
     length = jnp.sqrt(2 * delta / curvature)
     return jax.tree.map(lambda x: jnp.where(curvature > 0, length * x, 0.0), x)
 
@@ -52,7 +52,7 @@ def natural_step(
 def line_search(
     params: PyTree, step: PyTree, accept: Callable[[PyTree], Bool[Array, ""]], *, shrink: float, tries: int
 ) -> tuple[PyTree, Float[Array, ""]]:
-    """The first of θ + βʲΔ, j = 0 … `tries` − 1, that `accept` takes, and its βʲ; if it takes none, θ itself and 0."""
+    """The first of θ + βʲΔ, j = 0 … `tries` − 1, for which `accept` is true, and its βʲ; θ and 0 if there is none."""
 
     def at(share: Array) -> PyTree:
         return jax.tree.map(lambda x, d: jnp.where(share > 0, x + share * d, x), params, step)

@@ -27,7 +27,7 @@ def check_algorithm(algorithm: Any) -> None:
 
 
 def check_init(plan: Plan) -> None:
-    """Raise `ConfigError` for spaces that the algorithm cannot serve."""
+    """Raise `ConfigError` for spaces that the algorithm does not support."""
     check_mask(plan.spec)
     try:
         jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
@@ -53,7 +53,7 @@ def check_replay(plan: Plan) -> int:
 
 
 def check_data(rows: RecordedData) -> None:
-    """Raise `ConfigError` for data that do not fit on the device: all rows; or two windows, the old and the new."""
+    """Raise `ConfigError` for data that do not fit on the device: all rows, or the old window and the new window."""
     data, available = rows.data, device_memory()
     needed = data.nbytes if rows.window is None else 2 * data.nbytes * rows.window // len(data)
     if needed > available:

@@ -79,10 +79,10 @@ def record_policy(
     make_envs: Callable[[], Envs], act: Act | None, steps: int, out: str | Path,
     *, source: EnvSource, noise: float, seed: int, policy: str, after: DataSource | None, console: Console | None,
 ) -> Path:  # fmt: skip
-    """Record `steps` transitions of `act` to `out`, behind the rows of `after`; `act = None` acts uniformly at random.
-    `make_envs` makes the environment from `source`.
+    """Record `steps` transitions of `act` to `out`, after the rows of the data `after`. `act = None`: the uniformly
+    random policy. `make_envs` makes the environment from `source`.
 
-    Where the environment raises or a signal asks to stop, the rows so far are written, and the error is raised again.
+    If the environment raises or a signal arrives, the rows so far are written, and the error is raised again.
     Raises `ConfigError`, if possible before anything is made, and `EnvError`.
     """
     check(Count, steps=steps)
@@ -116,8 +116,8 @@ def collect_random(
     env: EnvSource, steps: int, out: str | Path, *, seed: int = 0, after: DataSource | None = None,
     console: Console | None = None,
 ) -> Path:  # fmt: skip
-    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), behind the rows of the data
-    `after`. `console` shows progress, by default the terminal. Raises `ConfigError`; `EnvError` where the environment
+    """Record `steps` transitions of uniformly random actions to `out` (`.npz` or `.hdf5`), after the rows of the data
+    `after`. `console` shows progress, by default the terminal. Raises `ConfigError`; `EnvError` if the environment
     fails; `KeyboardInterrupt` after Ctrl-C. The rows so far are written in each case."""
     make_envs = lambda: make(env, 1, seed=seed, purpose="collect")  # noqa: E731
     how = {"noise": 0.0, "seed": seed, "policy": "uniform", "after": after, "console": console}
@@ -125,13 +125,13 @@ def collect_random(
 
 
 def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tuple[Any, ...]]:
-    """What one environment goes through, without end: rows in the order of `flatten_columns`, of arrays `[1, …]`."""
+    """Yield transitions of one environment without end: rows of arrays `[1, …]`, in the order of `flatten_columns`."""
     generator, hosted = np.random.default_rng(seed), SingleEnv(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():
         action = clip_to_bounds(space, disturb_action(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
-        reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # data hold one: the main task's
+        reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # the main task's: data hold one reward
         yield obs, action, reward, seen.terminated, seen.truncated, seen.next_obs
         obs, began = seen.obs, bool(seen.terminated[0] | seen.truncated[0])
 
@@ -156,8 +156,8 @@ def fill_buffer(
 def disturb_action(
     space: Space, obs: Obs, action: np.ndarray, noise: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """`action` with noise. Box: plus normal noise of σ = `noise` half-ranges. Discrete: with probability `noise` a
-    uniform action instead."""
+    """`action` with noise. Box: normal noise of σ = `noise` half-ranges is added. Discrete: with probability `noise`,
+    a uniform draw replaces the action."""
     match space:
         case _ if noise == 0:
             return action

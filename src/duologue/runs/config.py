@@ -1,4 +1,4 @@
-"""Configuration as plain data: objects to JSON and back by one closed table of classes, YAML files, and layers.
+"""Configuration as plain data: objects to JSON and back with a closed table of classes, YAML files, and layers.
 
 No name in a file is ever imported. A class must be in `PUBLIC`, or the user must pass it.
 """
@@ -124,7 +124,7 @@ def _object(data: dict[str, Any], table: dict[str, type], at: str) -> Any:
 
 
 def _value(data: Any, hint: Any, table: dict[str, type], at: str) -> Any:
-    """`data` as a field annotated with `hint` holds it."""
+    """`data` converted to a value of a field with the annotation `hint`."""
     value = data
     if isinstance(data, dict):
         parts = next((typing.get_args(arm)[1] for arm in _arms(hint) if typing.get_origin(arm) is dict), None)
@@ -162,7 +162,7 @@ def _join(at: str, name: str) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases, whose copies of copies can fill the memory, and names that stand twice in a mapping."""
+    """Refuses aliases, because nested copies can fill the memory, and names that occur twice in a mapping."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -185,7 +185,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The nested values of a YAML file: text, numbers, lists, mappings. An empty file gives an empty dict.
 
     Raises `ConfigError` for a file that is missing, above 256 KiB, or not YAML, and for aliases, tags of Python
-    objects, dates, and a name that stands twice.
+    objects, dates, and a name that occurs twice.
     """
     try:
         with open(path, "rb") as file:
@@ -236,8 +236,8 @@ class Setting(NamedTuple):
 def merge(layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Setting]:
     """The values of nested `(source, values)` layers by dotted path, each with its source; later layers win.
 
-    A later list replaces the whole earlier one. A layer that gives another `type` of object, or a plain value instead
-    of it, also removes the fields that earlier layers gave to the earlier object.
+    A later list replaces the whole earlier list. If a layer gives another `type` of object, or a plain value in place
+    of the object, the fields that earlier layers gave to this object are removed.
     """
     merged: dict[str, Setting] = {}
     for source, values in layers:
@@ -278,7 +278,8 @@ def _is_type(path: str) -> bool:
 
 
 def _types_first(item: tuple[str, Any]) -> tuple[bool, int]:
-    """Sorts outer types, inner types, then fields: a new type clears the paths below it before its layer fills them."""
+    """Sort key: outer types, inner types, then fields. So a new type clears the paths below it before its layer fills
+    them."""
     return not _is_type(item[0]), item[0].count(".")
 
 

@@ -36,7 +36,7 @@ def read_data(source: DataSource, *, timeout_and_terminal: TimeoutAndTerminal = 
 
 
 def open_source(source: DataSource, timeout_and_terminal: TimeoutAndTerminal) -> DataSet:
-    """Read a source; `timeout_and_terminal` has an effect where flags are still open. Raises `ConfigError`."""
+    """Read a source. `timeout_and_terminal` affects only data whose flags are not decided yet. Raises `ConfigError`."""
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, str | Path):
@@ -94,14 +94,14 @@ def oldest_first(x: np.ndarray, written: int, *, axis: int) -> np.ndarray:
 
 
 def data_name(source: DataSource | None) -> str | None:
-    """Name of the data in a configuration. A name in angle brackets stands for a Python object, which no file can make
+    """Name of the data in a configuration. A name in angle brackets means a Python object, which a file cannot make
     again."""
     return "<data>" if isinstance(source, DataSet) else None if source is None else str(source)
 
 
 def reopen_data(plan: Plan, source: DataSource | None) -> DataSet:
-    """The data with which a run began, from `source` or from the place in the plan. Raises `CheckpointError` where they
-    have changed."""
+    """The data with which a run began, from `source` or from the place in the plan. Raises `CheckpointError` if the
+    data have changed."""
     if plan.dataset is None:
         raise ConfigError("This run did not learn from recorded data. Leave out dataset.")
     if source is None and plan.dataset.startswith("<"):

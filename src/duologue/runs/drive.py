@@ -1,4 +1,4 @@
-"""Begin a run, resume a run, or fine-tune an agent: from arguments to the learned state, as plain values."""
+"""Begin a run, resume a run, or fine-tune an agent. Each function takes plain arguments and returns an `Agent`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ class Agent(NamedTuple):
     step: int
     """Environment steps of each seed; on recorded data, gradient steps."""
     state: PyTree
-    """State of the algorithm; with several seeds every leaf leads with their axis."""
+    """State of the algorithm; with several seeds every leaf has a leading axis S."""
     env: EnvSource | None
     """The Python object that makes its environments; `None` for the plan's id."""
 
@@ -164,7 +164,7 @@ def make_agent(session: Session, state: LoopState) -> Agent:
 
 
 def finetune_plan(agent: Agent, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:
-    """The plan of fine-tuning: schedules span both parts."""
+    """The plan of fine-tuning. Its schedules span the training on the data and the fine-tuning."""
     before, rollouts = agent.plan, agent.step // agent.plan.per_rollout
     learned = agent.step if before.offline else before.learned + gradient_steps(before.algorithm, rollouts)
     return replace(
@@ -187,8 +187,8 @@ def python_source(env: EnvSource | None) -> EnvSource | None:
 
 
 def mixing_arguments(plan: Plan, data: DataSet | None) -> dict:
-    """Arguments of a loop that mixes a share of recorded data into each batch. None for a share of 0: then no row lies
-    on the device."""
+    """Arguments of a loop that mixes a share of recorded data into each batch. Empty for a share of 0, so that no row
+    is on the device."""
     share = plan.offline_fraction
     return {"recorded": full_ring(data), "share": share} if data is not None and share else {}
 
@@ -201,7 +201,7 @@ def start_notes(plan: Plan) -> list[str]:
 
 
 def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
-    """Notes on memory, on what reading the data changed, and on fields that data leave unused."""
+    """Notes on memory, on changes to the data at reading, and on fields that have no effect on recorded data."""
     small = thread_note(plan.algorithm, plan.spec.observation)
     if not isinstance(envs, RecordedData):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []

@@ -125,7 +125,7 @@ def _unbounded(space: Space) -> Any:
 
 def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     """`spec` with stacks of frames as the run's replay stores them; an older run may store whole stacks. Raises
-    `ConfigError` where the replay stores single frames and the environment no longer stacks them."""
+    `ConfigError` if the replay stores single frames and the environment no longer stacks frames."""
     now, before = (jax.tree.leaves(stack_depths(each.observation)) for each in (spec, plan.spec))
     if any(frames < kept for frames, kept in zip(now, before, strict=True)):
         raise ConfigError(
@@ -152,5 +152,5 @@ def close_on_failure(envs: Any, source: EnvSource | None) -> Iterator[None]:
 
 
 def describe_source(source: EnvSource) -> str:
-    """An id unchanged; the name of any other source in angle brackets, which no file can make again."""
+    """An id unchanged; for any other source its name in angle brackets, which a file cannot turn into the source."""
     return name_of(strip_tasks(source))

@@ -31,9 +31,9 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     tasks: dict[str, np.ndarray] = field(default_factory=dict)
-    """With several tasks, the returns under the reward of each."""
+    """Returns under the reward of each task, with several tasks."""
     task: str = ""
-    """With several tasks, the one whose policy played; `returns` are its returns."""
+    """Task whose policy played, with several tasks. `returns` are those of this task."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Evaluation:
 
 
 Evaluator = Callable[[PyTree], Evaluation]
-"""From the algorithm's state to its score."""
+"""A function from the algorithm's state to its score."""
 
 
 @contextmanager
@@ -82,12 +82,13 @@ def open_evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Evaluator]:  # fmt: skip
-    """A context with a function from the algorithm's state to its score. It makes environments of its own, and episodes
-    start in the same way in every evaluation.
+    """A context with a function from the algorithm's state to its score. The context makes its own environments, and
+    episodes start in the same way in every evaluation.
 
-    Keys and seeds depend on `purpose`, so evaluations of one purpose never disturb training or those of another. The
-    state of several `seeds` leads with their axis. The context closes the environments at its end, except an adapter of
-    the user. The function raises `Interrupted` once `interrupted()` is true, for episodes may never end.
+    Keys and seeds depend on `purpose`. So an evaluation never changes the training, or evaluations with another
+    purpose. With several `seeds` the state has a leading axis S. At its end the context closes the environments, except
+    an adapter of the user. The function raises `Interrupted` once `interrupted()` is true, because episodes may never
+    end.
     """
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
@@ -149,8 +150,8 @@ def _host_evaluator(
 
 
 def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
-    """The evaluation of returns `[*seeds, episodes]`; with several tasks, of returns `[*seeds, episodes, K]` under the
-    task whose policy played. Raises `EnvError` for a return that is not finite."""
+    """The evaluation of returns `[*seeds, episodes]`. With several tasks, returns are `[*seeds, episodes, K]`, and the
+    task whose policy played decides the score. Raises `EnvError` for a return that is not finite."""
     tasks = plan.spec.tasks
     if not np.isfinite(returns).all():
         raise EnvError(

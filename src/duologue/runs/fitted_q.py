@@ -54,7 +54,7 @@ def fitted_q(plan: Plan, state: PyTree, data: DataSet, *, steps: int, seed: int 
     first = offline.start(algorithm, source, [seed])
     # A copy: the loop donates its arguments.
     learner = replace(first.algorithm, policy=jax.tree.map(jnp.copy, state))
-    # A key of its own: else the fit would draw the same batches as the training of this seed.
+    # A separate key. Else the fit would draw the same batches as the training of this seed.
     first = replace(first, algorithm=learner, key=purpose_key(first.key, "fit"))
     *_, (_, fitted, updates) = offline.run(algorithm, source, first, steps=steps, interval=steps)
     obs = jax.tree.map(lambda x: x[data.episode_starts], data.rows.obs)

@@ -39,7 +39,7 @@ def unused_fields(algorithm: AnyAlgorithm) -> list[str]:
 
 def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
     """The algorithm with `updates`, the length of the run, in every `Linear` schedule without a length. Raises
-    `ConfigError` where such a schedule meets a run without updates."""
+    `ConfigError` if there is such a schedule and the run makes no updates."""
 
     def fill(value: Any) -> Any:
         left_out = is_schedule(value) and value.updates is None
@@ -54,7 +54,7 @@ def fill_schedules(algorithm: AnyAlgorithm, updates: int) -> AnyAlgorithm:
 
 
 def extend_schedules(algorithm: AnyAlgorithm, done: int, more: int) -> AnyAlgorithm:
-    """Extend by `more` updates every schedule that was `done` updates long."""
+    """Make every schedule of `done` updates longer, by `more` updates."""
 
     def extend(value: Any) -> Any:
         ends = is_schedule(value) and value.updates == done
@@ -64,14 +64,14 @@ def extend_schedules(algorithm: AnyAlgorithm, done: int, more: int) -> AnyAlgori
 
 
 def gradient_steps(algorithm: AnyAlgorithm, rollouts: int) -> int:
-    """Gradient steps that a number of rollouts makes, of the network that makes the most."""
+    """Number of gradient steps in a number of rollouts, of the network with the most steps."""
     experience = algorithm.experience
     on_rollout, on_replay = gradient_steps_per_rollout(experience)
     return math.ceil(rollouts * on_rollout + max(0, rollouts - idle_rollouts(experience)) * on_replay)
 
 
 def rollouts_needed(algorithm: AnyAlgorithm, gradient_steps: float) -> float:
-    """Rollouts that make a number of gradient steps: the inverse of `gradient_steps`."""
+    """Number of rollouts for a number of gradient steps: the inverse of `gradient_steps`."""
     experience = algorithm.experience
     (on_rollout, on_replay), idle = gradient_steps_per_rollout(experience), idle_rollouts(experience)
     if gradient_steps <= idle * on_rollout:

@@ -12,7 +12,7 @@ from duologue.networks.builder import Networks
 from duologue.types import Box, Dict, Space
 
 SMALL_PRODUCT = 2_000_000
-"""Multiplications of a matrix product up to which one thread is faster than several (docs/notes.md)."""
+"""Largest number of multiplications in a matrix product for which one thread is faster (docs/notes.md)."""
 _one_thread = False
 """Whether `prepare_jax` chose one thread in this process."""
 
@@ -20,11 +20,11 @@ _one_thread = False
 def prepare_jax(algorithms: Sequence[AnyAlgorithm], *, seeds: int = 1, images: bool = False) -> None:
     """Set up JAX for all runs that this process is known to make. `images`: whether one of them observes images.
 
-    On a CPU: one thread where all matrix products are small; no asynchronous dispatch for algorithms without replay,
-    which wait for each update; a device for each seed, as far as the cores go; and a private cache of compiled
-    programs. The cache lies in `$DUOLOGUE_CACHE`, by default the user's cache folder; an empty variable switches it
-    off. Programs in it are executed, so only the user may write there. What the user has set stays, and nothing
-    changes once JAX has used a device.
+    On a CPU: one thread if all matrix products are small; no asynchronous dispatch for algorithms without replay,
+    because they wait for each update; for several seeds, as many devices as divide them, at most one for each core; and
+    a private cache of compiled programs. The cache is in `$DUOLOGUE_CACHE`, by default the user's cache folder; an
+    empty variable switches the cache off. Its programs are executed, so only the user may write there. Settings of the
+    user stay, and nothing changes after JAX has used a device.
     """
     global _one_thread
     if client_exists():
@@ -82,7 +82,7 @@ def images_in_name(env: Any) -> bool:
 
 
 def client_exists() -> bool:
-    """Whether JAX has used a device in this process. JAX has no public function for this; without one, assume so."""
+    """Whether JAX has used a device in this process. JAX has only a private function for this; if missing, True."""
     from jax._src import xla_bridge
 
     initialized = getattr(xla_bridge, "backends_are_initialized", None)
@@ -90,7 +90,7 @@ def client_exists() -> bool:
 
 
 def cache_folder() -> Path | None:
-    """The folder of compiled programs; `None` where it is switched off, or where others may write to it."""
+    """The folder of compiled programs; `None` if the cache is switched off, or if others may write to the folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = os.environ.get("DUOLOGUE_CACHE", str(home / "duologue" / "programs"))
     if not name:

@@ -18,29 +18,30 @@ class RunOptions:
     """
 
     steps: Count
-    """Environment steps of each seed; with --dataset, gradient steps."""
+    """Number of environment steps of each seed. With --dataset: gradient steps."""
     seed: Seed = 0
     """Seed of all random numbers."""
     seeds: Count = 1
-    """Agents trained in one program, with seeds SEED, SEED + 1, …"""
+    """Number of agents trained in one program, with seeds SEED, SEED + 1, …"""
     num_envs: Count | None = None
-    """Environments of each agent; None for the algorithm's own number."""
+    """Number of environments of each agent. None: the algorithm's own number."""
     asynchronous: bool = False
     """Step each Gymnasium environment in a process of its own; faster for slow simulators only."""
     max_episode_steps: Count | None = None
-    """Time limit of an episode, in steps; None for the environment's own."""
+    """Time limit of an episode, in steps. None: the environment's own."""
     evaluate_every: Count | None = None
-    """Steps between evaluations during training; None for no evaluation, with --dataset for ten in the run."""
+    """Steps between evaluations during training. None: no evaluation; with --dataset and an environment, ten in the
+    run."""
     evaluate_episodes: Count = 10
-    """Episodes of each of these evaluations."""
+    """Number of episodes of each evaluation during training."""
     save_every: Count | None = None
-    """Steps between checkpoints; None for ten in the run."""
+    """Steps between checkpoints. None: ten in the run."""
     log_every: Count | None = None
-    """Steps between rows of metrics; None for 200 in the run. Checkpoints and evaluations add rows."""
+    """Steps between rows of metrics. None: 200 in the run. Checkpoints and evaluations add rows."""
     timeout_and_terminal: TimeoutAndTerminal = "timeout"
     """How to read rows of the data set flagged both timeout and terminal."""
     window: Count | None = None
-    """Rows of the data set on the device at a time; None for all."""
+    """Number of rows of the data set on the device at a time. None: all rows."""
 
     def __post_init__(self):
         check_fields(self)

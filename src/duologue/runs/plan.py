@@ -73,8 +73,8 @@ class Plan(RunOptions):
 
 
 def read_plan(path: Path, algorithm: type | Sequence[type] = ()) -> Plan:
-    """The plan in a run folder. `algorithm` holds classes of the user's own that it names. Raises `CheckpointError`
-    where there is none."""
+    """The plan in a run folder. `algorithm` holds classes of the user's own that the plan names. Raises
+    `CheckpointError` if there is no plan."""
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} is not the folder of a run: it has no config.json.")
     classes: tuple[Any, ...] = tuple(algorithm) if isinstance(algorithm, tuple | list) else (algorithm,)

@@ -111,7 +111,7 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
 
 def fill_intervals(options: RunOptions, unit: int, *, default_evaluation: bool) -> RunOptions:
     """`options` with all intervals filled in; `unit` is the smallest number of steps that the loop makes at a time. A
-    run on data with an environment evaluates by default: it has no other curve."""
+    run on data with an environment evaluates by default, because it has no other curve."""
     evaluate_every = options.evaluate_every
     if evaluate_every is None and default_evaluation:
         evaluate_every = max(options.steps // CHECKPOINTS, unit)
@@ -131,7 +131,7 @@ def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options
 
 
 def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> RecordedData:
-    """Read the data of a run, in the spaces of its environment where it has one."""
+    """Read the data of a run, in the spaces of its environment if the run has one."""
     assert sources.dataset is not None
     data: DataSet = read_data(sources.dataset, timeout_and_terminal=options.timeout_and_terminal)
     if sources.env is not None:

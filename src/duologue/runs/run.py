@@ -123,13 +123,13 @@ class Run:
         self, steps: int, out: str | Path, *, explore: bool = True, noise: float = 0.0, env: EnvSource | None = None,
         seed: int = 0, after: DataSource | None = None, console: Console | None = None,
     ) -> Path:  # fmt: skip
-        """Record `steps` transitions of this policy in an environment of its own to `out` (`.npz` or `.hdf5`), behind
+        """Record `steps` transitions of this policy in an environment of its own to `out` (`.npz` or `.hdf5`), after
         the rows of the data `after`, if any.
 
-        It acts as in training, or with `explore=False` as in tests. `noise` adds to a Box action, in half-ranges; it is
-        the probability of a uniformly random discrete action. `console` shows progress, by default the terminal. Raises
-        `ConfigError`; `EnvError` where the environment fails; `KeyboardInterrupt` after Ctrl-C. The rows so far are
-        written in each case.
+        It acts as in training, or with `explore=False` as in tests. For Box actions, `noise` is the σ of added noise,
+        in half-ranges; for discrete actions, the probability of a uniformly random action. `console` shows progress, by
+        default the terminal. Raises `ConfigError`; `EnvError` if the environment fails; `KeyboardInterrupt` after
+        Ctrl-C. The rows so far are written in each case.
         """
         source = self.env if env is None else env
         act = self._policy.make_act(key=key_for(run_key(seed), "collect"), explore=explore)
@@ -175,8 +175,8 @@ class Run:
         timeout_and_terminal: TimeoutAndTerminal | None = None,
     ) -> FittedQ:
         """Value of the test policy by fitted Q evaluation on recorded data, without an environment.
-        `timeout_and_terminal` says how to read rows flagged both ways, by default as in the run. Raises `ConfigError`,
-        and `DuologueError` where the fit diverges."""
+        `timeout_and_terminal` says how to read rows with both flags, by default as in the run. Raises `ConfigError`,
+        and `DuologueError` if the fit diverges."""
         data = (
             open_source(dataset, self.plan.timeout_and_terminal)
             if timeout_and_terminal is None

@@ -30,8 +30,8 @@ class SavedStates:
             self._saved = step
 
     def save_best(self, state: LoopState, step: int, score: float) -> None:
-        """Save the state of the best evaluation so far, and delete the earlier one. It has no replay: only the policy
-        is ever read from it."""
+        """Save the state of the best evaluation so far, and delete the earlier state. It has no replay, because only
+        its policy is ever read."""
         if (worse := checkpoint.checkpoint_path(self.best, step)).exists():  # the same step, before an inexact resume
             files.discard(worse)
         path = write_state(self.best, replace(state, replay=None), step, score=score)

@@ -11,8 +11,8 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interruption:
-    """A context in which signals set a flag; calling it reads the flag. Outside of the main thread it does nothing, for
-    signals do not arrive there."""
+    """A context in which signals set a flag; a call of the object returns the flag. Outside of the main thread it does
+    nothing, because signals do not arrive there."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -34,7 +34,7 @@ class Interruption:
         if self.signal is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.signal = number
-        with suppress(OSError):  # a system call, for a handler may not print
+        with suppress(OSError):  # a system call, because a handler may not print
             os.write(2, b"\nstopping soon and saving; press Ctrl-C again to quit now without saving\n")
 
     def raise_again(self) -> None:

@@ -45,15 +45,15 @@ def train(
     Arguments:
         algorithm: an algorithm object; its fields are its hyperparameters.
         env: an id (`"CartPole-v1"`, `"gymnax/CartPole-v1"`), a callable that returns a Gymnasium environment, or an
-            adapter. With a `dataset` the environment only evaluates, and may be left out.
+            adapter. With a `dataset` the environment is only for evaluations, and may be left out.
         steps: environment steps of each seed, over all its environments; rounded up to whole rollouts. With a
             `dataset`, gradient steps.
         dataset: recorded data to learn from instead of an environment: an `.npz` or `.hdf5` file with D4RL's names, a
             Minari folder or id, or a result of `duologue.read_data`. All seeds share the data.
         tasks: several rewards, the main task's last: the name of a ready set (`"lunar-lander"`) or a set
             (`duologue.tasks.Tasks`). An algorithm of one reward learns the main task alone.
-        seed: seed of all random numbers. Agent i of `seeds` uses the keys of `seed + i`, and is the single run with
-            that seed up to rounding.
+        seed: seed of all random numbers. Agent i of `seeds` uses the keys of `seed + i`, and equals the single run with
+            that seed, up to rounding.
         seeds: number of agents that train side by side, each in environments of its own.
         num_envs: environments of each agent; by default the algorithm's own number.
         asynchronous: step each Gymnasium environment in a process of its own; faster for slow simulators only.
@@ -66,8 +66,8 @@ def train(
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further receivers of metrics, such as `duologue.runs.display.loggers.WandB`.
         max_episode_steps: time limit of an episode; by default the environment's own.
-        timeout_and_terminal: how to read rows of the data flagged both timeout and terminal: `"timeout"` for files that
-            mark every timeout as terminal, too; `"terminal"` for a true end.
+        timeout_and_terminal: how to read rows of the data with both flags: `"timeout"` for files that also mark every
+            timeout as terminal; `"terminal"` if such a row is a true end.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
         console: a Rich console that shows progress; by default the terminal.
 
@@ -94,8 +94,8 @@ def resume(
 
     A run in environments written in JAX continues bit for bit. Gymnasium environments replay the actions of their
     running episodes; the screen names an environment that does not reach the same state. A run on recorded data reads
-    them again; pass `dataset` if they have moved. Pass `env` if the environment was a Python object, and `algorithm` (a
-    class, or several) if the configuration names classes of your own.
+    the data again; pass `dataset` if the data have moved. Pass `env` if the environment was a Python object, and
+    `algorithm` (a class, or several) if the configuration names classes of your own.
 
     Raises `ConfigError` for arguments that cannot work, `CheckpointError` where there is no good checkpoint or the data
     have changed.

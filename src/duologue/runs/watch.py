@@ -30,7 +30,7 @@ MAX_STEPS = 10_000
 
 PicturesPerSecond = Optional[Annotated[float, Range(0, 1000, above=True)]]  # noqa: UP045
 HEADLESS_VARIABLES = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-"""Variables that let MuJoCo and pygame draw without a display and without warnings. They read them at import."""
+"""Variables that let MuJoCo and pygame draw without a display and without warnings. Both read these at import."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def frames(
     agent: TrainedPolicy, plan: Plan, source: EnvSource | None, *, episodes: int = 1, explore: bool = False,
     seed: int = 0, max_steps: int = 1_000,
 ) -> np.ndarray:  # fmt: skip
-    """Pictures of the same episodes, uint8 `[T, H, W, 3]`: one at the start of each episode, and one after each step.
+    """Pictures of the episodes that `watch` plays, uint8 `[T, H, W, 3]`: one at the start of each episode, and one
+    after each step.
 
     It plays at most `max_steps` steps.
     """
@@ -139,7 +140,7 @@ def open_watched_env(
 
 
 def no_pictures_message(env: str | AbstractJaxEnvs) -> str:
-    """The message for an environment written in JAX, which has no pictures; it names a Gymnasium one instead."""
+    """The message for an environment written in JAX, which has no pictures. It suggests a Gymnasium environment."""
     name = env.partition("/")[2] if isinstance(env, str) else ""
     instead = name if name in gym.registry else "ID"
     return (

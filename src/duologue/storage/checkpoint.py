@@ -46,7 +46,7 @@ class Manifest:
 
 
 def fingerprint() -> dict[str, Any]:
-    """All that bits depend on apart from the program and its input: versions, device, flags and the PRNG."""
+    """Facts that change the bits of results, besides program and input: versions, device, flags and the PRNG."""
     device = jax.devices()[0]
     return {
         **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
@@ -61,13 +61,13 @@ def fingerprint() -> dict[str, Any]:
 
 
 def cpu_threads() -> int:
-    """Threads of JAX's CPU client: large matrix products round differently with another number."""
+    """Number of threads of JAX's CPU client. With another number, large matrix products round differently."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(os.environ.get("NPROC") or cores)
 
 
 def fingerprint_changes(manifest: Manifest) -> list[str]:
-    """Differences between this fingerprint and that of the checkpoint, in words. If there are any, bits may differ."""
+    """Differences between the fingerprint of the checkpoint and the present one, in words. If any, bits may differ."""
     saved, now = manifest.fingerprint, fingerprint()
     return [f"{name}: {saved.get(name)} then, {now[name]} now" for name in now if saved.get(name) != now[name]]
 
@@ -81,8 +81,9 @@ def save_tree(directory: Path, step: int, tree: PyTree, *, info: dict[str, Any],
     """Write `tree` as `directory/step-…`. Returns that path once the checkpoint would survive a power cut.
 
     A valid checkpoint of this step stays as it is. `check` is the part that must be finite; by default the whole tree.
-    If a floating leaf of it holds NaN or infinity, the state is written to `post-mortem-…`, which `find_latest` never
-    returns, and this raises `CheckpointError`. So does a disk that cannot be written; earlier checkpoints stay.
+    If a floating leaf of `check` holds NaN or infinity, the state is written to `post-mortem-…`, which `find_latest`
+    never returns, and `CheckpointError` is raised. It is also raised if the disk cannot be written. Earlier checkpoints
+    stay.
     """
     arrays, keys = _host_arrays(tree)
     checked = arrays if check is None else _host_arrays(check)[0]
@@ -231,7 +232,7 @@ def _host_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _wrap_keys(arrays: dict[str, np.ndarray], keys: dict[str, str], path: Path) -> dict[str, Any]:
-    """The inverse of `_arrays`."""
+    """The inverse of `_host_arrays`."""
     try:
         return arrays | {name: jax.random.wrap_key_data(jnp.array(arrays[name]), impl=keys[name]) for name in keys}
     except (KeyError, TypeError, ValueError) as error:
@@ -252,7 +253,7 @@ def _is_jax(leaf: Any) -> bool:
 
 
 def _dtype_and_shape(leaf: Any) -> str:
-    """Dtype and shape as text. A dtype that JAX would narrow to 32 bits here has 32."""
+    """Dtype and shape as text. A dtype that JAX would narrow to 32 bits appears with 32 bits."""
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if _is_jax(leaf):
         dtype = jax.dtypes.canonicalize_dtype(dtype)

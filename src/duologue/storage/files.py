@@ -71,7 +71,8 @@ def try_make_folder(path: Path) -> bool:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write a file to. When the block ends, that file replaces `path`; if it raises, none does."""
+    """A temporary path for a new file. When the block ends, this file replaces `path`. If the block raises, `path`
+    stays unchanged."""
     draft = temporary_path(path)
     with convert_write_errors(path):
         try:
@@ -108,7 +109,7 @@ def build_folder(path: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder, after a rename: under its own name it is complete or absent."""
+    """Rename a file or folder, then remove it. So under its own name it is always complete or absent."""
     draft = temporary_path(path)
     with convert_write_errors(path):
         _remove(draft)
@@ -118,7 +119,7 @@ def discard(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove unfinished files of dead processes of this machine, and of this one. Never call it while saving."""
+    """Remove unfinished files of this process and of dead processes of this machine. Never call it while saving."""
     with convert_write_errors(folder):
         for entry in sorted(folder.iterdir()):
             match = TEMPORARY_NAME.fullmatch(entry.name)
@@ -210,8 +211,8 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
-    """The NumPy arrays of a safetensors file. Raises `CheckpointError` if it is none. It does not notice altered
-    numbers."""
+    """The NumPy arrays of a safetensors file. Raises `CheckpointError` for any other file. Altered numbers raise no
+    error."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

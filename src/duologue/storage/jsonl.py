@@ -10,7 +10,7 @@ from duologue.storage import files, json_text
 
 
 class JsonRows:
-    """An append-only file with one JSON object in each line. Each row is passed to the system at once.
+    """An append-only file with one JSON object in each line. Each row is written in one piece.
 
     When it is opened, a last line that a crash left incomplete is cut off. Raises `CheckpointError`.
     """
@@ -28,7 +28,7 @@ class JsonRows:
             files.write_all(self._fd, line)
 
     def sync(self) -> None:
-        """Sync all rows to disk. Call it before a checkpoint, after which no run writes these rows again."""
+        """Sync all rows to disk. Call this before a checkpoint: a run resumed from it does not write the rows again."""
         with files.convert_write_errors(self.path):
             os.fsync(self._fd)
 

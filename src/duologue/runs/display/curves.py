@@ -56,14 +56,15 @@ class Line(NamedTuple):
 def learning_curve(paths: Sequence[Path], out: Path, *, key: str | None = None, title: str | None = None) -> Path:
     """Draw return against environment steps of the runs in `paths` into `out` (.png, .svg or .pdf), and return `out`.
 
-    Runs of one algorithm with the same settings in one environment form a group; its seeds may lie in one folder or in
-    several. A seed in two folders counts once: the longer curve counts, or the last of equal ones. The settings that
-    differ give a group its name. The main line of a group is its evaluations, with a thin line for the return in
-    training; without evaluations the return in training is the main line. With two seeds or more the main line is their
-    mean, in a band of its 95 % bootstrap interval. `key` draws one other metric instead, like `"train/entropy"`.
+    Runs of one algorithm with the same settings in one environment form a group; its seeds may be in one folder or in
+    several. A seed in two folders counts once, with its longer curve, or with the last of equally long curves. The
+    settings that differ give a group its name. The main line of a group shows its evaluations, and a thin line shows
+    the return in training; without evaluations the return in training is the main line. With two seeds or more the main
+    line is their mean, in a band of its 95 % bootstrap interval. `key` draws one other metric instead, like
+    `"train/entropy"`.
 
     Raises `ConfigError` for another kind of file and for runs without anything to draw, `CheckpointError` for a folder
-    of no run, `MissingExtraError` without the extra `plots`.
+    without a run, `MissingExtraError` without the extra `plots`.
     """
     kind = out.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
@@ -126,8 +127,8 @@ def step_unit(groups: Sequence[Group]) -> str:
 
 
 def group_curves(paths: Sequence[Path], metrics: Sequence[str]) -> dict[Group, dict[str, dict[int, Curve]]]:
-    """Groups of runs; in each, by metric and by seed, the curves of `metrics`. A group whose episodes have not ended
-    has none. Raises `ConfigError` where no group has a curve."""
+    """The curves of `metrics` by group of runs, metric and seed. A group in which no episode has ended has no curves.
+    Raises `ConfigError` if no group has a curve."""
     groups: dict[Group, dict[str, dict[int, Curve]]] = {}
     seen: set[str] = set()
     for path in paths:

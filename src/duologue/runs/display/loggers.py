@@ -31,10 +31,11 @@ class Logger(Protocol):
 
 
 class JsonLines:
-    """`metrics.jsonl`: one line for each step and seed, `{"step": …, "seed": …, "time": seconds, …metrics}`, strict
-    JSON.
-        It appends lines and never rewrites one; NaN and infinities become null. An existing file continues, with its
-    clock."""
+    """`metrics.jsonl`, strict JSON: a line `{"step": …, "seed": …, "time": seconds, …metrics}` for each step and seed.
+
+    It appends lines and never rewrites a line. NaN and infinities become null. If the file exists already, new lines
+    follow, and the time continues from its last line.
+    """
 
     def __init__(self, path: Path):
         self._rows = JsonRows(path)
@@ -112,7 +113,7 @@ class WandB:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a `metrics.jsonl`, in the order of the file. An incomplete last line, from a killed or a running
-    process, does not count.
+    process, is left out.
 
     Raises `CheckpointError` for a missing file, and for a line that is not strict JSON, with its number.
     """
@@ -123,7 +124,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def metric_curve(rows: Sequence[Mapping[str, Any]], key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(steps, values)` of one metric of one seed, by rising step, without rows that lack it or hold null.
+    """`(steps, values)` of one metric of one seed, in the order of steps, without rows where it is missing or null.
 
     A run that resumed from an earlier checkpoint may have written a step twice: the later row counts.
     """

@@ -51,7 +51,7 @@ class Progress:
         """Add the metrics of a step."""
         self.step = step
         self.marks.append((seconds, step))
-        # An interval without an end of an episode has NaN for a return: the last known one stays. A NaN loss shows.
+        # If no episode ends in an interval, its return is NaN, and the last known return stays. A loss of NaN is shown.
         news = {name: value for name, value in metrics.items() if name.startswith("train/") or math.isfinite(value)}
         self.metrics = {**self.metrics, **news}
         for points, name in ((self.training, RETURN), (self.evaluation, EVALUATION)):
@@ -70,7 +70,8 @@ class Progress:
         return (step - first) / (seconds - began) if seconds > began else 0.0
 
     def left(self, seconds: float) -> float:
-        """Seconds left at the latest rate; NaN before the second update, for the first includes the compiler's time."""
+        """Seconds left at the latest rate. NaN before the second update, because the first includes the compiler's
+        time."""
         rate = self.rate if len(self.marks) > 1 else 0.0
         return max(0.0, (self.total - self.step) / rate + self.marks[-1][0] - seconds) if rate > 0 else math.nan
 
@@ -164,8 +165,8 @@ def draw_chart(progress: Progress, width: int, height: int) -> RenderableType:
 
 
 def resample(points: Sequence[tuple[int, float]], count: int, first: int, last: int) -> np.ndarray:
-    """Values at `count` even places from `first` to `last`. Each is the mean of the points nearest to its place; linear
-    between places with points; NaN outside of all points."""
+    """Values at `count` even places from `first` to `last`. Each is the mean of the points nearest to its place.
+    Between places with points the values are linear; outside of all points they are NaN."""
     steps, values = np.asarray(points, np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     places = np.rint((steps - first) / (last - first) * (count - 1)).astype(int)
@@ -195,7 +196,7 @@ def braille(
     at = _dot_rows(np.asarray(values, np.float64), down, low, high)
     before = np.concatenate([at[:1], at[:-1]])
     before = np.where(np.isnan(before), at, before)
-    # Each column ends one dot before the height of the previous column: a thin line, no height twice.
+    # Each column ends one dot before the height of the previous column, so the line is thin.
     reach = before + np.sign(at - before)
     y = np.arange(down)[:, None]
     dots = (np.minimum(at, reach) <= y) & (y <= np.maximum(at, reach))

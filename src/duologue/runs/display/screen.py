@@ -22,8 +22,8 @@ class Screen(Protocol):
     """Shows progress; also a context manager. No method raises for a terminal's limits."""
 
     def start(self, step: int = 0) -> None:
-        """Begin at `step`, the first step of a resumed run. Entering the context begins at 0; a second call replaces
-        this beginning."""
+        """Begin at `step`: 0, or the steps so far of a resumed run. The context itself begins at 0; a later call of
+        this method replaces that value."""
         ...
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -94,7 +94,8 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """One line for an update: at most one a second, and always for the first and the last. No escape codes; flushed."""
+    """Prints one line for an update: at most one a second, and always for the first and the last update. It prints no
+    escape codes, and flushes each line."""
 
     def __init__(self, progress: Progress, console: Console):
         self.progress, self._console, self._began = progress, console, time.perf_counter()

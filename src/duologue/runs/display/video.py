@@ -16,8 +16,8 @@ AddPicture = Callable[[np.ndarray], None]
 """Adds the next picture, uint8 `[H, W, 3]`; all pictures of a video have one shape."""
 
 SHORTEST, SLOWEST = 2, 1 / 600
-"""Shortest time of a picture in a GIF, in hundredths of a second: viewers slow down faster ones. Fewest pictures a
-second: a GIF has 16 bits for a picture's time."""
+"""Shortest time of a picture in a GIF, in hundredths of a second, because viewers slow down faster pictures. Smallest
+number of pictures a second, because a GIF has 16 bits for a picture's time."""
 
 
 def check_out(out: str | Path) -> Path:
@@ -69,10 +69,11 @@ def _mp4(path: Path, fps: float) -> Iterator[AddPicture]:
 def _encoder(
     path: Path, shape: tuple[int, ...], fps: float, complaints: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A context with ffmpeg, which reads pictures `[H, W, 3]`. At the end it waits for ffmpeg; on an error it kills it.
+    """A context with ffmpeg, which reads pictures `[H, W, 3]`. At its end it waits for ffmpeg; on an error it kills
+    ffmpeg.
 
     ffmpeg has a process group of its own, so Ctrl-C reaches only this process. imageio-ffmpeg's own writer makes this
-    group by a function between fork and exec, which JAX's threads do not allow.
+    group with a function between fork and exec, which is not safe with JAX's threads.
     """
     command = [
         _ffmpeg().get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
