@@ -100,7 +100,7 @@ def test_help_breaks_its_lines_for_the_terminal_not_where_the_source_does(duolog
     monkeypatch.setenv("COLUMNS", "160")
     doc = next(doc for name, _, doc in documented(commands.COMMANDS["watch"]) if name == "out")
     _, out, _ = duologue("watch", "--help")
-    assert "or for\n" in doc and "or for videos/step-N.mp4 in the run folder" in out
+    assert "or\n" in doc and "or videos/step-N.mp4 in the run folder" in out
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = duologue("train", "cql", "--help")
     assert "targets leave out the entropies in between. (default: 1)" in out

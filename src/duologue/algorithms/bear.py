@@ -140,7 +140,7 @@ class BEAR(AbstractRecorded[BEARState]):
     minimum_weight: Fraction = 0.75
     """Weight of the smallest critic value in a target; the largest value has the weight 1 − this."""
     candidates: NonNegativeInt = 10
-    """Number of actions that the test policy draws, to take the one with the highest Q₁; 0 for the mean action."""
+    """Number of actions that the test policy draws, to take the one with the highest Q₁. 0: the mean action."""
     tau: Fraction = 0.005
     """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 100

@@ -46,9 +46,9 @@ class Train(RunOptions):
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of their discounted sum before learning."""
     run_dir: str | None = None
-    """Folder for this run, which must not exist; None for runs/ALGORITHM/ENV/N."""
+    """Folder for this run, which must not exist. None: runs/ALGORITHM/ENV/N."""
     final_episodes: NonNegativeInt = 100
-    """Number of episodes in the evaluation at the end; 0 for none."""
+    """Number of episodes in the evaluation at the end. 0: none."""
     wandb: str | None = None
     """Weights & Biases project to log to, in addition to the run folder (extra: wandb)."""
     config: str | None = None
@@ -73,15 +73,15 @@ class Evaluate:
     explore: bool = False
     """Act with the training policy instead of the test policy."""
     task: str | None = None
-    """Task whose policy plays and whose reward is scored, where the run has several; None for the main task."""
+    """Task whose policy plays and whose reward is scored, where the run has several. None: the main task."""
     env: str | None = None
-    """Environment with the same spaces; None for the environment of the run. Required if the run has only data."""
+    """Environment with the same spaces. None: the environment of the run. Required if the run has only data."""
     dataset: str | None = None
     """Recorded data on which fitted Q evaluation estimates the value of the test policy. No episode is played."""
     fit_steps: int = 20_000
     """Number of gradient steps of fitted Q evaluation."""
     timeout_and_terminal: Literal["timeout", "terminal"] | None = None
-    """How to read rows flagged both timeout and terminal; None for the choice of the run."""
+    """How to read rows flagged both timeout and terminal. None: the choice of the run."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +93,25 @@ class Watch:
     episodes: int = 1
     """Number of episodes to play."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Video file to write instead of opening a window: .gif or .mp4 (extra: video). None for a window, or for
+    """Video file to write instead of opening a window: .gif or .mp4 (extra: video). None: a window, or
     videos/step-N.mp4 in the run folder if there is no display."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     task: str | None = None
-    """Task whose policy plays, where the run has several; None for the main task."""
+    """Task whose policy plays, where the run has several. None: the main task."""
     agent: int = 0
     """Number of the agent in a run with several seeds, counted from 0."""
     explore: bool = False
     """Act with the training policy instead of the test policy."""
     env: str | None = None
-    """Gymnasium environment with the same spaces; None for the environment of the run. Not for environments written
+    """Gymnasium environment with the same spaces. None: the environment of the run. Not for environments written
     in JAX."""
     seed: int = 0
     """Seed of all random numbers."""
     fps: float | None = None
-    """Frames per second of the video; None for the rate that the environment gives, or 30."""
+    """Frames per second of the video. None: the rate that the environment gives, or 30."""
     max_steps: int | None = None
-    """Largest number of steps; None for 10,000 in a video and no limit in a window."""
+    """Largest number of steps. None: 10,000 in a video and no limit in a window."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Collect:
     steps: int = 100_000
     """Number of transitions."""
     env: str | None = None
-    """Environment id; None for the environment of the run. Required for `random`."""
+    """Environment id. None: the environment of the run. Required for `random`."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     agent: int = 0
@@ -158,7 +158,7 @@ class Resume:
     run: Positional[Path]
     """Run folder."""
     steps: int | None = None
-    """Total number of environment steps to reach (gradient steps on recorded data); None for the number of the run."""
+    """Total number of environment steps to reach (gradient steps on recorded data). None: the number of the run."""
     dataset: str | None = None
     """New place of the recorded data, if they have moved."""
     env: str | None = None
@@ -166,7 +166,7 @@ class Resume:
     wandb: str | None = None
     """Weights & Biases project to log to (extra: wandb). The run folder does not store it."""
     final_episodes: int = 100
-    """Number of episodes in the evaluation at the end; 0 for none."""
+    """Number of episodes in the evaluation at the end. 0: none."""
 
 
 @dataclass(frozen=True)
