@@ -116,12 +116,11 @@ class BEAR(AbstractRecorded[BEARState]):
     """Divergence between data and policy (D): `MMD` for support matching, `KL` for distribution matching."""
     multiplier: Dual | Fixed = Dual(threshold=0.05)
     """Weight of the divergence (λ): `Dual` ascent that keeps D at its threshold ε, or `Fixed`. With `KL`
-    the authors use ε = −2, because it leaves out the entropy of the data and can be negative."""
+    the authors use ε = −2: our `KL` leaves out the entropy of the data, so its value can be negative."""
     samples: PositiveInt = 5
     """Number of raw actions that D compares (n): n of the VAE and n of the policy."""
     q_samples: PositiveInt | None = None
-    """The policy draws `samples` actions. The actor's objective averages each critic over this many of them. None: over
-    all of them."""
+    """Number of the policy's `samples` actions over which the actor's objective averages each critic. None: all."""
     ensemble: Literal["min", "max", "mean"] = "min"
     """Reduction of the critics to the value that the actor maximises."""
     ensemble_size: PositiveInt = 2
@@ -136,7 +135,7 @@ class BEAR(AbstractRecorded[BEARState]):
     target_actor: bool = True
     """True: a Polyak copy of the actor draws the next actions for the targets. False: the actor itself draws them."""
     target_candidates: PositiveInt = 10
-    """Number of actions that the policy draws for a target, which uses the best of them."""
+    """Number of actions that the policy draws to compute a target. The target is the value of the best of them."""
     minimum_weight: Fraction = 0.75
     """Weight of the smallest critic value in a target; the largest value has the weight 1 − this."""
     candidates: NonNegativeInt = 10
@@ -244,6 +243,5 @@ LATER = BEAR(
 """The settings of the authors' later code, for the D4RL benchmark. The authors recommend them. For HalfCheetah they use
 a Gaussian kernel: `distance=MMD(kernel="gaussian")`.
 
-Two differences from the update in that code remain. It computes the losses of critics, actor and multiplier before it
-updates any of these; here each is updated before the next loss is computed. Their actor clips
-log σ to [−5, 2]."""
+Two differences remain. The authors' code computes all three losses first, and then updates critics, actor and
+multiplier. Duologue updates each one before it computes the next loss. Their actor also clips log σ to [−5, 2]."""

@@ -39,7 +39,7 @@ class SACState(eqx.Module):
 
 
 def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-    """Sample an action ã ~ π in the units of the environment, with log π(ã|s) for actions scaled to [−1, 1].
+    """Sample ã ~ π in the units of the environment. Return ã, and log π of the same action scaled to [−1, 1].
 
     The paper has actions in [−1, 1]. In the units of the environment, the entropy of a step is larger by Σ log hᵢ,
     where hᵢ = (high − low)/2 of dimension i.

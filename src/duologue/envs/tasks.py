@@ -58,7 +58,10 @@ class Tasks:
         self.names = tuple(getattr(function, "__name__", type(function).__name__) for function in functions)
         for task in self.names:
             if not task.isidentifier():
-                raise ConfigError(f"tasks: {task!r} cannot be the name of a task. Define the function with `def`.")
+                raise ConfigError(
+                    f"tasks: a task has the name of its function, and {task!r} cannot be a name. Define the function "
+                    "with `def`."
+                )
             if self.names.count(task) > 1:
                 raise ConfigError(f"tasks: two functions have the name {task!r}. Give each function its own name.")
 
