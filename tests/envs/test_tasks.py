@@ -328,7 +328,7 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
         (lambda: Tasks(paid, steps, paid), r"tasks: two functions have the name 'paid'"),
         (lambda: Tasks(), r"tasks: must be at least one function"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
-        (lambda: Tasks([steps, paid]), r"is no function. Pass functions, one after another"),
+        (lambda: Tasks([steps, paid]), r"is no function. Pass each function as a separate argument"),
         (lambda: Tasks(paid).attach(Tasks(steps).attach("CartPole-v1")), r"has tasks already, Tasks\(steps\)"),
     ],
 )

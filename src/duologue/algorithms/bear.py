@@ -120,7 +120,8 @@ class BEAR(AbstractRecorded[BEARState]):
     samples: PositiveInt = 5
     """Number of raw actions that D compares (n): n of the VAE and n of the policy."""
     q_samples: PositiveInt | None = None
-    """Number of the policy's `samples` actions over which the actor's objective averages each critic. None: all."""
+    """The policy draws `samples` actions. The actor's objective averages each critic over the first `q_samples`.
+    None: over all of them."""
     ensemble: Literal["min", "max", "mean"] = "min"
     """Reduction of the critics to the value that the actor maximises."""
     ensemble_size: PositiveInt = 2

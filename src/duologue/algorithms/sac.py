@@ -39,7 +39,7 @@ class SACState(eqx.Module):
 
 
 def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-    """Sample ã ~ π in the units of the environment. Return ã, and log π of the same action scaled to [−1, 1].
+    """Sample ã ~ π in the units of the environment. Also return its log-density, after scaling actions to [−1, 1].
 
     The paper has actions in [−1, 1]. In the units of the environment, the entropy of a step is larger by Σ log hᵢ,
     where hᵢ = (high − low)/2 of dimension i.

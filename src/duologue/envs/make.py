@@ -49,8 +49,8 @@ def make(
             raise ConfigError(f"num_envs = {num_envs}: the adapter has {env.num_envs}. Set num_envs={env.num_envs}.")
         if asynchronous or max_episode_steps is not None:
             raise ConfigError(
-                "asynchronous and max_episode_steps cannot be used with an adapter. Set them where you make the "
-                "adapter."
+                "The options asynchronous and max_episode_steps cannot be used with an adapter. Set them where you "
+                "make the adapter."
             )
         return env
     prefix, _, name = env.partition("/") if isinstance(env, str) else ("", "", "")

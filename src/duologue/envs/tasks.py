@@ -51,7 +51,7 @@ class Tasks:
         for function in functions:
             if not callable(function):
                 raise ConfigError(
-                    f"tasks: {function!r} is no function. Pass functions, one after another: Tasks(f, g)."
+                    f"tasks: {function!r} is no function. Pass each function as a separate argument: Tasks(f, g)."
                 )
         self.functions, self.name = functions, name
         self.info = (info,) if isinstance(info, str) else tuple(info)
