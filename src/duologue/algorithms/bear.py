@@ -115,8 +115,8 @@ class BEAR(AbstractRecorded[BEARState]):
     distance: MMD | KL = MMD()
     """Divergence between data and policy (D): `MMD` for support matching, `KL` for distribution matching."""
     multiplier: Dual | Fixed = Dual(threshold=0.05)
-    """Weight of the divergence (λ): `Dual` ascent that keeps D at its threshold ε, or `Fixed`. With `KL`
-    the authors use ε = −2: our `KL` leaves out the entropy of the data, so its value can be negative."""
+    """Weight of the divergence (λ): `Dual` ascent that keeps D at its threshold ε, or `Fixed`. `KL` leaves
+    out the entropy of the data, so it can be negative. The authors use ε = −2 with it."""
     samples: PositiveInt = 5
     """Number of raw actions that D compares (n): n of the VAE and n of the policy."""
     q_samples: PositiveInt | None = None
@@ -244,5 +244,6 @@ LATER = BEAR(
 """The settings of the authors' later code, for the D4RL benchmark. The authors recommend them. For HalfCheetah they use
 a Gaussian kernel: `distance=MMD(kernel="gaussian")`.
 
-Two differences remain. The authors' code computes all three losses first, and then updates critics, actor and
-multiplier. Duologue updates each one before it computes the next loss. Their actor also clips log σ to [−5, 2]."""
+Two differences remain. First, the authors' code computes all three losses, and then updates critics, actor and
+multiplier. Duologue updates each of these before it computes the next loss. Second, their actor clips log σ to [−5, 2];
+ours does not."""

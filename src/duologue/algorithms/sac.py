@@ -39,7 +39,7 @@ class SACState(eqx.Module):
 
 
 def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
-    """Sample ã ~ π in the units of the environment. Also return its log-density, after scaling actions to [−1, 1].
+    """Return ã ~ π in the units of the environment, and the log-density of the same action scaled to [−1, 1].
 
     The paper has actions in [−1, 1]. In the units of the environment, the entropy of a step is larger by Σ log hᵢ,
     where hᵢ = (high − low)/2 of dimension i.
@@ -49,7 +49,7 @@ def sample_in_half_ranges(policy: TanhNormal, key: Array) -> tuple[Float[Array, 
 
 
 def soft_value(q: Float[Array, "E ..."], log_prob: Float[Array, "..."], alpha: Float[Array, ""]) -> Array:
-    """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), a sample of eq. 3 with the smallest of the critics."""
+    """V(s) = minᵢ Qᵢ(s, ã) − α log π(ã|s), eq. 3 estimated by one action, with the smallest value of the critics."""
     return jnp.min(q, axis=0) - alpha * log_prob
 
 

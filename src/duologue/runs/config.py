@@ -205,7 +205,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a plain YAML file: {error}") from error
     value = {} if value is None else value
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds a {type(value).__name__}: must be fields with values, as in `seed: 1`.")
+        raise ConfigError(
+            f"{path} holds a {type(value).__name__}. The file must hold fields with values, as in `seed: 1`."
+        )
     return _plain(value, path, "")
 
 
@@ -214,13 +216,15 @@ def _plain(value: Any, path: Path, at: str) -> Any:
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
-                raise ConfigError(f"{path}: the name {name!r} in {at or 'the file'} is not text. Quote it.")
+                raise ConfigError(
+                    f"{path}: the key {name!r} in {at or 'the file'} is not a string. Put it in quotation marks."
+                )
         return {name: _plain(part, path, _join(at, name)) for name, part in value.items()}
     if isinstance(value, list):
         return [_plain(part, path, f"{at}[{i}]") for i, part in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ConfigError(f"{path}: {at} = {value!r} is a {type(value).__name__}. Quote it if it is text.")
+    raise ConfigError(f"{path}: {at} = {value!r} is a {type(value).__name__}. Put it in quotation marks if it is text.")
 
 
 # Layers
