@@ -116,7 +116,7 @@ class BEAR(AbstractRecorded[BEARState]):
     """Divergence between data and policy (D): `MMD` for support matching, `KL` for distribution matching."""
     multiplier: Dual | Fixed = Dual(threshold=0.05)
     """Weight of the divergence (λ): `Dual` ascent that keeps D at its threshold ε, or `Fixed`. `KL` leaves
-    out the entropy of the data, so it can be negative. The authors use ε = −2 with it."""
+    out the entropy of the data, so its value can be negative. With `KL`, the authors use ε = −2."""
     samples: PositiveInt = 5
     """Number of raw actions that D compares (n): n of the VAE and n of the policy."""
     q_samples: PositiveInt | None = None
