@@ -235,9 +235,7 @@ def test_hidden_layers_may_be_none():
     ids=["matrix", "scalar", "int", "dict"],
 )
 def test_other_action_spaces_are_refused_by_name(networks, action):
-    with pytest.raises(
-        ConfigError, match="is not supported: it must be Discrete, MultiDiscrete or a real Box"
-    ) as e:
+    with pytest.raises(ConfigError, match="is not supported: it must be Discrete, MultiDiscrete or a real Box") as e:
         networks().actor_critic(spec(action), key=KEY)
     assert str(action) in str(e.value)
 
