@@ -127,6 +127,27 @@ def test_the_first_rollout_is_acted_on_the_moments_so_far(unchecked, key):
         np.testing.assert_allclose(rollout.extras["seen"][t], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("constant", "change"), [(0.0, 1e-3), (7.0, 1e-3), (-2000.0, 0.5), (0.1, -0.02)])
+def test_what_never_changed_is_not_scaled(constant, change, unchecked, key):
+    """The second column and the rewards stay the same in the first rollout. In the second rollout they change a little.
+    Rewards are constant where they are 0."""
+    log = []
+    algorithm = Normalized(Recorder(log=log))
+    state, carry = algorithm.init(VECTOR, key=key), algorithm.initial_carry(B)
+    for k, second in enumerate((constant, constant + change)):
+        raw = a_rollout(k)
+        obs = jnp.stack([raw.obs[..., 0], jnp.full((T, B), second)], -1)
+        raw = raw._replace(obs=obs, next_obs=obs, reward=jnp.full((T, B), k * change))
+        state, carry, rollout = observed(algorithm, state, carry, raw, key)
+        state, _ = algorithm.update(state, rollout, key=key)
+    batch = log[-1][1]
+    np.testing.assert_allclose(rollout.extras["seen"][..., 1], np.full((T, B), change), rtol=1e-2)
+    np.testing.assert_allclose(batch.obs[..., 1], np.full((T, B), change), rtol=1e-2)
+    np.testing.assert_allclose(batch.reward, np.full((T, B), change), rtol=1e-6)
+    first = a_rollout(0).obs[..., 0]
+    np.testing.assert_allclose(batch.obs[..., 0], (a_rollout(1).obs[..., 0] - first.mean()) / first.std(), rtol=1e-3)
+
+
 class Replayed(Recorder):
     """Learns from replay alone, from the third rollout on."""
 
@@ -151,7 +172,7 @@ def test_before_its_first_batch_an_algorithm_of_replay_acts_and_tests_on_the_mom
 
 @pytest.mark.parametrize(("loop", "seeds"), [(host, [0]), (compiled, [0]), (compiled, [0, 1])])
 def test_both_loops_act_on_the_same_moments(loop, seeds, unchecked):
-    """Environment i at its step t sees (i, t); the steps before normalise it where it acts, all steps where it learns."""
+    """Environment i at its step t sees (i, t). Acting normalises it by the steps before, learning by all steps."""
     algorithm = Normalized(Recorder())
     envs = OnHost() if loop is host else Scripted(VECTOR, B)
     ((_, _, totals),) = loop.run(algorithm, envs, loop.start(algorithm, envs, seeds), steps=T * B, interval=T * B)
