@@ -9,6 +9,7 @@ import pytest
 from algorithms.by_hand import SMALL, assert_same, begun
 from algorithms.test_normalized import DISCOUNT, VECTOR, B, OnHost, Recorder, Scripted, T, a_rollout, observed
 from runs.helpers import ITERATION, TINY, assert_same_run, resume, train
+from runs.helpers import rows as metrics
 
 import duologue as dl
 from duologue.algorithms.normalized import Normalized
@@ -101,16 +102,29 @@ def test_the_first_update_is_that_on_the_rollouts_own_moments(inner, key):
 def test_the_first_ratio_is_one_in_each_of_the_first_rollouts(key):
     algorithm = Normalized(dl.PPO(**ONE_STEP, normalize_advantage=False))
     state, carry = begun(algorithm, CONTINUOUS, key), algorithm.initial_carry(B)
-    program = jax.jit(
-        lambda state, carry, rollout, key: (lambda now, carry, full: (algorithm.update(now, full, key=key), carry))(
-            *acted(algorithm, state, carry, rollout, key)
-        )
-    )
+
+    @jax.jit
+    def program(state, carry, rollout, key):
+        state, carry, rollout = acted(algorithm, state, carry, rollout, key)
+        return *algorithm.update(state, rollout, key=key), carry
+
     for k in range(3):
         rollout = far(k, shift=500.0, size=30.0, reward=100.0)
-        (state, metrics), carry = program(state, carry, rollout, jax.random.fold_in(key, k))
+        state, metrics, carry = program(state, carry, rollout, jax.random.fold_in(key, k))
         np.testing.assert_allclose(metrics["approx_kl"], 0.0, atol=1e-6)
         assert float(metrics["clip_fraction"]) == 0.0 and float(metrics["value_loss"]) < 10
+
+
+@pytest.mark.parametrize(("env", "seeds"), [("Pendulum-v1", 2), ("gymnax/Pendulum-v1", 1), ("gymnax/Pendulum-v1", 2)])
+def test_the_first_ratio_is_one_in_both_loops(env, seeds, tmp_path):
+    algorithm = Normalized(dl.PPO(**ONE_STEP))
+    run = train(env, tmp_path / "run", iterations=3, every=1, algorithm=algorithm, seeds=seeds)
+    seen = metrics(run.path)
+    assert len(seen) == 3 * seeds
+    for row in seen:
+        np.testing.assert_allclose(row["train/approx_kl"], 0.0, atol=1e-6)
+        assert row["train/clip_fraction"] == 0.0
+        assert row["train/value_loss"] < 100  # of raw rewards: up to a thousand
 
 
 def test_the_first_rollout_is_acted_on_the_moments_so_far(unchecked, key):
