@@ -22,6 +22,7 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
 from duologue.envs.spaces import action_converter, check_action, empty_arrays, obs_writer
+from duologue.envs.wrappers import statistics_notes
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Step
 
@@ -48,7 +49,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     ):
         factory = factory_of(make, max_episode_steps)
         one = open_env(factory, make, max_episode_steps)
-        self.spec, self.num_envs = env_spec(one, make), num_envs
+        self.spec, self.num_envs, self.notes = env_spec(one, make), num_envs, statistics_notes(one)
         self._write, self._door = obs_writer(one.observation_space), action_converter(one.action_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout

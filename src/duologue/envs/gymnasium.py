@@ -24,6 +24,7 @@ from duologue.envs.spaces import (
     obs_writer,
     observation_space,
 )
+from duologue.envs.wrappers import statistics_notes
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
 
@@ -68,6 +69,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         for i, env in enumerate(self._envs):
             if env_spec(env, make) != self.spec:
                 raise ConfigError(f"environment {i} differs from environment 0: {env_spec(env, make)}, {self.spec}.")
+        self.notes = statistics_notes(self._envs[0])
         self._write = obs_writer(self._envs[0].observation_space)
         self._door = action_converter(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)

@@ -135,6 +135,11 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
 
 
+def env_notes(envs: Envs) -> tuple[str, ...]:
+    """Remarks on environments, for the user; those written in JAX have none."""
+    return envs.notes if isinstance(envs, AbstractHostEnvs) else ()
+
+
 def close_envs(envs: Any, source: EnvSource | None) -> None:
     """Close environments, or data. An adapter stays open: its user closes it."""
     if not isinstance(strip_tasks(source), AbstractHostEnvs):

@@ -16,7 +16,8 @@ from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.statistics import bootstrap_interval, iqm
-from duologue.runs.environments import Envs, EnvSource, close_envs, is_in_jax, open_envs
+from duologue.runs.display.screen import print_warning
+from duologue.runs.environments import Envs, EnvSource, close_envs, env_notes, is_in_jax, open_envs
 from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
@@ -80,7 +81,7 @@ Evaluator = Callable[[PyTree], Evaluation]
 @contextmanager
 def open_evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False, note: Callable[[str], object] = print_warning,
 ) -> Iterator[Evaluator]:  # fmt: skip
     """A context with a function from the algorithm's state to its score. The context makes its own environments, and
     episodes start in the same way in every evaluation.
@@ -88,7 +89,7 @@ def open_evaluator(
     Keys and seeds depend on `purpose`. So an evaluation never changes the training, or evaluations with another
     purpose. With several `seeds` the state has a leading axis S. At its end the context closes the environments, except
     an adapter of the user. The function raises `Interrupted` once `interrupted()` is true, because episodes may never
-    end.
+    end. `note` receives the remarks on the environments.
     """
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
@@ -105,6 +106,8 @@ def open_evaluator(
 
         how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
         first = open_one(seeds[0])
+        for text in env_notes(first):
+            note(text)
         if isinstance(first, AbstractJaxEnvs):
             yield _compiled_evaluator(plan, first, keys, **how)
         else:

@@ -17,6 +17,7 @@ from duologue.runs import drive
 from duologue.runs.collect import record_policy
 from duologue.runs.data_sources import DataSource, open_source, read_data
 from duologue.runs.display.loggers import Logger
+from duologue.runs.display.screen import print_warning
 from duologue.runs.drive import Agent
 from duologue.runs.environments import EnvSource, open_envs
 from duologue.runs.evaluation import Evaluation, open_evaluator
@@ -55,7 +56,7 @@ def load(
         )
     found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
-        Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
+        print_warning(warning)
     prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     keys = [run_key(seed) for seed in plan.seed_numbers]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
