@@ -14,6 +14,17 @@ FITS = of("runs/test_actor.py", "what_does_not_fit_is_refused")
 LITTLE = of("runs/test_actor.py", "one_observation_is_too_little_for_a_policy_that_remembers")
 EVER = of("runs/test_actor.py", "a_policy_without_memory_acts_as_ever")
 DECLARED = of("runs/test_actor.py", "what_an_algorithm_declares_is_what_its_test_policy_reads")
+MADE = of("envs/test_worker.py", "what_a_process_raises_while_it_makes_its_environment_is_told")
+ENDED = of("envs/test_worker.py", "a_process_that_ends_is_told_with_its_exit_code")
+UNPACKED = of("envs/test_worker.py", "what_cannot_be_unpacked_there_is_told")
+SCRIPT = of("envs/test_worker.py", "an_id_that_this_script_registers_is_known_there")
+OWN = of("envs/test_worker.py", "an_error_of_the_users_own_in_a_step_is_told")
+INFO = of("envs/test_worker.py", "only_what_is_read_of_info_leaves_the_process")
+SPACES = of("envs/test_worker.py", "spaces_that_differ_there_are_named")
+PAIR = of("envs/test_results.py", "a_reset_without_info_is_named", "what_is_no_pair_of_observation_and_info_is_refused")
+SEEDLESS = of("envs/test_results.py", "a_reset_without_a_seed_is_refused_before_anything_runs")
+PARTS = of("envs/test_results.py", "differences_are_named_part_by_part")
+ALIKE = of("envs/test_results.py", "environments_of_one_run_that_differ_are_compared_part_by_part")
 
 MUTANTS = [
     Mutant("only the outermost wrapper is looked at", "envs/wrappers.py", "while isinstance(env, gym.Wrapper):", "while False:", NAMED),
@@ -34,4 +45,19 @@ MUTANTS = [
     Mutant("Normalized hides what its algorithm remembers", "algorithms/normalized.py", "return self.algorithm.remembers", "return False", LITTLE),
     Mutant("Normalized has a memory of its own", "algorithms/normalized.py", "return self.algorithm.remembers", "return True", DECLARED),
     Mutant("every draw of an actor is the same", "runs/actor.py", "        self._calls += 1\n", "", EVER),
+    Mutant("a failure while making reads like one of the pool", "envs/asynchronous.py", "    except _RemoteError as error:\n        raise EnvError(\n", "    except () as error:\n        raise EnvError(\n", MADE),
+    Mutant("the traceback of the process is lost", "envs/asynchronous.py", 'leave out asynchronous.\\n{error.trace}"', 'leave out asynchronous."', MADE),
+    Mutant("an exit is no failure", "envs/worker.py", "except (Exception, SystemExit) as error:", "except Exception as error:", MADE),
+    Mutant("a process that ended has no exit code", "envs/asynchronous.py", "            if lost:\n", "            if False:\n", ENDED),
+    Mutant("factories are unpacked where nothing is told", "envs/worker.py", "        self._state = CloudpickleWrapper(factory).__getstate__()", "        self._state = factory", UNPACKED),
+    Mutant("the script's ids are unknown in a process", "envs/worker.py", "    gym.registry.setdefault(spec.id, spec)\n", "", SCRIPT),
+    Mutant("errors travel as objects", "envs/worker.py", "failures.put((index, what, ", "failures.put((index, error, ", OWN),
+    Mutant("the whole info travels", "envs/worker.py", "read_step(env.step(data))", "read_step(data := env.step(data)); success, _ = None, pipe.send((data, True))", INFO),
+    Mutant("spaces of processes are not compared", "envs/asynchronous.py", "check_same_spec(i, there, first)", "del there", SPACES),
+    Mutant("an observation alone is a pair", "envs/results.py", "len(result) == 2 and ", "", PAIR),
+    Mutant("any two values are a pair", "envs/results.py", " and isinstance(result[1], Mapping | None)", "", PAIR),
+    Mutant("a wrapper's reset is not looked at", "envs/gymnasium.py", "for each in wrapper_chain(env):", "for each in (env.unwrapped,):", SEEDLESS),
+    Mutant("a part that is gone is not named", "envs/differences.py", "if part not in now.spaces)]:", "if False)]:", PARTS),
+    Mutant("the last number that differs is shown", "envs/differences.py", "{now[where[0]]}, not", "{now[where[-1]]}, not", PARTS),
+    Mutant("only two environments are compared", "envs/gymnasium.py", "for i, env in enumerate(self._envs):\n            check", "for i, env in enumerate(self._envs[:2]):\n            check", ALIKE),
 ]  # fmt: skip
