@@ -25,6 +25,11 @@ PAIR = of("envs/test_results.py", "a_reset_without_info_is_named", "what_is_no_p
 SEEDLESS = of("envs/test_results.py", "a_reset_without_a_seed_is_refused_before_anything_runs")
 PARTS = of("envs/test_results.py", "differences_are_named_part_by_part")
 ALIKE = of("envs/test_results.py", "environments_of_one_run_that_differ_are_compared_part_by_part")
+SHARE = of("runs/test_success.py", "the_share_of_test_episodes_that_succeed")
+NOTHING = of("runs/test_success.py", "where_nothing_is_reported_there_is_no_share")
+SEEDS = of("runs/test_success.py", "several_seeds_have_shares_of_their_own")
+NAMES = of("runs/test_success.py", "both_names_reach_the_rollouts")
+IN_JAX = of("loops/test_loops.py", "a_success_in_jax_is_that_of_the_last_step")
 
 MUTANTS = [
     Mutant("only the outermost wrapper is looked at", "envs/wrappers.py", "while isinstance(env, gym.Wrapper):", "while False:", NAMED),
@@ -60,4 +65,10 @@ MUTANTS = [
     Mutant("a part that is gone is not named", "envs/differences.py", "if part not in now.spaces)]:", "if False)]:", PARTS),
     Mutant("the last number that differs is shown", "envs/differences.py", "{now[where[0]]}, not", "{now[where[-1]]}, not", PARTS),
     Mutant("only two environments are compared", "envs/gymnasium.py", "for i, env in enumerate(self._envs):\n            check", "for i, env in enumerate(self._envs[:2]):\n            check", ALIKE),
+    Mutant("success has one name", "envs/results.py", 'SUCCESS = ("is_success", "success")', 'SUCCESS = ("is_success",)', NAMES),
+    Mutant("the general name goes first", "envs/results.py", 'SUCCESS = ("is_success", "success")', 'SUCCESS = ("success", "is_success")', SHARE),
+    Mutant("only episodes with a report count", "runs/evaluation.py", "float(np.mean(self.successes))", "float(np.mean(self.successes[self.successes > 0]))", SHARE),
+    Mutant("no report is a failure of all", "runs/evaluation.py", "None if np.isnan(reported).all() else np.nan_to_num", "np.nan_to_num", NOTHING),
+    Mutant("seeds share their successes", "runs/rows.py", "score.successes.mean(-1, dtype", "0 * score.successes.mean(dtype", SEEDS),
+    Mutant("the first report of an episode counts in JAX", "loops/evaluate.py", "jnp.where(now.over, now.successes, reported", "jnp.where(now.t > 0, now.successes, reported", IN_JAX),
 ]  # fmt: skip
