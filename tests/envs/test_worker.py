@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 
@@ -159,12 +160,17 @@ def test_only_what_is_read_of_info_leaves_the_process():
     envs.close()
 
 
+def test_a_process_needs_no_jax():
+    code = "import sys, duologue.envs.worker; print('jax' in sys.modules, 'equinox' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
 def test_spaces_that_differ_there_are_named():
     def source():
         env = Scripted()
         env.action_space = gym.spaces.Discrete(4 if multiprocessing.parent_process() is not None else 3, start=5)
         return env
 
-    with pytest.raises(ConfigError, match=r"^environment 0 differs from environment 0.*action\.n = 4, not 3"):
+    with pytest.raises(ConfigError, match=r"^environment 0 differs from one made in the main .*: action\.n = 4, not 3"):
         make(source, 1, asynchronous=True)
     assert not multiprocessing.active_children()

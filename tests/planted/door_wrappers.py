@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant("the script's ids are unknown in a process", "envs/worker.py", "    gym.registry.setdefault(spec.id, spec)\n", "", SCRIPT),
     Mutant("errors travel as objects", "envs/worker.py", "failures.put((index, what, ", "failures.put((index, error, ", OWN),
     Mutant("the whole info travels", "envs/worker.py", "read_step(env.step(data))", "read_step(data := env.step(data)); success, _ = None, pipe.send((data, True))", INFO),
-    Mutant("spaces of processes are not compared", "envs/asynchronous.py", "check_same_spec(i, there, first)", "del there", SPACES),
+    Mutant("spaces of processes are not compared", "envs/asynchronous.py", "check_same_spec(i, there, first, ", "str(there) and (", SPACES),
     Mutant("an observation alone is a pair", "envs/results.py", "len(result) == 2 and ", "", PAIR),
     Mutant("any two values are a pair", "envs/results.py", " and isinstance(result[1], Mapping | None)", "", PAIR),
     Mutant("a wrapper's reset is not looked at", "envs/gymnasium.py", "for each in wrapper_chain(env):", "for each in (env.unwrapped,):", SEEDLESS),

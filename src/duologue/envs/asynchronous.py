@@ -44,7 +44,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` environments, each in its own process; the episodes are those of `GymnasiumEnvs`, bit for bit.
 
     `info` has only the entry `is_success`. If a process fails, or does not answer within `timeout` seconds, the pool
-    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be pickled.
+    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be
+    pickled, and `EnvError` for an environment that cannot be made in its process.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         try:
             for i, (observation, action) in enumerate(self._pool.spaces):
                 there = replace(self.spec, observation=observation_space(observation), action=action_space(action))
-                check_same_spec(i, there, first)
+                check_same_spec(i, there, first, "one made in the main process")
         except ConfigError:
             self.close()
             raise

@@ -11,12 +11,11 @@ FEW = 4
 """Largest number of values that a message shows whole."""
 
 
-def check_same_spec(i: int, spec: EnvSpec, first: EnvSpec) -> None:
-    """Raise `ConfigError` where environment `i` has another spec than environment 0, the `first`."""
+def check_same_spec(i: int, spec: EnvSpec, first: EnvSpec, name: str = "environment 0") -> None:
+    """Raise `ConfigError` where environment `i` has another spec than the `first`, which has this name."""
     if differences := list(spec_differences(spec, first)):
         raise ConfigError(
-            f"environment {i} differs from environment 0: {'; '.join(differences)}. All environments of a run must be "
-            "alike."
+            f"environment {i} differs from {name}: {'; '.join(differences)}. All environments of a run must be alike."
         )
 
 
