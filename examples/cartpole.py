@@ -11,12 +11,13 @@ def main(steps: int) -> None:
     run = dl.train(dl.A2C(learning_rate=1e-3), "CartPole-v1", steps=steps, seed=0, evaluate_every=max(steps // 5, 1))
     print(run.evaluate(episodes=20))
 
-    # `run.policy` takes NumPy observations, one or a batch, and returns actions that `env.step` understands.
-    env = gym.make("CartPole-v1")
+    # An actor takes NumPy observations, one or a batch, and returns actions that `env.step` understands.
+    env, actor = gym.make("CartPole-v1"), run.actor()
     obs, _ = env.reset(seed=7)
+    actor.reset()  # an episode begins
     total, over = 0.0, False
     while not over:
-        obs, reward, terminated, truncated, _ = env.step(run.policy(obs))
+        obs, reward, terminated, truncated, _ = env.step(actor(obs))
         total, over = total + float(reward), terminated or truncated
     env.close()
     print(f"one more episode: return {total:.0f}")

@@ -45,11 +45,11 @@ class Change(gym.Env):
 def main(steps: int) -> None:
     run = dl.train(dl.A2C(learning_rate=2e-3), Change, steps=steps)
     print(run.evaluate(episodes=100))
-    env = Change()
+    env, actor = Change(), run.actor()
     obs, _ = env.reset(seed=3)
     amount, coins = env.left, []
     while env.left:
-        coin = int(run.policy(obs))
+        coin = int(actor(obs))
         coins.append(int(COINS[coin]))
         obs, *_ = env.step(coin)
     print(f"{amount} = {' + '.join(map(str, coins))}")

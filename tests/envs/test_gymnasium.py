@@ -197,7 +197,7 @@ def raises(obs):
         (lambda obs: (0.0, 1.0, False, False, {}), r"float64\[\]; the space is float32\[2\]"),
         (lambda obs: (obs, None, False, False, {}), "gave the reward None"),
         (lambda obs: (obs, np.ones(2), False, False, {}), "must be one number"),
-        (lambda obs: (obs, 1.0, False, {}), "not enough values"),
+        (lambda obs: (obs, 1.0, False, {}), "returned 4 values from step, as in Gym before 0.26"),
         (lambda obs: (obs, 1.0, None, False, {}), "gave terminated = None"),
         (lambda obs: (obs, 1.0, False, "no", {}), "truncated = 'no': must be true or false"),
     ],

@@ -133,7 +133,9 @@ def test_resuming_to_no_count_of_steps(copied, steps, unchecked):
 
 
 def test_an_environment_of_other_spaces_is_refused(copied):
-    with pytest.raises(dl.ConfigError, match=r"The spaces of the environment differ.*probe/both-continuous"):
+    with pytest.raises(
+        dl.ConfigError, match=r"spaces of the environment differ.*In probe/both-continuous: act.* not a D"
+    ):
         dl.resume(copied, steps=20 * ITERATION, env="probe/both-continuous")
 
 

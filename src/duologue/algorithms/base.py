@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
+import jax
 from jaxtyping import Array
 
 from duologue.errors import ConfigError
@@ -37,6 +38,12 @@ class AbstractAlgorithm(Configurable, Generic[State]):
         """Memory of `act` within an episode, one row for each environment. In training, loops never reset this memory:
         `observe` gets the flags, and resets the rows of the episodes that ended."""
         return None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the test policy reads its carry: its action depends on more of the episode than the observation. True
+        for every algorithm with a carry, unless the algorithm declares that `act` reads it to explore alone."""
+        return bool(jax.tree.leaves(self.initial_carry(1)))
 
     def policy(self, state: State, obs: Obs) -> Any:
         """π(·|s) for observations `[N]`, a distribution in environment units. Optional. The default `act` and

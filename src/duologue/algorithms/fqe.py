@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from duologue.algorithms.base import AbstractAlgorithm
 from duologue.algorithms.families import recorded_experience
+from duologue.errors import ConfigError
 from duologue.fields import Fraction, PositiveInt
 from duologue.networks.builder import AbstractNetworks, Networks
 from duologue.networks.heads import box_bounds, require_bounded_box
@@ -48,6 +49,13 @@ class FQE(AbstractAlgorithm[FQEState]):
     """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of the critic: `Networks`, or an object of your own."""
+
+    def __check_init__(self):
+        if self.algorithm.remembers:
+            raise ConfigError(
+                f"FQE.algorithm = {type(self.algorithm).__name__}: its test policy remembers the episode, and fitted Q "
+                "evaluation reads single transitions. Evaluate it in an environment."
+            )
 
     @property
     def experience(self) -> Experience:

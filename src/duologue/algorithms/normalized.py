@@ -120,6 +120,11 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
     def initial_carry(self, num_envs: int) -> NormalizedCarry:
         return NormalizedCarry(self.algorithm.initial_carry(num_envs), jnp.zeros(num_envs))
 
+    @property
+    def remembers(self) -> bool:
+        """As the algorithm inside: acting does not read the discounted return."""
+        return self.algorithm.remembers
+
     def act(
         self, state: NormalizedState, carry: NormalizedCarry, obs: Obs, *, key: Array, explore: bool
     ) -> tuple[Array, dict[str, Array], NormalizedCarry]:

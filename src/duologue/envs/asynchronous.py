@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
@@ -19,9 +20,19 @@ import numpy as np
 from gymnasium.vector.async_vector_env import AsyncState
 
 from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.differences import check_same_spec
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
-from duologue.envs.spaces import action_converter, check_action, empty_arrays, obs_writer
+from duologue.envs.spaces import (
+    action_converter,
+    action_space,
+    check_action,
+    empty_arrays,
+    obs_writer,
+    observation_space,
+)
+from duologue.envs.worker import Packed, with_registration, work
+from duologue.envs.wrappers import statistics_notes
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Step
 
@@ -33,7 +44,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` environments, each in its own process; the episodes are those of `GymnasiumEnvs`, bit for bit.
 
     `info` has only the entry `is_success`. If a process fails, or does not answer within `timeout` seconds, the pool
-    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be pickled.
+    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be
+    pickled, and `EnvError` for an environment that cannot be made in its process.
     """
 
     def __init__(
@@ -46,27 +58,21 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         max_episode_steps: int | None = None,
         timeout: float = TIMEOUT,
     ):
-        factory = factory_of(make, max_episode_steps)
+        factory = with_registration(make, factory_of(make, max_episode_steps))
         one = open_env(factory, make, max_episode_steps)
-        self.spec, self.num_envs = env_spec(one, make), num_envs
+        self.spec, self.num_envs, self.notes = env_spec(one, make), num_envs, statistics_notes(one)
         self._write, self._door = obs_writer(one.observation_space), action_converter(one.action_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
+        self._pool = _open_pool(_pack(factory, name_of(make)), num_envs, name_of(make))
+        first = replace(self.spec, observation=observation_space(one.observation_space))
         try:
-            with _quiet_start():
-                # No shared memory, because it would silently broadcast an observation of another shape.
-                self._pool = _Pool(
-                    [factory] * num_envs,
-                    context=_start_method(),
-                    shared_memory=False,
-                    autoreset_mode=gym.vector.AutoresetMode.DISABLED,
-                )
-        except Exception as error:
-            raise ConfigError(
-                f"asynchronous: {name_of(make)} could not be sent to another process; {type(error).__name__}: "
-                f"{error}. All objects that it uses must be picklable. Make them inside the function, or leave out "
-                "asynchronous."
-            ) from error
+            for i, (observation, action) in enumerate(self._pool.spaces):
+                there = replace(self.spec, observation=observation_space(observation), action=action_space(action))
+                check_same_spec(i, there, first, "one made in the main process")
+        except ConfigError:
+            self.close()
+            raise
 
     def reset(self) -> Obs:
         self._journal.restart()
@@ -140,7 +146,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
             return what()
         except _RemoteError as error:
             self.close()
-            raise self._journal.failure(error.index, error, f"\n{error.trace}") from error
+            raise self._journal.failure(error.index, error, f"\n{error.trace}" if error.trace else "") from error
         except Exception as error:
             late = isinstance(error, TimeoutError | multiprocessing.TimeoutError)
             absent = {} if self._pool.closed else self._pool.missing_answers(late=late)
@@ -172,12 +178,51 @@ def pool_success(info: dict[str, Any]) -> dict[str, np.ndarray]:
     return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
 
 
+def _pack(factory: Callable[[], gym.Env], name: str) -> Packed:
+    """`factory` as bytes for another process. Raises `ConfigError` where it cannot be pickled."""
+    try:
+        return Packed(factory)
+    except Exception as error:
+        raise ConfigError(
+            f"asynchronous: {name} could not be sent to another process; {type(error).__name__}: {error}. All objects "
+            "that it uses must be picklable. Make them inside the function, or leave out asynchronous."
+        ) from error
+
+
+def _open_pool(packed: Packed, num_envs: int, name: str) -> "_Pool":
+    """A pool in which every environment is made. Raises `EnvError`, with the traceback of the process that failed."""
+    script = "The process does not run your script: make, import and register inside the function all that it needs"
+    try:
+        with _quiet_start():
+            # No shared memory, because it would silently broadcast an observation of another shape.
+            return _Pool(
+                [packed] * num_envs,
+                context=_start_method(),
+                shared_memory=False,
+                autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+                worker=work,
+            )
+    except _RemoteError as error:
+        raise EnvError(
+            f"asynchronous: environment {error.index}, {name}, could not be made in its process; it {error}. {script}, "
+            f"or leave out asynchronous.\n{error.trace}"
+        ) from error
+    except _LostProcess as error:
+        raise EnvError(f"asynchronous: {name} could not be made; {error}. Leave out asynchronous.") from error
+    except Exception as error:
+        raise EnvError(f"{name} could not be made again; it raised {type(error).__name__}: {error}") from error
+
+
 class _RemoteError(EnvError):
-    """Error that an environment raised in its process, with its index and traceback."""
+    """What happened to an environment in its process, with its index and the traceback."""
 
     def __init__(self, index: int, message: str, trace: str):
         super().__init__(message)
         self.index, self.trace = index, trace
+
+
+class _LostProcess(EnvError):
+    """A process that ended before its environment was made."""
 
 
 class _Pool(gym.vector.AsyncVectorEnv):
@@ -185,7 +230,19 @@ class _Pool(gym.vector.AsyncVectorEnv):
     processes ignore SIGTERM, so they are killed."""
 
     def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
+        self.processes, self.spaces = [], []
+        try:
+            super().__init__(*args, **options)
+        except BaseException as error:
+            lost = {} if isinstance(error, _RemoteError) else self.missing_answers(late=False)
+            for process in self.processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+            if lost:
+                each = (f"environment {i} lost its process, exit code {code}" for i, code in lost.items())
+                raise _LostProcess("; ".join(each)) from error
+            raise
         atexit.register(_close_pool, weakref.ref(self))  # runs before multiprocessing's own handler, which would wait
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
@@ -195,11 +252,17 @@ class _Pool(gym.vector.AsyncVectorEnv):
                 process.kill()
         super().close_extras(timeout, terminate)
 
+    def _check_spaces(self) -> None:
+        """Wait until every environment is made, and take its spaces. The pool calls this when it opens."""
+        for pipe in self.parent_pipes:
+            pipe.send(("spaces", None))
+        answers = [pipe.recv() for pipe in self.parent_pipes]
+        self._raise_if_errors([made for _, made in answers])
+        self.spaces = [spaces for spaces, _ in answers]
+
     def _raise_if_errors(self, successes: Any) -> None:
-        if all(successes):
-            return
-        index, kind, value, trace = self.error_queue.get(timeout=5)
-        raise _RemoteError(index, f"raised {kind.__name__}: {value}", trace)
+        if failures := [self.error_queue.get(timeout=5) for success in successes if not success]:
+            raise _RemoteError(*min(failures))  # of the first environment
 
     def missing_answers(self, *, late: bool) -> dict[int, int | None]:
         """Exit code of every environment whose process has ended. If an answer is `late`, also `None` for every

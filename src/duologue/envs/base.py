@@ -21,6 +21,8 @@ class AbstractHostEnvs(ABC):
 
     spec: EnvSpec
     num_envs: int
+    notes: tuple[str, ...] = ()
+    """Remarks on these environments, which the user reads before they step."""
 
     @abstractmethod
     def reset(self) -> Obs:

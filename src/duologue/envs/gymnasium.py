@@ -3,6 +3,7 @@ and it can choose the seed of every episode."""
 
 import difflib
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -13,7 +14,9 @@ import numpy as np
 
 from duologue.envs.atari import atari_spec, begin_new_game, is_atari
 from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.differences import check_same_spec
 from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
+from duologue.envs.results import OLD, read_reset
 from duologue.envs.spaces import (
     action_converter,
     action_space,
@@ -24,6 +27,7 @@ from duologue.envs.spaces import (
     obs_writer,
     observation_space,
 )
+from duologue.envs.wrappers import statistics_notes, wrapper_chain
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step
 
@@ -66,8 +70,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
         self.spec, self.num_envs = env_spec(self._envs[0], make), num_envs
         for i, env in enumerate(self._envs):
-            if env_spec(env, make) != self.spec:
-                raise ConfigError(f"environment {i} differs from environment 0: {env_spec(env, make)}, {self.spec}.")
+            check_same_spec(i, env_spec(env, make), self.spec)
+        self.notes = statistics_notes(self._envs[0])
         self._write = obs_writer(self._envs[0].observation_space)
         self._door = action_converter(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)
@@ -117,7 +121,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         """Begin the journal's episodes in these environments, and write their first observations into `obs`."""
         for i in indices:
             try:
-                self._write(obs, i, self._envs[i].reset(seed=self._journal.seed(i))[0])
+                self._write(obs, i, read_reset(self._envs[i].reset(seed=self._journal.seed(i))))
             except Exception as error:
                 raise self._journal.failure(i, error) from error
 
@@ -178,6 +182,7 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
         )
     if not isinstance(env, gym.Env):
         raise ConfigError(f"{name} makes {env!r}: must be a gymnasium.Env.")
+    check_reset(env, name)
     for part in ("observation_space", "action_space"):
         if getattr(env, part, None) is None:
             raise ConfigError(f"{name} makes an environment without {part}. Give it one of gymnasium.spaces.")
@@ -189,6 +194,17 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
             f"longer limit there, gymnasium.make(…, max_episode_steps={max_episode_steps})."
         )
     return env
+
+
+def check_reset(env: gym.Env, name: str) -> None:
+    """Raise `ConfigError` where the `reset` of an environment or of a wrapper takes no seed, as in Gym before 0.26."""
+    for each in wrapper_chain(env):
+        known = inspect.signature(each.reset).parameters.values()
+        if not any(one.name == "seed" or one.kind is one.VAR_KEYWORD for one in known):
+            raise ConfigError(
+                f"{name}: {type(each).__name__}.reset takes no seed, {OLD}. Write `def reset(self, *, seed=None, "
+                "options=None)`, call super().reset(seed=seed), and return (obs, info)."
+            )
 
 
 def name_of(source: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from duologue.envs.base import seed_of
+from duologue.envs.results import one_number, read_step
 from duologue.envs.spaces import empty_arrays
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Space
@@ -96,19 +97,6 @@ class Journal:
         self.actions = list(table)
 
 
-NUMBERS = (float, int, np.floating, np.integer, np.bool_)
-TRUTHS = (True, False)
-"""Allowed values of a flag. NumPy's booleans, 0 and 1 are equal to them."""
-
-
-def one_number(value: Any, what: str) -> float:
-    """`value` as one number; an array with one element is allowed. Raises `EnvError` for all other values."""
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "fiub":
-        raise EnvError(f"gave {what} {value!r}, which must be one number")
-    return float(array.reshape(()))
-
-
 class StepArrays:
     """New arrays for one vector step, which are filled one environment after another."""
 
@@ -124,18 +112,15 @@ class StepArrays:
 
     def put(self, i: int, result: tuple[Any, ...]) -> None:
         """Write the five-tuple of environment `i`. Raises `EnvError` if it is not as Gymnasium defines it."""
-        obs, reward, terminated, truncated, info = result
+        obs, self.reward[i], terminated, truncated, success = read_step(result)
         self._write(self.obs, i, obs)
-        self.reward[i] = reward if isinstance(reward, NUMBERS) else one_number(reward, "the reward")
-        if terminated not in TRUTHS or truncated not in TRUTHS:
-            raise EnvError(f"gave terminated = {terminated!r} and truncated = {truncated!r}: must be true or false")
         self.terminated[i], self.truncated[i] = terminated, truncated
         if terminated or truncated:
             self.ended.append(i)
-        if info and (success := info.get("is_success")) is not None:
-            self.success[i] = one_number(success, "is_success")
+        if success is not None:
+            self.success[i] = success
         for name, values in self.info.items():
-            if name in info:
+            if name in (info := result[4]):
                 values[i] = one_number(info[name], f"info[{name!r}]")
 
 

@@ -16,7 +16,8 @@ class SeedEnvs(AbstractHostEnvs):
 
     def __init__(self, envs: Sequence[AbstractHostEnvs]):
         self._envs = list(envs)
-        self.spec, self.num_envs = self._envs[0].spec, self._envs[0].num_envs
+        first = self._envs[0]
+        self.spec, self.num_envs, self.notes = first.spec, first.num_envs, first.notes
 
     def reset(self) -> Obs:
         return stack_trees([self._of(i, envs.reset) for i, envs in enumerate(self._envs)])

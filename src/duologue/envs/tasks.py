@@ -181,7 +181,7 @@ class TaskedEnvs(AbstractHostEnvs):
 
     def __init__(self, envs: AbstractHostEnvs, tasks: Tasks, spec: EnvSpec):
         self._envs, self._tasks = envs, tasks
-        self.spec, self.num_envs = spec, envs.num_envs
+        self.spec, self.num_envs, self.notes = spec, envs.num_envs, envs.notes
         self._rewards = jax.jit(tasks.rewards)
 
     def reset(self) -> Obs:

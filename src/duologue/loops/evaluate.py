@@ -2,6 +2,7 @@
 be the short ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,13 +12,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.results import SUCCESS
 from duologue.loops.dispatch import drop_unread_leaves
 from duologue.loops.keys import key_for
 from duologue.loops.state import broadcast_flags, restart_carry, rewards_shape
 from duologue.types import Obs, PyTree
 
-Scores = tuple[np.ndarray, np.ndarray]
-"""Returns and lengths of episodes, `[episodes]` each; with several tasks returns are `[episodes, K]`."""
+Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Returns, lengths and successes of episodes, `[episodes]` each; with several tasks returns are `[episodes, K]`. A
+success is what the environment reports at the last step of the episode, NaN where it reports none."""
 
 
 class Interrupted(Exception):
@@ -50,7 +53,7 @@ def host_evaluation(
         read_leaves = [leaves[i] for i in read]
         running_length, played, tasks = np.zeros(count, np.int64), np.zeros(count, np.int64), envs.spec.tasks
         running_return, returns = (np.zeros(rewards_shape(n, tasks)) for n in (count, episodes))
-        lengths = np.zeros(episodes, np.int64)
+        lengths, successes = np.zeros(episodes, np.int64), np.full(episodes, np.nan, np.float32)
         left, t = episodes, 0
         while left:
             if interrupted():
@@ -60,14 +63,16 @@ def host_evaluation(
             obs, ended, t = step.obs, step.terminated | step.truncated, t + 1
             running_return += step.reward
             running_length += 1
+            reported = step.info.get("is_success")
             for i in np.flatnonzero(ended):
                 episode = i + played[i] * count
                 if episode < episodes:
                     returns[episode], lengths[episode] = running_return[i], running_length[i]
+                    successes[episode] = np.nan if reported is None else reported[i]
                     left -= 1
                 played[i] += 1
                 running_return[i], running_length[i] = 0, 0
-        return returns, lengths
+        return returns, lengths, successes
 
     return play
 
@@ -82,6 +87,7 @@ class PlayState(eqx.Module):
     over: Bool[Array, " B"]
     returns: Float[Array, " B *K"]
     lengths: Int[Array, " B"]
+    successes: Float[Array, " B"]
 
 
 STEPS_PER_CALL = 1000
@@ -91,9 +97,11 @@ STEPS_PER_CALL = 1000
 def compile_evaluation(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs,
     *, seeds: int | None, explore: bool = False, interrupted: Callable[[], bool] = lambda: False,
-) -> Callable[[PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"]]]:  # fmt: skip
-    """A function `(state, key) -> (returns, lengths)`: each environment plays one episode. With several seeds both
-    arguments have a leading axis S. Raises `Interrupted` once `interrupted()` is true."""
+) -> Callable[
+    [PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"], Float[Array, "*seeds B"]]
+]:  # fmt: skip
+    """A function `(state, key) -> (returns, lengths, successes)`: each environment plays one episode. With several
+    seeds both arguments have a leading axis S. Raises `Interrupted` once `interrupted()` is true."""
 
     def first_state(key: Array) -> PlayState:
         env, obs = envs.reset(key_for(key, "reset"))
@@ -106,6 +114,7 @@ def compile_evaluation(
             over=jnp.zeros(count, bool),
             returns=jnp.zeros(rewards_shape(count, envs.spec.tasks)),
             lengths=jnp.zeros(count, jnp.int32),
+            successes=jnp.full(count, jnp.nan),
         )
 
     def play_chunk(state: PyTree, key: Array, now: PlayState) -> PlayState:
@@ -120,6 +129,7 @@ def compile_evaluation(
                 over=now.over | seen.terminated | seen.truncated,
                 returns=now.returns + jnp.where(broadcast_flags(now.over, seen.reward), 0.0, seen.reward),
                 lengths=now.lengths + jnp.where(now.over, 0, 1),
+                successes=jnp.where(now.over, now.successes, reported_success(seen.info)),
             )
 
         until = now.t + STEPS_PER_CALL
@@ -128,12 +138,17 @@ def compile_evaluation(
     several = seeds is not None
     begin, go_on = (jax.jit(jax.vmap(part) if several else part) for part in (first_state, play_chunk))
 
-    def play(state: PyTree, key: Array) -> tuple[Array, Array]:
+    def play(state: PyTree, key: Array) -> tuple[Array, Array, Array]:
         now = begin(key)
         while not now.over.all():
             if interrupted():
                 raise Interrupted
             now = go_on(state, key, now)
-        return now.returns, now.lengths
+        return now.returns, now.lengths, now.successes
 
     return play
+
+
+def reported_success(info: dict[str, Any]) -> Any:
+    """What a step of environments written in JAX reports of success, `[B]`; NaN where it reports nothing."""
+    return next((jnp.asarray(info[name], jnp.float32) for name in SUCCESS if name in info), jnp.nan)

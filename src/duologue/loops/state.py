@@ -91,7 +91,8 @@ class Totals(eqx.Module):
     updates: Any
     metrics: dict[str, Any]
     successes: Any
-    """Number of finished episodes that succeeded (`info["is_success"]`); `None` if no environment reports it."""
+    """Number of finished episodes that succeeded (`is_success` or `success` in `info`); `None` if no environment
+    reports it."""
     fault: Any
     """The `first_fault` of the interval; `None` in a loop that raises for it before learning."""
 

@@ -25,7 +25,7 @@ from duologue.loops.keys import key_for, run_key
 from duologue.ops.metrics import RETURN
 from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, make_screen
-from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source
+from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source, env_notes
 from duologue.runs.signals import Interruption
 from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
 
@@ -99,6 +99,8 @@ def record_policy(
         rows = TransitionBuffer(steps)
         shown = make_screen(steps, f"recording · {policy} · {env} · seed {seed}", console=console)
         with Interruption() as interruption, shown:
+            for note in env_notes(envs):
+                shown.note(note)
             try:
                 fill_buffer(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
             finally:

@@ -22,7 +22,7 @@ from duologue.loops.state import Loop, LoopState
 from duologue.runs import config
 from duologue.runs.checks import check_algorithm, check_data_and_replay, check_offline_fraction, format_bytes
 from duologue.runs.data_sources import DataSource, reopen_data
-from duologue.runs.environments import Envs, EnvSource, check_spec, close_envs, has_same_spaces, open_envs
+from duologue.runs.environments import Envs, EnvSource, check_spec, close_envs, env_notes, has_same_spaces, open_envs
 from duologue.runs.folders import make_run_folder
 from duologue.runs.horizon import ended_schedules, extend_schedules, first_schedule_end, gradient_steps, unused_fields
 from duologue.runs.jax_setup import has_images, images_in_name, prepare_jax, thread_note
@@ -205,7 +205,8 @@ def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed
     small = thread_note(plan.algorithm, plan.spec.observation)
     if not isinstance(envs, RecordedData):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
-        return small + memory_note + [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
+        data_notes = [f"data: {note}" for note in (() if mixed is None else mixed.notes)]
+        return [*small, *env_notes(envs), *memory_note, *data_notes]
     data, window, ignored = envs.data, envs.window, unused_fields(plan.algorithm)
     size = f"data: {len(data):,} rows of {data.source}, {format_bytes(data.nbytes)}"
     if window is not None:

@@ -10,6 +10,7 @@ import jax
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.differences import space_differences
 from duologue.envs.gymnasium import name_of
 from duologue.envs.make import Source, is_compiled, make_seeds
 from duologue.envs.spaces import stack_depths
@@ -98,10 +99,10 @@ def check_source(plan: Plan, source: EnvSource | None) -> None:
 
 def check_spec(plan: Plan, spec: EnvSpec) -> None:
     """Raise `ConfigError` for an environment with other spaces or tasks than the run's."""
-    if not has_same_spaces(plan, spec):
+    if differences := differing_parts(plan, spec):
         raise ConfigError(
-            f"The spaces of the environment differ from those at the start of this run. Now: {spec}. Before: "
-            f"{plan.spec}."
+            "The spaces of the environment differ from those at the start of this run. "
+            f"In {spec.id}: {'; '.join(differences)}."
         )
     if spec.tasks != plan.spec.tasks:
         raise ConfigError(f"tasks = {', '.join(spec.tasks)}: must be {', '.join(plan.spec.tasks)}, as in this run.")
@@ -109,16 +110,25 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
 
 def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
     """Whether an environment has the spaces of the run. Bounds of observations may differ: no algorithm reads them."""
-    return (_unbounded(spec.observation), spec.action) == (_unbounded(plan.spec.observation), plan.spec.action)
+    return not differing_parts(plan, spec)
 
 
-def _unbounded(space: Space) -> Any:
-    """A space without the bounds of its boxes."""
+def differing_parts(plan: Plan, spec: EnvSpec) -> list[str]:
+    """The parts in which the spaces of an environment differ from those of the run, bounds of observations apart."""
+    now, then = (_unbounded(each.observation) for each in (spec, plan.spec))
+    return [
+        *space_differences("observation", now, then),
+        *space_differences("action", spec.action, plan.spec.action),
+    ]
+
+
+def _unbounded(space: Space) -> Space:
+    """A space without the bounds of its boxes, and without their stacks of frames."""
     match space:
         case Dict(spaces):
-            return {name: _unbounded(part) for name, part in spaces.items()}
+            return Dict({name: _unbounded(part) for name, part in spaces.items()})
         case Box(shape, dtype):
-            return shape, dtype
+            return Box(shape, dtype)
         case _:
             return space
 
@@ -130,9 +140,14 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     if any(frames < kept for frames, kept in zip(now, before, strict=True)):
         raise ConfigError(
             "This run was started with stacked frames, and its replay needs them. This environment does not stack "
-            f"frames. Make FrameStackObservation the outermost wrapper again. Now: {spec}. Before: {plan.spec}."
+            "frames. Make FrameStackObservation the outermost wrapper again."
         )
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
+
+
+def env_notes(envs: Envs) -> tuple[str, ...]:
+    """Remarks on environments, for the user; those written in JAX have none."""
+    return envs.notes if isinstance(envs, AbstractHostEnvs) else ()
 
 
 def close_envs(envs: Any, source: EnvSource | None) -> None:

@@ -16,7 +16,8 @@ from duologue.fields import Count, check
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.statistics import bootstrap_interval, iqm
-from duologue.runs.environments import Envs, EnvSource, close_envs, is_in_jax, open_envs
+from duologue.runs.display.screen import print_warning
+from duologue.runs.environments import Envs, EnvSource, close_envs, env_notes, is_in_jax, open_envs
 from duologue.runs.plan import Plan
 from duologue.types import PyTree
 
@@ -34,6 +35,9 @@ class Evaluation:
     """Returns under the reward of each task, with several tasks."""
     task: str = ""
     """Task whose policy played, with several tasks. `returns` are those of this task."""
+    successes: np.ndarray | None = None
+    """Whether each episode succeeded, as the environment reports it at the last step (`is_success` or `success` of its
+    `info`): 1 or 0, also 0 where this episode has no report. `None` where no episode has one."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -57,6 +61,11 @@ class Evaluation:
         return float(iqm(self.scores))
 
     @property
+    def success_rate(self) -> float:
+        """Share of the episodes that succeeded; NaN where the environment reports no success."""
+        return np.nan if self.successes is None else float(np.mean(self.successes))
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The 95 % bootstrap interval of the mean; NaN for a single score."""
         return bootstrap_interval(self.scores, statistic=np.mean) if len(self.scores) > 1 else (np.nan, np.nan)
@@ -65,10 +74,11 @@ class Evaluation:
         low, high = self.interval
         interval = f", 95 % interval [{low:,.1f}, {high:,.1f}]" if len(self.scores) > 1 else ""
         task = f" of {self.task}" if self.task else ""
+        success = "" if self.successes is None else f", success rate {100 * self.success_rate:.0f} %"
         each_task = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
             f"mean return{task} {self.mean:,.1f}{interval} over {self.sample_size}"
-            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f})"
+            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f}{success})"
             f"{each_task and f'; under each task: {each_task}'}"
         )
 
@@ -80,7 +90,7 @@ Evaluator = Callable[[PyTree], Evaluation]
 @contextmanager
 def open_evaluator(
     plan: Plan, source: EnvSource | None, *, seeds: list[int], episodes: int, purpose: str, explore: bool = False,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False, note: Callable[[str], object] = print_warning,
 ) -> Iterator[Evaluator]:  # fmt: skip
     """A context with a function from the algorithm's state to its score. The context makes its own environments, and
     episodes start in the same way in every evaluation.
@@ -88,7 +98,7 @@ def open_evaluator(
     Keys and seeds depend on `purpose`. So an evaluation never changes the training, or evaluations with another
     purpose. With several `seeds` the state has a leading axis S. At its end the context closes the environments, except
     an adapter of the user. The function raises `Interrupted` once `interrupted()` is true, because episodes may never
-    end.
+    end. `note` receives the remarks on the environments.
     """
     check(Count, episodes=episodes)
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
@@ -105,6 +115,8 @@ def open_evaluator(
 
         how = {"episodes": episodes, "explore": explore, "interrupted": interrupted}
         first = open_one(seeds[0])
+        for text in env_notes(first):
+            note(text)
         if isinstance(first, AbstractJaxEnvs):
             yield _compiled_evaluator(plan, first, keys, **how)
         else:
@@ -127,8 +139,7 @@ def _compiled_evaluator(
         played = [play(state, each if seeds > 1 else each[0]) for each in round_keys]
         axis = int(seeds > 1)  # of episodes
         cut = (slice(None),) * axis + (slice(episodes),)
-        returns, lengths = (np.concatenate(part, axis)[cut] for part in zip(*played, strict=True))
-        return make_evaluation(plan, returns, lengths)
+        return make_evaluation(plan, *(np.concatenate(part, axis)[cut] for part in zip(*played, strict=True)))
 
     return evaluate
 
@@ -149,16 +160,18 @@ def _host_evaluator(
     return evaluate
 
 
-def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray) -> Evaluation:
+def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray, reported: np.ndarray) -> Evaluation:
     """The evaluation of returns `[*seeds, episodes]`. With several tasks, returns are `[*seeds, episodes, K]`, and the
-    task whose policy played decides the score. Raises `EnvError` for a return that is not finite."""
+    task whose policy played decides the score. Successes are as the environment `reported` them, NaN where it did not.
+    Raises `EnvError` for a return that is not finite."""
     tasks = plan.spec.tasks
     if not np.isfinite(returns).all():
         raise EnvError(
             f"A test episode in {plan.spec.id} has a return that is not finite: the environment gave a NaN or infinite "
             "reward, or the policy has diverged. Correct the reward, or lower the learning rate."
         )
+    successes = None if np.isnan(reported).all() else np.nan_to_num(reported)
     if not tasks:
-        return Evaluation(returns, lengths)
+        return Evaluation(returns, lengths, successes=successes)
     each_task = {name: returns[..., i] for i, name in enumerate(tasks)}
-    return Evaluation(returns[..., plan.test_task], lengths, each_task, tasks[plan.test_task])
+    return Evaluation(returns[..., plan.test_task], lengths, each_task, tasks[plan.test_task], successes)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from duologue.algorithms.base import AnyAlgorithm
+from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
@@ -25,7 +25,13 @@ class TrainedPolicy:
     state: PyTree
 
     def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
-        """Actions, ready for `env.step`."""
+        """Actions, ready for `env.step`. Raises `ConfigError` for a policy that remembers the episode."""
+        if self.algorithm.remembers:
+            name = type(unwrapped(self.algorithm)).__name__
+            raise ConfigError(
+                f"{name}: its policy remembers the episode, and this call knows one observation of it. Use actor = "
+                "run.actor(), then actor.reset() where an episode begins, and actor(obs) at each step."
+            )
         batch, single = to_batch(self.spec.observation, obs)
         action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action

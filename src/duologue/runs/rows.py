@@ -53,6 +53,7 @@ def evaluation_row(score: Evaluation) -> dict:
         EVALUATION: returns.mean(-1),
         "eval/std_reward": returns.std(-1),
         "eval/mean_ep_length": lengths.mean(-1),
+        **({} if score.successes is None else {"eval/success_rate": score.successes.mean(-1, dtype=np.float64)}),
     }
 
 

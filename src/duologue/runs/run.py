@@ -14,9 +14,11 @@ from duologue.envs.tasks import task_index
 from duologue.errors import CheckpointError, ConfigError, suggestion
 from duologue.loops.keys import key_for, run_key
 from duologue.runs import drive
+from duologue.runs.actor import Actor
 from duologue.runs.collect import record_policy
 from duologue.runs.data_sources import DataSource, open_source, read_data
 from duologue.runs.display.loggers import Logger
+from duologue.runs.display.screen import print_warning
 from duologue.runs.drive import Agent
 from duologue.runs.environments import EnvSource, open_envs
 from duologue.runs.evaluation import Evaluation, open_evaluator
@@ -55,7 +57,7 @@ def load(
         )
     found, warnings = checkpoint.find_latest(path / "checkpoints" / which)
     for warning in warnings:
-        Console(stderr=True, soft_wrap=True).print(warning, style="yellow")
+        print_warning(warning)
     prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     keys = [run_key(seed) for seed in plan.seed_numbers]
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
@@ -91,11 +93,11 @@ class Run:
 
     def policy(self, obs: Obs, *, step: int = 0, task: str | None = None) -> np.ndarray | np.generic:
         """Actions of the test policy for NumPy observations, one or a batch, in the environment's own units: ready for
-        `env.step`.
+        `env.step`. In a loop, use `actor`, which also supports a policy that remembers the episode.
 
         For most algorithms the test policy is the mean or the likeliest action. Where it samples, `step` numbers the
         draw: the same number gives the same action. With several tasks, `task` names the policy. Raises `ConfigError`
-        for observations of another shape.
+        for observations of another shape, and for a policy that remembers the episode.
         """
         trained = self._for_task(task)._policy
         return trained.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=False)
@@ -104,6 +106,13 @@ class Run:
         """Actions as in training, with its noise; `step` numbers the draw. With several tasks, the scheduler draws the
         task too."""
         return self._policy.act(obs, key=key_for(run_key(self.seed), "policy", step), explore=True)
+
+    def actor(self, *, explore: bool = False, task: str | None = None) -> Actor:
+        """The test policy, or with `explore` the policy of training, for a loop of your own: `actor.reset()` where an
+        episode begins, `actor(obs)` at each step. It remembers the episode. With several tasks, `task` names the
+        policy."""
+        agent = replace(self, plan=choose_task(self.plan, task, explore))
+        return Actor(agent._policy, key=run_key(self.seed), explore=explore)
 
     def log_prob(self, obs: Obs, action: Any, *, task: str | None = None) -> np.ndarray | np.generic:
         """log π(a|s) of actions in the environment's own units; with several tasks, for the policy of `task`. Raises

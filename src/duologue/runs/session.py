@@ -85,7 +85,7 @@ class Session:
         rows = RowWriter(self.path, plan.seed_numbers, start, self.listeners.loggers)
         shown = make_screen(plan.steps, self.title(), folder=self.path, console=self.listeners.console)
         try:
-            with Interruption() as interruption, shown, self._evaluator(interruption) as evaluate:
+            with Interruption() as interruption, shown, self._evaluator(interruption, shown) as evaluate:
                 shown.start(start)
                 for note in [*notes, *plan.algorithm.notes(plan.spec)]:
                     shown.note(note)
@@ -145,14 +145,15 @@ class Session:
             yield step, state, training_row(totals, steps=steps, seconds=seconds, tasks=plan.spec.tasks)
             before, began = step, time.perf_counter()
 
-    def _evaluator(self, interrupted: Callable[[], bool]) -> AbstractContextManager[Evaluator | None]:
+    def _evaluator(self, interrupted: Callable[[], bool], shown: Screen) -> AbstractContextManager[Evaluator | None]:
         """A context with the evaluation during training; with `None` for a run without it."""
         plan = self.plan
         if plan.evaluate_every is None:
             return nullcontext()
+        note = shown.note if plan.offline else lambda _: None  # a run in environments has shown the same remarks
         return open_evaluator(
             plan, self.source, seeds=plan.seed_numbers, episodes=plan.evaluate_episodes,
-            purpose="evaluate while training", interrupted=interrupted,
+            purpose="evaluate while training", interrupted=interrupted, note=note,
         )  # fmt: skip
 
     def _evaluation(

@@ -20,7 +20,16 @@ from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Count, Range, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.runs.display import video
-from duologue.runs.environments import EnvSource, check_source, check_spec, describe_source, env_source, is_in_jax
+from duologue.runs.display.screen import print_warning
+from duologue.runs.environments import (
+    EnvSource,
+    check_source,
+    check_spec,
+    describe_source,
+    env_notes,
+    env_source,
+    is_in_jax,
+)
 from duologue.runs.plan import Plan
 from duologue.runs.policy import TrainedPolicy
 from duologue.types import Step
@@ -128,6 +137,8 @@ def open_watched_env(
     assert isinstance(envs, AbstractHostEnvs)
     try:
         check_spec(plan, envs.spec)
+        for note in env_notes(envs):
+            print_warning(note)
         yield envs
     except EnvError as error:
         if isinstance(error.__cause__, gym.error.DependencyNotInstalled):

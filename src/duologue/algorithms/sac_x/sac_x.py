@@ -135,6 +135,11 @@ class SACX(AbstractAlgorithm[SACXState]):
     def initial_carry(self, num_envs: int) -> Schedule:
         return task_schedulers.begin(self.scheduler, num_envs)
 
+    @property
+    def remembers(self) -> bool:
+        """False: one intention acts in tests, and only exploring reads the schedule."""
+        return False
+
     def notes(self, spec: EnvSpec) -> list[str]:
         period, limit = self.schedule_period, spec.max_episode_steps
         if period is None or limit is None or period <= limit:

@@ -21,6 +21,7 @@ LABELS = {
     EVALUATION: "evaluation",
     "rollout/ep_len_mean": "episode length",
     "rollout/success_rate": "success rate",
+    "eval/success_rate": "test success",
     **{f"train/{name}": name.replace("_", " ") for name in (
         "entropy", "value_loss", "actor_loss", "critic_loss", "cloning_loss", "alpha", "approx_kl",
     )},

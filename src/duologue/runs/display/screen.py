@@ -50,6 +50,11 @@ def make_screen(total_steps: int, title: str, *, folder: Path | None = None, con
     return (LiveScreen if live else PlainScreen)(Progress(total_steps, title, folder), console)
 
 
+def print_warning(text: str) -> None:
+    """Print a remark where there is no screen: to the standard error stream."""
+    Console(stderr=True, soft_wrap=True).print(text, style="yellow", markup=False, highlight=False)
+
+
 class LiveScreen:
     """The full picture. A thread draws it twice a second; the last frame stays after the stop."""
 
