@@ -5,6 +5,7 @@ moments. `update` merges the pending moments into the *current* moments. So acti
 for one rollout. Evaluation uses the current moments and does not change them.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import equinox as eqx
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.base import AbstractAlgorithm, network_builders
 from duologue.errors import ConfigError
 from duologue.fields import Positive
+from duologue.images import Channels, find_image
 from duologue.ops.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
 
@@ -33,11 +35,13 @@ class NormalizedCarry(eqx.Module):
     discounted_return: Float[Array, " B"]
 
 
-def empty_moments(space: Space) -> ObsMoments:
+def empty_moments(space: Space, channels: Collection[Channels] = (None,)) -> ObsMoments:
+    """Moments of no observation. `channels` has the setting of each builder of networks: what one of them reads as an
+    image is not normalised."""
     match space:
         case Dict(spaces):
-            return {name: empty_moments(part) for name, part in spaces.items() if name != ACTION_MASK}
-        case Box(shape, dtype) if dtype.startswith("float") and len(shape) != 3:  # three axes mean an image
+            return {name: empty_moments(part, channels) for name, part in spaces.items() if name != ACTION_MASK}
+        case Box(shape, dtype) if dtype.startswith("float") and not any(find_image(space, each) for each in channels):
             return RunningMoments.empty(shape)
         case _:
             return None
@@ -97,8 +101,10 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
                 "the command line, leave out --normalize-reward."
             )
 
+        channels: set[Channels] = {builder.channels for builder in network_builders(self)} or {None}
+
         def empty() -> tuple[ObsMoments, RunningMoments]:
-            return empty_moments(spec.observation) if self.obs else None, RunningMoments.empty()
+            return empty_moments(spec.observation, channels) if self.obs else None, RunningMoments.empty()
 
         return NormalizedState(self.algorithm.init(spec, key=key), empty(), empty())
 

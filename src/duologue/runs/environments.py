@@ -15,6 +15,7 @@ from duologue.envs.make import Source, is_compiled, make_seeds
 from duologue.envs.spaces import stack_depths
 from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
+from duologue.images import read_box
 from duologue.runs.plan import Plan
 from duologue.types import Box, Dict, EnvSpec, Space
 
@@ -108,17 +109,18 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
 
 
 def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
-    """Whether an environment has the spaces of the run. Bounds of observations may differ: no algorithm reads them."""
-    return (_unbounded(spec.observation), spec.action) == (_unbounded(plan.spec.observation), plan.spec.action)
+    """Whether an environment has the spaces of the run. Bounds of observations may differ where no network reads
+    them: networks divide bytes by the upper bound."""
+    return (_as_read(spec.observation), spec.action) == (_as_read(plan.spec.observation), plan.spec.action)
 
 
-def _unbounded(space: Space) -> Any:
-    """A space without the bounds of its boxes."""
+def _as_read(space: Space) -> Any:
+    """A space, with the reading of each box in place of its bounds."""
     match space:
         case Dict(spaces):
-            return {name: _unbounded(part) for name, part in spaces.items()}
+            return {name: _as_read(part) for name, part in spaces.items()}
         case Box(shape, dtype):
-            return shape, dtype
+            return shape, dtype, read_box(space)
         case _:
             return space
 
