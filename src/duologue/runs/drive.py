@@ -103,9 +103,11 @@ def finetune_run(
     try:
         plan = finetune_plan(agent, plan, data, offline_fraction)
         if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
+            role = "action" if agent.plan.spec.action != plan.spec.action else "observation"
+            given, wanted = (getattr(spec, role) for spec in (agent.plan.spec, plan.spec))
             raise ConfigError(
-                f"The data gave the agent the action space {agent.plan.spec.action}, but {plan.env} has "
-                f"{plan.spec.action}. Train on the data again and pass the environment: train(…, dataset=…, env=…)."
+                f"The data gave the agent the {role} space {given}, but {plan.env} has {wanted}. Train on the data "
+                "again and pass the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
         data = prepare_data(plan.algorithm, adapt_to_env(data, plan.spec)).data
