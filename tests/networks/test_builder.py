@@ -320,5 +320,8 @@ def test_every_network_reads_the_axes_as_the_field_says():
 
     assert inputs() == inputs(channels="last") == {7} and inputs(channels="first") == {9}
     assert inputs(channels="none") == set()
+
+
+def test_an_axis_of_another_name_is_refused(unchecked):
     with pytest.raises(ConfigError, match=r"channels = 'middle': must be one of 'first', 'last', 'none' or None"):
         Networks(channels="middle")

@@ -140,7 +140,7 @@ def test_published_architectures():
     assert make_encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
 
 
-def test_cnn_equals_a_numpy_convolution_for_every_layout_and_divides_bytes():
+def test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes():
     pixels = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
     layers = ((3, 3, 2), (4, 2, 1))
     last = CNN(image((9, 7, 2)), layers, 5, scale=255.0, init="pytorch", key=KEY)

@@ -14,7 +14,7 @@ from duologue.runs.environments import has_same_spaces
 from duologue.runs.options import RunOptions
 from duologue.runs.planning import Sources, make_plan
 from duologue.runs.session import Listeners
-from duologue.types import Box, Dict
+from duologue.types import Box, Dict, EnvSpec
 
 NETWORKS = dl.Networks(hidden_sizes=(4,))
 
@@ -75,7 +75,7 @@ def test_a_run_without_images_tells_nothing(tmp_path, fake_loop):
 
 def test_several_networks_tell_it_once():
     """BEAR has a builder for its policy and critics, and one for its model of the actions."""
-    spec = dl.EnvSpec("", Box((8, 8, 12)), Box((2,), low=(-1.0,) * 2, high=(1.0,) * 2))
+    spec = EnvSpec("", Box((8, 8, 12)), Box((2,), low=(-1.0,) * 2, high=(1.0,) * 2))
     plan = dataclasses.replace(plan_of(TINY, "CartPole-v1").plan, spec=spec, algorithm=dl.BEAR())
     assert drive.reading_notes(plan) == ["observations are images of 8 × 8 with 12 channels"]
     vectors = dl.Networks(channels="none")
@@ -95,7 +95,7 @@ def test_an_environment_whose_bytes_have_another_scale_is_another_one(tmp_path, 
 
 
 def test_bounds_that_no_network_reads_may_differ():
-    plan, spec = plan_of(TINY, "CartPole-v1").plan, lambda space: dl.EnvSpec("", space, plan.spec.action)
+    plan, spec = plan_of(TINY, "CartPole-v1").plan, lambda space: EnvSpec("", space, plan.spec.action)
     before = Dict({"floats": Box((3,)), "bytes": Box((9, 9, 3), "uint8")})
     plan = dataclasses.replace(plan, spec=spec(before))
     floats = Box((3,), "float32", (0.0,) * 3, (1.0,) * 3)
