@@ -94,7 +94,8 @@ def test_an_image_has_room_for_the_smallest_filter():
         (Box((3,), "uint8", (0.0,) * 3, (7.0, 7.0, 8.0)), None),
         (Box((3,), "uint8"), None),
         (Box((8, 8, 12), "uint8"), 255),
-        (Box((8, 8, 12), "uint8", (0.0,), (0.0,)), None),  # all are 0
+        (Box((8, 8, 12), "uint8", (0.0,), (0.0,)), 255),  # all are 0
+        (Box((3,), "uint8", (0.0,) * 3, (0.0,) * 3), None),
         (Box((8, 8, 12), "float32", (0.0,), (255.0,)), None),
         (Box((8, 8, 12), "int32", (0.0,), (255.0,)), None),
     ],

@@ -1,7 +1,7 @@
 """Which observations are images, and how their axes and bytes are read. All parts of the library ask here."""
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from duologue.types import Box, Dict, Space
 
@@ -82,26 +82,17 @@ def channel_axis(shape: tuple[int, ...], channels: Channels = None) -> int:
 
 def is_full_byte(space: Box) -> bool:
     """Whether every element is a byte from 0 to 255, as far as the bounds are known."""
-    return space.dtype == "uint8" and set(space.high or (BYTE,)) == {BYTE}
+    return space.dtype == "uint8" and set(space.high or ()) <= {BYTE, None}
 
 
 def read_box(space: Box, channels: Channels = None) -> Reading:
     """How networks read a Box. Bytes are divided by `high` if all elements have the same; images of bytes without such
     a bound are divided by 255, and vectors of bytes without it stay as they are."""
-    image = find_image(space, channels)
-    highs = set(space.high or ()) if space.dtype == "uint8" else {None}
-    common = highs.pop() if len(highs) == 1 else BYTE if image is not None else None
-    return Reading(image, common or None)
-
-
-def read_space(space: Space, channels: Channels = None) -> Any:
-    """The `Reading` of each Box of a space; `None` for spaces of integers."""
-    match space:
-        case Dict(spaces):
-            return {name: read_space(part, channels) for name, part in spaces.items()}
-        case Box():
-            return read_box(space, channels)
-    return None
+    image, highs = find_image(space, channels), set(space.high or ())
+    if space.dtype != "uint8":
+        return Reading(image, None)
+    common = highs.pop() if len(highs) == 1 else None
+    return Reading(image, common or (None if image is None else BYTE))
 
 
 def image_notes(space: Space, channels: Channels = None, *, name: str = "observations") -> list[str]:
