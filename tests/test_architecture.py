@@ -12,9 +12,9 @@ SRC = ROOT / "src" / "duologue"
 FILES = {path.relative_to(SRC).with_suffix("").as_posix().replace("/", "."): path for path in sorted(SRC.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), filename=str(path)) for name, path in FILES.items()}
 
-GROUND = {"errors", "types", "fields"}
+GROUND = {"errors", "types", "fields", "images"}
 MAY_IMPORT = {
-    **{"errors": set(), "types": set(), "fields": {"errors"}},
+    **{"errors": set(), "types": set(), "fields": {"errors"}, "images": {"types"}},
     **{"ops": GROUND, "envs": GROUND, "storage": GROUND, "data": GROUND | {"storage"}},
     "networks": GROUND | {"ops"},
     "algorithms": GROUND | {"ops", "networks"},

@@ -113,7 +113,8 @@ class Experience:
 
 @dataclass(frozen=True)
 class Box:
-    """Real vectors or images. A bound has one number for each element; it is `None` if any element is unbounded."""
+    """Real vectors or images. A bound has one number for each element; it is `None` if any element is unbounded. Bounds
+    of observations may have one number for all elements."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"

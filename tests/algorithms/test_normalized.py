@@ -65,6 +65,22 @@ def test_images_integers_and_masks_are_left_alone():
     assert {name for name, part in moments.items() if part is not None} == {"vector"}
 
 
+def test_images_are_those_that_the_networks_convolve():
+    """A stack of colour frames is one. A board that the networks read as a vector is normalised as one."""
+    spec = EnvSpec(
+        "", Dict({"board": Box((10, 10, 4)), "tiny": Box((2, 2, 3)), "stack": Box((2, 5, 5, 3))}), Discrete(2)
+    )
+
+    def normalized(**fields):
+        state = jax.eval_shape(
+            lambda: Normalized(dl.A2C(networks=dl.Networks(**fields))).init(spec, key=jax.random.key(0))
+        )
+        return {name for name, part in state.current[0].items() if part is not None}
+
+    assert normalized() == normalized(channels="last") == {"tiny"}
+    assert normalized(channels="none") == {"board", "tiny", "stack"}
+
+
 def a_rollout(seed):
     """Facts `[T, B]` with both kinds of ends."""
     generator = np.random.default_rng(seed)

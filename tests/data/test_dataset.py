@@ -218,6 +218,19 @@ def test_images_stay_bytes_and_dicts_stay_dicts():
     assert again.digest == data.digest
 
 
+@pytest.mark.parametrize("shape", [(9, 8), (2, 3), (9, 8, 3), (4, 9, 8, 3)], ids=str)
+def test_images_of_every_rank_stay_bytes_and_bytes_of_0_and_1_have_this_bound(shape):
+    pixels = np.arange(3 * np.prod(shape), dtype=np.int64).reshape(3, *shape).astype(np.uint8)
+    data = build(3, observations=pixels, next_observations=None)
+    assert data.spec.observation == Box(shape, "uint8") and data.rows.obs.dtype == np.uint8
+    board = build(3, observations=pixels % 2, next_observations=None)
+    assert board.spec.observation == Box(shape, "uint8", (0.0,), (1.0,))
+    assert noted(board, f"{dataset.ASSUMED}observations are bytes from 0 to 1.")
+    known = dataclasses.replace(ENV, observation=Box(shape, "uint8", (0.0,), (255.0,)))
+    fitted = dataset.adapt_to_env(board, known)
+    assert fitted.spec == known and not noted(fitted, "bytes from 0 to 1")
+
+
 def test_an_observation_that_never_changes_is_noted():
     obs = numbered(4)["observations"] * np.float32([1, 0])
     assert noted(build(4, observations=obs, next_observations=None), "1 of 2 entries never change (1)")
@@ -308,6 +321,19 @@ def test_fit_gives_observations_the_environments_kind():
     assert fitted.rows.obs.tolist() == [0, 3] and dataset.adapt_to_env(fitted, states).rows.obs.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)], ids=str)
+def test_bytes_fit_floats_only_as_0_and_1(shape):
+    """Floats may be bytes divided by 255. Where all bytes are 0 or 1, both are the same numbers."""
+    bits = np.random.default_rng(0).integers(2, size=(3, *shape), dtype=np.uint8)
+    for dtype in ("float32", "bool", "int8"):
+        space = dataclasses.replace(ENV, observation=Box(shape, dtype))
+        fitted = dataset.adapt_to_env(build(3, observations=bits, next_observations=None), space)
+        assert fitted.rows.obs.dtype.name == dtype and fitted.rows.obs.tolist() == bits[:2].tolist()
+    with pytest.raises(ConfigError, match="another environment"):
+        floats = dataclasses.replace(ENV, observation=Box(shape))
+        dataset.adapt_to_env(build(3, observations=2 * bits, next_observations=None), floats)
+
+
 def test_fit_counts_discrete_actions_as_the_environment_does():
     data = build(3, actions=np.int64([1, 3, 2]))
     env = dataclasses.replace(ENV, action=Discrete(3, start=1))
@@ -380,6 +406,7 @@ def test_the_card_counts_whole_episodes():
         "returns",
         "lengths",
         "rewards",
+        "observations",
         "actions",
         "flags",
         "memory",
@@ -388,10 +415,24 @@ def test_the_card_counts_whole_episodes():
     assert told["rows"] == "7" and told["episodes"] == "3 (2 complete, 1 unfinished)"
     assert told["returns"] == "mean 5.00, min 1.00, max 9.00" and told["lengths"] == "mean 2.50, min 2.00, max 3.00"
     assert told["rewards"] == "mean 3.00, min 0.00, max 6.00"
-    assert told["actions"] == "0: -1.00 … 1.00, 28.6% at bounds"
+    assert told["actions"] == "0: -1.00 … 1.00, 28.6% at bounds" and told["observations"] == "vectors of 2"
     assert told["flags"].startswith("1 terminals, 1 timeouts, 1 cuts") and "unfinished" in told["notes"]
     assert data_card(build(3))["returns"] == "no complete episode"
     assert data_card(build(3, actions=np.int64([0, 2, 2])))["actions"] == "0: 1, 1: 0, 2: 2"
+
+
+def test_the_card_names_images_and_the_number_of_their_channels():
+    parts = {
+        "board": np.zeros((3, 8, 8, 111), np.float32), "grey": np.full((3, 9, 7), 9, np.uint8),
+        "stack": np.zeros((3, 2, 9, 9, 3), np.uint8), "state": np.zeros((3, 5), np.float32),
+    }  # fmt: skip
+    data = build(3, observations=parts, next_observations=parts)
+    assert data_card(data)["observations"] == (
+        "board: images of 8 × 8 with 111 channels; grey: images of 9 × 7 with 1 channel; "
+        "stack: images of 9 × 9 with 6 channels; state: vectors of 5"
+    )
+    states = dataclasses.replace(data.spec, observation=Dict({"a": Discrete(4), "b": MultiDiscrete((2, 2))}))
+    assert data_card(dataclasses.replace(data, spec=states))["observations"] == "a: integers below 4; b: 2 integers"
 
 
 @pytest.mark.parametrize(

@@ -197,11 +197,13 @@ def test_a_stack_takes_a_quarter():
 
 
 def test_coloured_stacks_and_stacks_in_parts_of_an_observation():
-    """A stack of images of three axes is one of images too; vectors and a stack that nobody marked stay as they are."""
+    """A stack of images of three axes is one of images too; a stack of vectors stays as it is. Each frame of a stack
+    that nobody marked is stored with the whole stack."""
     image = np.zeros((2, 3, 4, 5, 6), np.uint8)
     obs = {"colours": image, "grey": image[..., 0], "flat": image[..., 0, 0], "plain": image[:, 0]}
     assert frames.frame_depths(obs, {"colours": 3, "grey": 3, "flat": 3, "plain": 1}) == (3, 0, 3, 1)
-    assert frames.frame_depths(obs) == (0, 0, 1, 1)
+    assert frames.frame_depths(obs) == (1, 1, 1, 1)
+    assert frames.frame_depths({"floats": np.zeros((2, 4, 5, 6)), "ram": np.zeros((2, 128), np.uint8)}) == (0, 0)
     assert frames.history((3, 0, 3, 1)) == 2 and frames.history((0, 1)) == frames.history(()) == 0
     past = history(12, 2, 3, 0.3, 3, shape=(2, 1, 3))
     ring = filled(past, 8, 2, 3)

@@ -23,7 +23,9 @@ def test_a_game_that_there_is_not_is_refused_by_name():
 
 def test_an_id_is_the_game_as_everybody_plays_it():
     envs = make("ALE/Pong-v5", 2, seed=0)
-    assert envs.spec.observation == Box((4, 84, 84), "uint8", stacked=True) and envs.spec.action == Discrete(6)
+    assert envs.spec.observation == Box(
+        (4, 84, 84), "uint8", (0.0,), (255.0,), stacked=True
+    ) and envs.spec.action == Discrete(6)
     env = envs._envs[0]
     assert env.get_wrapper_attr("frame_skip") == 4 and env.get_wrapper_attr("noop_max") == 30
     assert env.unwrapped._frameskip == 1  # the wrapper skips, and nothing else
@@ -177,7 +179,9 @@ def test_one_command_learns_from_frames(tmp_path):
 def test_a_limit_is_of_the_agents_steps():
     """Four frames each: `gymnasium.make` itself would count frames, no-ops among them."""
     envs = make("ALE/Pong-v5", 1, seed=0, max_episode_steps=6)
-    assert envs.spec.max_episode_steps == 6 and envs.spec.observation == Box((4, 84, 84), "uint8", stacked=True)
+    assert envs.spec.max_episode_steps == 6 and envs.spec.observation == Box(
+        (4, 84, 84), "uint8", (0.0,), (255.0,), stacked=True
+    )
     envs.reset()
     assert [bool(envs.step(np.zeros(1, np.int32)).truncated) for _ in range(6)] == [False] * 5 + [True]
 

@@ -9,9 +9,10 @@ import duologue as dl
 from duologue.envs.base import seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.make import make
-from duologue.envs.spaces import obs_writer
+from duologue.envs.spaces import obs_writer, observation_space
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.loops import host
+from duologue.runs import config
 from duologue.types import Box, Dict, Discrete, MultiDiscrete
 
 
@@ -113,6 +114,24 @@ def test_dict_observations_and_other_spaces():
     assert envs.reset()["level"].tolist() == [0, 0, 0]
     obs = envs.step(np.zeros((3, 2), np.int32)).obs
     assert obs["level"].tolist() == [3, 3, 3] and obs["image"].dtype == np.uint8 and obs["pair"].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("space", "bounds"),
+    [
+        (gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), ((0.0,), (255.0,))),
+        (gym.spaces.Box(0, 1, (65,), np.uint8), ((0.0,), (1.0,))),
+        (gym.spaces.Box(-1, 1, (10, 10), np.float32), ((-1.0,), (1.0,))),
+        (gym.spaces.Box(0, np.inf, (65,), np.float32), ((0.0,), None)),
+        (gym.spaces.Box(0, np.arange(65, dtype=np.uint8), dtype=np.uint8), ((0.0,), None)),
+        (gym.spaces.Box(0, 1, (65,), bool), ((0.0,), (1.0,))),
+        (gym.spaces.Box(0, 255, (64,), np.uint8), ((0.0,) * 64, (255.0,) * 64)),
+    ],
+    ids=str,
+)
+def test_a_bound_that_many_elements_share_is_one_number(space, bounds):
+    found = observation_space(space)
+    assert (found.low, found.high) == bounds and config.from_dict(config.to_dict(found)) == found
 
 
 def test_a_snapshot_brings_cartpole_back_bit_for_bit():

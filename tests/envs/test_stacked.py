@@ -73,7 +73,7 @@ def test_all_others_are_arrays_as_any(how):
 def test_the_spec_says_it_of_each_box_and_is_written_and_read():
     """One that was written before there were stacks has none."""
     spec = GymnasiumEnvs(lambda: stack(Parts()), 1, seed=0).spec
-    assert spec.observation.spaces["image"] == Box((4, 5, 6), "uint8", stacked=True)
+    assert spec.observation.spaces["image"] == Box((4, 5, 6), "uint8", (0.0,), (255.0,), stacked=True)
     assert stack_depths(spec.observation) == {"image": 4, "count": 1}
     plain = GymnasiumEnvs(Parts, 1, seed=0).spec.observation
     assert isinstance(plain, Dict) and not plain.spaces["image"].stacked and plain.spaces["count"] == Discrete(3)

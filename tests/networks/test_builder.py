@@ -18,6 +18,7 @@ VECTOR = Box((3,))
 SEPARATE = Networks
 SHARED = functools.partial(Networks, shared_trunk=True)
 BUILDERS = pytest.mark.parametrize("networks", [SEPARATE, SHARED])
+BOARD = Box((9, 5, 7))
 
 
 def spec(action, observation=VECTOR):
@@ -296,3 +297,29 @@ def test_a_shared_trunk_is_refused_where_networks_stand_apart():
     for build in ("intentions", "task_values"):
         with pytest.raises(ConfigError, match="shared_trunk = True: must be False"):
             getattr(SHARED(), build)(EnvSpec("Test-v0", VECTOR, BOUNDED, tasks=("a", "b")), key=KEY)
+
+
+def test_every_network_reads_the_axes_as_the_field_says():
+    """Each convolution has as many inputs as the image has channels; without images there is no convolution."""
+    box = EnvSpec("", BOARD, Box((2,), low=(-1.0, -1.0), high=(1.0, 1.0)), tasks=("a", "b"))
+    discrete = EnvSpec("", BOARD, Discrete(3))
+
+    def inputs(**fields):
+        networks = Networks(hidden_sizes=(4,), **fields)
+        built = jax.eval_shape(
+            lambda: [
+                networks.actor_critic(box, key=KEY), networks.critics(box, 2, key=KEY), networks.vae(box, key=KEY),
+                networks.actor_q(discrete, key=KEY), networks.state_value(box, key=KEY),
+                networks.intentions(box, key=KEY), networks.task_values(box, key=KEY),
+                networks.squashed_actor(box, key=KEY),
+            ]
+        )  # fmt: skip
+        return {x.shape[-2] for x in jax.tree.leaves(built) if x.ndim >= 4}
+
+    assert inputs() == inputs(channels="last") == {7} and inputs(channels="first") == {9}
+    assert inputs(channels="none") == set()
+
+
+def test_an_axis_of_another_name_is_refused(unchecked):
+    with pytest.raises(ConfigError, match=r"channels = 'middle': must be one of 'first', 'last', 'none' or None"):
+        Networks(channels="middle")

@@ -2,9 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+from duologue.envs.spaces import observation_space
 from duologue.errors import ConfigError
-from duologue.networks.encoders import CNN, image_shape, make_encoder, nature_cnn, small_cnn
+from duologue.images import find_image
+from duologue.networks.encoders import CNN, make_encoder, nature_cnn, small_cnn
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete
 
 KEY = jax.random.key(0)
@@ -16,12 +19,15 @@ SPACES = {
     "tiny image": Box((2, 2, 3)),
     "stack": Box((2, 36, 40), "uint8"),
     "image": Box((40, 36, 3), "uint8"),
+    "grey": Box((9, 8), "uint8"),
+    "frames": Box((2, 7, 9, 3), "uint8"),
     "minatar": Box((10, 10, 4), "bool"),
     "discrete": Discrete(4),
     "multi": MultiDiscrete((2, 3)),
     "dict": Dict({"b": Box((2,)), "a": Discrete(3), ACTION_MASK: Box((7,), "int8")}),
 }
 SIZES = {"vector": 5, "scalar": 1, "matrix": 6, "tiny image": 12, "stack": 512, "image": 512, "minatar": 128}
+SIZES |= {"grey": 128, "frames": 128}
 SIZES |= {"discrete": 4, "multi": 5, "dict": 5}
 
 
@@ -38,6 +44,10 @@ def sample(space, batch=(), rng=None):
         case Box(shape, dtype):
             values = rng.random((*batch, *shape)) * (256 if dtype == "uint8" else 2)
             return values.astype("float32" if dtype == "float64" else dtype)
+
+
+def image(shape):
+    return find_image(Box(shape))
 
 
 def on_device(obs):
@@ -124,28 +134,82 @@ def test_published_architectures():
     assert [layer.weight.shape for layer in network.convolutions] == [(3, 3, 6, 16)]
     assert network.dense.weight.shape == (8 * 8 * 16, 128)
 
-    assert nature_cnn((36, 36, 1), init="lecun", key=KEY).dense.weight.shape == (64, 512)
-    assert small_cnn((3, 35, 35), init="lecun", key=KEY).dense.weight.shape == (33 * 33 * 16, 128)
+    assert nature_cnn(image((36, 36, 1)), init="lecun", key=KEY).dense.weight.shape == (64, 512)
+    assert small_cnn(image((3, 35, 35)), init="lecun", key=KEY).dense.weight.shape == (33 * 33 * 16, 128)
     assert len(make_encoder(Box((36, 35, 3), "uint8"), init="lecun", key=KEY).convolutions) == 1
     assert make_encoder(Box((10, 10, 10), "bool"), init="lecun", key=KEY).convolutions[0].weight.shape == (3, 3, 10, 16)
 
 
-def test_channels_are_the_smaller_of_the_outer_axes_and_last_in_a_tie():
-    assert image_shape((4, 84, 90)) == (84, 90, 4)
-    assert image_shape((84, 90, 4)) == (84, 90, 4)
-    assert image_shape((10, 8, 10)) == (10, 8, 10)
-
-
 def test_cnn_equals_a_numpy_convolution_for_both_layouts_and_divides_bytes():
-    image = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=(9, 7, 2), dtype=np.uint8)
     layers = ((3, 3, 2), (4, 2, 1))
-    last = CNN((9, 7, 2), layers, 5, init="pytorch", key=KEY)
-    expected = cnn_by_hand(last, image / 255)
+    last = CNN(image((9, 7, 2)), layers, 5, scale=255.0, init="pytorch", key=KEY)
+    expected = cnn_by_hand(last, pixels / 255)
     assert (expected > 0).any()
-    np.testing.assert_allclose(last(jnp.asarray(image)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(last(jnp.asarray(pixels)), expected, rtol=1e-4, atol=1e-5)
 
-    first = CNN((2, 9, 7), layers, 5, init="pytorch", key=KEY)
-    np.testing.assert_allclose(first(jnp.asarray(np.moveaxis(image, -1, 0))), expected, rtol=1e-4, atol=1e-5)
+    first = CNN(image((2, 9, 7)), layers, 5, scale=255.0, init="pytorch", key=KEY)
+    np.testing.assert_allclose(first(jnp.asarray(np.moveaxis(pixels, -1, 0))), expected, rtol=1e-4, atol=1e-5)
 
-    floats = image.astype(np.float32) / 100
-    np.testing.assert_allclose(last(jnp.asarray(floats)), cnn_by_hand(last, floats), rtol=1e-4, atol=1e-5)
+    middle = CNN(image((9, 2, 9)), layers, 5, init="pytorch", key=KEY)
+    square = np.random.default_rng(1).random((9, 9, 2), np.float32)
+    by_hand = cnn_by_hand(middle, square)
+    np.testing.assert_allclose(middle(jnp.asarray(square.transpose(0, 2, 1))), by_hand, rtol=1e-4, atol=1e-5)
+
+    floats = pixels.astype(np.float32) / 100
+    plain = CNN(image((9, 7, 2)), layers, 5, init="pytorch", key=KEY)
+    np.testing.assert_allclose(plain(jnp.asarray(floats)), cnn_by_hand(plain, floats), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", ["last", "first"])
+def test_frames_of_a_stack_are_convolved_as_channels_frame_after_frame(channels):
+    """[k, h, w, c] and [k, c, h, w] are the image [h, w, k·c], whose channel i·c + j is channel j of frame i."""
+    stack = np.random.default_rng(0).integers(256, size=(3, 5, 6, 2), dtype=np.uint8)
+    by_hand = np.concatenate(list(stack), axis=-1) / 255
+    obs = stack if channels == "last" else np.moveaxis(stack, -1, 1)
+    network = make_encoder(Box(obs.shape, "uint8"), channels=channels, init="lecun", key=KEY)
+    assert network.convolutions[0].weight.shape == (3, 3, 6, 16)
+    np.testing.assert_allclose(network(jnp.asarray(obs)), cnn_by_hand(network, by_hand), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("high", [1, 9, 255])
+@pytest.mark.parametrize(
+    "shape",
+    [(128,), (3,), (4, 6), (8, 8, 12), (12, 8, 8), (8, 8, 4), (2, 2, 3), (2, 8, 8, 3), (2, 3, 3, 2, 2)],
+    ids=str,
+)
+def test_bytes_are_read_as_the_same_floats_from_0_to_1(shape, high):
+    """With a bound that all elements share, in every rank: x/high."""
+    obs = np.random.default_rng(0).integers(0, high, size=(2, *shape), endpoint=True, dtype=np.uint8)
+    scaled = (obs / high).astype(np.float32)
+    space = observation_space(spaces.Box(0, high, shape, np.uint8))
+    network = make_encoder(space, init="lecun", key=KEY)
+    if shape == (4, 6) and high == 255:  # grey images; floats of two axes are vectors
+        expected = np.stack([cnn_by_hand(network, each[..., None]) for each in scaled])
+    else:
+        expected = make_encoder(Box(shape), init="lecun", key=KEY)(jnp.asarray(scaled))
+    np.testing.assert_allclose(network(jnp.asarray(obs)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bytes_of_a_dict_have_scales_of_their_own():
+    space = Dict({"ram": Box((2,), "uint8", (0.0,), (255.0,)), "flags": Box((2,), "uint8", (0.0,) * 2, (1.0,) * 2)})
+    obs = {"ram": jnp.asarray([0, 51], jnp.uint8), "flags": jnp.asarray([0, 1], jnp.uint8)}
+    np.testing.assert_allclose(make_encoder(space, init="lecun", key=KEY)(obs), [0, 1, 0, 0.2])
+
+
+def test_bytes_without_a_common_bound_stay_in_vectors_and_are_divided_by_255_in_images():
+    obs = jnp.asarray([3, 255], jnp.uint8)
+    mixed = Box((2,), "uint8", (0.0, 0.0), (7.0, 255.0))
+    np.testing.assert_array_equal(make_encoder(mixed, init="lecun", key=KEY)(obs), [3.0, 255.0])
+    pixels = np.random.default_rng(0).integers(256, size=(4, 5, 3), dtype=np.uint8)
+    network = make_encoder(Box((4, 5, 3), "uint8"), init="lecun", key=KEY)
+    np.testing.assert_allclose(network(jnp.asarray(pixels)), cnn_by_hand(network, pixels / 255), rtol=1e-4, atol=1e-5)
+
+
+def test_a_setting_of_channels_reaches_every_part():
+    space = Dict({"a": Box((9, 5, 7)), "b": Dict({"c": Box((9, 5, 7))})})
+    for channels, inputs in (("first", 9), ("last", 7)):
+        network = make_encoder(space, channels=channels, init="lecun", key=KEY)
+        inner = network.encoders["a"], network.encoders["b"].encoders["c"]
+        assert [each.convolutions[0].weight.shape[2] for each in inner] == [inputs, inputs]
+    assert make_encoder(space, channels="none", init="lecun", key=KEY).size == 2 * 9 * 5 * 7

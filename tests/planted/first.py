@@ -185,7 +185,7 @@ MUTANTS = [
         "jax.random.fold_in(key, 1)", "key",
         ("networks/test_layers.py::test_pytorch_weights_and_biases_are_uniform_within_one_over_root_inputs",),
     ),
-    Mutant("bytes are not divided by 255", "networks/encoders.py", "x = x / 255", "x = x / 1", ENCODERS),
+    Mutant("bytes are not divided by 255", "networks/encoders.py", "else x / scale", "else x / 1", ENCODERS),
     Mutant(
         "the first policy is not near uniform", "networks/builder.py",
         "policy_scale: NonNegative = 0.01", "policy_scale: NonNegative = 1.0",

@@ -98,7 +98,7 @@ MUTANTS = [
         "self.replay_capacity, 1", LENGTH,
     ),
     Mutant(
-        "float images are normalised", "algorithms/normalized.py", " and len(shape) != 3", "",
+        "float images are normalised", "algorithms/normalized.py", " and not any(find_image(space, each) for each in channels)", "",
         of("algorithms/test_normalized.py", "images_integers_and_masks_are_left_alone"),
     ),
     Mutant(

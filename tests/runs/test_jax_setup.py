@@ -49,6 +49,7 @@ def test_products_are_small_by_rows_and_widths(algorithm, small, unchecked):
 def test_images_are_known_by_their_axes_or_the_name():
     image, vector = Box((84, 84, 4), "uint8"), Box((3,))
     assert has_images(image) and has_images(Dict({"a": vector, "b": image})) and not has_images(vector)
+    assert has_images(Box((84, 84), "uint8")) and has_images(Box((4, 9, 9, 3))) and not has_images(Box((2, 2, 3)))
     assert images_in_name("ALE/Pong-v5") and images_in_name("gymnax/Breakout-MinAtar")
     assert not images_in_name("CartPole-v1") and not images_in_name(ProbeEnvs("both", 1)) and not images_in_name(None)
 

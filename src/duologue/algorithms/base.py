@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from duologue.errors import ConfigError
 from duologue.fields import Configurable
+from duologue.networks.builder import Networks
 from duologue.types import EnvSpec, Experience, Metrics, Obs, PyTree, Transition
 
 State = TypeVar("State")
@@ -16,6 +17,11 @@ State = TypeVar("State")
 def unwrapped(algorithm: Any) -> Any:
     """The algorithm itself, without a wrapper such as `Normalized`."""
     return getattr(algorithm, "algorithm", algorithm)
+
+
+def network_builders(algorithm: Any) -> list[Networks]:
+    """The builders `Networks` among the fields of an algorithm. Builders of the user's own are not among them."""
+    return [value for value in vars(unwrapped(algorithm)).values() if isinstance(value, Networks)]
 
 
 class AbstractAlgorithm(Configurable, Generic[State]):

@@ -9,7 +9,7 @@ uses the moments of the whole rollout. PPO and TRPO compute the old log-probabil
 ratio is 1 there too. ACER reads the probabilities with which its policy really acted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import equinox as eqx
@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from duologue.algorithms.base import AbstractAlgorithm
+from duologue.algorithms.base import AbstractAlgorithm, network_builders
 from duologue.errors import ConfigError
 from duologue.fields import Positive
+from duologue.images import Channels, find_image
 from duologue.ops.statistics import RunningMoments
 from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Experience, Metrics, Obs, PyTree, Space, Transition
 
@@ -38,11 +39,13 @@ class NormalizedCarry(eqx.Module):
     discounted_return: Float[Array, " B"]
 
 
-def empty_moments(space: Space) -> ObsMoments:
+def empty_moments(space: Space, channels: Collection[Channels] = (None,)) -> ObsMoments:
+    """Moments of no observation. `channels` has the setting of each builder of networks: what one of them reads as an
+    image is not normalised."""
     match space:
         case Dict(spaces):
-            return {name: empty_moments(part) for name, part in spaces.items() if name != ACTION_MASK}
-        case Box(shape, dtype) if dtype.startswith("float") and len(shape) != 3:  # three axes mean an image
+            return {name: empty_moments(part, channels) for name, part in spaces.items() if name != ACTION_MASK}
+        case Box(shape, dtype) if dtype.startswith("float") and not any(find_image(space, each) for each in channels):
             return RunningMoments.empty(shape)
         case _:
             return None
@@ -112,8 +115,10 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
                 "the command line, leave out --normalize-reward."
             )
 
+        channels: set[Channels] = {builder.channels for builder in network_builders(self)} or {None}
+
         def empty() -> tuple[ObsMoments, RunningMoments]:
-            return empty_moments(spec.observation) if self.obs else None, RunningMoments.empty()
+            return empty_moments(spec.observation, channels) if self.obs else None, RunningMoments.empty()
 
         return NormalizedState(self.algorithm.init(spec, key=key), empty(), empty())
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from duologue.errors import ConfigError
+from duologue.images import find_image
 from duologue.types import Box, Discrete, Space, clip_to_bounds
 
 TimeoutAndTerminal = Literal["timeout", "terminal"]
@@ -179,8 +180,8 @@ def _add_axis(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _check_observation(name: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Images, which are bytes with three axes, stay as they are; everything else becomes float32."""
-    if x.dtype == np.uint8 and x.ndim == 4:
+    """Images of bytes, of any size, stay as they are; everything else becomes float32."""
+    if x.dtype == np.uint8 and find_image(Box(x.shape[1:], "uint8"), smallest=1):
         return x
     return _to_float32(name, _add_axis(name, x, notes), notes)
 

@@ -123,7 +123,8 @@ def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
                 with np.errstate(invalid="ignore"):
                     cast = obs.astype(dtype, copy=False)
                 # Bytes may be images for which the environment has floats from 0 to 1.
-                if kind == dtype or (kind != "uint8" and np.array_equal(cast, obs)):
+                scaled = kind == "uint8" and cast.dtype.kind == "f" and obs.max() > 1
+                if kind == dtype or (not scaled and np.array_equal(cast, obs)):
                     return cast
             case Box(shape=(1,)), Discrete(n=n, start=start) if np.isin(obs - start, np.arange(n)).all():
                 return (obs[:, 0] - start).astype(np.int32)
@@ -179,7 +180,7 @@ def _make_dataset(recorded: Recording, source: str, timeout_and_terminal: Timeou
         jax.tree.map_with_path(lambda path, x: _note_constants(path, x, notes), seen)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    spec = EnvSpec(recorded.env or UNNAMED_ENV, _observed_space(rows.obs), space)
+    spec = EnvSpec(recorded.env or UNNAMED_ENV, _observed_space(rows.obs, notes), space)
     return DataSet(rows, spec, tuple(notes), source, _hash_rows(rows), tuple(cut.tolist()))
 
 
@@ -265,9 +266,13 @@ def _note_constants(path: Any, x: np.ndarray, notes: list[str]) -> None:
     notes.append(f"{name}: {of_entries or f'all are {x[0]:g}.'}")
 
 
-def _observed_space(obs: Obs) -> Space:
+def _observed_space(obs: Obs, notes: list[str], name: str = "observations") -> Space:
+    """The space of observations `[n, …]`. Bytes of 0 and 1 are assumed to have these bounds."""
     if isinstance(obs, dict):
-        return Dict({name: _observed_space(part) for name, part in obs.items()})
+        return Dict({key: _observed_space(part, notes, f"{name}/{key}") for key, part in obs.items()})
+    if obs.dtype == np.uint8 and obs.max() == 1:
+        notes.append(f"{ASSUMED}{name} are bytes from 0 to 1.")
+        return Box(obs.shape[1:], "uint8", (0.0,), (1.0,))
     return Box(obs.shape[1:], obs.dtype.name)
 
 

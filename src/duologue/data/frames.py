@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from duologue.types import Obs, PyTree, Transition
+from duologue.images import find_image
+from duologue.types import Box, Obs, PyTree, Transition
 
 TRANSITIONS_PER_CUT = 8
 """Number of transitions for which a ring keeps one successor of a cut. If the mean episode is shorter, the successors
@@ -38,11 +39,12 @@ class Frames(eqx.Module):
 
 
 def frame_depths(obs: Obs, stacked: PyTree = None) -> tuple[int, ...]:
-    """Number of frames of each leaf `[B, …]` of `obs`. An image has three axes of bytes, a stack of images three or
-    four. `stacked` has the number of frames of each leaf, if there are stacks."""
+    """Number of frames of each leaf `[B, …]` of `obs`: 0 unless it has images of bytes, of any size. `stacked` has the
+    number of frames of each leaf, if there are stacks."""
 
     def depth(x: Any, frames: int) -> int:
-        return frames if x.dtype == jnp.uint8 and (x.ndim == 4 or (x.ndim == 5 and frames > 1)) else 0
+        space = Box(x.shape[1:], x.dtype.name, stacked=frames > 1)
+        return frames if x.dtype == jnp.uint8 and find_image(space, smallest=1) else 0
 
     leaves = jax.tree.leaves(obs)
     return tuple(map(depth, leaves, [1] * len(leaves) if stacked is None else jax.tree.leaves(stacked)))

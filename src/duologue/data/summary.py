@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from duologue.data.dataset import DataSet
-from duologue.types import Box, Discrete, Space
+from duologue.images import find_image
+from duologue.types import Box, Dict, Discrete, MultiDiscrete, Space
 
 BOUND_TOLERANCE = 1e-3
 """Largest distance from a bound at which an action counts as at the bound. A squashed action never reaches a bound."""
@@ -39,6 +40,7 @@ def data_card(data: DataSet) -> dict[str, str]:
     return facts | {
         "lengths": _spread_text(lengths),
         "rewards": _spread_text(rows.reward),
+        "observations": _kind_text(data.spec.observation),
         "actions": _coverage_text(rows.action, data.spec.action),
         "flags": f"{rows.terminated.sum():,} terminals, {rows.truncated.sum() - len(data.cut):,} timeouts, "
         f"{len(data.cut):,} cuts where the recording breaks off",
@@ -51,6 +53,19 @@ def _spread_text(x: np.ndarray) -> str:
     if not len(x):
         return "no complete episode"
     return f"mean {x.mean(dtype=np.float64):,.2f}, min {x.min():,.2f}, max {x.max():,.2f}"
+
+
+def _kind_text(space: Space) -> str:
+    """Images with the meaning of their axes, or vectors, for each part of an observation."""
+    match space:
+        case Dict(spaces):
+            return "; ".join(f"{name}: {_kind_text(part)}" for name, part in spaces.items())
+        case Discrete(n):
+            return f"integers below {n:,}"
+        case MultiDiscrete(nvec):
+            return f"{len(nvec):,} integers"
+        case Box():
+            return str(find_image(space) or f"vectors of {space.size:,}")
 
 
 def _coverage_text(action: np.ndarray, space: Space) -> str:

@@ -12,7 +12,7 @@ from duologue.errors import ConfigError, EnvError
 from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
 MAX_OBS_BOUNDS = 64
-"""Largest number of elements of an observation space whose bounds the spec keeps. No code reads bounds of images."""
+"""Largest number of elements of an observation space whose bounds the spec keeps one by one."""
 NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 """Casts of observations with wider dtypes, because JAX computes in 32 bits."""
 
@@ -27,7 +27,10 @@ def observation_space(space: gym.Space) -> Space:
         case spaces.Box() if space.shape:
             dtype = NARROWER.get(space.dtype.name, space.dtype.name)
             few = np.prod(space.shape) <= MAX_OBS_BOUNDS
-            return Box(space.shape, dtype, *(finite_bounds(space.low, space.high, space.shape) if few else ()))
+            bounds = (
+                finite_bounds(space.low, space.high, space.shape) if few else map(common_bound, (space.low, space.high))
+            )
+            return Box(space.shape, dtype, *bounds)
     return integer_space(space, "observation")
 
 
@@ -67,6 +70,12 @@ def finite_bounds(
     finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in sides]
     low, high = (tuple(side.tolist()) if known else None for side, known in zip(sides, finite, strict=True))
     return low, high
+
+
+def common_bound(side: np.ndarray) -> tuple[float] | None:
+    """The finite bound that all elements share, as one number; `None` if there is none."""
+    least, most = np.float32(side.min()), np.float32(side.max())
+    return (float(most),) if least == most and np.abs(most) < np.finfo(np.float32).max else None
 
 
 def mark_stacked(space: Space) -> Space:

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from duologue.errors import ConfigError
 from duologue.fields import Configurable, NonNegative, PositiveInt
+from duologue.images import Channels
 from duologue.networks.actors import AbstractActorCritic as AbstractActorCritic
 from duologue.networks.actors import ActorQ as ActorQ
 from duologue.networks.actors import MLPActor, PerturbationNetwork, SeparateActorCritic, SharedActorCritic
@@ -127,6 +128,9 @@ class Networks(AbstractNetworks):
     initial_log_std: float = 0.0
     """Box actions: initial log σ, in half-ranges of a bounded box. For squashed policies such as SAC's, σ is that of
     the raw action, before tanh. Deterministic actors and IQL do not use this value; IQL begins at σ = 1 half-range."""
+    channels: Channels = None
+    """Axis of the channels in images of three axes, and in each frame of a stack of such images: first or last; "none":
+    arrays are vectors, not images. None: the shape decides, and the run tells how it reads the axes."""
     policy_scale: NonNegative = 0.01
     """Scale of the initial weights of the last policy layer. A small scale makes the first policy nearly uniform, or
     nearly the middle of the box (OpenAI baselines). 1 is the scale of other layers, as in SAC, SACv1, TD3, DDPG and
@@ -141,7 +145,7 @@ class Networks(AbstractNetworks):
     def _actor_critic(self, spec: EnvSpec, *, values: int, key: Array) -> SeparateActorCritic | SharedActorCritic:
         keys = jax.random.split(key, 4)
         head = self._head(spec)
-        actor_encoder = make_encoder(spec.observation, init=self.init, key=keys[0])
+        actor_encoder = self._encoder(spec, key=keys[0])
         sizes = (actor_encoder.size, *self.hidden_sizes)
         if self.shared_trunk:
             return SharedActorCritic(
@@ -155,7 +159,7 @@ class Networks(AbstractNetworks):
             actor_encoder=actor_encoder,
             actor=MLP((*sizes, head.size), output_scale=self.policy_scale, key=keys[2], **self._layer),
             head=head,
-            critic_encoder=make_encoder(spec.observation, init=self.init, key=keys[1]),
+            critic_encoder=self._encoder(spec, key=keys[1]),
             critic=MLP((*sizes, values), key=keys[3], **self._layer),
         )
 
@@ -232,7 +236,7 @@ class Networks(AbstractNetworks):
         """An encoder, a trunk that reads its features and `inputs` more numbers, and a head for each task."""
         self._check_apart()
         keys = jax.random.split(key, 3)
-        reads = make_encoder(spec.observation, init=self.init, key=keys[0])
+        reads = self._encoder(spec, key=keys[0])
         sizes = (reads.size + inputs, *self.hidden_sizes)
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
         trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
@@ -244,6 +248,9 @@ class Networks(AbstractNetworks):
                 "networks.state_dependent_std = True: must be False or None, because this policy has one σ, or "
                 "none. Leave it out."
             )
+
+    def _encoder(self, spec: EnvSpec, *, key: Array) -> AbstractEncoder:
+        return make_encoder(spec.observation, channels=self.channels, init=self.init, key=key)
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
         """The head of a policy that is not squashed."""
@@ -263,7 +270,7 @@ class Networks(AbstractNetworks):
         """An encoder of the observation, and dense layers that read its features and `inputs` more numbers."""
         self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
-        reads = make_encoder(spec.observation, init=self.init, key=encoder_key)
+        reads = self._encoder(spec, key=encoder_key)
         sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
         return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **self._layer)
 

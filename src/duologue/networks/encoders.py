@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from duologue.errors import ConfigError
+from duologue.images import Channels, Image, read_box
 from duologue.networks.layers import HIDDEN_SCALE, Conv, Dense, Init
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
@@ -32,16 +33,17 @@ class AbstractEncoder(eqx.Module):
 
 
 class Flatten(AbstractEncoder):
-    """Real arrays of any shape, flattened."""
+    """Real arrays of any shape, flattened; bytes are divided by `scale`."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True, default=None)
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
     def __call__(self, obs: Shaped[Array, "*obs"]) -> Float[Array, "*batch size"]:
-        return jnp.reshape(obs, (*batch_shape(obs, self.shape), self.size)).astype(jnp.float32)
+        return divide(jnp.reshape(obs, (*batch_shape(obs, len(self.shape)), self.size)), self.scale)
 
 
 class OneHot(AbstractEncoder):
@@ -74,58 +76,51 @@ class MultiOneHot(AbstractEncoder):
 class CNN(AbstractEncoder):
     """Convolutions `(filters, kernel, stride)`, then a dense layer, each followed by ReLU.
 
-    Frame stacks `[C, H, W]` and images `[H, W, C]` both work: the smaller of the first and last axis holds the
-    channels. Bytes are divided by 255.
+    `image` has the axes of an observation; bytes are divided by `scale`.
     """
 
     convolutions: tuple[Conv, ...]
     dense: Dense
-    shape: tuple[int, ...] = eqx.field(static=True)
+    image: Image = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True)
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        convolutions: tuple[tuple[int, int, int], ...],
-        features: int,
-        *,
-        init: Init,
-        key: Array,
-    ):
+        self, image: Image, convolutions: tuple[tuple[int, int, int], ...], features: int,
+        *, scale: float | None = None, init: Init, key: Array,
+    ):  # fmt: skip
         *keys, dense_key = jax.random.split(key, len(convolutions) + 1)
-        height, width, channels = image_shape(shape)
+        height, width, channels = image[:3]
         layers = []
         for (filters, kernel, stride), layer_key in zip(convolutions, keys, strict=True):
             layers.append(Conv(channels, filters, kernel=kernel, stride=stride, init=init, key=layer_key))
             height, width, channels = (height - kernel) // stride + 1, (width - kernel) // stride + 1, filters
         self.convolutions = tuple(layers)
         self.dense = Dense(height * width * channels, features, scale=HIDDEN_SCALE[init], init=init, key=dense_key)
-        self.shape = shape
+        self.image, self.scale = image, scale
 
     @property
     def size(self) -> int:
         return self.dense.bias.shape[-1]
 
     def __call__(self, obs: Shaped[Array, "*obs"]) -> Float[Array, "*batch size"]:
-        batch = batch_shape(obs, self.shape)
-        x = jnp.reshape(obs, (math.prod(batch), *self.shape)).astype(jnp.float32)
-        if obs.dtype == jnp.uint8:
-            x = x / 255
-        if image_shape(self.shape) != self.shape:
-            x = jnp.moveaxis(x, 1, -1)
+        batch = batch_shape(obs, len(self.image.axes))
+        x = divide(jnp.reshape(obs, (math.prod(batch), *obs.shape[len(batch) :])), self.scale)
+        x = jnp.transpose(x, (0, *(axis + 1 for axis in self.image.axes)))
+        x = jnp.reshape(x, (len(x), *self.image[:3]))
         for convolution in self.convolutions:
             x = jax.nn.relu(convolution(x))
         x = jax.nn.relu(self.dense(jnp.reshape(x, (x.shape[0], -1))))
         return jnp.reshape(x, (*batch, self.size))
 
 
-def nature_cnn(shape: tuple[int, ...], *, init: Init, key: Array) -> CNN:
+def nature_cnn(image: Image, *, scale: float | None = None, init: Init, key: Array) -> CNN:
     """The network of Mnih et al. 2015 (Nature 518): images of at least 36 × 36, 512 features."""
-    return CNN(shape, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512, init=init, key=key)
+    return CNN(image, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512, scale=scale, init=init, key=key)
 
 
-def small_cnn(shape: tuple[int, ...], *, init: Init, key: Array) -> CNN:
+def small_cnn(image: Image, *, scale: float | None = None, init: Init, key: Array) -> CNN:
     """The network of MinAtar (Young and Tian 2019, arXiv:1903.03176): images of 10 × 10, 128 features."""
-    return CNN(shape, ((16, 3, 1),), 128, init=init, key=key)
+    return CNN(image, ((16, 3, 1),), 128, scale=scale, init=init, key=key)
 
 
 class DictEncoder(AbstractEncoder):
@@ -141,41 +136,41 @@ class DictEncoder(AbstractEncoder):
         return jnp.concatenate([self.encoders[name](obs[name]) for name in sorted(self.encoders)], axis=-1)
 
 
-def make_encoder(space: Space, *, init: Init, key: Array) -> AbstractEncoder:
+def make_encoder(space: Space, *, channels: Channels = None, init: Init, key: Array) -> AbstractEncoder:
     """The encoder of an observation space. It leaves out the action mask of a `Dict`.
 
-    Arrays of rank three are images (`nature_cnn` from 36 × 36 up, else `small_cnn`); other real arrays are flattened.
-    Raises `ConfigError` for a `Dict` that holds nothing to observe.
+    Images (`images.find_image`) are convolved: `nature_cnn` from 36 × 36 up, else `small_cnn`. Other real arrays are
+    flattened. Raises `ConfigError` for a `Dict` that holds nothing to observe.
     """
     match space:
         case Discrete(n):
             return OneHot(n)
         case MultiDiscrete(nvec):
             return MultiOneHot(nvec)
-        case Box(shape) if len(shape) == 3 and min(image_shape(shape)[:2]) >= 36:
-            return nature_cnn(shape, init=init, key=key)
-        case Box(shape) if len(shape) == 3 and min(image_shape(shape)[:2]) >= 3:
-            return small_cnn(shape, init=init, key=key)
         case Box(shape):
-            return Flatten(shape)
+            image, scale = read_box(space, channels)
+            if image is None:
+                return Flatten(shape, scale)
+            cnn = nature_cnn if min(image.height, image.width) >= 36 else small_cnn
+            return cnn(image, scale=scale, init=init, key=key)
         case Dict(spaces):
             names = sorted(spaces.keys() - {ACTION_MASK})
             if not names:
                 raise ConfigError(
                     f"Observation space {space} has nothing to observe. Add a part other than {ACTION_MASK!r}."
                 )
-            keys = jax.random.split(key, len(names))
+            parts = zip(names, jax.random.split(key, len(names)), strict=True)
             return DictEncoder(
-                {name: make_encoder(spaces[name], init=init, key=k) for name, k in zip(names, keys, strict=True)}
+                {name: make_encoder(spaces[name], channels=channels, init=init, key=k) for name, k in parts}
             )
 
 
-def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`(height, width, channels)` of an image, channels first or last."""
-    first, middle, last = shape
-    return (middle, last, first) if first < last else shape
+def batch_shape(obs: Array | np.ndarray, rank: int) -> tuple[int, ...]:
+    """The leading axes of `obs`, before its last `rank` axes."""
+    return obs.shape[: obs.ndim - rank]
 
 
-def batch_shape(obs: Array | np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The leading axes of `obs`, before its last axes `shape`."""
-    return obs.shape[: obs.ndim - len(shape)]
+def divide(x: Shaped[Array, "..."], scale: float | None) -> Float[Array, "..."]:
+    """x / `scale` in float32; x itself for `None`."""
+    x = x.astype(jnp.float32)
+    return x if scale is None else x / scale

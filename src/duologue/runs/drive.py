@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from duologue.algorithms.base import AnyAlgorithm
+from duologue.algorithms.base import AnyAlgorithm, network_builders
 from duologue.data.dataset import DataSet, adapt_to_env, full_ring
 from duologue.envs.make import is_compiled
 from duologue.envs.tasks import is_ready
 from duologue.errors import ConfigError
 from duologue.fields import Count, check
+from duologue.images import image_notes
 from duologue.loops import compiled, host, offline
 from duologue.loops.offline import RecordedData, prepare_data
 from duologue.loops.replay_ring import ring_bytes
@@ -102,9 +103,11 @@ def finetune_run(
     try:
         plan = finetune_plan(agent, plan, data, offline_fraction)
         if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
+            role = "action" if agent.plan.spec.action != plan.spec.action else "observation"
+            given, wanted = (getattr(spec, role) for spec in (agent.plan.spec, plan.spec))
             raise ConfigError(
-                f"The data gave the agent the action space {agent.plan.spec.action}, but {plan.env} has "
-                f"{plan.spec.action}. Train on the data again and pass the environment: train(…, dataset=…, env=…)."
+                f"The data gave the agent the {role} space {given}, but {plan.env} has {wanted}. Train on the data "
+                "again and pass the environment: train(…, dataset=…, env=…)."
             )
         check_spec(agent.plan, plan.spec)
         data = prepare_data(plan.algorithm, adapt_to_env(data, plan.spec)).data
@@ -200,9 +203,16 @@ def start_notes(plan: Plan) -> list[str]:
     return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; this run learns nothing"]
 
 
+def reading_notes(plan: Plan) -> list[str]:
+    """Notes on how the networks read images. Each is there once, however many networks there are."""
+    builders = network_builders(plan.algorithm)
+    notes = (note for builder in builders for note in image_notes(plan.spec.observation, builder.channels))
+    return list(dict.fromkeys(notes))
+
+
 def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:
     """Notes on memory, on changes to the data at reading, and on fields that have no effect on recorded data."""
-    small = thread_note(plan.algorithm, plan.spec.observation)
+    small = thread_note(plan.algorithm, plan.spec.observation) + reading_notes(plan)
     if not isinstance(envs, RecordedData):
         memory_note = [f"replay: up to {format_bytes(replay_bytes)} of memory"] if replay_bytes else []
         data_notes = [f"data: {note}" for note in (() if mixed is None else mixed.notes)]

@@ -16,6 +16,7 @@ from duologue.envs.make import Source, is_compiled, make_seeds
 from duologue.envs.spaces import stack_depths
 from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
+from duologue.images import read_box
 from duologue.runs.plan import Plan
 from duologue.types import Box, Dict, EnvSpec, Space
 
@@ -109,17 +110,31 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
 
 
 def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
-    """Whether an environment has the spaces of the run. Bounds of observations may differ: no algorithm reads them."""
+    """Whether an environment has the spaces of the run. Bounds of observations may differ where no network reads them:
+    networks divide bytes by the upper bound."""
     return not differing_parts(plan, spec)
 
 
 def differing_parts(plan: Plan, spec: EnvSpec) -> list[str]:
-    """The parts in which the spaces of an environment differ from those of the run, bounds of observations apart."""
+    """The parts in which the spaces of an environment differ from those of the run, bounds that nobody reads apart."""
     now, then = (_unbounded(each.observation) for each in (spec, plan.spec))
-    return [
+    parts = [
         *space_differences("observation", now, then),
         *space_differences("action", spec.action, plan.spec.action),
     ]
+    if not parts and _as_read(spec.observation) != _as_read(plan.spec.observation):
+        parts.append("observation: networks would divide its bytes by another number")
+    return parts
+
+
+def _as_read(space: Space) -> Any:
+    """A space, with the reading of each box in place of its bounds."""
+    match space:
+        case Dict(spaces):
+            return {name: _as_read(part) for name, part in spaces.items()}
+        case Box(shape, dtype):
+            return shape, dtype, read_box(space)
+    return space
 
 
 def _unbounded(space: Space) -> Space:

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from duologue.algorithms.base import AnyAlgorithm, unwrapped
-from duologue.networks.builder import Networks
-from duologue.types import Box, Dict, Space
+from duologue.algorithms.base import AnyAlgorithm, network_builders, unwrapped
+from duologue.images import find_image
+from duologue.types import Dict, Space
 
 SMALL_PRODUCT = 2_000_000
 """Largest number of multiplications in a matrix product for which one thread is faster (docs/notes.md)."""
@@ -53,7 +53,7 @@ def thread_note(algorithm: AnyAlgorithm, observation: Space) -> list[str]:
 def is_small(algorithm: AnyAlgorithm) -> bool:
     """Whether all matrix products of an update on vectors are small; networks of the user's own count as large."""
     inner, experience = unwrapped(algorithm), algorithm.experience
-    builders = [value for value in vars(inner).values() if isinstance(value, Networks)]
+    builders = network_builders(inner)
     if not builders:
         return False
     replay, rollout = experience.replay, experience.num_envs * experience.rollout_length
@@ -64,14 +64,12 @@ def is_small(algorithm: AnyAlgorithm) -> bool:
 
 
 def has_images(space: Space) -> bool:
-    """Whether a space has a part with three axes or more."""
+    """Whether a part of an observation is an image."""
     match space:
         case Dict(spaces):
             return any(map(has_images, spaces.values()))
-        case Box(shape):
-            return len(shape) > 2
         case _:
-            return False
+            return find_image(space) is not None
 
 
 def images_in_name(env: Any) -> bool:
