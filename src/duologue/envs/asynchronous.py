@@ -21,9 +21,9 @@ from gymnasium.vector.async_vector_env import AsyncState
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
-from duologue.envs.spaces import action_converter, check_action, empty_arrays, obs_writer
+from duologue.envs.spaces import check_action, empty_arrays, obs_writer
 from duologue.errors import ConfigError, EnvError
-from duologue.types import Obs, Step
+from duologue.types import Obs, Step, to_env_actions
 
 TIMEOUT = 60.0
 """Seconds to wait for the slowest environment."""
@@ -49,7 +49,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         factory = factory_of(make, max_episode_steps)
         one = open_env(factory, make, max_episode_steps)
         self.spec, self.num_envs = env_spec(one, make), num_envs
-        self._write, self._door = obs_writer(one.observation_space), action_converter(one.action_space)
+        self._write = obs_writer(one.observation_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         try:
@@ -119,7 +119,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._batch(self._ask(lambda: self._pool.reset_wait(self._timeout))[0])
 
     def _step(self, action: np.ndarray) -> Any:
-        self._ask(lambda: self._pool.step_async(self._door(action)))
+        self._ask(lambda: self._pool.step_async(to_env_actions(self.spec.action, action)))
         return self._ask(lambda: self._pool.step_wait(self._timeout))
 
     def _batch(self, seen: Any) -> Obs:

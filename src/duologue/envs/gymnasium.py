@@ -15,7 +15,6 @@ from duologue.envs.atari import atari_spec, begin_new_game, is_atari
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
 from duologue.envs.spaces import (
-    action_converter,
     action_space,
     check_action,
     copy_obs,
@@ -25,7 +24,7 @@ from duologue.envs.spaces import (
     observation_space,
 )
 from duologue.errors import ConfigError, EnvError, MissingExtraError
-from duologue.types import EnvSpec, Obs, Step
+from duologue.types import EnvSpec, Obs, Step, to_env_actions
 
 GymSource = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
@@ -69,7 +68,6 @@ class GymnasiumEnvs(AbstractHostEnvs):
             if env_spec(env, make) != self.spec:
                 raise ConfigError(f"environment {i} differs from environment 0: {env_spec(env, make)}, {self.spec}.")
         self._write = obs_writer(self._envs[0].observation_space)
-        self._door = action_converter(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)
         self._obs = empty_arrays(self.spec.observation, num_envs)
         self._reports_success, self._info = False, info
@@ -123,7 +121,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
         """Step these environments, each with its row of `action`, and write the results into `rows`."""
-        envs, commands, put, i = self._envs, self._door(action), rows.put, 0
+        envs, commands, put, i = self._envs, to_env_actions(self.spec.action, action), rows.put, 0
         try:
             for i in indices:
                 put(i, envs[i].step(commands[i]))
