@@ -269,7 +269,7 @@ OF_STATES = dl.Networks(state_dependent_std=True)
 @pytest.mark.parametrize(
     ("algorithm", "action", "words"),
     [
-        (dl.SAC(), Discrete(3), "bounded real Box of rank 1. For discrete actions use SACDiscrete"),
+        (dl.SAC(), Discrete(3), "bounded real Box of rank 1, .* For discrete actions use SACDiscrete"),
         (dl.SACv1(), Box((2,)), "Give bounds with gymnasium.wrappers.RescaleAction"),
         (dl.SAC(), Box((2, 2), low=(-1.0,) * 4, high=(1.0,) * 4), "rank 1"),
         (dl.TD3(), Box((2,)), "Give bounds"),

@@ -103,7 +103,7 @@ def test_help_breaks_its_lines_for_the_terminal_not_where_the_source_does(duolog
     assert "or\n" in doc and "or videos/step-N.mp4 in the run folder" in out
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = duologue("train", "cql", "--help")
-    assert "targets leave out the entropies in between. (default: 1)" in out
+    assert "no off-policy correction, and soft targets" in out
 
 
 def test_help_of_the_other_optimiser(duologue):

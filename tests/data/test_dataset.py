@@ -155,7 +155,7 @@ BAD = {
     "strings": ({"actions": np.array(list("abcd"))}, "'actions' is <U1"),
     "complex": ({"rewards": np.zeros(4, complex)}, "'rewards' is complex128"),
     "overflow": ({"observations": np.full((4, 2), 1e39)}, "'observations' holds numbers too large for float32"),
-    "lengths": ({"rewards": np.zeros(3)}, "'rewards' has 3 rows: must have 4, as column 'observations'"),
+    "lengths": ({"rewards": np.zeros(3)}, "'rewards' has 3 rows: it must have 4, as column 'observations'"),
     "number": ({"rewards": np.float32(1) * np.ones(())}, r"'rewards' is float64\[\]"),
     "matrix": ({"rewards": np.zeros((4, 2))}, r"'rewards' has the shape \[4, 2\]"),
     "flag": ({"terminals": np.array([0, 0, 2, 1])}, "'terminals' holds 2 in row 2"),

@@ -324,7 +324,7 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (lambda: Tasks(lambda *step: 0.0), r"tasks: '<lambda>' cannot be a name. Define"),
+        (lambda: Tasks(lambda *step: 0.0), r"tasks: a task has the name of its function, and '<lambda>' cannot be a name"),
         (lambda: Tasks(paid, steps, paid), r"tasks: two functions have the name 'paid'"),
         (lambda: Tasks(), r"tasks: must be at least one function"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),
@@ -352,7 +352,7 @@ def test_sets_that_are_none(made, words):
             dataclasses.replace(SACX, test_task=2), {"tasks": Tasks(steps, paid)},
             r"SACX.test_task = 2: must be in \[-2, 1\]",
         ),
-        (dl.Normalized(SACX), {"tasks": Tasks(steps, paid)}, r"Normalized.reward = True: .* Give reward=False"),
+        (dl.Normalized(SACX), {"tasks": Tasks(steps, paid)}, r"Normalized.reward = True: .* Set reward=False"),
         (
             SACX, {"tasks": Tasks(of_x, paid, info=("x",)), "asynchronous": True},
             r"asynchronous: tasks that read info \(x\) need one process",

@@ -287,7 +287,7 @@ def test_a_run_goes_on_bit_for_bit_from_its_file(tmp_path):
 
 
 def test_evaluation_needs_an_environment(tmp_path):
-    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 4: there is no environment\. Give one"):
+    with pytest.raises(dl.ConfigError, match=r"evaluate_every = 4: there is no environment\. Pass env"):
         dl.train(BC, dataset=data(), steps=8, evaluate_every=4, **options(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(dl.ConfigError, match="nothing to learn from"):

@@ -82,7 +82,7 @@ def test_every_schedule_is_filled_wherever_it_stands(unchecked):
         inner: Any
         kind: type = Plan
 
-    with pytest.raises(dl.ConfigError, match=r"this run makes no update.* a smaller learning_starts"):
+    with pytest.raises(dl.ConfigError, match=r"this run makes no update.* reduce learning_starts"):
         fill_schedules(Holder(dl.Linear(1.0)), 0)
     filled = fill_schedules(Holder((Holder(dl.Linear(1.0)), dl.Linear(2.0, updates=3))), 7)
     assert filled.inner[0].inner == dl.Linear(1.0, updates=7) and filled.kind is Plan

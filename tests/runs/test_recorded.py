@@ -486,7 +486,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
     assert data_card(data)["episodes"] == "16 (13 complete, 3 unfinished)"
     run = dl.train(dl.BC(**ALGORITHM), dataset=data, steps=1, run_dir=tmp_path / "run", console=QUIET)
     midst = dataclasses.replace(data, rows=jax.tree.map(lambda x: x[:5], data.rows), cut=(), starts_episode=False)
-    with pytest.raises(dl.ConfigError, match="must hold a row that begins an episode"):
+    with pytest.raises(dl.ConfigError, match="must have a row that begins an episode"):
         run.fitted_q(midst, steps=1)
     replay = dl.read_data(learned.path)  # of two environments, rows 11 to 30 of each; episodes of nine
     assert not replay.episode_starts[0] and not replay.episode_starts[20]
@@ -512,7 +512,7 @@ def test_a_beginning_is_where_an_episode_is_known_to_begin(learned, tmp_path):
             "uses the gradient of Q with respect",
         ),
         (["train", "bc", "Acrobot-v1", "--dataset", "there.npz"], "a file for another environment"),
-        (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "there is no environment. Give one"),
+        (["train", "bc", "--dataset", "there.npz", "--evaluate-every", "5"], "there is no environment. Pass env"),
     ],
 )
 def test_mistakes_end_in_one_message(arguments, message, tmp_path, monkeypatch, capsys):

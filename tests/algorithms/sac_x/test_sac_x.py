@@ -793,5 +793,5 @@ def test_without_tasks_there_is_nothing_to_learn(key):
 
 
 def test_rewards_of_tasks_are_not_scaled_together(key):
-    with pytest.raises(dl.ConfigError, match=r"Normalized.reward = True: rewards of several tasks .* reward=False"):
+    with pytest.raises(dl.ConfigError, match=r"Normalized.reward = True: the rewards of several tasks .* reward=False"):
         dl.Normalized(SACX).init(spec("box"), key=key)
