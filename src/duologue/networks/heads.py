@@ -171,10 +171,10 @@ def check_box_width(space: Box) -> None:
 def require_bounded_box(space: Space) -> Box:
     """`space` itself. Raises `ConfigError` unless it is a real Box with bounds for every component."""
     match space:
-        case Box() if space.bounded:
+        case Box(dtype=dtype) if dtype.startswith("float") and space.bounded:
             check_box_width(space)
             return space
-        case Box():
+        case Box(dtype=dtype) if dtype.startswith("float") and space.size:
             low, high = (np.isfinite(side) for side in box_sides(space))
             missing = [name for name, side in (("low", low), ("high", high)) if not side[np.argmin(low & high)]]
             raise ConfigError(
@@ -216,7 +216,7 @@ def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: flo
             return CategoricalHead(n)
         case MultiDiscrete(nvec):
             return MultiCategoricalHead(nvec)
-        case Box() if space.size:
+        case Box(dtype=dtype) if dtype.startswith("float") and space.size:
             check_box_width(space)
             if state_dependent_std:
                 return StateDependentNormalHead(initial_log_std, space)

@@ -81,9 +81,10 @@ class TrainedPolicy:
             raise ConfigError(f"action has shape {actions.shape}: must be {expected}, one for each observation.")
         inside = from_env_actions(space, actions[None] if single else actions)
         if not isinstance(space, Box):
-            sizes = space.n if isinstance(space, Discrete) else np.asarray(space.nvec)
-            if not ((inside >= 0) & (inside < sizes)).all():
-                raise ConfigError(f"action = {action!r}: must be in {space}.")
+            start, sizes = (space.start, space.n) if isinstance(space, Discrete) else (space.starts, space.nvec)
+            if not ((inside >= 0) & (inside < np.asarray(sizes))).all():
+                last = np.asarray(start) + np.asarray(sizes) - 1
+                raise ConfigError(f"action = {action!r}: must be one of {start} to {last} in {space}.")
         return inside
 
 
