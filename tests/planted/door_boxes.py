@@ -9,6 +9,9 @@ CLIPPED = of("test_types.py", "actions_are_clipped_at_each_side_that_a_component
 SCALED = of("test_types.py", "the_initial_policy_is_scaled_by_component")
 NAMED = of("test_types.py", "what_needs_bounds_names_the_component_that_lacks_one")
 INSIDE = of("test_types.py", "every_action_reaches_the_environment_inside_its_space")
+KWARGS = of("runs/test_door.py", "arguments_of_the_environment_hold_in_training_evaluation_and_after_loading")
+OTHERS = of("runs/test_door.py", "another_environment_does_not_get_the_arguments_of_the_run")
+REFUSED = of("runs/test_door.py", "arguments_that_no_environment_takes_are_refused")
 
 MUTANTS = [
     Mutant("one infinite element frees its side", "envs/spaces.py", "sides.append(None if all(", "sides.append(None if any(", SIDES),
@@ -19,4 +22,7 @@ MUTANTS = [
     Mutant("a bounded Box may lack a bound", "types.py", "and None not in (*self.low, *self.high)", "", NAMED),
     Mutant("components count from 0", "types.py", "action.astype(np.int64) + space.starts", "action.astype(np.int64) + 0", INSIDE),
     Mutant("the dtype of an action is ours", "types.py", "bounded_actions(space, action).astype(dtype)", "bounded_actions(space, action)", INSIDE),
+    Mutant("an evaluation forgets the arguments", "runs/environments.py", "env = with_kwargs(env, plan.env_kwargs)", "env = env", KWARGS),
+    Mutant("any environment gets the arguments", "runs/environments.py", "if strip_tasks(env) == plan.env:", "if isinstance(env, str):", OTHERS),
+    Mutant("arguments for no environment are ignored", "envs/make.py", "    if not env_kwargs:\n", "    if not env_kwargs or not isinstance(env, str):\n", REFUSED),
 ]  # fmt: skip

@@ -40,6 +40,17 @@ TRANSPARENT = (
 """Wrappers that leave observations as they are."""
 
 
+class EnvId(str):
+    """An id of Gymnasium with arguments for `gymnasium.make`. Everywhere else it is the id."""
+
+    kwargs: dict[str, Any]
+
+    def __new__(cls, name: str, kwargs: dict[str, Any]) -> "EnvId":
+        env = super().__new__(cls, name)
+        env.kwargs = dict(kwargs)
+        return env
+
+
 class GymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` Gymnasium environments in this process.
 
@@ -135,6 +146,7 @@ def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str 
     if isinstance(make, str):
         # Importing its package registers Atari's ids. If the package is missing, `open_env` raises the error.
         options = {} if render_mode is None else {"render_mode": render_mode}
+        options |= make.kwargs if isinstance(make, EnvId) else {}
         if is_atari(make) and find_spec("ale_py"):
             return functools.partial(gym.make, atari_spec(make, max_episode_steps), disable_env_checker=True, **options)
         return functools.partial(
