@@ -134,7 +134,7 @@ def test_moments_are_those_of_every_transition_and_change_at_the_end_of_update_a
             np.testing.assert_array_equal(a, b)
         assert int(state.pending[0].count) == int(state.pending[1].count) == T * B
         state, metrics = algorithm.update(state, rollout, key=key)
-        assert float(metrics["difference"]) == 0.0
+        assert k == 0 or float(metrics["difference"]) == 0.0
         assert_moments(state.current[0], flat(rollouts))
         assert_moments(state.current[1], discounted_returns(rollouts))
         assert int(state.pending[0].count) == int(state.pending[1].count) == 0
@@ -233,7 +233,7 @@ def test_each_half_can_be_left_out(obs, reward, log, key, unchecked):
     for k in range(2):
         state, carry, rollout = observed(algorithm, state, carry, a_rollout(k), key)
         state, metrics = algorithm.update(state, rollout, key=key)
-        assert float(metrics["difference"]) == 0.0
+        assert (k == 0 and obs) or float(metrics["difference"]) == 0.0
     batch, raw = log[-1][1], a_rollout(1)
     assert bool((batch.obs == raw.obs).all()) is (not obs)
     assert bool((batch.next_obs == raw.next_obs).all()) is (not obs)
@@ -261,7 +261,7 @@ def test_images_integers_and_masks_are_left_alone_and_parts_keep_their_own_momen
     for k in range(2):
         state, carry, rollout = observed(algorithm, state, carry, parts(k), key)
         state, metrics = algorithm.update(state, rollout, key=key)
-        assert float(metrics["difference"]) == 0.0
+        assert k == 0 or float(metrics["difference"]) == 0.0
     batch, raw = log[-1][1], parts(1)
     for name in ("level", ACTION_MASK):
         np.testing.assert_array_equal(batch.obs[name], raw.obs[name])
@@ -296,10 +296,10 @@ class Scripted(AbstractJaxEnvs):
 
 
 def last(loop):
-    """The final `(state, metrics summed over all intervals)`."""
+    """The final state, and how far apart acting and learning were after the first interval."""
     difference = 0.0
-    for _, state, totals in loop:
-        difference += float(np.asarray(totals.metrics["difference"]).max())
+    for i, (_, state, totals) in enumerate(loop):
+        difference += min(i, 1) * float(np.asarray(totals.metrics["difference"]).max())
         algorithm = jax.tree.map(np.asarray, state.algorithm)
     return algorithm, difference
 
@@ -320,7 +320,7 @@ def test_the_compiled_loop_observes_every_transition_once(steps, unchecked):
     algorithm, envs = Normalized(Recorder()), Scripted(VECTOR, B)
     for seeds in ([0], [0, 1]):
         state, difference = last(
-            compiled.run(algorithm, envs, compiled.start(algorithm, envs, seeds), steps=steps * B, interval=2 * T * B)
+            compiled.run(algorithm, envs, compiled.start(algorithm, envs, seeds), steps=steps * B, interval=T * B)
         )
         assert difference == 0.0
         for i in range(len(seeds)):
@@ -359,7 +359,7 @@ def test_the_host_loop_observes_every_transition_once(steps, unchecked):
     """Though `observe` rides in the next call that acts, and the last one of a rollout in the call that learns."""
     algorithm, envs = Normalized(Recorder()), OnHost()
     state, difference = last(
-        host.run(algorithm, envs, host.start(algorithm, envs, [0]), steps=steps * B, interval=2 * T * B)
+        host.run(algorithm, envs, host.start(algorithm, envs, [0]), steps=steps * B, interval=T * B)
     )
     assert difference == 0.0
     check(state, steps)

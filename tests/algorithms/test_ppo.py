@@ -25,7 +25,7 @@ from algorithms.on_policy import (
     started,
 )  # fmt: skip
 from oracles import import_rlax
-from runs.helpers import plan_of
+from runs.helpers import ITERATION, plan_of, resume, train
 
 import duologue as dl
 from duologue.algorithms.normalized import NormalizedState
@@ -364,6 +364,44 @@ def test_the_optimiser_counts_the_gradient_steps_that_are_declared(key):
     assert count == algorithm.experience.gradient_steps == 9 == int(metrics["steps"])
     assert differ(state.networks.net, after.networks.net)
     assert_equal(updated(algorithm, after, a_rollout(DISCRETE), key)[0].networks.net, after.networks.net)
+
+
+@pytest.mark.parametrize(("epochs", "size", "target"), [(1, 8, 1e-5), (3, 8, 1e-4), (4, N, 1e-4), (2, 6, 1e-6)])
+def test_a_schedule_ends_though_target_kl_skips_steps(epochs, size, target, key):
+    """The schedule counts the planned steps of every rollout, so it follows the environment steps. Adam's own count is
+    of the steps that were made."""
+    rollouts = 3
+    fields = dict(SIZE, learning_rate=dl.Linear(0.1), epochs=epochs, minibatch_size=size)
+    algorithm = planned(dl.PPO(**fields, target_kl=target), rollouts * N)
+    assert algorithm.learning_rate.updates == rollouts * epochs * N // size
+    update, state, made = jax.jit(algorithm.update), started(algorithm, DISCRETE, key), 0
+    for i in range(rollouts):
+        state, metrics = update(state, a_rollout(DISCRETE, i), key=key)
+        made += int(metrics["steps"])
+        adam, schedule = state.networks.opt_state[1][0], state.networks.opt_state[1][-1]
+        assert int(schedule.count) == (i + 1) * epochs * N // size and int(adam.count) == made
+        expected = 0.1 * (1 - (i + 1) / rollouts)
+        np.testing.assert_allclose(algorithm.learning_rate(schedule.count), expected, atol=1e-8)
+    assert epochs == size // 8 == 1 or made < rollouts * epochs * N // size
+    after, _ = update(state, a_rollout(DISCRETE), key=key)
+    assert_equal(after.networks.net, state.networks.net)  # at a rate of 0 nothing is learned any more
+
+
+@pytest.mark.parametrize("env", ["probe/both", "gymnax/CartPole-v1"])
+def test_a_run_with_target_kl_and_a_schedule_ends_at_its_last_value(env, tmp_path):
+    """In both loops, with several seeds, after a stop in the middle, and when the run goes on past its end."""
+    algorithm = dl.PPO(
+        learning_rate=dl.Linear(0.1, 0.01), target_kl=1e-5, epochs=2, minibatch_size=6, rollout_length=4, num_envs=3,
+        networks=SMALL,
+    )  # fmt: skip
+    stop = [lambda step, row: step < 2 * ITERATION]
+    stopped = train(env, tmp_path / "run", iterations=4, every=2, algorithm=algorithm, seeds=2, callbacks=stop)
+    rate = stopped.plan.algorithm.learning_rate
+    assert rate.updates == 4 * 2 * 2 and float(rate(jnp.int32(4 * 4))) == pytest.approx(0.01)
+    ended = resume(stopped.path)
+    for runs, iterations in ((stopped, 2), (ended, 4), (resume(stopped.path, iterations=5), 5)):
+        adam, schedule = runs.state.networks.opt_state[1][0], runs.state.networks.opt_state[1][-1]
+        assert schedule.count.tolist() == [iterations * 4] * 2 and (adam.count < iterations * 4).all()
 
 
 @pytest.mark.parametrize("kind", [dl.PPO, dl.TRPO])

@@ -324,10 +324,7 @@ def test_zeros_that_the_check_divides_by_are_no_mistake():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (
-            lambda: Tasks(lambda *step: 0.0),
-            r"tasks: a task has the name of its function, and '<lambda>' cannot be a name",
-        ),
+        (lambda: Tasks(lambda *step: 0.0), r"tasks: a task has the name of its .*'<lambda>' cannot"),
         (lambda: Tasks(paid, steps, paid), r"tasks: two functions have the name 'paid'"),
         (lambda: Tasks(), r"tasks: must be at least one function"),
         (lambda: Tasks("touch"), r"tasks: 'touch' is no function"),

@@ -7,7 +7,17 @@ import optax
 import pytest
 
 from duologue.errors import ConfigError
-from duologue.ops.optim import Adam, Linear, RMSProp, clipped_optimizer, gradient_step
+from duologue.ops.optim import (
+    Adam,
+    Linear,
+    RMSProp,
+    Trained,
+    clipped_optimizer,
+    descend,
+    flat_optimizer,
+    gradient_step,
+    skip_steps,
+)
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32) * np.array([1e-3, 1.0, 30.0], np.float32)
 
@@ -93,6 +103,24 @@ def test_a_schedule_counts_gradient_steps_from_zero():
     for optimizer in (RMSProp(decay=1.0, eps=0.0),):
         walked = walk(optimizer.build(rate), np.ones((6, 1), np.float32))[:, 0]
         np.testing.assert_allclose(walked, [-4, -7, -9, -10, -10, -10])
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), RMSProp()])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_skipped_steps_count_in_the_schedule_alone(optimizer, max_norm):
+    """After 1 step and 2 skipped ones, the rate is that of step 3; Adam's own count and moments are those of 1 step."""
+    rate = Linear(start=4.0, end=0.0, updates=4)
+    built = flat_optimizer(optimizer, rate, max_norm=max_norm)
+    one, _ = descend(lambda w: (jnp.sum(w), {}), Trained.of(jnp.ones(3), built), built)
+    before, after = (jax.tree.leaves_with_path(x.opt_state) for x in (one, skip_steps(one, jnp.int32(2))))
+    changed = [(path, b) for (path, a), (_, b) in zip(before, after, strict=True) if (a != b).any()]
+    assert len(changed) == 1 and int(changed[0][1]) == 3
+    third, _ = descend(lambda w: (jnp.sum(w), {}), skip_steps(one, jnp.int32(2)), built)
+    second, _ = descend(lambda w: (jnp.sum(w), {}), one, built)
+    np.testing.assert_allclose((third.net - one.net) * 3, second.net - one.net, rtol=1e-6)  # the rates are 1 and 3
+    constant = flat_optimizer(optimizer, 0.1, max_norm=max_norm)
+    plain = Trained.of(jnp.ones(3), constant)
+    jax.tree.map(np.testing.assert_array_equal, skip_steps(plain, jnp.int32(2)), plain)
 
 
 @pytest.mark.parametrize(("step", "value"), [(0, 3.0), (1, 2.8), (5, 2.0), (10, 1.0), (11, 1.0), (10**9, 1.0)])

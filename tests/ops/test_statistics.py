@@ -92,12 +92,59 @@ def test_under_vmap_each_row_is_the_single_one():
 
 def test_normalize_divides_by_the_deviation_and_clips():
     moments = RunningMoments.from_batch(jnp.array([[0.0, 10.0], [4.0, 10.0]]))  # means 2 and 10, variances 4 and 0
-    x = jnp.array([[[2.0, 10.0], [6.0, 10.0]], [[100.0, 10.5], [-100.0, 9.0]]])
-    np.testing.assert_allclose(moments.normalize(x, clip=3.0), [[[0, 0], [2, 0]], [[3, 3], [-3, -3]]], rtol=1e-6)
-    # ε stands under the root, with the variance: 4/√(4 + 12) and 0.5/√(0 + 12).
+    x = jnp.array([[[2.0, 10.0], [6.0, 10.0]], [[100.0, 10.5], [-100.0, 3.0]]])
+    np.testing.assert_allclose(moments.normalize(x, clip=3.0), [[[0, 0], [2, 0]], [[3, 0.5], [-3, -3]]], rtol=1e-6)
+    # ε stands under the root, with the variance: 4/√(4 + 12). A constant column is shifted, and not scaled.
     soft = moments.normalize(jnp.array([6.0, 10.5]), clip=10.0, eps=12.0)
-    np.testing.assert_allclose(soft, [1.0, 0.5 / 12**0.5], rtol=1e-6)
+    np.testing.assert_allclose(soft, [1.0, 0.5], rtol=1e-6)
     np.testing.assert_allclose(RunningMoments.empty((2,)).normalize(x[0], clip=99.0), x[0], rtol=1e-6)
+
+
+def in_pieces(column, size=16):
+    """The moments of a column, merged from pieces as a loop merges steps."""
+    pieces = jnp.asarray(column, jnp.float32).reshape(-1, size)
+    return jax.lax.scan(
+        lambda m, piece: (m.merge(RunningMoments.from_batch(piece)), None), RunningMoments.empty(), pieces
+    )[0]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 333.3, -98765.4, 1e6 / 3, 1.7e9])
+def test_a_column_that_never_changed_is_not_scaled(value):
+    """Its first change of 0.001 counts as 0.001. Rounding may give such a column a variance above 0."""
+    moments = in_pieces(np.full(4096, value))
+    assert float(moments.scale()) == 1.0
+    step = np.float32(max(1e-3, abs(value) * 1e-6))  # a change that float32 can hold
+    seen = float(moments.normalize(jnp.float32(value) + step, clip=10.0))
+    assert seen == pytest.approx(float(step), rel=0.3) or abs(value) > 1e9
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "varies"),
+    [
+        (500.0, 1.0, True), (-500.0, 1.0, True), (20.0, 0.01, True), (0.0, 1e-6, True), (1e-3, 1e-6, True),
+        (1e6, 300.0, True), (500.0, 0.02, False), (-20.0, 1e-3, False), (0.0, 5e-8, False), (1e-9, 5e-8, False),
+    ],
+)  # fmt: skip
+def test_a_column_varies_from_a_share_of_its_size_on(mean, spread, varies):
+    """σ² > (10⁻⁴ μ)² + (10⁻⁷)², with values μ ± σ: the scale of z-scores, or 1. Small units are no reason."""
+    values = mean + spread * np.where(np.arange(512) % 2, 1.0, -1.0)
+    assert (spread**2 > (1e-4 * mean) ** 2 + 1e-14) is varies
+    expected = 1 / np.sqrt(spread**2 + 1e-8) if varies else 1.0
+    np.testing.assert_allclose(in_pieces(values).scale(), expected, rtol=5e-3)
+
+
+def test_one_constant_column_leaves_the_others_alone():
+    rows = np.stack([ROWS[:, 0], np.full(24, 5.0, np.float32)], 1)
+    moments = RunningMoments.from_batch(jnp.asarray(rows))
+    expected = np.stack([(rows[:, 0] - rows[:, 0].mean()) / rows[:, 0].std(), np.zeros(24)], 1)
+    np.testing.assert_allclose(moments.normalize(jnp.asarray(rows), clip=10.0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_stream_gives_way_to_another():
+    empty, some = RunningMoments.empty((2,)), RunningMoments.from_batch(jnp.asarray(ROWS))
+    other = RunningMoments.from_batch(jnp.asarray(ROWS + 1))
+    for chosen, expected in ((empty.or_else(some), some), (some.or_else(other), some), (some.or_else(empty), some)):
+        jax.tree.map(np.testing.assert_array_equal, chosen, expected)
 
 
 @pytest.mark.parametrize("n", range(1, 14))

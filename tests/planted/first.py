@@ -209,12 +209,12 @@ MUTANTS = [
     ),
     Mutant(
         "acting uses the pending statistics", "algorithms/normalized.py",
-        "return normalize_obs(state.current[0], obs, clip=self.clip)",
+        "return normalize_obs(known_moments(state)[0], obs, clip=self.clip)",
         "return normalize_obs(state.pending[0], obs, clip=self.clip)", NORMALIZED,
     ),
     Mutant(
         "updating uses the pending statistics", "algorithms/normalized.py",
-        "self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)",
+        "self.algorithm.update(state.algorithm, self._normalize(moments, batch), key=key)",
         "self.algorithm.update(state.algorithm, self._normalize(merged, batch), key=key)", NORMALIZED,
     ),
     Mutant(
@@ -222,11 +222,11 @@ MUTANTS = [
         "jax.tree.map(jnp.zeros_like, state.pending)", "state.pending", NORMALIZED,
     ),
     Mutant("the newest statistics replace all older", "algorithms/normalized.py",
-           "lambda a, b: a.merge(b), state.current", "lambda a, b: b, state.current", NORMALIZED),
+           "map_moments(RunningMoments.merge, state.current", "map_moments(lambda a, b: b, state.current", NORMALIZED),
     Mutant(
         "rewards are centred", "algorithms/normalized.py",
-        "jnp.clip(reward * jax.lax.rsqrt",
-        "jnp.clip((reward - jnp.broadcast_to(return_moments.mean, reward.shape)) * jax.lax.rsqrt", NORMALIZED,
+        "jnp.clip(reward * return_moments",
+        "jnp.clip((reward - jnp.broadcast_to(return_moments.mean, reward.shape)) * return_moments", NORMALIZED,
     ),
     Mutant(
         "the discounted sum runs on across a time limit", "algorithms/normalized.py",

@@ -186,7 +186,7 @@ MUTANTS = [
     ),
     Mutant(
         "a replay is learned from raw at first", "algorithms/normalized.py",
-        "state.current if self.experience.learn_from_rollout else merged", "state.current",
+        "known_moments(state) if self.experience.learn_from_rollout else merged", "state.current",
         of("algorithms/test_normalized.py", "a_replay_is_normalised_from_its_first_update_on"),
     ),
     Mutant(

@@ -10,7 +10,7 @@ DIVERGES = of("runs/test_recorded.py", "a_fit_that_diverges_is_no_worth")
 ROOM = of("runs/test_recorded.py", "data_that_the_device_cannot_hold_are_refused_by_name")
 SHARE = of("runs/test_recorded.py", "a_share_that_is_none_of_a_batch_is_refused")
 IDLE = of("runs/test_recorded.py", "fields_that_say_nothing_on_data_are_named")
-NUMBERS = of("runs/test_plan.py", "a_file_with_a_number_that_cannot_be_is_refused_by_name")
+OPTIONS = of("runs/test_options.py", "an_option_out_of_its_range_is_refused_by_name")
 CLOSED = of("runs/test_session.py", "environments_are_closed_where_nothing_can_begin")
 IGNORED = of("cli/test_main.py", "what_would_be_ignored_is_refused")
 ANEW = of("loops/test_loops.py", "an_evaluation_on_the_host_begins_episodes_anew_inside_its_program")
@@ -55,8 +55,8 @@ MUTANTS = [
         "if False else []", IDLE,
     ),
     Mutant(
-        "a file's numbers are taken as they stand", "runs/options.py",
-        "check_fields(self)", "pass", NUMBERS,
+        "numbers of a run are taken as they stand", "runs/options.py",
+        "check_fields(self)", "pass", OPTIONS,
     ),
     Mutant(
         "environments with which nothing can begin stay open", "runs/environments.py",

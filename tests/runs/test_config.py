@@ -184,7 +184,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("day: 2024-01-01\n", "day = .*date"),
         ("a: !!set {b, c}\n", "a = .*set"),
         ("a: !!binary aGk=", "bytes"),
-        ("a: {1: 2}\n", "the name 1 in a"),
+        ("a: {1: 2}\n", "the key 1 in a"),
         ("? [a]\n: 1\n", "plain YAML"),
         ("- 1\n", "holds a list"),
         ("a: [1\n", "plain YAML"),

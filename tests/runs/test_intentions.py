@@ -72,7 +72,7 @@ def test_each_intention_plays_and_is_scored_under_its_own_reward(run):
     assert "under each task: fast" in str(scores[None]) and str(scores["left"]).startswith("mean return of left ")
     with pytest.raises(dl.ConfigError, match=r"task = 'x': this run has no such task. Choose one of"):
         run.evaluate(task="x")
-    with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore the scheduler chooses the task"):
+    with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore, the scheduler chooses the task"):
         run.evaluate(task="left", explore=True)
 
 
@@ -86,7 +86,7 @@ def test_each_intention_is_watched_and_scored_under_its_own_reward(run, tmp_path
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any()
     for look in (run.watch, run.frames):
-        with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore the scheduler chooses the task"):
+        with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore, the scheduler chooses the task"):
             look(task="left", explore=True)
     cli.run(["evaluate", str(run.path), "--task", "fast", "--episodes", "2"])
     assert "mean return of fast" in capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_several_seeds_have_rows_and_scores_of_their_own_and_resume(run, tmp_pat
         assert all(f"{name}/{task}" in row for task in NAMES for row in (one, other)), name
     assert one["train/critic_loss/fast"] != other["train/critic_loss/fast"]
     assert one["rollout/ep_rew_mean/fast"] != other["rollout/ep_rew_mean/fast"]
-    with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore the scheduler chooses the task"):
+    with pytest.raises(dl.ConfigError, match=r"task = 'left': with explore, the scheduler chooses the task"):
         runs.evaluate(task="left", explore=True)
     score = runs.evaluate(episodes=3, task="fast")
     assert score.returns.shape == (2, 3) and score.tasks["left"].shape == (2, 3)

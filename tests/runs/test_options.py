@@ -8,6 +8,8 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import pytest
+
 import duologue as dl
 from duologue.runs.options import RunOptions
 
@@ -61,3 +63,9 @@ def test_a_new_option_is_one_field_and_one_parameter(tmp_path):
     assert '"new_option": 4' in (tmp_path / "run" / "config.json").read_text()
     shown = python("-m", "duologue", "train", "a2c", "CartPole-v1", "--new-option", "3", "--dry-run")
     assert "new_option = 3  (command line)" in shown
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("seeds", 0), ("evaluate_episodes", -1), ("seed", 2**40)])
+def test_an_option_out_of_its_range_is_refused_by_name(field, value):
+    with pytest.raises(dl.ConfigError, match=rf"{field} = {value}: must be an integer (in \[|>= )"):
+        RunOptions(**{"steps": 8, field: value})

@@ -103,9 +103,8 @@ def test_what_is_not_learned_is_refused(agent):
     action = run.policy(obs)
     lacking = {"td3": ["log_prob", "v"], "a2c": ["q"], "sac": ["v"], "sac-discrete": ["v"], "normalized": ["v"]}
     for what in lacking.get(name, []):
-        with pytest.raises(
-            dl.ConfigError, match="distribution of actions" if what == "log_prob" else f"cannot compute {what}"
-        ):
+        message = "distribution of actions" if what == "log_prob" else f"cannot compute {what}"
+        with pytest.raises(dl.ConfigError, match=message):
             run.v(obs) if what == "v" else getattr(run, what)(obs, action)
 
 

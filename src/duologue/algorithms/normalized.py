@@ -3,8 +3,13 @@
 Rollouts, replay memories and files contain raw numbers. `observe` merges each new transition once into the *pending*
 moments. `update` merges the pending moments into the *current* moments. So acting and learning use the same statistics
 for one rollout. Evaluation uses the current moments and does not change them.
+
+The first rollout has no current moments. Its actions use the pending moments, which grow from step to step. Its update
+uses the moments of the whole rollout. PPO and TRPO compute the old log-probabilities in their update, so their first
+ratio is 1 there too. ACER reads the probabilities with which its policy really acted.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -64,13 +69,23 @@ def normalize_obs(moments: ObsMoments, obs: Obs, *, clip: float) -> Obs:
             return obs
 
 
+def known_moments(state: NormalizedState) -> tuple[ObsMoments, RunningMoments]:
+    """The current moments; before the first update, the pending moments."""
+    return map_moments(RunningMoments.or_else, state.current, state.pending)
+
+
+def map_moments(function: Callable[..., RunningMoments], *trees: PyTree) -> PyTree:
+    """Apply `function` to the moments that are at the same place in all `trees`."""
+    return jax.tree.map(function, *trees, is_leaf=lambda node: isinstance(node, RunningMoments))
+
+
 class Normalized(AbstractAlgorithm[NormalizedState]):
     """A wrapper of any algorithm. It normalises observations to mean 0 and variance 1, and divides rewards by the
     standard deviation of their discounted sum.
 
     Rewards: Rₜ = γRₜ₋₁ + rₜ in each environment, r̃ₜ = rₜ/√(Var[R] + ε), as in VecNormalize of OpenAI Baselines.
     Rewards keep their mean, because a shift of the mean would change the task. Float vectors are normalised; images,
-    integers and masks are not.
+    integers and masks are not. A column that does not vary (σ below 10⁻⁴ of its mean) is only shifted, not scaled.
     """
 
     algorithm: AbstractAlgorithm
@@ -131,7 +146,7 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         )
         ended = transition.terminated | transition.truncated
         inner, inner_carry = self.algorithm.observe(
-            state.algorithm, carry.algorithm, self._normalize(state.current, transition)
+            state.algorithm, carry.algorithm, self._normalize(known_moments(state), transition)
         )
         carry = NormalizedCarry(inner_carry, jnp.where(ended, 0.0, discounted_return))
         return NormalizedState(inner, state.current, pending), carry
@@ -151,24 +166,21 @@ class Normalized(AbstractAlgorithm[NormalizedState]):
         return self.algorithm.v(state.algorithm, self._normalize_obs(state, obs))
 
     def update(self, state: NormalizedState, batch: Transition, *, key: Array) -> tuple[NormalizedState, Metrics]:
-        moments = RunningMoments
-        merged = jax.tree.map(
-            lambda a, b: a.merge(b), state.current, state.pending, is_leaf=lambda node: isinstance(node, moments)
-        )
-        # An update on a rollout uses the moments with which its policy acted. A replay memory contains steps of many
-        # policies, so its updates use the newest moments.
-        current = state.current if self.experience.learn_from_rollout else merged
-        inner, metrics = self.algorithm.update(state.algorithm, self._normalize(current, batch), key=key)
+        merged = map_moments(RunningMoments.merge, state.current, state.pending)
+        # An update on a rollout uses the moments with which its policy acted; on the first rollout, the moments of this
+        # rollout. A replay memory contains steps of many policies, so its updates use the newest moments.
+        moments = known_moments(state) if self.experience.learn_from_rollout else merged
+        inner, metrics = self.algorithm.update(state.algorithm, self._normalize(moments, batch), key=key)
         return NormalizedState(inner, merged, jax.tree.map(jnp.zeros_like, state.pending)), metrics
 
     def _normalize_obs(self, state: NormalizedState, obs: Obs) -> Obs:
-        return normalize_obs(state.current[0], obs, clip=self.clip)
+        return normalize_obs(known_moments(state)[0], obs, clip=self.clip)
 
     def _normalize(self, moments: tuple[ObsMoments, RunningMoments], batch: Transition) -> Transition:
         obs_moments, return_moments = moments
         reward = batch.reward
         if self.reward:
-            reward = jnp.clip(reward * jax.lax.rsqrt(return_moments.variance + 1e-8), -self.clip, self.clip)
+            reward = jnp.clip(reward * return_moments.scale(), -self.clip, self.clip)
         return batch._replace(
             obs=normalize_obs(obs_moments, batch.obs, clip=self.clip),
             next_obs=normalize_obs(obs_moments, batch.next_obs, clip=self.clip),

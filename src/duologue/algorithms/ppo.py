@@ -30,6 +30,7 @@ from duologue.ops.optim import (
     fold_steps,
     minibatch_count,
     minibatch_rows,
+    skip_steps,
 )
 from duologue.ops.returns import scale_and_clip
 from duologue.ops.statistics import explained_variance, standardize
@@ -208,6 +209,8 @@ class PPO(AbstractOnPolicy[PPOState]):
         limit = self.target_kl
         stop = None if limit is None else lambda metrics: metrics["approx_kl"] > 1.5 * limit
         networks, metrics = fold_steps(step, state.networks, rows, stop=stop)
+        # A schedule counts skipped steps too, so it follows the environment steps and ends with the run.
+        networks = skip_steps(networks, len(rows) - metrics["steps"].astype(jnp.int32))
         kl = jnp.mean(samples.old.kl(networks.net.policy(samples.obs)))
         metrics |= {"kl": kl, "explained_variance": explained_variance(samples.value, samples.target)}
         return PPOState(networks=networks, objective=self.objective.update(state.objective, kl)), metrics

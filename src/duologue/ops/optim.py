@@ -71,6 +71,22 @@ def descend(
     return Trained(net, opt_state), metrics
 
 
+def skip_steps(trained: Trained[Net], count: Int[Array, ""]) -> Trained[Net]:
+    """`trained` after `count` gradient steps that are not made: its schedules count these steps, and nothing else
+    changes."""
+    skipped = jax.tree.map(
+        lambda node: node._replace(count=node.count + count) if is_clock(node) else node,
+        trained.opt_state,
+        is_leaf=is_clock,
+    )
+    return Trained(trained.net, skipped)
+
+
+def is_clock(node: Any) -> bool:
+    """Whether this part of an optimiser's state counts the steps of a schedule. Adam's own count is another one."""
+    return isinstance(node, optax.ScaleByScheduleState)
+
+
 def minibatch_count(count: int, size: int) -> int:
     """Number of minibatches of `size` in `count` samples. Raises `ConfigError` if `size` does not divide `count`."""
     if count % size:
@@ -139,7 +155,8 @@ class Linear(Configurable):
     end: NonNegative = 0.0
     """Value after `updates` gradient steps."""
     updates: Annotated[int, Range(1)] | None = None
-    """Number of gradient steps from `start` to `end`. None: `train` sets it to the length of the run."""
+    """Number of gradient steps from `start` to `end`. None: `train` sets it to the length of the run. Steps that PPO's
+    `target_kl` skips count too."""
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         if self.updates is None:

@@ -8,6 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+SPREAD, ROUNDING = 1e-4, 1e-7
+"""Smallest standard deviation of a column that varies: a share of its mean, and an absolute size. Numbers of size 1
+that float32 computes are off by 1e-7, so a smaller spread around 0 is noise. With ε = 1e-8 under the root,
+normalisation counts a deviation of 1e-4 as small in a column of size 1. `SPREAD` says the same for every size."""
+
 
 class RunningMoments(eqx.Module):
     """Count, mean and sum of squared deviations of a stream of arrays of one shape (Welford; merged as in
@@ -47,9 +52,21 @@ class RunningMoments(eqx.Module):
         count = self.count.astype(jnp.float32)
         return jnp.where(self.count > 0, self.m2 / jnp.maximum(count, 1.0), 1.0)
 
+    def or_else(self, other: "RunningMoments") -> "RunningMoments":
+        """These moments; `other` while this stream is empty."""
+        return jax.tree.map(lambda own, others: jnp.where(self.count > 0, own, others), self, other)
+
+    def scale(self, *, eps: float = 1e-8) -> Float[Array, "*shape"]:
+        """1/√(σ² + ε) for a column that varies; 1 for a constant column, where σ² ≤ (10⁻⁴ μ)² + (10⁻⁷)².
+
+        Without this limit, the first small change of a constant column would become 1/√ε = 10,000 times as large.
+        """
+        varies = self.variance > (SPREAD * self.mean) ** 2 + ROUNDING**2
+        return jnp.where(varies, jax.lax.rsqrt(self.variance + eps), 1.0)
+
     def normalize(self, x: Float[Array, "*batch_and_shape"], *, clip: float, eps: float = 1e-8) -> Array:
-        """(x − μ)/√(σ² + ε), clipped to ±clip, for `x` with any leading axes."""
-        mean, scale = (jnp.broadcast_to(a, x.shape) for a in (self.mean, jax.lax.rsqrt(self.variance + eps)))
+        """(x − μ) · `scale`, clipped to ±clip, for `x` with any leading axes."""
+        mean, scale = (jnp.broadcast_to(a, x.shape) for a in (self.mean, self.scale(eps=eps)))
         return jnp.clip((x - mean) * scale, -clip, clip)
 
 
