@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from planted import first, found, house, intentions, kept, offline, recorded, stacked, trust
+from planted import door_boxes, first, found, house, intentions, kept, offline, recorded, stacked, trust
 from planted.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ TIMEOUT = 240
 
 MUTANTS = [
     mutant
-    for part in (first, trust, recorded, offline, intentions, stacked, found, kept, house)
+    for part in (first, trust, recorded, offline, intentions, stacked, found, kept, house, door_boxes)
     for mutant in part.MUTANTS
 ]
 

@@ -6,6 +6,7 @@ tasks.
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -113,13 +114,13 @@ class Experience:
 
 @dataclass(frozen=True)
 class Box:
-    """Real vectors or images. A bound has one number for each element; it is `None` if any element is unbounded. Bounds
-    of observations may have one number for all elements."""
+    """Real numbers. A side has one bound for each element, `None` where the element has none. The whole side is `None`
+    if no element has a bound. A side of observations may have one number for all elements."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
+    low: tuple[float | None, ...] | None = None
+    high: tuple[float | None, ...] | None = None
     stacked: bool = field(default=False, kw_only=True)
     """Whether axis 0 stacks the newest frames, oldest first. At the start of an episode its first frame repeats."""
 
@@ -127,6 +128,11 @@ class Box:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every element has both bounds."""
+        return self.low is not None and self.high is not None and None not in (*self.low, *self.high)
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,20 @@ class Discrete:
 
 @dataclass(frozen=True)
 class MultiDiscrete:
-    """One integer `0 … nvec[i] - 1` for each component."""
+    """Several integers. Inside the library they are a vector, and component i is one of `0 … nvec[i] - 1`."""
 
     nvec: tuple[int, ...]
+    start: tuple[int, ...] | None = None
+    """First value of each component in the environment's own counting. `None`: 0."""
+    shape: tuple[int, ...] | None = None
+    """Shape of the environment's own array. `None`: a vector."""
+    dtype: str = "int64"
+    """Dtype of the environment's own array."""
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First value of each component, int32 `[k]`."""
+        return np.zeros(len(self.nvec), np.int32) if self.start is None else np.asarray(self.start, np.int32)
 
 
 @dataclass(frozen=True)
@@ -155,16 +172,74 @@ class Dict:
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
 
 
+# Actions. Inside the library, an action of a Box is a float32 vector, and discrete values are int32 and begin at 0. The
+# environment's own actions have the shape, the dtype and the start of its space.
+
+
+def action_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one action inside the library."""
+    match space:
+        case Box():
+            return (space.size,), np.dtype(np.float32)
+        case MultiDiscrete(nvec):
+            return (len(nvec),), np.dtype(np.int32)
+        case Discrete():
+            return (), np.dtype(np.int32)
+        case Dict():
+            raise TypeError("a Dict is no space of actions")
+
+
+@lru_cache(maxsize=64)
+def box_sides(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of a Box, float32 `[size]` each; −∞ and ∞ where an element has no bound."""
+
+    def array(side: tuple[float | None, ...] | None, missing: float) -> np.ndarray:
+        bounds = (None,) * space.size if side is None else side
+        return np.asarray([missing if bound is None else bound for bound in bounds], np.float32)
+
+    return array(space.low, -math.inf), array(space.high, math.inf)
+
+
 def clip_to_bounds(space: Space, action: Any) -> Any:
-    """Clip actions `[*batch, *shape]` (NumPy or JAX) to the bounds of a Box. A side without bounds does not clip.
-    Actions of other spaces stay unchanged."""
+    """Clip actions `[*batch, size]` (NumPy or JAX) to the bounds of a Box, at each side that an element has. Actions of
+    other spaces stay unchanged."""
     if not isinstance(space, Box) or (space.low is None and space.high is None):
         return action
-    low, high = (
-        None if side is None else np.broadcast_to(np.asarray(side, action.dtype).reshape(space.shape), action.shape)
-        for side in (space.low, space.high)
-    )
-    return action.clip(low, high)
+    low, high = box_sides(space)
+    return action.clip(*(np.broadcast_to(side, action.shape) for side in (low, high)))
+
+
+def bounded_actions(space: Space, action: Any) -> Any:
+    """Actions `[*batch, size]` of a Box (NumPy or JAX), clipped, in the shape of the environment, `[*batch, *shape]`.
+    Others stay unchanged."""
+    action = clip_to_bounds(space, action)
+    if not isinstance(space, Box) or len(space.shape) == 1:
+        return action
+    return action.reshape(*action.shape[:-1], *space.shape)
+
+
+def to_env_actions(space: Space, action: np.ndarray) -> np.ndarray:
+    """Actions `[n, …]` as the environment takes them: clipped, in its shape and dtype, shifted to its start."""
+    match space:
+        case Box(dtype=dtype):
+            return bounded_actions(space, action).astype(dtype)
+        case Discrete(start=start):
+            return action.astype(np.int64) + start
+        case MultiDiscrete(shape=shape, dtype=dtype):
+            return (action.astype(np.int64) + space.starts).reshape(len(action), *(shape or (-1,))).astype(dtype)
+        case Dict():
+            raise TypeError("a Dict is no space of actions")
+
+
+def from_env_actions(space: Space, action: np.ndarray) -> np.ndarray:
+    """The inverse of `to_env_actions`: actions `[n, …]` of the environment as the library has them."""
+    shape, dtype = action_type(space)
+    match space:
+        case Discrete(start=start):
+            action = action.astype(np.int64) - start
+        case MultiDiscrete():
+            action = action.reshape(len(action), -1).astype(np.int64) - space.starts
+    return action.reshape(len(action), *shape).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -186,6 +261,8 @@ def add_start(space: Space, x: Any) -> Any:
     match space:
         case Discrete(start=start):
             return x + np.asarray(start, x.dtype)
+        case MultiDiscrete():
+            return x + space.starts.astype(x.dtype)
         case Dict(spaces=parts):
             return {name: add_start(part, x[name]) for name, part in parts.items()}
     return x

@@ -106,7 +106,7 @@ def test_dict_observations_and_other_spaces():
             }
 
     envs = GymnasiumEnvs(Parts, 3, seed=0)
-    assert envs.spec.action == MultiDiscrete((2, 2))
+    assert envs.spec.action == MultiDiscrete((2, 2), dtype="int8")
     assert envs.spec.observation == Dict(
         {"flags": Box((3,), "int8"), "image": Box((2, 2, 3), "uint8", (0.0,) * 12, (255.0,) * 12),
          "level": Discrete(4, start=1), "pair": MultiDiscrete((2, 5))}

@@ -232,8 +232,8 @@ def test_hidden_layers_may_be_none():
 @BUILDERS
 @pytest.mark.parametrize(
     "action",
-    [Box((2, 2)), Box(()), Box((2,), "int32"), Dict({"a": Discrete(2)})],
-    ids=["matrix", "scalar", "int", "dict"],
+    [Box((2,), "int32"), Box((0,)), Dict({"a": Discrete(2)})],
+    ids=["int", "empty", "dict"],
 )
 def test_other_action_spaces_are_refused_by_name(networks, action):
     with pytest.raises(ConfigError, match="is not supported: it must be Discrete, MultiDiscrete or a real Box") as e:

@@ -273,8 +273,8 @@ MUTANTS = [
         'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
     ),
     Mutant(
-        "actions are not clipped at the door", "envs/spaces.py",
-        "np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)", "action.astype(space.dtype)",
+        "actions are not clipped at the door", "types.py",
+        "return bounded_actions(space, action).astype(dtype)", "return action.reshape(-1, *space.shape).astype(dtype)",
         GYMNASIUM,
     ),
     Mutant(
@@ -292,7 +292,7 @@ MUTANTS = [
     ),
     Mutant(
         "environments of gymnax share their chance", "envs/gymnax.py",
-        "jax.random.split(key, self.num_envs), clip_to_bounds(", "jnp.stack([key] * self.num_envs), clip_to_bounds(",
+        "jax.random.split(key, self.num_envs), bounded_actions(", "jnp.stack([key] * self.num_envs), bounded_actions(",
         JAX_ENVS,
     ),
     Mutant(

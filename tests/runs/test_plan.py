@@ -164,7 +164,9 @@ class Odd(gym.Env):
     [
         ({"action": gym.spaces.Text(3)}, r"action space Text.* is not supported"),
         ({"action": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})}, r"action space Dict.* is not supported"),
-        ({"action": gym.spaces.Box(-1, 1, (2, 2))}, r"Box"),
+        ({"action": gym.spaces.Box(0, 1000, (2,), np.int64)}, r"component 0 has 1,001 integer values, more than 1,000"),
+        ({"action": gym.spaces.Box(np.array([0, -5]), np.array([1, 2**40]), dtype=np.int64)}, "component 1 has"),
+        ({"action": gym.spaces.Box(np.float32([-1, 2]), np.float32([1, 2]))}, "component 1 has low = 2 and high = 2"),
         (
             {"observation": gym.spaces.Sequence(gym.spaces.Discrete(2))},
             r"observation space Sequence.* is not supported",

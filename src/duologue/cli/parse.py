@@ -130,7 +130,7 @@ def difference(before: Any, after: dict[str, Any]) -> dict[str, Any]:
     """The values of `after` that differ from `before`; in an object of another type, from the defaults of its class."""
     before = before if isinstance(before, dict) else {}
     changed = {"type": after["type"]} if before.get("type") != after.get("type") else {}
-    if changed:
+    if changed and after["type"] in config.PUBLIC:  # "type" may also be an argument of an environment
         required = [f for f in dataclasses.fields(config.PUBLIC[after["type"]]) if f.default is dataclasses.MISSING]
         before = {} if required else config.to_dict(config.PUBLIC[after["type"]]())
     for name, value in after.items():

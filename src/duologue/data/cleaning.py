@@ -8,7 +8,7 @@ import numpy as np
 
 from duologue.errors import ConfigError
 from duologue.images import find_image
-from duologue.types import Box, Discrete, Space, clip_to_bounds
+from duologue.types import Box, Discrete, Space, clip_to_bounds, from_env_actions
 
 TimeoutAndTerminal = Literal["timeout", "terminal"]
 """How to read rows flagged both timeout and terminal."""
@@ -94,15 +94,14 @@ def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tup
     if space is not None:
         if x.shape[1:] != space.shape:
             raise ConfigError(f"column 'actions' has the shape {list(x.shape)}: it must have the shape of {space}.")
-        space = Box(space.shape, "float32", space.low, space.high)
-        return clip_actions(x, space, "the file", notes), space
+        return clip_actions(from_env_actions(space, x), space, "the file", notes), space
     if (np.abs(x) <= 1).all():
         low, high = (np.full(x[0].size, side).tolist() for side in (-1.0, 1.0))
         notes.append(f"{ASSUMED}actions are bounded by -1 and 1, within which all lie.")
     else:
         low, high = x.min(0).ravel().tolist(), x.max(0).ravel().tolist()
         notes.append(f"{ASSUMED}actions are bounded by the smallest and largest in the data.")
-    return x, Box(x.shape[1:], "float32", tuple(low), tuple(high))
+    return x.reshape(len(x), -1), Box(x.shape[1:], "float32", tuple(low), tuple(high))
 
 
 def clip_actions(x: np.ndarray, space: Space, whose: str, notes: list[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from duologue.data.dataset import DataSet
 from duologue.images import find_image
-from duologue.types import Box, Dict, Discrete, MultiDiscrete, Space
+from duologue.types import Box, Dict, Discrete, MultiDiscrete, Space, box_sides
 
 BOUND_TOLERANCE = 1e-3
 """Largest distance from a bound at which an action counts as at the bound. A squashed action never reaches a bound."""
@@ -73,12 +73,10 @@ def _coverage_text(action: np.ndarray, space: Space) -> str:
     if isinstance(space, Discrete):
         counts = np.bincount(action, minlength=space.n)
         return ", ".join(f"{i}: {count:,}" for i, count in enumerate(counts.tolist()))
-    action = action.reshape(len(action), -1)
     at = np.zeros(action.shape, bool)
-    for side in (space.low, space.high) if isinstance(space, Box) else ():
-        if side is not None:
-            bound = np.asarray(side, np.float32)
-            at |= np.abs(action - bound) <= BOUND_TOLERANCE * np.maximum(1, np.abs(bound))
+    for side in box_sides(space) if isinstance(space, Box) else ():
+        bound = np.where(np.isfinite(side), side, np.nan)  # no number is near NaN
+        at |= np.abs(action - bound) <= BOUND_TOLERANCE * np.maximum(1, np.abs(bound))
     facts = zip(action.min(0).tolist(), action.max(0).tolist(), at.mean(0).tolist(), strict=True)
     return "; ".join(
         f"{i}: {low:.2f} … {high:.2f}, {share:.1%} at bounds" for i, (low, high, share) in enumerate(facts)

@@ -12,7 +12,7 @@ from duologue.data.dataset import DataSet
 from duologue.data.hdf5 import import_h5py
 from duologue.errors import CheckpointError, ConfigError
 from duologue.storage import files
-from duologue.types import Box, Discrete, EnvSpec, Space, add_start
+from duologue.types import Box, Discrete, EnvSpec, Space, add_start, box_sides, to_env_actions
 
 
 def prepend_columns(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -31,10 +31,11 @@ def flatten_columns(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarr
     """Arrays in D4RL's order as columns under its names, with `observations/KEY` for dicts. Discrete values count from
     the environment's own start."""
     names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-    spaces = {"observations": spec.observation, "actions": spec.action, "next_observations": spec.observation}
+    seen = lambda column: add_start(spec.observation, column)  # noqa: E731
+    made = lambda column: to_env_actions(spec.action, column)  # noqa: E731
+    convert = {"observations": seen, "actions": made, "next_observations": seen}
     named = {
-        name: add_start(spaces[name], column) if name in spaces else column
-        for name, column in zip(names, columns, strict=True)
+        name: convert[name](column) if name in convert else column for name, column in zip(names, columns, strict=True)
     }
     return {
         name + "".join(f"/{key.key}" for key in where): leaf
@@ -86,8 +87,15 @@ def file_metadata(env: str, space: Space, **more: Any) -> dict[str, Any]:
     match space:
         case Discrete(n, start):
             action: dict[str, Any] = {"n": n, "start": start}
-        case Box(low=low, high=high):
+        case Box():
+            low, high = (_nested_bounds(side, space.shape) for side in box_sides(space))
             action = {"low": low, "high": high}
         case _:
             raise ConfigError(f"actions of {space} cannot be recorded: must be Box or Discrete.")
     return {"env": env, "action_space": action, **more}
+
+
+def _nested_bounds(side: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """The bounds of a side as nested lists of the shape of the box, `None` for an element without a bound."""
+    bounds = np.asarray([float(bound) if np.isfinite(bound) else None for bound in side], object)
+    return bounds.reshape(shape).tolist()

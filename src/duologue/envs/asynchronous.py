@@ -23,18 +23,11 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.differences import check_same_spec
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
-from duologue.envs.spaces import (
-    action_converter,
-    action_space,
-    check_action,
-    empty_arrays,
-    obs_writer,
-    observation_space,
-)
+from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space
 from duologue.envs.worker import Packed, with_registration, work
 from duologue.envs.wrappers import statistics_notes
 from duologue.errors import ConfigError, EnvError
-from duologue.types import Obs, Step
+from duologue.types import Obs, Step, to_env_actions
 
 TIMEOUT = 60.0
 """Seconds to wait for the slowest environment."""
@@ -61,7 +54,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         factory = with_registration(make, factory_of(make, max_episode_steps))
         one = open_env(factory, make, max_episode_steps)
         self.spec, self.num_envs, self.notes = env_spec(one, make), num_envs, statistics_notes(one)
-        self._write, self._door = obs_writer(one.observation_space), action_converter(one.action_space)
+        self._write = obs_writer(one.observation_space)
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         self._pool = _open_pool(_pack(factory, name_of(make)), num_envs, name_of(make))
@@ -125,7 +118,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._batch(self._ask(lambda: self._pool.reset_wait(self._timeout))[0])
 
     def _step(self, action: np.ndarray) -> Any:
-        self._ask(lambda: self._pool.step_async(self._door(action)))
+        self._ask(lambda: self._pool.step_async(to_env_actions(self.spec.action, action)))
         return self._ask(lambda: self._pool.step_wait(self._timeout))
 
     def _batch(self, seen: Any) -> Obs:

@@ -18,7 +18,6 @@ from duologue.envs.differences import check_same_spec
 from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
 from duologue.envs.results import OLD, read_reset
 from duologue.envs.spaces import (
-    action_converter,
     action_space,
     check_action,
     copy_obs,
@@ -29,7 +28,7 @@ from duologue.envs.spaces import (
 )
 from duologue.envs.wrappers import statistics_notes, wrapper_chain
 from duologue.errors import ConfigError, EnvError, MissingExtraError
-from duologue.types import EnvSpec, Obs, Step
+from duologue.types import EnvSpec, Obs, Step, to_env_actions
 
 GymSource = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
@@ -43,6 +42,17 @@ TRANSPARENT = (
     gym.wrappers.RecordEpisodeStatistics,
 )
 """Wrappers that leave observations as they are."""
+
+
+class EnvId(str):
+    """An id of Gymnasium with arguments for `gymnasium.make`. Everywhere else it is the id."""
+
+    kwargs: dict[str, Any]
+
+    def __new__(cls, name: str, kwargs: dict[str, Any]) -> "EnvId":
+        env = super().__new__(cls, name)
+        env.kwargs = dict(kwargs)
+        return env
 
 
 class GymnasiumEnvs(AbstractHostEnvs):
@@ -73,7 +83,6 @@ class GymnasiumEnvs(AbstractHostEnvs):
             check_same_spec(i, env_spec(env, make), self.spec)
         self.notes = statistics_notes(self._envs[0])
         self._write = obs_writer(self._envs[0].observation_space)
-        self._door = action_converter(self._envs[0].action_space)
         self._journal = Journal(seed, purpose, num_envs)
         self._obs = empty_arrays(self.spec.observation, num_envs)
         self._reports_success, self._info = False, info
@@ -127,7 +136,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
         """Step these environments, each with its row of `action`, and write the results into `rows`."""
-        envs, commands, put, i = self._envs, self._door(action), rows.put, 0
+        envs, commands, put, i = self._envs, to_env_actions(self.spec.action, action), rows.put, 0
         try:
             for i in indices:
                 put(i, envs[i].step(commands[i]))
@@ -141,6 +150,7 @@ def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str 
     if isinstance(make, str):
         # Importing its package registers Atari's ids. If the package is missing, `open_env` raises the error.
         options = {} if render_mode is None else {"render_mode": render_mode}
+        options |= make.kwargs if isinstance(make, EnvId) else {}
         if is_atari(make) and find_spec("ale_py"):
             return functools.partial(gym.make, atari_spec(make, max_episode_steps), disable_env_checker=True, **options)
         return functools.partial(

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from duologue.envs.base import AbstractJaxEnvs
-from duologue.envs.spaces import finite_bounds
+from duologue.envs.spaces import bounds_of
 from duologue.errors import ConfigError, MissingExtraError, suggestion
-from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, clip_to_bounds
+from duologue.types import Box, Discrete, EnvSpec, Obs, PyTree, Space, Step, bounded_actions
 
 
 class GymnaxEnvs(AbstractJaxEnvs):
@@ -53,7 +53,7 @@ class GymnaxEnvs(AbstractJaxEnvs):
         return state, obs
 
     def step(self, env_state: PyTree, action: Array, *, key: Key[Array, ""]) -> tuple[PyTree, Step]:
-        keys, action = jax.random.split(key, self.num_envs), clip_to_bounds(self.spec.action, action)
+        keys, action = jax.random.split(key, self.num_envs), bounded_actions(self.spec.action, action)
         with free_promotion():
             step = jax.vmap(self._env.step, (0, 0, 0, None))
             obs, state, reward, terminated, truncated, info = step(keys, env_state, action, self._params)
@@ -67,7 +67,7 @@ def convert_space(space: Any, name: str) -> Space:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low") and np.issubdtype(np.dtype(space.dtype), np.floating):
-        return Box(tuple(space.shape), "float32", *finite_bounds(space.low, space.high, space.shape))
+        return Box(tuple(space.shape), "float32", *bounds_of(space.low, space.high, space.shape))
     raise ConfigError(f"The action space {space} of gymnax/{name} is not supported: it must be discrete or a real box.")
 
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from duologue.envs.base import seed_of
 from duologue.envs.results import one_number, read_step
-from duologue.envs.spaces import empty_arrays
 from duologue.errors import ConfigError, EnvError
-from duologue.types import Obs, Space
+from duologue.types import Obs, Space, action_type
 
 FORGET_AFTER = 1024
 """Number of vector steps after which the journal drops actions that no running episode needs."""
@@ -75,7 +74,11 @@ class Journal:
         """The numbers and lengths of the running episodes, their actions one after another, and a hash of each current
         observation."""
         end = len(self.actions)
-        table = np.asarray(self.actions) if end else empty_arrays(action, len(self.episode))[None][:0]
+        table = (
+            np.asarray(self.actions)
+            if end
+            else np.empty((0, len(self.episode), *action_type(action)[0]), action_type(action)[1])
+        )
         return {
             "episode": np.asarray(self.episode, np.int32),
             "length": np.asarray([end - began for began in self._began], np.int32),

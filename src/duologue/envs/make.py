@@ -1,12 +1,14 @@
 """Adapters of environments, made from an id, a callable, or an adapter of your own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
 
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
+from duologue.envs.gymnasium import EnvId
 from duologue.envs.many_seeds import SeedEnvs
 from duologue.envs.tasks import EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -23,6 +25,20 @@ def is_compiled(env: Source) -> bool:
     """Whether an environment is written in JAX, so that the compiled loop runs it."""
     env = strip_tasks(env)
     return env.partition("/")[0] in JAX_PREFIXES if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
+
+
+def with_kwargs(env: Source, env_kwargs: dict[str, Any]) -> Source:
+    """`env` with arguments for `gymnasium.make`. Raises `ConfigError` unless `env` is an id of Gymnasium."""
+    if not env_kwargs:
+        return env
+    if isinstance(env, EnvWithTasks):
+        return replace(env, env=with_kwargs(env.env, env_kwargs))
+    if not isinstance(env, str) or env.partition("/")[0] in (*JAX_PREFIXES, *PLANNED_PREFIXES):
+        raise ConfigError(
+            f"env_kwargs = {env_kwargs}: only an id of Gymnasium takes these arguments, and env is {env!r}. Pass a "
+            "callable that makes the environment, for example lambda: MyEnv(difficulty=2)."
+        )
+    return EnvId(env, env_kwargs)
 
 
 def make(

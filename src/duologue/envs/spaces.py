@@ -9,39 +9,78 @@ import numpy as np
 from gymnasium import spaces
 
 from duologue.errors import ConfigError, EnvError
-from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space
+from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space, action_type
 
 MAX_OBS_BOUNDS = 64
 """Largest number of elements of an observation space whose bounds the spec keeps one by one."""
 NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 """Casts of observations with wider dtypes, because JAX computes in 32 bits."""
+MAX_INTEGERS = 1000
+"""Largest number of values that one component of a Box of integers may have as an action."""
 
 
 def observation_space(space: gym.Space) -> Space:
-    """Our space for observations in a Gymnasium space; `MultiBinary` becomes a `Box` of int8. Raises `ConfigError`."""
+    """Our space for observations in a Gymnasium space; `MultiBinary` becomes a `Box` of int8, and a `Tuple` a `Dict`
+    with the keys "0", "1", … Raises `ConfigError`."""
     match space:
         case spaces.Dict():
             return Dict({name: observation_space(part) for name, part in space.spaces.items()})
+        case spaces.Tuple():
+            return Dict({str(i): observation_space(part) for i, part in enumerate(space.spaces)})
         case spaces.MultiBinary():
             return Box(space.shape, "int8")
         case spaces.Box() if space.shape:
             dtype = NARROWER.get(space.dtype.name, space.dtype.name)
             few = np.prod(space.shape) <= MAX_OBS_BOUNDS
             bounds = (
-                finite_bounds(space.low, space.high, space.shape) if few else map(common_bound, (space.low, space.high))
+                bounds_of(space.low, space.high, space.shape) if few else map(common_bound, (space.low, space.high))
             )
             return Box(space.shape, dtype, *bounds)
     return integer_space(space, "observation")
 
 
 def action_space(space: gym.Space) -> Space:
-    """Our space for actions in a Gymnasium space; `MultiBinary` becomes a `MultiDiscrete`. Raises `ConfigError`."""
+    """Our space for actions in a Gymnasium space; `MultiBinary` and a bounded `Box` of integers become a
+    `MultiDiscrete`. Raises `ConfigError`."""
     match space:
-        case spaces.MultiBinary(shape=(n,)):
-            return MultiDiscrete((2,) * n)
-        case spaces.Box() if space.shape and space.dtype.kind == "f":
-            return Box(space.shape, "float32", *finite_bounds(space.low, space.high, space.shape))
+        case spaces.MultiBinary():
+            return multi_discrete(np.full(space.shape, 2), 0, space.dtype)
+        case spaces.Box() if space.dtype.kind == "f":
+            dtype = NARROWER.get(space.dtype.name, space.dtype.name)
+            return Box(space.shape, dtype, *bounds_of(space.low, space.high, space.shape))
+        case spaces.Box():
+            return integer_box(space)
     return integer_space(space, "action")
+
+
+def multi_discrete(nvec: np.ndarray, start: Any, dtype: Any) -> MultiDiscrete:
+    """Our space for integers in an array of the shape of `nvec`."""
+    start = np.broadcast_to(np.asarray(start), nvec.shape)
+    return MultiDiscrete(
+        tuple(nvec.ravel().tolist()),
+        tuple(start.ravel().tolist()) if start.any() else None,
+        None if nvec.ndim == 1 else nvec.shape,
+        np.dtype(dtype).name,
+    )
+
+
+def integer_box(space: spaces.Box) -> MultiDiscrete:
+    """Our space for actions in a Box of integers. Raises `ConfigError` for a component without a bound, or with more
+    than `MAX_INTEGERS` values."""
+    low, high = (side.astype(object) for side in (space.low, space.high))  # Python's integers cannot overflow
+    nvec = high - low + 1
+    widest = np.unravel_index(np.argmax(nvec), nvec.shape)
+    if nvec[widest] > MAX_INTEGERS:
+        raise ConfigError(
+            f"The action space {space} is not supported: component {where_in(widest)} has {nvec[widest]:,} integer "
+            f"values, more than {MAX_INTEGERS:,}. Convert it to floats with gymnasium.wrappers.TransformAction."
+        )
+    return multi_discrete(nvec.astype(np.int64), low.astype(np.int64), space.dtype)
+
+
+def where_in(index: tuple[Any, ...]) -> str:
+    """The index of an array element in words: `3`, or `(0, 2)`."""
+    return str(int(index[0])) if len(index) == 1 else str(tuple(map(int, index)))
 
 
 def integer_space(space: gym.Space, role: str) -> Space:
@@ -50,10 +89,10 @@ def integer_space(space: gym.Space, role: str) -> Space:
     match space:
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start))
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1 and not np.any(space.start):
-            return MultiDiscrete(tuple(space.nvec.tolist()))
-    served = "Box (with an axis), Discrete, MultiDiscrete and MultiBinary (one axis)"
-    served += ", and Dict of these" if role == "observation" else "; Box of floats"
+        case spaces.MultiDiscrete():
+            return multi_discrete(space.nvec, space.start, space.dtype)
+    served = "Box, Discrete, MultiDiscrete and MultiBinary"
+    served += " (a Box has at least one axis), and Dict and Tuple of these" if role == "observation" else ""
     wrapper = "FlattenObservation or TransformObservation" if role == "observation" else "TransformAction"
     raise ConfigError(
         f"The {role} space {space} is not supported. Supported are {served}. Convert it with a wrapper: "
@@ -61,15 +100,22 @@ def integer_space(space: gym.Space, role: str) -> Space:
     )
 
 
-def finite_bounds(
+def bounds_of(
     low: Any, high: Any, shape: tuple[int, ...]
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """`(low, high)`, each with one number for each element. A side is `None` if one of its numbers is infinite, or is
-    the largest float32, which means the same."""
-    sides = [np.broadcast_to(np.asarray(side, np.float32), shape).ravel() for side in (low, high)]
-    finite = [bool((np.abs(side) < np.finfo(np.float32).max).all()) for side in sides]
-    low, high = (tuple(side.tolist()) if known else None for side, known in zip(sides, finite, strict=True))
-    return low, high
+) -> tuple[tuple[float | None, ...] | None, tuple[float | None, ...] | None]:
+    """The sides `(low, high)` of a `Box`, in float32. An element has no bound where it is infinite, or as large as
+    float32 goes, which means the same. A bound that float32 cannot hold moves inwards, so that the Box of the
+    environment contains ours."""
+    sides = []
+    for side, inwards in ((low, np.inf), (high, -np.inf)):
+        exact = np.broadcast_to(np.asarray(side), shape).ravel()
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(np.float32)
+        outside = rounded < exact if inwards > 0 else rounded > exact
+        rounded = np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded)
+        bounds = tuple(float(x) if abs(x) < np.finfo(np.float32).max else None for x in rounded)
+        sides.append(None if all(bound is None for bound in bounds) else bounds)
+    return sides[0], sides[1]
 
 
 def common_bound(side: np.ndarray) -> tuple[float] | None:
@@ -137,7 +183,17 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
                 write(rows[name], i, obs[name])
 
         return write_parts
-    shape, dtype = array_type(observation_space(space))
+    if isinstance(space, spaces.Tuple):
+        members = [obs_writer(part) for part in space.spaces]
+
+        def write_members(rows: Obs, i: int, obs: Any) -> None:
+            if not isinstance(obs, tuple | list) or len(obs) != len(members):
+                raise EnvError(f"gave the observation {obs!r}; the space is a tuple of {len(members)} parts")
+            for number, (write, part) in enumerate(zip(members, obs, strict=True)):
+                write(rows[str(number)], i, part)
+
+        return write_members
+    (shape, dtype), given = array_type(observation_space(space)), space.shape or ()
     start, kinds = getattr(space, "start", 0), "fiub" if dtype.kind == "f" else "iub"
     binary = isinstance(space, spaces.MultiBinary)
     shifted, count = bool(np.any(start)), 2 if binary else getattr(space, "n", getattr(space, "nvec", None))
@@ -146,35 +202,21 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
         if obs.__class__ is not np.ndarray:
             obs = np.asarray(obs)
         # NumPy would silently broadcast another shape, and cut off fractions.
-        if obs.shape != shape or obs.dtype.kind not in kinds:
-            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; the space is {dtype}{list(shape)}")
+        if obs.shape != given or obs.dtype.kind not in kinds:
+            raise EnvError(f"gave an observation of {obs.dtype}{list(obs.shape)}; the space is {dtype}{list(given)}")
         if shifted:
             obs = obs - start
         inside = count is None or ((obs >= 0) & (obs < count)).all()
         if not inside or (dtype.kind != "f" and obs.dtype != dtype and (obs.astype(dtype) != obs).any()):
             raise EnvError(f"gave the observation {obs!r}, which is not in its space, {space}")
-        rows[i] = obs
+        rows[i] = obs if given == shape else obs.reshape(shape)
 
     return write
 
 
-def action_converter(space: gym.Space) -> Callable[[np.ndarray], Any]:
-    """A function that converts actions `[n, …]` of our spec to actions of the environment: clipped to its box, or
-    shifted to its start."""
-    match space:
-        case spaces.Box():
-            return lambda action: np.minimum(np.maximum(action, space.low), space.high).astype(space.dtype)
-        case spaces.Discrete():
-            start = int(space.start)
-            return lambda action: (action + start if start else action).tolist()
-        case _:
-            start = getattr(space, "start", 0)
-            return lambda action: (action + start).astype(space.dtype)
-
-
 def check_action(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:
     """A copy of `action` in the dtype of `space`, because the caller may change its array. Raises `ConfigError`."""
-    shape, dtype = array_type(space)
+    shape, dtype = action_type(space)
     given = np.asarray(action)
     if given.shape != (num_envs, *shape) or (dtype.kind == "i" and given.dtype.kind not in "iu"):
         raise ConfigError(f"action is {given.dtype}{list(given.shape)}: must be {dtype}{[num_envs, *shape]}.")

@@ -34,7 +34,7 @@ from duologue.envs.task_rewards import (
     upright,
 )
 from duologue.errors import ConfigError, EnvError, suggestion
-from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, clip_to_bounds
+from duologue.types import Dict, EnvSpec, Obs, PyTree, Space, Step, bounded_actions
 
 Task: TypeAlias = Callable[[Obs, Any, Any, Obs, Any, dict[str, Any]], Any]
 """`(obs, action, reward, next_obs, terminated, info) -> reward` for one step, `[]`. It is vmapped over environments."""
@@ -191,7 +191,7 @@ class TaskedEnvs(AbstractHostEnvs):
     def step(self, action: np.ndarray) -> Step:
         seen = self._envs.step(action)
         info = self._tasks.read(seen.info)
-        done = clip_to_bounds(self.spec.action, action)  # the action that the environment made
+        done = bounded_actions(self.spec.action, action)  # the action that the environment made
         rewards = np.array(self._rewards(self._obs, done, seen.reward, seen.next_obs, seen.terminated, info))
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
@@ -231,7 +231,7 @@ class TaskedJaxEnvs(AbstractJaxEnvs):
         inner, obs = env_state
         inner, seen = self._envs.step(inner, action, key=key)
         info = self._tasks.read(seen.info)
-        done = clip_to_bounds(self.spec.action, action)  # the action that the environment made
+        done = bounded_actions(self.spec.action, action)  # the action that the environment made
         rewards = self._tasks.rewards(obs, done, seen.reward, seen.next_obs, seen.terminated, info)
         return (inner, seen.obs), seen._replace(reward=select_rewards(rewards, self.spec))
 

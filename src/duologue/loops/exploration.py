@@ -15,6 +15,7 @@ from duologue.types import (
     MultiDiscrete,
     Obs,
     Space,
+    box_sides,
     has_mask,
 )
 
@@ -47,8 +48,7 @@ def uniform_actions(space: Space, obs: Obs, like: Array, key: Key[Array, ""]) ->
             return jax.random.randint(key, like.shape, 0, n, like.dtype)
         case MultiDiscrete(nvec):
             return jax.random.randint(key, like.shape, 0, jnp.broadcast_to(jnp.asarray(nvec), like.shape), like.dtype)
-        case Box(shape, low=low, high=high) if low is not None and high is not None:
-            low, high = (jnp.asarray(bound, like.dtype).reshape(shape) for bound in (low, high))
-            low, high = jnp.broadcast_to(low, like.shape), jnp.broadcast_to(high, like.shape)
+        case Box() if space.bounded:
+            low, high = (jnp.broadcast_to(jnp.asarray(side, like.dtype), like.shape) for side in box_sides(space))
             return low + (high - low) * jax.random.uniform(key, like.shape, like.dtype)
-    raise ConfigError(f"start_steps: actions of {space} cannot be drawn uniformly; they have no bounds. Set it to 0.")
+    raise ConfigError(f"start_steps: actions of {space} cannot be drawn uniformly; some have no bounds. Set it to 0.")

@@ -7,11 +7,12 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from duologue.errors import ConfigError
 from duologue.ops.distributions import AbstractDistribution, Bounds, Categorical, MultiCategorical, Normal, TanhNormal
-from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, has_mask
+from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space, box_sides, has_mask
 
 LOG_STD_RANGE = (-20.0, 2.0)
 """Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
@@ -88,11 +89,18 @@ class StateDependentNormalHead(AbstractHead):
 
 
 def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Array, "*batch d"]) -> Normal:
-    """A normal in units of the box: 0 is its centre, ±1 are its bounds. An unbounded box has c = 0 and h = 1."""
+    """A normal in units of the box: 0 is the centre c of a component, ±1 are its bounds, h away.
+
+    A component without one of its bounds has h = 1, and c is the point of the component that is nearest to 0.
+    """
     scale = jnp.exp(log_std)
-    if space.low is None or space.high is None:
+    if space.low is None and space.high is None:
         return Normal(loc, scale)
-    box = box_bounds(space).broadcast(loc)
+    low, high = box_sides(space)
+    finite = np.isfinite(low) & np.isfinite(high)
+    nearest = np.clip(np.float32(0), low, high)
+    box = Bounds(*(jnp.asarray(np.where(finite, side, nearest + unit)) for side, unit in ((low, -1), (high, 1))))
+    box = box.broadcast(loc)
     return Normal(box.centre + box.half_range * loc, box.half_range * scale)
 
 
@@ -135,7 +143,7 @@ class TanhHead(eqx.Module):
 
 def box_bounds(space: Box) -> Bounds:
     """Low and high of a bounded box, `[d]` each."""
-    return Bounds(jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32))
+    return Bounds(*map(jnp.asarray, box_sides(space)))
 
 
 def from_unit(space: Box, unit: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -152,27 +160,35 @@ def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batc
 
 def check_box_width(space: Box) -> None:
     """Raise `ConfigError` for a box with a component that can have only one value."""
-    low, high = space.low or (), space.high or ()
-    if any(lowest >= highest for lowest, highest in zip(low, high, strict=False)):  # a side may be missing
-        raise ConfigError(f"Action space {space} is not supported: each component must have low < high.")
+    for i, (low, high) in enumerate(zip(*box_sides(space), strict=True)):
+        if not low < high:
+            raise ConfigError(
+                f"Action space {space} is not supported: component {i} has low = {low:g} and high = {high:g}, and each "
+                "component must have low < high."
+            )
 
 
 def require_bounded_box(space: Space) -> Box:
-    """`space` itself. Raises `ConfigError` unless it is a bounded real Box of rank 1."""
+    """`space` itself. Raises `ConfigError` unless it is a real Box with bounds for every component."""
     match space:
-        case Box((_,), dtype, low, high) if dtype.startswith("float") and low is not None and high is not None:
+        case Box(dtype=dtype) if dtype.startswith("float") and space.bounded:
             check_box_width(space)
             return space
+        case Box(dtype=dtype) if dtype.startswith("float") and space.size:
+            low, high = (np.isfinite(side) for side in box_sides(space))
+            missing = [name for name, side in (("low", low), ("high", high)) if not side[np.argmin(low & high)]]
+            raise ConfigError(
+                f"Action space {space} is not supported: it must be a bounded real Box, and component "
+                f"{np.argmin(low & high)} has no bound {' and no bound '.join(missing)}. Give bounds with "
+                "gymnasium.wrappers.RescaleAction or TransformAction."
+            )
         case Discrete() | MultiDiscrete():
             raise ConfigError(
-                f"Action space {space} is not supported: it must be a bounded real Box of rank 1, because this "
+                f"Action space {space} is not supported: it must be a bounded real Box, because this "
                 "algorithm uses the gradient of Q with respect to the action. For discrete actions use SACDiscrete, "
                 "ACER, PPO or A2C."
             )
-    raise ConfigError(
-        f"Action space {space} is not supported: it must be a bounded real Box of rank 1. Give bounds with "
-        "gymnasium.wrappers.RescaleAction or TransformAction."
-    )
+    raise ConfigError(f"Action space {space} is not supported: it must be a bounded real Box.")
 
 
 def require_discrete(space: Space) -> Discrete:
@@ -194,18 +210,18 @@ def largest_entropy(obs: Obs, n: int) -> Float[Array, ""]:
 
 
 def policy_head(space: Space, *, state_dependent_std: bool, initial_log_std: float) -> AbstractHead:
-    """Head of an action space. Raises `ConfigError` unless it is Discrete, MultiDiscrete or a real Box of rank 1."""
+    """Head of an action space. Raises `ConfigError` unless it is Discrete, MultiDiscrete or a real Box."""
     match space:
         case Discrete(n):
             return CategoricalHead(n)
         case MultiDiscrete(nvec):
             return MultiCategoricalHead(nvec)
-        case Box((d,), dtype) if dtype.startswith("float"):
+        case Box(dtype=dtype) if dtype.startswith("float") and space.size:
             check_box_width(space)
             if state_dependent_std:
                 return StateDependentNormalHead(initial_log_std, space)
-            return NormalHead(jnp.full(d, initial_log_std, jnp.float32), space)
+            return NormalHead(jnp.full(space.size, initial_log_std, jnp.float32), space)
     raise ConfigError(
-        f"Action space {space} is not supported: it must be Discrete, MultiDiscrete or a real Box of rank 1. "
-        "Wrap the environment in gymnasium.wrappers.TransformAction to flatten or convert its actions."
+        f"Action space {space} is not supported: it must be Discrete, MultiDiscrete or a real Box. "
+        "Wrap the environment in gymnasium.wrappers.TransformAction to convert its actions."
     )

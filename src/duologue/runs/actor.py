@@ -11,8 +11,8 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.loops.state import restart_carry
-from duologue.runs.policy import TrainedPolicy, to_batch, to_env_action
-from duologue.types import Obs, PyTree
+from duologue.runs.policy import TrainedPolicy, to_batch
+from duologue.types import Obs, PyTree, to_env_actions
 
 
 class Actor:
@@ -59,7 +59,7 @@ class Actor:
         key = key_for(self._key, "policy", self._calls)
         action, self._carry = _act(algorithm, self._policy.state, self._carry, batch, key, self._explore)
         self._calls += 1
-        action = to_env_action(spec.action, np.asarray(action))
+        action = to_env_actions(spec.action, np.asarray(action))
         return action[0] if single else action
 
     def _begin(self, count: int) -> PyTree:

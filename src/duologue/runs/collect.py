@@ -27,7 +27,7 @@ from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, make_screen
 from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source, env_notes
 from duologue.runs.signals import Interruption
-from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, clip_to_bounds, has_mask
+from duologue.types import ACTION_MASK, Box, Discrete, Obs, Space, Step, box_sides, clip_to_bounds, has_mask
 
 Act = Callable[[Obs, int, bool], np.ndarray]
 """`(obs, step, began) -> actions`, both `[1, …]`; `began` says whether an episode begins with this step. Discrete
@@ -165,8 +165,8 @@ def disturb_action(
             return action
         case Discrete(n):
             return draw_action(n, obs, generator) if generator.random() < noise else action
-        case Box(low=low, high=high) if low is not None and high is not None:
-            lowest, highest = np.asarray(low, np.float32), np.asarray(high, np.float32)
+        case Box() if space.bounded:
+            lowest, highest = box_sides(space)
             moved = action + noise * 0.5 * (highest - lowest) * generator.standard_normal(action.shape)
             return moved.astype(np.float32)
     raise ConfigError(f"noise = {noise:g}: must be 0 for actions of {space}, which have no scale. Leave it out.")
@@ -178,9 +178,12 @@ def uniform_policy(space: Space, seed: int) -> Act:
     match space:
         case Discrete(n):
             return lambda obs, *_: draw_action(n, obs, generator)
-        case Box(low=low, high=high) if low is not None and high is not None:
+        case Box() if space.bounded:
+            low, high = (side.astype(np.float64) for side in box_sides(space))
             return lambda *_: generator.uniform(low, high)[None].astype(np.float32)
-    raise ConfigError(f"Uniformly random actions need bounds, and {space} has none. Record a policy instead.")
+    raise ConfigError(
+        f"Uniformly random actions need bounds for every component, and {space} lacks some. Record a policy instead."
+    )
 
 
 def draw_action(n: int, obs: Obs, generator: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ from duologue.loops.keys import run_key
 from duologue.loops.replay_ring import empty_ring
 from duologue.runs.plan import Plan, read_plan
 from duologue.storage import checkpoint
-from duologue.types import add_start
+from duologue.types import add_start, to_env_actions
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that `read_data` returned."""
@@ -79,7 +79,7 @@ def read_replay(path: Path) -> DataSet:
     reward = rows.reward[:, -1] if plan.spec.tasks else rows.reward  # the main task's
     columns = {
         "observations": add_start(plan.spec.observation, rows.obs),
-        "actions": add_start(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
+        "actions": to_env_actions(plan.spec.action, rows.action), "rewards": reward, "terminals": rows.terminated,
         "timeouts": rows.truncated, "next_observations": add_start(plan.spec.observation, rows.next_obs),
         **{f"extras/{name}": column for name, column in rows.extras.items()},
     }  # fmt: skip

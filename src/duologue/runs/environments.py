@@ -12,7 +12,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.differences import space_differences
 from duologue.envs.gymnasium import name_of
-from duologue.envs.make import Source, is_compiled, make_seeds
+from duologue.envs.make import Source, is_compiled, make_seeds, with_kwargs
 from duologue.envs.spaces import stack_depths
 from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -50,6 +50,8 @@ def open_envs(
 def env_source(plan: Plan, source: EnvSource | None) -> EnvSource:
     """The source of a run's environments, with the rewards that the algorithm reads."""
     env = plan.env if source is None else source
+    if strip_tasks(env) == plan.env:  # the arguments of a run are for its own environment
+        env = with_kwargs(env, plan.env_kwargs)
     if plan.tasks in READY_TASKS and not isinstance(env, EnvWithTasks):
         env = READY_TASKS[plan.tasks].attach(env)
     return match_rewards(env, plan.algorithm)

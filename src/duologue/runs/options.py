@@ -1,11 +1,14 @@
 """The options of a run: one record from `train()` and the command line to the plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from duologue.data.cleaning import TimeoutAndTerminal
 from duologue.fields import Count, Seed, check_fields
+
+NO_KWARGS: dict[str, Any] = {}
+"""Default of `env_kwargs`. Nothing changes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,9 @@ class RunOptions:
     """Number of agents trained in one program, with seeds SEED, SEED + 1, …"""
     num_envs: Count | None = None
     """Number of environments of each agent. None: the algorithm's own number."""
+    # The command line takes the first type that a word fits, and every word fits `str`.
+    env_kwargs: dict[str, bool | int | float | None | str] = field(default_factory=NO_KWARGS.copy)  # noqa: RUF036
+    """Arguments for gymnasium.make in addition to the id, for example is_slippery False."""
     asynchronous: bool = False
     """Step each Gymnasium environment in a process of its own; faster for slow simulators only."""
     max_episode_steps: Count | None = None

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.dataset import DataSet, adapt_to_env
 from duologue.envs.base import AbstractHostEnvs
-from duologue.envs.make import make_seeds
+from duologue.envs.make import make_seeds, with_kwargs
 from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.loops.offline import RecordedData, prepare_data
@@ -58,6 +58,8 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
     if options.num_envs is not None:
         algorithm = replace_field(algorithm, num_envs=options.num_envs)
     experience = algorithm.experience  # raises for a minibatch that does not divide the rollout
+    if sources.env is not None:
+        sources = sources._replace(env=with_kwargs(sources.env, options.env_kwargs))
     offline, env = sources.dataset is not None, sources.tasked_env
     num_envs = 1 if offline else options.num_envs or experience.num_envs
     unit = experience.gradient_steps if offline else num_envs * experience.rollout_length

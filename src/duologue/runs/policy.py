@@ -13,7 +13,18 @@ from duologue.algorithms.base import AnyAlgorithm, unwrapped
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
-from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, clip_to_bounds
+from duologue.types import (
+    Box,
+    Dict,
+    Discrete,
+    EnvSpec,
+    MultiDiscrete,
+    Obs,
+    PyTree,
+    Space,
+    from_env_actions,
+    to_env_actions,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class TrainedPolicy:
                 "run.actor(), then actor.reset() where an episode begins, and actor(obs) at each step."
             )
         batch, single = to_batch(self.spec.observation, obs)
-        action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        action = to_env_actions(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
     def make_act(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
@@ -69,29 +80,50 @@ class TrainedPolicy:
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
         """`action` as the algorithm counts it, with a batch axis. Raises `ConfigError` for other shapes or values."""
         count, space = len(jax.tree.leaves(batch)[0]), self.spec.action
-        shape, dtype = array_type(space)
+        shape, dtype = env_action_type(space)
         actions = cast_exactly(action, dtype, f"The action of {space}")
         expected = shape if single else (count, *shape)
         if actions.shape != expected:
             raise ConfigError(f"action has shape {actions.shape}: must be {expected}, one for each observation.")
-        if isinstance(space, Discrete):
-            actions = actions - np.asarray(space.start, dtype)
-            if not ((actions >= 0) & (actions < space.n)).all():
-                raise ConfigError(
-                    f"action = {action!r}: must be one of {space.start} to {space.start + space.n - 1} in {space}."
-                )
-        return actions[None] if single else actions
+        inside = from_env_actions(space, actions[None] if single else actions)
+        match space:
+            case Discrete(n, start):
+                check_counts(action, inside, np.asarray(start), np.asarray(n), space)
+            case MultiDiscrete(nvec):
+                check_counts(action, inside, space.starts, np.asarray(nvec), space)
+        return inside
+
+
+def check_counts(action: Any, inside: np.ndarray, start: np.ndarray, n: np.ndarray, space: Space) -> None:
+    """Raise `ConfigError` for discrete actions, `inside` from 0, that are not below `n`."""
+    if not ((inside >= 0) & (inside < n)).all():
+        raise ConfigError(f"action = {action!r}: must be one of {start} to {start + n - 1} in {space}.")
+
+
+def env_action_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one action of the environment; 64 bits for integers and float32 for real numbers."""
+    match space:
+        case Box(shape):
+            return shape, np.dtype(np.float32)
+        case MultiDiscrete(nvec, shape=shape):
+            return (len(nvec),) if shape is None else shape, np.dtype(np.int64)
+    return (), np.dtype(np.int64)
 
 
 def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     """`(batch, single)`: `obs` with a batch axis in the dtypes of training, and whether it was a single observation.
     Raises `ConfigError` for another shape or dtype."""
     if isinstance(space, Dict):
+        if isinstance(obs, tuple | list):  # a Tuple of Gymnasium
+            obs = {str(i): part for i, part in enumerate(obs)}
         if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
             raise ConfigError(f"The observation must be a dict with the keys {sorted(space.spaces)}; got {obs!r}.")
         parts = {name: to_batch(part, obs[name]) for name, part in space.spaces.items()}
         return {name: part[0] for name, part in parts.items()}, any(single for _, single in parts.values())
     shape, dtype = array_type(space)
+    if isinstance(space, MultiDiscrete) and space.shape is not None:
+        obs = np.asarray(obs)
+        obs = obs.reshape(*obs.shape[: max(obs.ndim - len(space.shape), 0)], -1)
     try:
         array = cast_exactly(obs, dtype, "The observation")
     except (TypeError, ValueError) as error:
@@ -103,6 +135,8 @@ def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
     single = array.ndim == len(shape)
     if isinstance(space, Discrete):
         array = array - space.start
+    elif isinstance(space, MultiDiscrete):
+        array = array - space.starts
     return (array[None] if single else array), single
 
 
@@ -117,11 +151,6 @@ def cast_exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
             f"{what} must be {np.dtype(dtype).name}, whole numbers in its range; got {array.dtype.name}, {array!r}."
         )
     return cast
-
-
-def to_env_action(space: Space, action: np.ndarray) -> np.ndarray:
-    """The policy's actions as the environment takes them: counted from the start of its space, inside its bounds."""
-    return action + space.start if isinstance(space, Discrete) else clip_to_bounds(space, action)
 
 
 @eqx.filter_jit

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,7 +12,7 @@ from duologue.runs import drive
 from duologue.runs.data_sources import DataSource
 from duologue.runs.display.loggers import Logger
 from duologue.runs.environments import EnvSource
-from duologue.runs.options import RunOptions
+from duologue.runs.options import NO_KWARGS, RunOptions
 from duologue.runs.planning import Sources, TaskSource
 from duologue.runs.run import Run, Runs, wrap_agent
 from duologue.runs.session import Callback, Listeners
@@ -28,6 +29,7 @@ def train(
     seeds: int = 1,
     num_envs: int | None = None,
     asynchronous: bool = False,
+    env_kwargs: dict[str, Any] = NO_KWARGS,
     run_dir: str | Path | None = None,
     evaluate_every: int | None = None,
     evaluate_episodes: int = 10,
@@ -56,6 +58,8 @@ def train(
             that seed, up to rounding.
         seeds: number of agents that train side by side, each in environments of its own.
         num_envs: environments of each agent; by default the algorithm's own number.
+        env_kwargs: arguments for `gymnasium.make` by name, in addition to an id: `{"is_slippery": False}`. The plan of
+            the run keeps them, so that resumed runs and evaluations have them too.
         asynchronous: step each Gymnasium environment in a process of its own; faster for slow simulators only.
         run_dir: the new folder of this run; by default `runs/ALGORITHM/ENV/N`.
         evaluate_every: steps between evaluations on separate environments; by default none, and ten in a run on a
