@@ -122,8 +122,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
         known = type(value) in map(type, args) and value in args
         return None if known else f"one of {', '.join(map(repr, args))}"
     if origin is dict:
-        if not isinstance(value, dict) or not all(isinstance(name, str) and name.isidentifier() for name in value):
-            return "a dict with names of Python as its keys"
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            return "a dict with strings as its keys"
         return next((f"a dict, each value {p}" for p in (mismatch(v, args[1]) for v in value.values()) if p), None)
     if origin is tuple:
         problems = [mismatch(v, args[0]) for v in value] if isinstance(value, tuple) else ["a tuple"]

@@ -83,7 +83,7 @@ def test_arguments_of_the_environment_hold_in_training_evaluation_and_after_load
     again = dl.load(run.path)
     again.evaluate(episodes=1)
     dl.resume(run.path, steps=32, console=Console(file=io.StringIO()))
-    assert len(made) >= 6 and all(LAKE.items() <= kwargs.items() for kwargs in made)
+    assert len(made) >= 5 and all(LAKE.items() <= kwargs.items() for kwargs in made)
 
 
 def test_another_environment_does_not_get_the_arguments_of_the_run(tmp_path):
@@ -100,12 +100,11 @@ def test_another_environment_does_not_get_the_arguments_of_the_run(tmp_path):
         ("probe/both", {"n": 3}, "env_kwargs = {'n': 3}: only an id of Gymnasium"),
         (lambda: gym.make("FrozenLake-v1"), LAKE, "only an id of Gymnasium takes these arguments"),
         ("FrozenLake-v1", {"desc": [1]}, "env_kwargs = .*: must be a dict, each value"),
-        ("FrozenLake-v1", {"no name": 1}, "env_kwargs = .*: must be a dict with names"),
-        ("FrozenLake-v1", {3: 1}, "env_kwargs = .*: must be a dict with names"),
-        ("FrozenLake-v1", [1], "env_kwargs = .*: must be a dict with names"),
+        ("FrozenLake-v1", {3: 1}, "env_kwargs = .*: must be a dict with strings"),
+        ("FrozenLake-v1", [1], "env_kwargs = .*: must be a dict with strings"),
     ],
 )
-def test_arguments_that_no_environment_takes_are_refused(tmp_path, env, kwargs, message):
+def test_arguments_that_no_environment_takes_are_refused(unchecked, tmp_path, env, kwargs, message):
     with pytest.raises(dl.ConfigError, match=message):
         dl.train(A2C, env, env_kwargs=kwargs, **options(tmp_path))
     assert not (tmp_path / "run").exists()
