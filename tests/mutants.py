@@ -22,7 +22,18 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from planted import door_boxes, first, found, house, intentions, kept, offline, recorded, stacked, trust
+from planted import (
+    door_boxes,
+    first,
+    found,
+    house,
+    intentions,
+    kept,
+    offline,
+    recorded,
+    stacked,
+    trust,
+)  # fmt: skip
 from planted.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent

@@ -118,7 +118,7 @@ def test_minaris_metadata_may_be_a_file_and_bounds_infinite(tmp_path):
     folder = minari(tmp_path / "x", [episode(0, 3, terminated=True) | {"actions": np.zeros((3, 2), np.float32)}])
     space = '{"type": "Box", "dtype": "float32", "shape": [2], "low": [-Infinity, -1.0], "high": [1.0, 2.0]}'
     (folder / "data" / "metadata.json").write_text(json.dumps({"env_spec": '{"id": "E-v0"}', "action_space": space}))
-    assert dataset.read_dataset(folder).spec.action == Box((2,), "float32", None, (1.0, 2.0))
+    assert dataset.read_dataset(folder).spec.action == Box((2,), "float32", (None, -1.0), (1.0, 2.0))
 
 
 CORE = ("observations", "actions", "rewards", "terminals")
