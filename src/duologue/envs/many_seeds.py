@@ -50,6 +50,9 @@ class SeedEnvs(AbstractHostEnvs):
         for envs in self._envs:
             envs.close()
 
+    def notes(self) -> list[str]:
+        return self._envs[0].notes()
+
     def _of(self, i: int, call: Callable[..., Any], *args: object) -> Any:
         try:
             return call(*args)

@@ -208,6 +208,9 @@ class TaskedEnvs(AbstractHostEnvs):
     def close(self) -> None:
         self._envs.close()
 
+    def notes(self) -> list[str]:
+        return self._envs.notes()
+
 
 class TaskedJaxEnvs(AbstractJaxEnvs):
     """Environments written in JAX with the rewards of tasks."""

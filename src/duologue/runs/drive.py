@@ -11,6 +11,7 @@ import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.dataset import DataSet, adapt_to_env, full_ring
+from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import is_compiled
 from duologue.envs.tasks import is_ready
 from duologue.errors import ConfigError
@@ -137,7 +138,8 @@ def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: S
                 files.discard(session.path / name)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
-        return make_agent(session, session.run(start(), notes=notes))
+        state = start()
+        return make_agent(session, session.run(state, notes=[*notes, *env_notes(session.envs)]))
 
 
 def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
@@ -154,7 +156,7 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
         jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
     files.write_json(path / "config.json", config.to_dict(plan))
     resumed = [*warnings, *([message] if message else []), *ended_schedules(plan), *changes]
-    return make_agent(session, session.run(state, notes=[*resumed, *notes]))
+    return make_agent(session, session.run(state, notes=[*resumed, *notes, *env_notes(session.envs)]))
 
 
 def make_agent(session: Session, state: LoopState) -> Agent:
@@ -198,6 +200,11 @@ def start_notes(plan: Plan) -> list[str]:
     if plan.offline or gradient_steps(plan.algorithm, plan.rollouts):
         return []
     return [f"steps = {plan.steps:,}: learning_starts leaves no step for an update; this run learns nothing"]
+
+
+def env_notes(envs: Envs | RecordedData) -> list[str]:
+    """What environments on the host have to say once they are reset."""
+    return envs.notes() if isinstance(envs, AbstractHostEnvs) else []
 
 
 def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:

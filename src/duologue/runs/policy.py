@@ -13,7 +13,18 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
-from duologue.types import Dict, Discrete, EnvSpec, Obs, PyTree, Space, clip_to_bounds
+from duologue.types import (
+    ACTION_MASK,
+    Dict,
+    Discrete,
+    EnvSpec,
+    Obs,
+    PyTree,
+    Space,
+    bad_masks,
+    clip_to_bounds,
+    describe_bad_mask,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class TrainedPolicy:
 
     def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
         """Actions, ready for `env.step`."""
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = self._batch(obs)
         action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
@@ -50,15 +61,23 @@ class TrainedPolicy:
 
     def evaluate_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = self._batch(obs)
         values = np.asarray(_call_method(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
         return values[..., 0] if single else values
 
     def value(self, obs: Obs) -> Any:
         """V(s), one for each observation."""
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = self._batch(obs)
         values = np.asarray(_call_method(self.algorithm, "v", self.state, batch))
         return values[0] if single else values
+
+    def _batch(self, obs: Obs) -> tuple[Obs, bool]:
+        """`to_batch` of the observation. Raises `ConfigError` also for an action mask that allows no action."""
+        batch, single = to_batch(self.spec.observation, obs)
+        if (bad := np.flatnonzero(bad_masks(batch, self.spec.action))).size:
+            which = "The observation" if single else f"Observation {bad[0]}"
+            raise ConfigError(f"{which} has {describe_bad_mask(batch[ACTION_MASK][bad[0]], self.spec.action)}.")
+        return batch, single
 
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
         """`action` as the algorithm counts it, with a batch axis. Raises `ConfigError` for other shapes or values."""
