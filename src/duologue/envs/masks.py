@@ -74,10 +74,9 @@ class ActionMask(gym.Wrapper):
 
 
 def join_parts(mask: Any) -> np.ndarray:
-    """A mask as one array `[n]`: as it is, or the masks of several components one after another."""
-    if isinstance(mask, np.ndarray) and mask.dtype != object:
-        return mask.ravel()
-    return np.concatenate([np.ravel(part) for part in mask])
+    """A mask as one array `[n]`; the masks of several components follow one another."""
+    several = isinstance(mask, list | tuple) or (isinstance(mask, np.ndarray) and mask.dtype == object)
+    return np.concatenate([np.ravel(part) for part in mask]) if several else np.ravel(mask)
 
 
 def gives_mask(info: Any) -> bool:
