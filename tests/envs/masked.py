@@ -122,11 +122,8 @@ class MaskedInJax(AbstractJaxEnvs):
         return {"x": jnp.zeros((self.num_envs, 2)) + steps.astype(jnp.float32)[:, None], ACTION_MASK: mask}
 
     def _bad(self, steps):
-        return (
-            jnp.zeros(self.num_envs, bool)
-            if self.i is None
-            else (jnp.arange(self.num_envs) == self.i) & (steps == self.t)
-        )
+        here = jnp.arange(self.num_envs) == (-1 if self.i is None else self.i)
+        return here & (steps == self.t)
 
     def reset(self, key):
         steps = jnp.zeros(self.num_envs, jnp.int32)

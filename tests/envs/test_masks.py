@@ -171,7 +171,7 @@ MASKS = {
     "floats": (np.float64([1, 0, 1]), None, [1, 0, 1]),
     "a tuple of components": ((np.int8([0, 1]), np.int8([1, 0, 1])), spaces.MultiDiscrete([2, 3]), [0, 1, 1, 0, 1]),
     "side by side": (np.int8([0, 1, 1, 0, 1]), spaces.MultiDiscrete([2, 3]), [0, 1, 1, 0, 1]),
-    "a table": (np.array([[True, False], [False, True]]), spaces.MultiBinary(2), [1, 0, 0, 1]),
+    "a table": (np.array([[True, False], [True, True]]), spaces.MultiBinary(2), [1, 0, 1, 1]),
     "ragged": (np.array([[1], [0, 1]], object), spaces.MultiDiscrete([1, 2]), [1, 0, 1]),
     "from one": (np.int8([0, 0, 1]), spaces.Discrete(3, start=1), [0, 0, 1]),
 }
@@ -302,8 +302,13 @@ def test_the_note_is_the_same_in_processes_of_their_own(asynchronous):
 
 @pytest.mark.parametrize(
     "source",
-    ["CartPole-v1", Masked, lambda: Elsewhere([1], action=spaces.Box(-1, 1, (2,)))],
-    ids=["without masks", "in the observation", "for actions without masks"],
+    [
+        "CartPole-v1",
+        Masked,
+        lambda: dl.ActionMask(Elsewhere(np.int8([1, 0, 0]), where="both")),
+        lambda: Elsewhere([1], action=spaces.Box(-1, 1, (2,))),
+    ],
+    ids=["without masks", "in the observation", "in all places", "for actions without masks"],
 )
 def test_nothing_is_said_where_nothing_is_ignored(source):
     envs = make(source, 1)

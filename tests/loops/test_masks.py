@@ -7,7 +7,7 @@ import pytest
 from envs.masked import LENGTH, MaskedInJax
 
 import duologue as dl
-from duologue.loops import compiled
+from duologue.loops import compiled, evaluate
 from duologue.loops.evaluate import compile_evaluation
 from duologue.loops.state import BadMask, first_bad_mask, keep_first, raise_bad_mask
 from duologue.types import ACTION_MASK, Discrete, MultiDiscrete
@@ -48,14 +48,10 @@ def test_uniform_first_actions_need_a_mask_too():
 def test_nobody_acts_on_the_successor_of_an_end(algorithm):
     """Each end has one that allows nothing."""
     envs = MaskedInJax(2, (0, 0, 0))
-    steps = [
-        step
-        for step, _, _ in compiled.run(algorithm, envs, compiled.start(algorithm, envs, [0]), steps=48, interval=24)
-    ]
-    assert steps == [24, 48]
-    returns, lengths = compile_evaluation(algorithm, envs, seeds=None)(
-        algorithm.init(envs.spec, key=jax.random.key(0)), jax.random.key(0)
-    )
+    state, key = compiled.start(algorithm, envs, [0]), jax.random.key(0)
+    assert [step for step, _, _ in compiled.run(algorithm, envs, state, steps=48, interval=24)] == [24, 48]
+    state = algorithm.init(envs.spec, key=key)
+    returns, lengths = compile_evaluation(algorithm, envs, seeds=None)(state, key)
     assert returns.tolist() == [LENGTH] * 2 and lengths.tolist() == [LENGTH] * 2
 
 
@@ -77,9 +73,8 @@ def test_the_first_bad_mask_of_a_rollout_by_a_loop():
     for share in (0.0, 0.1, 0.1, 0.1, 0.9):
         masks = np.ones((6, 3, 3), np.int8)
         masks[generator.random((6, 3)) < share] = generator.choice([[0, 0, 1], [1, 1, 0], [1, 0, 3]])
-        bad = [
-            (t, b) for t in range(6) for b in range(3) if masks[t, b].tolist() not in ([1, 1, 1], [1, 0, 1], [0, 1, 1])
-        ]
+        every = [(t, b) for t in range(6) for b in range(3)]
+        bad = [at for at in every if masks[at].tolist() not in ([1, 1, 1], [1, 0, 1], [0, 1, 1])]
         seen = found(masks)
         assert seen.where == ((10 + bad[0][0]) * 3 + bad[0][1] if bad else -1)
         if bad:
@@ -94,18 +89,20 @@ def test_the_first_bad_mask_of_a_rollout_by_a_loop():
 @pytest.mark.parametrize("seeds", [None, 2])
 @CASES
 def test_an_evaluation_stops_before_it_acts_on_a_bad_mask(bad, i, t, nvec, words, seeds):
+    """Each episode ends after `LENGTH` steps, so here the mask is bad in the first one."""
     envs = MaskedInJax(2, bad, i, t % LENGTH, nvec=nvec)
     key, init = jax.random.key(0), lambda key: A2C.init(envs.spec, key=key)
-    state, key = (
-        (init(key), key) if seeds is None else (jax.vmap(init)(jax.random.split(key, 2)),) + (jax.random.split(key, 2),)
-    )
+    if seeds is not None:
+        key, init = jax.random.split(key, seeds), jax.vmap(init)
     which = rf"environment {i}{' of seed number 0' if seeds else ''} gave the action_mask .*\(after {t % LENGTH} of its"
     with pytest.raises(dl.EnvError, match=which):
-        compile_evaluation(A2C, envs, seeds=seeds)(state, key)
+        compile_evaluation(A2C, envs, seeds=seeds)(init(key), key)
 
 
-def test_an_episode_that_is_over_needs_no_mask():
-    """Environment 0 ends its only episode at once; then its mask is bad, while environment 1 plays on."""
+def test_an_episode_that_is_over_needs_no_mask(monkeypatch):
+    """Environment 0 ends its only episode at once; then its mask is bad, while environment 1 plays on. Also where a
+    device call ends just then."""
+    monkeypatch.setattr(evaluate, "STEPS_PER_CALL", 1)
 
     class Uneven(MaskedInJax):
         def step(self, env_state, action, *, key):

@@ -40,9 +40,8 @@ def agent(algorithm, action, dtype="float32"):
 def test_a_trained_agent_refuses_a_mask_that_allows_nothing(mask, action, words):
     mask = np.float32(mask)
     obs = {"x": np.zeros((*mask.shape[:-1], 2), np.float32), ACTION_MASK: mask}
-    actions = (
-        np.full(mask.shape[:-1], getattr(action, "start", 0)) if isinstance(action, Discrete) else np.int32([0, 0])
-    )
+    one = action.start if isinstance(action, Discrete) else np.zeros(len(action.nvec), np.int32)
+    actions = np.broadcast_to(one, (*mask.shape[:-1], *np.shape(one)))
     policy = agent(A2C, action)
     asked = [
         lambda: policy.act(obs, key=jax.random.key(0), explore=False),  # run.policy
