@@ -198,7 +198,7 @@ def bad_masks(obs: Obs, action: Space) -> Any:
 def describe_bad_mask(mask: Any, action: Space) -> str:
     """One of `bad_masks` in words: its entries `[n]`, what is wrong with them, and what they must be."""
     mask, sizes = np.asarray(mask), mask_sizes(action)
-    numbers = {"float_kind": "{:g}".format}
+    numbers: Any = {"float_kind": "{:g}".format}
     named = f"the {ACTION_MASK} {np.array2string(mask, threshold=40, max_line_width=10**9, formatter=numbers)}"
     if not np.isin(mask, (0, 1)).all():
         return f"{named}: each entry must be 1 (allowed) or 0 (forbidden)"

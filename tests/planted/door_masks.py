@@ -42,7 +42,7 @@ MUTANTS = [
     Mutant("recorded masks are not checked", "data/cleaning.py", "(bad := bad_masks(obs, space)).any()", "(bad := bad_masks(obs, space)).all()", ROWS),
     Mutant("actions are looked up in the mask of the first row", "data/cleaning.py", "obs[ACTION_MASK], action[:, None], axis=1", "obs[ACTION_MASK][:1].repeat(len(action), 0), action[:, None], axis=1", FORBIDDEN),
     Mutant("a mask does not tell the number of actions", "data/cleaning.py", "return _clean_discrete(x, None, notes, least)", "return _clean_discrete(x, None, notes)", COUNT),
-    Mutant("an agent looks at the first observation of a batch only", "runs/policy.py", "np.flatnonzero(bad_masks(batch, self.spec.action))", "np.flatnonzero(np.ravel(bad_masks(batch, self.spec.action))[:1])", ASKED),
+    Mutant("an agent looks at the first observation of a batch only", "runs/policy.py", "np.flatnonzero(bad_masks(batch, spec.action))", "np.flatnonzero(np.ravel(bad_masks(batch, spec.action))[:1])", ASKED),
     Mutant("a mask inside a part is overlooked", "runs/checks.py", "if holds_mask(part)", "if False", NESTED),
     Mutant("nobody reads the notes of environments", "runs/drive.py", "return envs.notes() if", "return [] if", ONCE),
 ]  # fmt: skip

@@ -24,7 +24,8 @@ class ActionMask(gym.Wrapper):
     The mask comes from a method `action_masks()` of the environment; without this method, from `info["action_mask"]`.
     It holds 1 (or True) for each allowed action. For MultiDiscrete actions, the masks of the components follow one
     another, in one array or in several. A `Dict` observation gets one more part; any other observation becomes the part
-    `observation` of a `Dict`. Where the environment terminates, nobody acts, so there the wrapper allows all actions.
+    `observation` of a `Dict`. Where an episode has ended, nobody acts: all actions are allowed where the environment
+    terminates, and where it truncates without a mask.
 
     Raises `ConfigError` for actions that no mask can limit, and for an observation that has a mask already; `EnvError`
     for a missing mask, and for one that does not fit the actions.

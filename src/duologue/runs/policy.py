@@ -37,7 +37,7 @@ class TrainedPolicy:
 
     def act(self, obs: Obs, *, key: Array, explore: bool) -> np.ndarray | np.generic:
         """Actions, ready for `env.step`."""
-        batch, single = self._batch(obs)
+        batch, single = checked_batch(self.spec, obs)
         action = to_env_action(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
@@ -61,23 +61,15 @@ class TrainedPolicy:
 
     def evaluate_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""
-        batch, single = self._batch(obs)
+        batch, single = checked_batch(self.spec, obs)
         values = np.asarray(_call_method(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
         return values[..., 0] if single else values
 
     def value(self, obs: Obs) -> Any:
         """V(s), one for each observation."""
-        batch, single = self._batch(obs)
+        batch, single = checked_batch(self.spec, obs)
         values = np.asarray(_call_method(self.algorithm, "v", self.state, batch))
         return values[0] if single else values
-
-    def _batch(self, obs: Obs) -> tuple[Obs, bool]:
-        """`to_batch` of the observation. Raises `ConfigError` also for an action mask that allows no action."""
-        batch, single = to_batch(self.spec.observation, obs)
-        if (bad := np.flatnonzero(bad_masks(batch, self.spec.action))).size:
-            which = "The observation" if single else f"Observation {bad[0]}"
-            raise ConfigError(f"{which} has {describe_bad_mask(batch[ACTION_MASK][bad[0]], self.spec.action)}.")
-        return batch, single
 
     def _actions(self, action: Any, batch: Obs, single: bool) -> np.ndarray:
         """`action` as the algorithm counts it, with a batch axis. Raises `ConfigError` for other shapes or values."""
@@ -94,6 +86,15 @@ class TrainedPolicy:
                     f"action = {action!r}: must be one of {space.start} to {space.start + space.n - 1} in {space}."
                 )
         return actions[None] if single else actions
+
+
+def checked_batch(spec: EnvSpec, obs: Obs) -> tuple[Obs, bool]:
+    """`to_batch` of observations to act on. Raises `ConfigError` also for an action mask that allows no action."""
+    batch, single = to_batch(spec.observation, obs)
+    if (bad := np.flatnonzero(bad_masks(batch, spec.action))).size:
+        which = "The observation" if single else f"Observation {bad[0]}"
+        raise ConfigError(f"{which} has {describe_bad_mask(batch[ACTION_MASK][bad[0]], spec.action)}.")
+    return batch, single
 
 
 def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
