@@ -24,6 +24,10 @@ from typing import Any
 
 from planted import (
     door_boxes,
+    door_images,
+    door_masks,
+    door_normalized,
+    door_wrappers,
     first,
     found,
     house,
@@ -33,7 +37,7 @@ from planted import (
     recorded,
     stacked,
     trust,
-)  # fmt: skip
+)
 from planted.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent
@@ -41,11 +45,9 @@ TIMEOUT = 240
 """Seconds; a mutant that hangs its tests is dead too."""
 
 
-MUTANTS = [
-    mutant
-    for part in (first, trust, recorded, offline, intentions, stacked, found, kept, house, door_boxes)
-    for mutant in part.MUTANTS
-]
+DOOR = (door_boxes, door_images, door_masks, door_normalized, door_wrappers)
+PARTS = (first, trust, recorded, offline, intentions, stacked, found, kept, house, *DOOR)
+MUTANTS = [mutant for part in PARTS for mutant in part.MUTANTS]
 
 
 def copied(into: Path) -> Path:

@@ -18,6 +18,7 @@ PLACES: dict[str, str] = {
     **dict.fromkeys(("DiscountedRewards", "PolicyGradient", "Retrace"), "algorithms.sac_x.targets"),
     "AbstractAlgorithm": "algorithms.base",
     **dict.fromkeys(("DataSet", "from_columns"), "data.dataset"),
+    "ActionMask": "envs.masks",
     **dict.fromkeys(("CheckpointError", "ConfigError", "DuologueError", "EnvError", "MissingExtraError"), "errors"),
     **dict.fromkeys(("AbstractNetworks", "Networks"), "networks.builder"),
     **dict.fromkeys(("KL", "MMD"), "ops.divergences"),

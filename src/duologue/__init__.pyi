@@ -29,6 +29,7 @@ from duologue.algorithms.trpo import TRPO as TRPO
 from duologue.data.dataset import DataSet as DataSet
 from duologue.data.dataset import from_columns as from_columns
 from duologue.envs import tasks as tasks
+from duologue.envs.masks import ActionMask as ActionMask
 from duologue.errors import CheckpointError as CheckpointError
 from duologue.errors import ConfigError as ConfigError
 from duologue.errors import DuologueError as DuologueError

@@ -4,6 +4,7 @@ Axes have one letter each, everywhere: `T` time, `B` environments, `N` batch, `L
 tasks.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -240,6 +241,46 @@ def from_env_actions(space: Space, action: np.ndarray) -> np.ndarray:
         case MultiDiscrete():
             action = action.reshape(len(action), -1).astype(np.int64) - space.starts
     return action.reshape(len(action), *shape).astype(dtype)
+
+
+def mask_sizes(action: Space) -> tuple[int, ...]:
+    """Number of actions of each component. A mask has as many entries, side by side. Empty for actions that no mask can
+    limit."""
+    match action:
+        case Discrete(n):
+            return (n,)
+        case MultiDiscrete(nvec):
+            return nvec
+    return ()
+
+
+def are_masks(masks: Any, sizes: tuple[int, ...]) -> Any:
+    """Which of the arrays `[*batch, n]` (NumPy or JAX) can mask an action, `[*batch]`: each entry is 0 or 1, and each
+    component has an entry 1. Component i has `sizes[i]` entries."""
+    allowed = masks.astype(bool)
+    valid = (allowed.astype(masks.dtype) == masks).all(-1)
+    for size, end in zip(sizes, itertools.accumulate(sizes), strict=True):
+        valid = valid & allowed[..., end - size : end].any(-1)
+    return valid
+
+
+def bad_masks(obs: Obs, action: Space) -> Any:
+    """Which observations `[*batch]` have an action mask that can mask no action of the space `action`; just `False`
+    where observations have no mask. The successor of an end may have such a mask, because nobody acts on it."""
+    sizes = mask_sizes(action)
+    return ~are_masks(obs[ACTION_MASK], sizes) if sizes and has_mask(obs) else False
+
+
+def describe_bad_mask(mask: Any, action: Space) -> str:
+    """One of `bad_masks` in words: its entries `[n]`, what is wrong with them, and what they must be."""
+    mask, sizes = np.asarray(mask), mask_sizes(action)
+    numbers: Any = {"float_kind": "{:g}".format}
+    named = f"the {ACTION_MASK} {np.array2string(mask, threshold=40, max_line_width=10**9, formatter=numbers)}"
+    if not np.isin(mask, (0, 1)).all():
+        return f"{named}: each entry must be 1 (allowed) or 0 (forbidden)"
+    empty = [i for i, part in enumerate(np.split(mask, np.cumsum(sizes)[:-1])) if not part.any()]
+    where = f" for component {empty[0]}" if len(sizes) > 1 else ""
+    return f"{named}, which allows no action{where}: at least one must be allowed where the episode goes on"
 
 
 @dataclass(frozen=True)

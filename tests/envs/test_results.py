@@ -59,7 +59,7 @@ def test_a_reset_without_info_is_named(source, what, asynchronous):
 def test_what_is_no_pair_of_observation_and_info_is_refused(result):
     with pytest.raises(EnvError, match=r"from reset, and no info.*must be \(obs, info\)"):
         read_reset(result)
-    assert read_reset((OBS, {"a": 1})) is read_reset([OBS, None]) is OBS
+    assert read_reset((OBS, {"a": 1})) == (OBS, {"a": 1}) and read_reset([OBS, None]) == (OBS, {})
 
 
 @pytest.mark.parametrize(("result", "what"), [

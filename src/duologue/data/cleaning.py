@@ -8,7 +8,18 @@ import numpy as np
 
 from duologue.errors import ConfigError
 from duologue.images import find_image
-from duologue.types import Box, Discrete, Space, clip_to_bounds, from_env_actions
+from duologue.types import (
+    ACTION_MASK,
+    Box,
+    Discrete,
+    Obs,
+    Space,
+    bad_masks,
+    clip_to_bounds,
+    describe_bad_mask,
+    from_env_actions,
+    has_mask,
+)
 
 TimeoutAndTerminal = Literal["timeout", "terminal"]
 """How to read rows flagged both timeout and terminal."""
@@ -60,28 +71,61 @@ def episode_flags(
     return terminals, timeouts & ~twice
 
 
-def clean_actions(x: np.ndarray, space: Space | None, notes: list[str]) -> tuple[np.ndarray, Space]:
+def check_masks(obs: Obs) -> int:
+    """Number of entries of the action masks in observations `[n, …]`; 0 where there are none. Raises `ConfigError` for
+    a row whose mask allows no action, or is no mask."""
+    if not has_mask(obs) or (masks := obs[ACTION_MASK]).ndim != 2:
+        return 0
+    space = Discrete(masks.shape[1])  # recorded actions have one component
+    if (bad := bad_masks(obs, space)).any():
+        row = int(bad.argmax())
+        raise ConfigError(
+            f"column 'observations/{ACTION_MASK}': {rows_in_words(bad)} cannot mask an action. The first is row "
+            f"{row:,}, with {describe_bad_mask(masks[row], space)}."
+        )
+    return space.n
+
+
+def check_allowed(obs: Obs, action: np.ndarray, space: Space) -> None:
+    """Raise `ConfigError` for a row whose mask forbids its action. Its probability would be 0, and so log π without
+    bound. Actions count from 0."""
+    if not isinstance(space, Discrete) or not has_mask(obs) or obs[ACTION_MASK].shape[1:] != (space.n,):
+        return  # such a mask is refused with the spaces
+    forbidden = np.take_along_axis(obs[ACTION_MASK], action[:, None], axis=1)[:, 0] == 0
+    if forbidden.any():
+        row = int(forbidden.argmax())
+        raise ConfigError(
+            f"{rows_in_words(forbidden)} have an action that the {ACTION_MASK} of the row forbids. The first is row "
+            f"{row:,}, with action {action[row] + space.start}. Correct the masks, or leave out these rows."
+        )
+
+
+def clean_actions(x: np.ndarray, space: Space | None, notes: list[str], *, least: int = 0) -> tuple[np.ndarray, Space]:
     """Actions, float32 `[n, …]` or int32 `[n]` from 0, and their space. If `space` is `None`, it is guessed from the
-    actions, and a note says so. Raises `ConfigError` for actions outside the space."""
+    actions, with at `least` so many if they are discrete, and a note says so. Raises `ConfigError` for actions outside
+    the space."""
     match space:
         case Discrete():
             return _clean_discrete(x, space, notes)
         case None if x[0].size == 1 and (x.dtype.kind != "f" or (x.ndim == 1 and _are_counts(x))):
-            return _clean_discrete(x, None, notes)
+            return _clean_discrete(x, None, notes, least)
         case None | Box():
             return _clean_continuous(x, space, notes)
     raise ConfigError(f"the action space {space} is not supported: it must be Box or Discrete.")
 
 
-def _clean_discrete(x: np.ndarray, space: Discrete | None, notes: list[str]) -> tuple[np.ndarray, Discrete]:
+def _clean_discrete(
+    x: np.ndarray, space: Discrete | None, notes: list[str], least: int = 0
+) -> tuple[np.ndarray, Discrete]:
     kind, start = f"{x.dtype}{list(x.shape)}", 0 if space is None else space.start
     if x[0].size != 1 or not _are_counts(x := x.reshape(-1) - start):
         raise ConfigError(
             f"column 'actions' is {kind}: it must hold one integer for each row. Actions are numbered from {start}."
         )
     if space is None:
-        space = Discrete(int(x.max()) + 1)
-        notes.append(f"{ASSUMED}there are {space.n} discrete actions, one more than the largest in the data.")
+        space = Discrete(max(int(x.max()) + 1, least))
+        why = "as many as a mask has entries" if space.n == least else "one more than the largest in the data"
+        notes.append(f"{ASSUMED}there are {space.n} discrete actions, {why}.")
     if x.max() >= space.n:
         raise ConfigError(f"column 'actions' holds {int(x.max()) + start}: must be one of {space}.")
     if kind != f"int32[{len(x)}]":

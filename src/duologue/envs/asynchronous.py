@@ -23,6 +23,7 @@ from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.differences import check_same_spec
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
+from duologue.envs.masks import gives_mask, unused_mask_notes
 from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space
 from duologue.envs.worker import Packed, with_registration, work
 from duologue.envs.wrappers import statistics_notes
@@ -55,6 +56,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         one = open_env(factory, make, max_episode_steps)
         self.spec, self.num_envs, self.notes = env_spec(one, make), num_envs, statistics_notes(one)
         self._write = obs_writer(one.observation_space)
+        self._mask_notes = {given: unused_mask_notes(self.spec, one, in_info=given) for given in (False, True)}
+        self._gives_mask = False
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
         self._pool = _open_pool(_pack(factory, name_of(make)), num_envs, name_of(make))
@@ -70,6 +73,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     def reset(self) -> Obs:
         self._journal.restart()
         self._obs = self._begin(np.ones(self.num_envs, bool))
+        self._journal.check_masks(self.spec.action, self._obs)
         return self._obs
 
     def step(self, action: np.ndarray) -> Step:
@@ -80,6 +84,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         for i in np.flatnonzero(ended).tolist():
             self._journal.next_episode(i)
         self._obs = self._begin(ended) if ended.any() else next_obs
+        self._journal.check_masks(self.spec.action, self._obs)
         flags = np.array(terminated, bool), np.array(truncated, bool)
         return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, pool_success(info))
 
@@ -105,17 +110,23 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         for i in np.flatnonzero(lost).tolist():
             self._journal.next_episode(i)
         self._obs = self._begin(lost) if lost.any() else obs
+        self._journal.check_masks(self.spec.action, self._obs)
         return self._obs, lost_message(np.flatnonzero(lost).tolist())
 
     def close(self) -> None:
         with warnings.catch_warnings(action="ignore"):  # the pool warns that it does not wait for answers, as intended
             self._pool.close(terminate=True)
 
+    def reset_notes(self) -> list[str]:
+        return self._mask_notes[self._gives_mask]
+
     def _begin(self, which: np.ndarray) -> Obs:
         """Begin the journal's episodes in the environments `which`. Returns the observations of all environments."""
         seeds = [self._journal.seed(i) if begins else None for i, begins in enumerate(which)]
         self._ask(lambda: self._pool.reset_async(seed=seeds, options={"reset_mask": which}))
-        return self._batch(self._ask(lambda: self._pool.reset_wait(self._timeout))[0])
+        obs, info = self._ask(lambda: self._pool.reset_wait(self._timeout))
+        self._gives_mask = self._gives_mask or gives_mask(info)
+        return self._batch(obs)
 
     def _step(self, action: np.ndarray) -> Any:
         self._ask(lambda: self._pool.step_async(to_env_actions(self.spec.action, action)))

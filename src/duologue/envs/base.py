@@ -53,6 +53,10 @@ class AbstractHostEnvs(ABC):
     def close(self) -> None:
         """Close every environment."""
 
+    def reset_notes(self) -> list[str]:
+        """What a person should know of these environments once they are reset, one sentence each."""
+        return []
+
 
 class AbstractJaxEnvs(eqx.Module):
     """`num_envs` environments as pure functions. Their state is a PyTree of arrays without typed keys."""

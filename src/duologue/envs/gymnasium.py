@@ -16,6 +16,7 @@ from duologue.envs.atari import atari_spec, begin_new_game, is_atari
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.differences import check_same_spec
 from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
+from duologue.envs.masks import gives_mask, unused_mask_notes
 from duologue.envs.results import OLD, read_reset
 from duologue.envs.spaces import (
     action_space,
@@ -86,6 +87,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         self._journal = Journal(seed, purpose, num_envs)
         self._obs = empty_arrays(self.spec.observation, num_envs)
         self._reports_success, self._info = False, info
+        self._gives_mask = False
 
     def reset(self) -> Obs:
         self._journal.restart()
@@ -93,6 +95,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
             begin_new_game(env)
         self._obs = empty_arrays(self.spec.observation, self.num_envs)
         self._reset(range(self.num_envs), self._obs)
+        self._journal.check_masks(self.spec.action, self._obs)
         return self._obs
 
     def step(self, action: np.ndarray) -> Step:
@@ -106,6 +109,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
             for i in rows.ended:
                 self._journal.next_episode(i)
             self._reset(rows.ended, self._obs)
+        self._journal.check_masks(self.spec.action, self._obs)
         self._reports_success |= bool(rows.success)
         info = (success_info(rows) if self._reports_success else {}) | rows.info
         return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, info)
@@ -117,11 +121,15 @@ class GymnasiumEnvs(AbstractHostEnvs):
         rows = self._rows()
         message = replay_episodes(self._journal, snapshot, rows, reset=self._reset, step=self._step)
         self._obs = rows.obs
+        self._journal.check_masks(self.spec.action, self._obs)
         return self._obs, message
 
     def close(self) -> None:
         for env in self._envs:
             env.close()
+
+    def reset_notes(self) -> list[str]:
+        return unused_mask_notes(self.spec, self._envs[0], in_info=self._gives_mask)
 
     def _rows(self) -> StepArrays:
         return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
@@ -130,7 +138,9 @@ class GymnasiumEnvs(AbstractHostEnvs):
         """Begin the journal's episodes in these environments, and write their first observations into `obs`."""
         for i in indices:
             try:
-                self._write(obs, i, read_reset(self._envs[i].reset(seed=self._journal.seed(i))))
+                first, info = read_reset(self._envs[i].reset(seed=self._journal.seed(i)))
+                self._write(obs, i, first)
+                self._gives_mask = self._gives_mask or gives_mask(info)
             except Exception as error:
                 raise self._journal.failure(i, error) from error
 
@@ -182,6 +192,8 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
         raise ConfigError(f"{name} cannot be made: {error}") from error
     except gym.error.Error as error:
         raise ConfigError(f"{name} cannot be made: {error}") from error
+    except ConfigError:  # of a wrapper of ours
+        raise
     except Exception as error:
         raise EnvError(f"{name} could not be made; it raised {type(error).__name__}: {error}") from error
     warn_once()

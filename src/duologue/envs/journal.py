@@ -13,7 +13,7 @@ import numpy as np
 from duologue.envs.base import seed_of
 from duologue.envs.results import one_number, read_step
 from duologue.errors import ConfigError, EnvError
-from duologue.types import Obs, Space, action_type
+from duologue.types import ACTION_MASK, Obs, Space, action_type, bad_masks, describe_bad_mask, has_mask
 
 FORGET_AFTER = 1024
 """Number of vector steps after which the journal drops actions that no running episode needs."""
@@ -69,6 +69,13 @@ class Journal:
         return EnvError(
             f"environment {i} {what} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
         )
+
+    def check_masks(self, action: Space, obs: Obs) -> None:
+        """Raise the error of the first environment whose observation in `obs`, on which it acts next, has an action
+        mask that allows no action, or that is no mask."""
+        if has_mask(obs) and (bad := np.flatnonzero(bad_masks(obs, action))).size:
+            i = int(bad[0])
+            raise self.failure(i, EnvError(f"gave {describe_bad_mask(obs[ACTION_MASK][i], action)}"))
 
     def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:
         """The numbers and lengths of the running episodes, their actions one after another, and a hash of each current

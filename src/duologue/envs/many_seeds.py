@@ -51,6 +51,9 @@ class SeedEnvs(AbstractHostEnvs):
         for envs in self._envs:
             envs.close()
 
+    def reset_notes(self) -> list[str]:
+        return self._envs[0].reset_notes()
+
     def _of(self, i: int, call: Callable[..., Any], *args: object) -> Any:
         try:
             return call(*args)

@@ -18,10 +18,10 @@ SUCCESS = ("is_success", "success")
 OLD = "as in Gym before 0.26"
 
 
-def read_reset(result: Any) -> Any:
-    """The observation in `(obs, info)`. Raises `EnvError` for any other result, such as an observation alone."""
+def read_reset(result: Any) -> tuple[Any, Mapping[str, Any]]:
+    """`(obs, info)` of a reset. Raises `EnvError` for any other result, such as an observation alone."""
     if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], Mapping | None):
-        return result[0]
+        return result[0], result[1] or {}
     raise EnvError(
         f"returned {_describe(result)} from reset, and no info, {OLD}: must be (obs, info). Write `return obs, {{}}`"
     )

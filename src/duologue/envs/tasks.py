@@ -211,6 +211,9 @@ class TaskedEnvs(AbstractHostEnvs):
     def close(self) -> None:
         self._envs.close()
 
+    def reset_notes(self) -> list[str]:
+        return self._envs.reset_notes()
+
 
 class TaskedJaxEnvs(AbstractJaxEnvs):
     """Environments written in JAX with the rewards of tasks."""

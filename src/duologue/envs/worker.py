@@ -56,8 +56,8 @@ def work(
         while command != "close":
             match command:
                 case "reset":
-                    obs = read_reset(env.reset(seed=data["seed"]))
-                    answer = obs, {}
+                    obs, info = read_reset(env.reset(seed=data["seed"]))
+                    answer = obs, {"action_mask": True} if "action_mask" in info else {}
                 case "reset-noop":
                     answer = obs, {}
                 case "step":

@@ -21,7 +21,18 @@ from duologue.loops.keys import key_for, purpose_keys
 from duologue.loops.learning import Outcome, learn
 from duologue.loops.replay_ring import empty_ring
 from duologue.loops.seeds import init_seeds, one_seed_shape, place_seeds, seed_count, seed_sharding, vmap_seeds
-from duologue.loops.state import Episodes, LoopState, Totals, first_fault, raise_fault, track_episodes  # fmt: skip
+from duologue.loops.state import (
+    BadMask,
+    Episodes,
+    LoopState,
+    Totals,
+    first_bad_mask,
+    first_fault,
+    keep_first,
+    raise_bad_mask,
+    raise_fault,
+    track_episodes,
+)
 from duologue.ops.metrics import add_metrics
 from duologue.types import PyTree, Transition
 
@@ -77,7 +88,8 @@ def run(
     With `recorded` data, a `share` of each batch comes from them.
 
     The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
-    the loop yields after the running chunk. Raises `EnvError` for rewards or observations that are not finite.
+    the loop yields after the running chunk. Raises `EnvError` for rewards or observations that are not finite, and for
+    an action mask that allows no action.
     """
     seeds = seed_count(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
@@ -93,6 +105,7 @@ def run(
             jax.block_until_ready(state.step)
             done = first + count
         totals = jax.device_get(totals)
+        raise_bad_mask(totals.bad_mask, envs.num_envs, envs.spec.action)
         raise_fault(totals.fault, envs.num_envs, envs.spec.tasks)
         yield done * per_iteration, state, totals
 
@@ -114,7 +127,7 @@ def _compile_chunk(
     )
 
     def zero() -> Totals:
-        totals = Totals.zero(metrics, envs.spec.tasks)
+        totals = Totals.zero(metrics, envs.spec)
         return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
     def chunk(
@@ -139,7 +152,7 @@ def _make_iteration(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float
 ) -> Callable[..., tuple[LoopState, PyTree]]:
     """A function that makes one rollout and learns from it: `(state, keys, step, recorded) -> (state, (learned,
-    finished episodes, fault))`."""
+    finished episodes, fault, bad mask))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
@@ -163,13 +176,16 @@ def _make_iteration(
         )  # fmt: skip
         state = dataclasses.replace(state, algorithm=learned.learner, replay=learned.ring)
         finished = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), finished)
-        return state, (learned, finished, first_fault(rollout, began))
+        faults = first_fault(rollout, began), first_bad_mask(rollout.obs, began, envs.spec.action)
+        return state, (learned, finished, *faults)
 
     return iterate
 
 
-def _add_rollout(totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array) -> Totals:
-    """Totals after one more rollout; they keep the first fault."""
+def _add_rollout(
+    totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array, bad_mask: BadMask | None
+) -> Totals:
+    """Totals after one more rollout; they keep the first fault, and the first bad mask."""
     episodes, returns, lengths = finished
     return Totals(
         episodes=totals.episodes + episodes,
@@ -179,4 +195,5 @@ def _add_rollout(totals: Totals, learned: Outcome, finished: tuple[Array, ...], 
         metrics=add_metrics(totals.metrics, learned.metrics),
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
+        bad_mask=keep_first(totals.bad_mask, bad_mask),
     )

@@ -12,11 +12,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.masks import check_masks
 from duologue.envs.results import SUCCESS
 from duologue.loops.dispatch import drop_unread_leaves
 from duologue.loops.keys import key_for
 from duologue.loops.state import broadcast_flags, restart_carry, rewards_shape
-from duologue.types import Obs, PyTree
+from duologue.types import Obs, PyTree, bad_masks
 
 Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Returns, lengths and successes of episodes, `[episodes]` each; with several tasks returns are `[episodes, K]`. A
@@ -33,7 +34,8 @@ def host_evaluation(
     """A function `(state, envs, key) -> scores` that plays `episodes` episodes with the test policy, or with `explore`
     as in training. The same arguments give the same scores.
 
-    Environment i plays the episodes i, i + B, i + 2B, … Raises `Interrupted` once `interrupted()` is true.
+    Environment i plays the episodes i, i + B, i + 2B, … Raises `Interrupted` once `interrupted()` is true, and
+    `EnvError` for an action mask that allows no action.
     """
 
     def act(state: PyTree, carry: PyTree, obs: PyTree, ended: Array, key: Array, t: Array) -> tuple[Array, PyTree]:
@@ -58,6 +60,7 @@ def host_evaluation(
         while left:
             if interrupted():
                 raise Interrupted
+            check_masks(obs, envs.spec.action, t)
             action, carry = call(read_leaves, carry, obs, ended, key, np.int32(t))
             step = envs.step(np.asarray(action))
             obs, ended, t = step.obs, step.terminated | step.truncated, t + 1
@@ -101,7 +104,8 @@ def compile_evaluation(
     [PyTree, Key[Array, "..."]], tuple[Float[Array, "..."], Int[Array, "*seeds B"], Float[Array, "*seeds B"]]
 ]:  # fmt: skip
     """A function `(state, key) -> (returns, lengths, successes)`: each environment plays one episode. With several
-    seeds both arguments have a leading axis S. Raises `Interrupted` once `interrupted()` is true."""
+    seeds both arguments have a leading axis S. Raises `Interrupted` once `interrupted()` is true, and
+    `EnvError` for an action mask that allows no action."""
 
     def first_state(key: Array) -> PlayState:
         env, obs = envs.reset(key_for(key, "reset"))
@@ -116,6 +120,10 @@ def compile_evaluation(
             lengths=jnp.zeros(count, jnp.int32),
             successes=jnp.full(count, jnp.nan),
         )
+
+    def stuck(now: PlayState) -> Array:
+        """Whether a running episode has a mask that allows no action. Then the program stops before it acts."""
+        return jnp.any(bad_masks(now.obs, envs.spec.action) & ~now.over)
 
     def play_chunk(state: PyTree, key: Array, now: PlayState) -> PlayState:
         def step(now: PlayState) -> PlayState:
@@ -133,7 +141,7 @@ def compile_evaluation(
             )
 
         until = now.t + STEPS_PER_CALL
-        return jax.lax.while_loop(lambda now: ~now.over.all() & (now.t < until), step, now)
+        return jax.lax.while_loop(lambda now: ~now.over.all() & (now.t < until) & ~stuck(now), step, now)
 
     several = seeds is not None
     begin, go_on = (jax.jit(jax.vmap(part) if several else part) for part in (first_state, play_chunk))
@@ -143,6 +151,7 @@ def compile_evaluation(
         while not now.over.all():
             if interrupted():
                 raise Interrupted
+            check_masks(now.obs, envs.spec.action, now.t, now.over)
             now = go_on(state, key, now)
         return now.returns, now.lengths, now.successes
 

@@ -16,6 +16,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.masks import check_masks
 from duologue.loops.host_learner import HostLearner
 from duologue.loops.keys import key_for
 from duologue.loops.replay_ring import empty_ring
@@ -94,7 +95,7 @@ def run(
 
     The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
     the loop yields after the running rollout. Raises `EnvError` for rewards or observations that are not finite, before
-    the algorithm learns from them.
+    the algorithm learns from them; and for an action mask that allows no action, before the algorithm acts.
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
@@ -107,6 +108,7 @@ def run(
         while step < until and not interrupted():
             rows = []
             for t in range(step, step + length):
+                check_masks(obs, envs.spec.action, t)
                 action, extras = learner.act(obs, t)
                 seen = envs.step(action)
                 rows.append(

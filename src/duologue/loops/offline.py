@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm, unwrapped
-from duologue.data import dataset
+from duologue.data import cleaning, dataset
 from duologue.data.dataset import DataSet
 from duologue.data.ring import Ring
 from duologue.errors import ConfigError
@@ -92,6 +92,7 @@ def prepare_data(algorithm: AnyAlgorithm, data: DataSet, *, window: int | None =
             f"{name} learns from its own rollouts, not from recorded data. Use BC, BCQ, BEAR, CQL, IQL, TD3BC, SAC or "
             "TD3."
         )
+    cleaning.check_allowed(data.rows.obs, data.rows.action, data.spec.action)
     # All seeds and all runs use one draw, because a mask belongs to a row of the data, not to a run.
     drawn = algorithm.drawn_extras(len(data), key=key_for(run_key(0), "data"))
     for extra in drawn.keys() & data.rows.extras.keys():

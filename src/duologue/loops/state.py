@@ -1,7 +1,7 @@
 """The parts that all loops share: the whole run as one PyTree, and the totals of an interval."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from duologue.envs.masks import mask_error
 from duologue.errors import EnvError, divergence_error
 from duologue.ops.metrics import RETURN, empty_sums, train_row
-from duologue.types import Obs, PyTree, Transition
+from duologue.types import ACTION_MASK, Dict, EnvSpec, Obs, PyTree, Space, Transition, bad_masks, has_mask, mask_sizes
 
 
 class Episodes(eqx.Module):
@@ -82,6 +83,15 @@ class Loop(Protocol):
         ...
 
 
+class BadMask(NamedTuple):
+    """The first mask of an interval that allows no action, or that is no mask."""
+
+    where: Any
+    """`step · B + index`; −1 where there is none."""
+    entries: Any
+    """The mask, float32 `[n]`."""
+
+
 class Totals(eqx.Module):
     """Sums over the finished episodes and over the updates of an interval. Its row is made from these sums."""
 
@@ -95,12 +105,15 @@ class Totals(eqx.Module):
     reports it."""
     fault: Any
     """The `first_fault` of the interval; `None` in a loop that raises for it before learning."""
+    bad_mask: BadMask | None = None
+    """The `first_bad_mask` of the interval; `None` without masks, and in a loop that raises for it before learning."""
 
     @classmethod
-    def zero(cls, metrics: dict[str, Any], tasks: tuple[str, ...] = ()) -> "Totals":
+    def zero(cls, metrics: dict[str, Any], spec: EnvSpec) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
-        returns = jnp.zeros(rewards_shape(1, tasks)[1:])
-        return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, jnp.full(2, -1, jnp.int32))
+        returns = jnp.zeros(rewards_shape(1, spec.tasks)[1:])
+        fault = jnp.full(2, -1, jnp.int32)
+        return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, fault, no_bad_mask(spec))
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names that users know; NaN where no episode ended. With several seeds each is `[S]`. With
@@ -161,6 +174,40 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
                 "are intact. Correct the environment, or replace the value there (numpy.nan_to_num) if it has a "
                 "meaning."
             )
+
+
+def no_bad_mask(spec: EnvSpec) -> BadMask | None:
+    """The `first_bad_mask` of no rollout; `None` if observations hold no mask."""
+    seen = isinstance(spec.observation, Dict) and ACTION_MASK in spec.observation.spaces
+    return BadMask(jnp.full((), -1, jnp.int32), jnp.zeros(sum(mask_sizes(spec.action)))) if seen else None
+
+
+def first_bad_mask(obs: Obs, began: Int[Array, ""], action: Space) -> BadMask | None:
+    """The first of the observations `[T, B]` of a rollout whose mask can mask no action; `None` without masks. The
+    policy has acted on each of them, unlike on the successors of ends."""
+    if not has_mask(obs):
+        return None
+    bad, masks = bad_masks(obs, action).ravel(), obs[ACTION_MASK]
+    first = jnp.argmax(bad).astype(jnp.int32)
+    entries = masks.reshape(-1, masks.shape[-1])[first].astype(jnp.float32)
+    return BadMask(jnp.where(bad.any(), began * masks.shape[1] + first, -1), entries)
+
+
+def keep_first(before: BadMask | None, new: BadMask | None) -> BadMask | None:
+    """The first of two bad masks, `before` if there is one."""
+    if before is None or new is None:
+        return None
+    return BadMask(*(jnp.where(before.where < 0, y, x) for x, y in zip(before, new, strict=True)))
+
+
+def raise_bad_mask(bad: BadMask | None, num_envs: int, action: Space) -> None:
+    """Raise `EnvError` for the first bad mask of any seed; it names environment, step and mask."""
+    if bad is None:
+        return
+    for seed, (where, entries) in enumerate(zip(np.ravel(bad.where).tolist(), np.atleast_2d(bad.entries), strict=True)):
+        if where >= 0:
+            step, i = divmod(where, num_envs)
+            raise mask_error(entries, action, i, step, seed if np.ndim(bad.where) else None)
 
 
 def track_episodes(

@@ -11,7 +11,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.loops.state import restart_carry
-from duologue.runs.policy import TrainedPolicy, to_batch
+from duologue.runs.policy import TrainedPolicy, checked_batch
 from duologue.types import Obs, PyTree, to_env_actions
 
 
@@ -46,7 +46,7 @@ class Actor:
         """Actions for one observation or for `[n, …]`, in the environment's units: ready for `env.step`. Raises
         `ConfigError` for other observations, or for another number of them than in the last call."""
         algorithm, spec = self._policy.algorithm, self._policy.spec
-        batch, single = to_batch(spec.observation, obs)
+        batch, single = checked_batch(spec, obs)
         count = len(jax.tree.leaves(batch)[0])
         rows = () if single else (count,)
         if self._rows is None:

@@ -14,7 +14,7 @@ from duologue.loops.keys import run_key
 from duologue.loops.offline import RecordedData
 from duologue.loops.replay_ring import ring_bytes
 from duologue.runs.plan import Plan
-from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete
+from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Space, mask_sizes
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 """File with the memory limit of the control group, on Linux: bytes, or `max`."""
@@ -90,22 +90,31 @@ def check_offline_fraction(share: float, algorithm: AnyAlgorithm) -> None:
 
 
 def check_mask(spec: EnvSpec) -> None:
-    """Raise `ConfigError` for an action mask whose length is not the number of actions."""
-    if not isinstance(spec.observation, Dict) or ACTION_MASK not in spec.observation.spaces:
+    """Raise `ConfigError` for an action mask that would not be read: at another place than on top of a `Dict`, with
+    another length than the number of actions, or for actions that no mask can limit."""
+    if not isinstance(spec.observation, Dict):
         return
-    match spec.action:
-        case Discrete(n):
-            shape = (n,)
-        case MultiDiscrete(nvec):
-            shape = (sum(nvec),)
-        case _:
-            raise ConfigError(
-                f"{ACTION_MASK}: a mask is not possible for actions of {spec.action}. Give this observation another "
-                "name."
-            )
-    mask = spec.observation.spaces[ACTION_MASK]
-    if not isinstance(mask, Box) or mask.shape != shape:
-        raise ConfigError(f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {shape} for {spec.action}.")
+    parts = spec.observation.spaces
+    if inner := next((name for name, part in parts.items() if holds_mask(part)), None):
+        raise ConfigError(
+            f"{ACTION_MASK} of {spec.id} lies inside the part {inner!r} of the observation: a mask must be a part of "
+            "the whole observation. Move it out, or give it another name."
+        )
+    if (mask := parts.get(ACTION_MASK)) is None:
+        return
+    if not (sizes := mask_sizes(spec.action)):
+        raise ConfigError(
+            f"{ACTION_MASK}: a mask is not possible for actions of {spec.action}. Give this observation another name."
+        )
+    if not isinstance(mask, Box) or mask.shape != (sum(sizes),):
+        raise ConfigError(
+            f"{ACTION_MASK} of {spec.id} is {mask}: must be a Box of shape {(sum(sizes),)} for {spec.action}."
+        )
+
+
+def holds_mask(space: Space) -> bool:
+    """Whether a space has a part of the name of an action mask, at any depth."""
+    return isinstance(space, Dict) and (ACTION_MASK in space.spaces or any(map(holds_mask, space.spaces.values())))
 
 
 def device_memory() -> int:

@@ -19,10 +19,12 @@ from duologue.data.writing import (
     write_columns,
 )
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs, make
+from duologue.envs.masks import check_masks
 from duologue.errors import ConfigError
 from duologue.fields import Count, NonNegative, Seed, check
 from duologue.loops.keys import key_for, run_key
 from duologue.ops.metrics import RETURN
+from duologue.runs.checks import check_mask
 from duologue.runs.data_sources import DataSource, read_data
 from duologue.runs.display.screen import Screen, make_screen
 from duologue.runs.environments import Envs, EnvSource, close_envs, describe_source, env_notes
@@ -91,6 +93,7 @@ def record_policy(
     path, earlier, env = check_data_path(out), None if after is None else read_data(after), describe_source(source)
     envs = make_envs()
     try:
+        check_mask(envs.spec)
         about = file_metadata(env, envs.spec.action, policy=policy, noise=str(noise), seed=str(seed))
         first: dict[str, np.ndarray] = {}
         if earlier is not None:
@@ -103,6 +106,8 @@ def record_policy(
                 shown.note(note)
             try:
                 fill_buffer(rows, transitions(envs, act, noise=noise, seed=seed), shown, interruption)
+                for note in envs.reset_notes() if isinstance(envs, AbstractHostEnvs) else ():
+                    shown.note(note)
             finally:
                 if rows.count:
                     write_columns(path, prepend_columns(first, flatten_columns(envs.spec, rows.columns())), about)
@@ -131,6 +136,7 @@ def transitions(envs: Envs, act: Act, *, noise: float, seed: int) -> Iterator[tu
     generator, hosted = np.random.default_rng(seed), SingleEnv(envs, seed)
     space, obs, began = envs.spec.action, hosted.reset(), True
     for t in itertools.count():
+        check_masks(obs, space, t)
         action = clip_to_bounds(space, disturb_action(space, obs, act(obs, t, began), noise, generator))
         seen = hosted.step(action)
         reward = seen.reward[..., -1] if envs.spec.tasks else seen.reward  # the main task's: data hold one reward

@@ -11,6 +11,7 @@ import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm, network_builders
 from duologue.data.dataset import DataSet, adapt_to_env, full_ring
+from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import is_compiled
 from duologue.envs.tasks import is_ready
 from duologue.errors import ConfigError
@@ -140,7 +141,8 @@ def run_from_start(session: Session, start: Callable[[], LoopState], *, notes: S
                 files.discard(session.path / name)
         files.write_json(session.path / "config.json", config.to_dict(session.plan))
         files.write_json(session.path / "versions.json", checkpoint.fingerprint())
-        return make_agent(session, session.run(start(), notes=notes))
+        state = start()
+        return make_agent(session, session.run(state, notes=[*notes, *reset_notes(session.envs)]))
 
 
 def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
@@ -157,7 +159,7 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
         jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
     files.write_json(path / "config.json", config.to_dict(plan))
     resumed = [*warnings, *([message] if message else []), *ended_schedules(plan), *changes]
-    return make_agent(session, session.run(state, notes=[*resumed, *notes]))
+    return make_agent(session, session.run(state, notes=[*resumed, *notes, *reset_notes(session.envs)]))
 
 
 def make_agent(session: Session, state: LoopState) -> Agent:
@@ -208,6 +210,11 @@ def reading_notes(plan: Plan) -> list[str]:
     builders = network_builders(plan.algorithm)
     notes = (note for builder in builders for note in image_notes(plan.spec.observation, builder.channels))
     return list(dict.fromkeys(notes))
+
+
+def reset_notes(envs: Envs | RecordedData) -> list[str]:
+    """Notes of environments on the host once they are reset."""
+    return envs.reset_notes() if isinstance(envs, AbstractHostEnvs) else []
 
 
 def source_notes(plan: Plan, envs: Envs | RecordedData, replay_bytes: int, mixed: DataSet | None = None) -> list[str]:

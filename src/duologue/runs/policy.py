@@ -14,6 +14,7 @@ from duologue.envs.spaces import array_type
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.types import (
+    ACTION_MASK,
     Box,
     Dict,
     Discrete,
@@ -22,6 +23,8 @@ from duologue.types import (
     Obs,
     PyTree,
     Space,
+    bad_masks,
+    describe_bad_mask,
     from_env_actions,
     to_env_actions,
 )
@@ -43,7 +46,7 @@ class TrainedPolicy:
                 f"{name}: its policy remembers the episode, and this call knows one observation of it. Use actor = "
                 "run.actor(), then actor.reset() where an episode begins, and actor(obs) at each step."
             )
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = checked_batch(self.spec, obs)
         action = to_env_actions(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
         return action[0] if single else action
 
@@ -67,13 +70,13 @@ class TrainedPolicy:
 
     def evaluate_actions(self, name: str, obs: Obs, action: Any) -> Any:
         """`log_prob` or `q` of actions, one for each observation."""
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = checked_batch(self.spec, obs)
         values = np.asarray(_call_method(self.algorithm, name, self.state, batch, self._actions(action, batch, single)))
         return values[..., 0] if single else values
 
     def value(self, obs: Obs) -> Any:
         """V(s), one for each observation."""
-        batch, single = to_batch(self.spec.observation, obs)
+        batch, single = checked_batch(self.spec, obs)
         values = np.asarray(_call_method(self.algorithm, "v", self.state, batch))
         return values[0] if single else values
 
@@ -108,6 +111,15 @@ def env_action_type(space: Space) -> tuple[tuple[int, ...], np.dtype]:
         case MultiDiscrete(nvec, shape=shape):
             return (len(nvec),) if shape is None else shape, np.dtype(np.int64)
     return (), np.dtype(np.int64)
+
+
+def checked_batch(spec: EnvSpec, obs: Obs) -> tuple[Obs, bool]:
+    """`to_batch` of observations to act on. Raises `ConfigError` also for an action mask that allows no action."""
+    batch, single = to_batch(spec.observation, obs)
+    if (bad := np.flatnonzero(bad_masks(batch, spec.action))).size:
+        which = "The observation" if single else f"Observation {bad[0]}"
+        raise ConfigError(f"{which} has {describe_bad_mask(batch[ACTION_MASK][bad[0]], spec.action)}.")
+    return batch, single
 
 
 def to_batch(space: Space, obs: Obs) -> tuple[Obs, bool]:
