@@ -206,7 +206,7 @@ def test_a_masked_action_is_never_taken(key):
 
 
 def test_spaces_an_algorithm_cannot_serve_are_refused(key):
-    for action in (Box((2, 2)), Box((2,), "int32")):
+    for action in (Box((0,)), Box((2,), "int32")):
         with pytest.raises(dl.ConfigError, match="not supported"):
             ALL["a2c"].init(EnvSpec("no", Box((3,)), action), key=key)
 

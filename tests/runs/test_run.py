@@ -285,7 +285,7 @@ def test_actions_for_one_observation_or_a_batch():
     assert len(set(expected.tolist())) > 1
     actions = run.policy(batch)  # float64, as NumPy makes them
     np.testing.assert_array_equal(actions, expected)
-    assert actions.dtype == np.int32 and isinstance(actions, np.ndarray)
+    assert actions.dtype == np.int64 and isinstance(actions, np.ndarray)
     for obs, action in zip(batch, expected, strict=True):
         single = run.policy(obs)
         assert single == action and np.shape(single) == () and run.plan.spec.action.n > single
