@@ -69,11 +69,11 @@ REFUSED = {
     ),
     "rollout": (
         changed(rollout_length=5, num_envs=9), "probe/action-continuous",
-        r"replay_capacity = 40: must be at least 45 here, for one sequence of whole rollouts in each",
+        r"replay_capacity = 40: must be at least 45 here, one sequence in whole rollouts of each",
     ),
     "sequence": (
         changed(rollout_length=4, num_envs=3, n_step=14), "probe/action-continuous",
-        r"replay_capacity = 40: must be at least 48 here, for one sequence of whole rollouts in each",
+        r"replay_capacity = 40: must be at least 48 here, one sequence in whole rollouts of each",
     ),
 }  # fmt: skip
 
