@@ -66,8 +66,8 @@ class BCQDiscrete(AbstractRecorded[BCQDiscreteState]):
     regularisation: NonNegative = 0.01
     """Weight of the clone's squared logits in the loss."""
     tau: Fraction = 0.005
-    """Share of the way that the target network moves towards the learned one in each update. The paper copies the
-    learned network every 8,000 updates instead."""
+    """Polyak step size of the target network (τ): target ← (1 − τ) target + τ learned. The paper copies the learned
+    network every 8,000 updates instead."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of clone and Q: `Networks`, or an object of your own. `shared_trunk` gives both one encoder."""
 

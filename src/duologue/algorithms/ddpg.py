@@ -24,7 +24,7 @@ class DDPG(AbstractDeterministic):
     actor_learning_rate: LearningRate = 1e-3
     """Learning rate of the actor (η), a number or a `Linear` schedule; the paper has 1e-4."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update (τ); the paper has 0.001."""
+    """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned. The paper has 0.001."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> TD3State:
         return deterministic_init(self, spec, key, critics=1)

@@ -21,7 +21,7 @@ class AbstractReplayed(AbstractAlgorithm[State]):
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned networks in each target update (τ)."""
+    """Polyak step size of the target networks (τ): target ← (1 − τ) target + τ learned, in each target update."""
     batch_size: PositiveInt = 256
     """Transitions in a batch (N)."""
     replay_capacity: PositiveInt = 1_000_000

@@ -44,7 +44,7 @@ class FQE(AbstractAlgorithm[FQEState]):
     discount: Fraction = 0.99
     """Discount factor (γ)."""
     tau: Fraction = 0.005
-    """Share of the way that the target critic moves towards the learned one in each update (τ)."""
+    """Polyak step size of the target critic (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 256
     """Transitions in a batch (N)."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")

@@ -96,7 +96,7 @@ class IQL(AbstractReplayed[IQLState]):
     max_weight: Positive = 100.0
     """Largest weight of an action in cloning (w_max)."""
     tau: Fraction = 0.005
-    """Share of the way that target networks move towards the learned ones in each update (the paper's α)."""
+    """Polyak step size of the target networks (α in the paper): target ← (1 − α) target + α learned, in each update."""
     start_steps: NonNegativeInt = 0
     """Environment steps with uniformly random actions, at the start."""
     networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="pytorch", policy_scale=1.0)

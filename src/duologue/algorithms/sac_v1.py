@@ -85,9 +85,10 @@ class SACv1(AbstractNStepReplayed[SACv1State]):
         return state.value(obs)
 
     def update(self, state: SACv1State, batch: Transition, *, key: Array) -> tuple[SACv1State, Metrics]:
-        """One step of actor, critics and value, in the order of Intel's Coach, on N sequences of n steps, `[n, N]`.
+        """One step of actor, critics and value on N sequences of n steps, `[n, N]`. The actor moves first, as in
+        Intel's Coach.
 
-        The targets of critics and value come from the parameters before the update.
+        The targets of critics and value come from the parameters before the update, so their order changes nothing.
         """
         value_key, actor_key = jax.random.split(key)
         obs, action = first_row(batch)

@@ -77,7 +77,7 @@ def finish(agent: Run | Runs, episodes: int) -> int:
     show_results(agent, episodes, console)
     further = min(2 * agent.step, MOST)
     following = f"resume {quoted(path)} --steps {further}"
-    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # the learning rate has reached zero
+    if ended_schedules(dataclasses.replace(agent.plan, steps=further)):  # a schedule has ended, perhaps at 0
         following = f"evaluate {quoted(path)} --episodes 1000"
     console.print(f"[bold]next[/]    duologue {following}")
     return 0
