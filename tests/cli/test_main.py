@@ -582,10 +582,10 @@ def test_an_environment_that_raises_shows_its_own_traceback(duologue, register):
 
 
 def test_an_action_space_the_algorithm_cannot_serve(duologue, register):
-    for space in (gym.spaces.Box(-1, 1, (2, 2)), gym.spaces.Text(3)):
+    for space in (gym.spaces.Sequence(gym.spaces.Discrete(2)), gym.spaces.Text(3)):
         name = register(f"Odd{type(space).__name__}-v0", kind="", action_space=space)
         code, out, err = duologue("train", "a2c", name, "--run-dir", "run")
-        assert_one_message(code, 2, out, err, "Box|Text")
+        assert_one_message(code, 2, out, err, "Sequence|Text")
         assert not Path("run").exists()
 
 

@@ -234,7 +234,7 @@ class _Pool(gym.vector.AsyncVectorEnv):
     processes ignore SIGTERM, so they are killed."""
 
     def __init__(self, *args: Any, **options: Any):
-        self.processes, self.spaces = [], []
+        self.processes, self.parent_pipes, self.spaces = [], [], []
         try:
             super().__init__(*args, **options)
         except BaseException as error:

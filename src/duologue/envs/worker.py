@@ -43,11 +43,11 @@ def _register_and_make(spec: Any, factory: Callable[[], gym.Env]) -> gym.Env:
 
 def work(
     index: int, make: Callable[[], gym.Env], pipe: Connection, parent_pipe: Connection, _buffer: None, failures: Any,
-    _autoreset: Any,
+    _autoreset: Any, _semaphore: None = None,
 ) -> None:  # fmt: skip
     """Make an environment, and answer the pool's commands with `(answer, True)`. After an error the answer is
     `(None, False)`, and the queue of failures has `(index, what happened, traceback)`; the traceback is empty for a
-    result that is not allowed."""
+    result that is not allowed. The arguments are those of Gymnasium's own worker, which has `_semaphore` since 1.4."""
     parent_pipe.close()
     env, obs = None, None
     try:
