@@ -31,7 +31,7 @@ LOG_STD = (-5.0, 2.0)
 """Smallest and largest log σ of the policy, as in the authors' code."""
 
 
-class Actor(eqx.Module):
+class GaussianActor(eqx.Module):
     """π(·|s) = N(c + h tanh μ(s), (h σ)²), with centre c and half-range h of the box, and one σ for all states."""
 
     mean: Callable[[Obs], Array]
@@ -44,7 +44,7 @@ class Actor(eqx.Module):
 
 
 class IQLState(eqx.Module):
-    actor: Trained[Actor]
+    actor: Trained[GaussianActor]
     value: Trained[Value]
     critics: Trained[Critics]
     target_critics: Critics
@@ -69,7 +69,11 @@ def value_loss(value: Value, obs: Obs, q: Float[Array, " N"], expectile: float) 
 
 
 def actor_loss(
-    actor: Actor, half_range: Float[Array, " d"], obs: Obs, action: Float[Array, "N d"], weight: Float[Array, " N"]
+    actor: GaussianActor,
+    half_range: Float[Array, " d"],
+    obs: Obs,
+    action: Float[Array, "N d"],
+    weight: Float[Array, " N"],
 ) -> tuple[Float[Array, ""], Metrics]:
     """L_π = −E[w log π(a|s)],   w = min(exp(β (minᵢ Q̄ᵢ(s, a) − V(s))), w_max) (eq. 7)."""
     log_prob = actor(obs, half_range).log_prob(action)
@@ -105,7 +109,7 @@ class IQL(AbstractReplayed[IQLState]):
     def init(self, spec: EnvSpec, *, key: Array) -> IQLState:
         actor_key, value_key, critics_key = jax.random.split(key, 3)
         box = box_bounds(require_bounded_box(spec.action))
-        actor = Actor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(box.low))
+        actor = GaussianActor(self.networks.deterministic_actor(spec, key=actor_key), jnp.zeros_like(box.low))
         value = self.networks.state_value(spec, key=value_key)
         critics = self.networks.critics(spec, 2, key=critics_key)
         return IQLState(

@@ -71,7 +71,7 @@ def episode_flags(
     return terminals, timeouts & ~twice
 
 
-def check_masks(obs: Obs) -> int:
+def mask_entries(obs: Obs) -> int:
     """Number of entries of the action masks in observations `[n, …]`; 0 where there are none. Raises `ConfigError` for
     a row whose mask allows no action, or is no mask."""
     if not has_mask(obs) or (masks := obs[ACTION_MASK]).ndim != 2:

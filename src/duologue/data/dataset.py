@@ -166,7 +166,7 @@ def _make_dataset(recorded: Recording, source: str, timeout_and_terminal: Timeou
         notes = list(recorded.notes)
         columns = cleaning.clean_columns(recording.group_parts(recorded.columns), notes)
         terminated, truncated = cleaning.episode_flags(columns, timeout_and_terminal, notes)
-        least = cleaning.check_masks(columns["observations"])
+        least = cleaning.mask_entries(columns["observations"])
         action, space = cleaning.clean_actions(columns["actions"], recorded.action, notes, least=least)
         extras: dict[str, Any] = {}
         for name, x in columns.items():

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from duologue.algorithms.base import AnyAlgorithm
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.loops.state import restart_carry
 from duologue.runs.policy import TrainedPolicy, checked_batch
-from duologue.types import Obs, PyTree, to_env_actions
+from duologue.types import Obs, PyTree
 
 
 class Actor:
@@ -45,34 +43,24 @@ class Actor:
     def __call__(self, obs: Obs) -> np.ndarray | np.generic:
         """Actions for one observation or for `[n, …]`, in the environment's units: ready for `env.step`. Raises
         `ConfigError` for other observations, or for another number of them than in the last call."""
-        algorithm, spec = self._policy.algorithm, self._policy.spec
-        batch, single = checked_batch(spec, obs)
+        batch, single = checked_batch(self._policy.spec, obs)
         count = len(jax.tree.leaves(batch)[0])
         rows = () if single else (count,)
         if self._rows is None:
             self._rows, self._carry = rows, self._begin(count)
         if rows != self._rows:
             raise ConfigError(
-                f"The actor remembers {_describe(self._rows)}, and got {_describe(rows)}. Call actor.reset() first, or "
+                f"The actor remembers {_episodes(self._rows)}, and got {_episodes(rows)}. Call actor.reset() first, or "
                 "use an actor for each."
             )
         key = key_for(self._key, "policy", self._calls)
-        action, self._carry = _act(algorithm, self._policy.state, self._carry, batch, key, self._explore)
+        action, self._carry = self._policy.act_from(self._carry, batch, key=key, explore=self._explore)
         self._calls += 1
-        action = to_env_actions(spec.action, np.asarray(action))
         return action[0] if single else action
 
     def _begin(self, count: int) -> PyTree:
         return self._policy.algorithm.initial_carry(count)
 
 
-def _describe(rows: tuple[int, ...]) -> str:
+def _episodes(rows: tuple[int, ...]) -> str:
     return f"a batch of {rows[0]} episodes" if rows else "one episode"
-
-
-@eqx.filter_jit
-def _act(
-    algorithm: AnyAlgorithm, state: PyTree, carry: PyTree, obs: Obs, key: Array, explore: bool
-) -> tuple[Array, PyTree]:
-    action, _, carry = algorithm.act(state, carry, obs, key=key, explore=explore)
-    return action, carry

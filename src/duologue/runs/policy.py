@@ -47,8 +47,14 @@ class TrainedPolicy:
                 "run.actor(), then actor.reset() where an episode begins, and actor(obs) at each step."
             )
         batch, single = checked_batch(self.spec, obs)
-        action = to_env_actions(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
+        carry = self.algorithm.initial_carry(len(jax.tree.leaves(batch)[0]))
+        action, _ = self.act_from(carry, batch, key=key, explore=explore)
         return action[0] if single else action
+
+    def act_from(self, carry: PyTree, batch: Obs, *, key: Array, explore: bool) -> tuple[np.ndarray, PyTree]:
+        """Actions `[n, …]` of checked observations, ready for `env.step`, and the next carry."""
+        action, carry = _act(self.algorithm, self.state, carry, batch, key, explore)
+        return to_env_actions(self.spec.action, np.asarray(action)), carry
 
     def make_act(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
         """A function `(obs, t, began) -> actions`, both `[1, …]` as in adapters. It keeps the carry of the running
@@ -166,9 +172,11 @@ def cast_exactly(values: Any, dtype: Any, what: str) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _act(algorithm: AnyAlgorithm, state: PyTree, obs: Obs, key: Array, explore: bool) -> Array:
-    carry = algorithm.initial_carry(len(jax.tree.leaves(obs)[0]))
-    return algorithm.act(state, carry, obs, key=key, explore=explore)[0]
+def _act(
+    algorithm: AnyAlgorithm, state: PyTree, carry: PyTree, obs: Obs, key: Array, explore: bool
+) -> tuple[Array, PyTree]:
+    action, _, carry = algorithm.act(state, carry, obs, key=key, explore=explore)
+    return action, carry
 
 
 @eqx.filter_jit
