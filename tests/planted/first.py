@@ -314,7 +314,7 @@ MUTANTS = [
         "the value of SACv1 is its target's", "algorithms/sac_v1.py", "return state.value(obs)\n",
         "return state.target_value(obs)\n", ASKED,
     ),
-    Mutant("a sample is the mean", "runs/policy.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
+    Mutant("a sample is the mean", "runs/policy.py", "batch, key, explore)", "batch, key, False)", ASKED),
     Mutant(
         "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number < 0), running, cut)",
         "running", FRAMES,
