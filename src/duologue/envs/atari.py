@@ -18,8 +18,8 @@ from gymnasium.utils import seeding
 from duologue.errors import ConfigError
 
 WAITING = frozenset({"breakout", "donkey_kong", "tennis"})
-"""Games that wait for FIRE (docs/notes.md): without it, 3,000 steps of random other actions bring no reward and cost no
-life, and with one FIRE at the beginning they do."""
+"""Games that wait for FIRE: 3,000 steps of random other actions bring no reward and cost no life, and after one FIRE at
+the beginning they do (docs/notes.md)."""
 
 
 def is_atari(name: str) -> bool:
