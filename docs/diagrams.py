@@ -65,7 +65,7 @@ def acer() -> str:
             "through the actor.", "small left",
         ),
         text(
-            24, 382, "shared_trunk=True, and images: encoder and trunk in common, two linear outputs, as on A2C's page.",
+            24, 382, "shared_trunk=True, and images: one encoder and trunk, two linear outputs, as on A2C's page.",
             "small left",
         ),
     ]  # fmt: skip
