@@ -19,7 +19,7 @@ def a2c() -> str:
     """Separate trunks above; below, dashed, the variant with a trunk in common."""
     y, z, s = 78, 158, 312  # the rows of the actor, of the critic, and of the shared trunk
     parts = [
-        text(24, 34, "Networks(): two networks without a common parameter", "title"),
+        text(24, 34, "Networks() for vectors: two networks without a common parameter", "title"),
         box(24, (y + z) // 2, 84, "obs", "[B, …]", INK),
         arrow((108, 118), (130, 118), (130, y), (150, y)),
         arrow((108, 118), (130, 118), (130, z), (150, z)),
@@ -27,7 +27,7 @@ def a2c() -> str:
         *row(z, CRITIC, "critic trunk", "critic output", "V(s)", "[B]"),
         text(24, 228, f"The encoder follows from the space: {ENCODERS}.", "small left"),
         '<line x1="24" y1="250" x2="856" y2="250" stroke="#dddddd"/>',
-        text(24, 278, "Networks(shared_trunk=True): one encoder and trunk, two linear outputs", "title"),
+        text(24, 278, "Networks(shared_trunk=True), and images: one encoder and trunk, two linear outputs", "title"),
         box(24, s + 40, 84, "obs", "[B, …]", INK),
         arrow((108, s + 40), (150, s + 40)),
         box(150, s + 40, 130, "encoder", "of the space", INK, "shared"),
@@ -65,7 +65,7 @@ def acer() -> str:
             "through the actor.", "small left",
         ),
         text(
-            24, 382, "Networks(shared_trunk=True): encoder and trunk in common, two linear outputs, as on A2C's page.",
+            24, 382, "shared_trunk=True, and images: one encoder and trunk, two linear outputs, as on A2C's page.",
             "small left",
         ),
     ]  # fmt: skip

@@ -96,7 +96,15 @@ class Task:
 
 def digest(configuration: dict[str, Any]) -> str:
     """Ten characters that stand for the configuration."""
-    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(apart(configuration), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def apart(value: Any) -> Any:
+    """`value` with False for a `shared_trunk` of None, as it was recorded before None was the default: the tasks with
+    images name it, and for vectors both are two networks."""
+    if isinstance(value, dict):
+        return {name: False if (name, x) == ("shared_trunk", None) else apart(x) for name, x in value.items()}
+    return [apart(x) for x in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

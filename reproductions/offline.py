@@ -44,7 +44,7 @@ LEARNERS: dict[str, tuple[AnyAlgorithm, int, str, Peer | None]] = {
         dl.Normalized(dl.TD3BC(), reward=False), 50_000, "the paper's: normalised observations",
         Peer("TD3PlusBC", {"observation_scaler": "standard"}, library="d3rlpy"),
     ),
-    "bc": (dl.BC(), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
+    "bc": (dl.BC(networks=WIDE), 50_000, "defaults", Peer("BC", {}, library="d3rlpy")),
     "td3": (
         dl.TD3(actor_learning_rate=3e-4, critic_learning_rate=3e-4, networks=TORCH), 50_000, STARTS,
         Peer("TD3", {}, library="d3rlpy"),

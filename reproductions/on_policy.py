@@ -1,6 +1,6 @@
 """What PPO and TRPO learn: the tasks of `reproduce.py`, with the settings of the RL Baselines3 Zoo."""
 
-from acer import GAME, NATURE
+from acer import GAME, NATURE, PLAIN
 from cells import Task
 
 import duologue as dl
@@ -14,7 +14,7 @@ TASKS = (
         "ppo-cartpole", "CartPole-v1", 100_000,
         dl.PPO(
             num_envs=8, rollout_length=32, minibatch_size=256, epochs=20, discount=0.98, lambda_=0.8,
-            learning_rate=dl.Linear(1e-3, 0.0),
+            learning_rate=dl.Linear(1e-3, 0.0), networks=PLAIN,
         ),
         source=f"{ZOO}/ppo.yml, but for a constant clip", target=500, published=f"500 ({BENCHMARK})",
     ),
@@ -22,7 +22,7 @@ TASKS = (
         "ppo-lunarlander", "LunarLander-v3", 1_000_000,
         dl.PPO(
             num_envs=16, rollout_length=1024, minibatch_size=64, epochs=4, discount=0.999, lambda_=0.98,
-            entropy_coefficient=0.01,
+            entropy_coefficient=0.01, networks=PLAIN,
         ),
         source=f"{ZOO}/ppo.yml", published=f"242 on -v2 ({BENCHMARK})",
     ),
@@ -37,7 +37,9 @@ TASKS = (
     ),
     Task(
         "trpo-halfcheetah", "HalfCheetah-v5", 1_000_000,
-        dl.Normalized(dl.TRPO(num_envs=2, rollout_length=1024, conjugate_gradient_steps=25, epochs=20)),
+        dl.Normalized(dl.TRPO(
+            num_envs=2, rollout_length=1024, conjugate_gradient_steps=25, epochs=20, networks=PLAIN,
+        )),
         source=f"{ZOO}/trpo.yml", target=1500, published=f"1785 on -v3 ({BENCHMARK})",
     ),
     Task(

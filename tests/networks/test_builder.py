@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 BOUNDED = Box((2,), low=(-1.0, 0.0), high=(3.0, 0.5))  # centres 1 and 0.25, half-ranges 2 and 0.25
 UNBOUNDED = Box((2,))
 VECTOR = Box((3,))
-SEPARATE = Networks
+SEPARATE = functools.partial(Networks, shared_trunk=False)
 SHARED = functools.partial(Networks, shared_trunk=True)
 BUILDERS = pytest.mark.parametrize("networks", [SEPARATE, SHARED])
 BOARD = Box((9, 5, 7))

@@ -36,7 +36,7 @@ class BC(AbstractRecorded[BCState]):
     """Discount factor (γ). Cloning does not use γ, but a wrapper may use it."""
     batch_size: PositiveInt = 100
     """Transitions in a batch (N)."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(vector_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of the actor: `Networks`, or an object of your own."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCState:

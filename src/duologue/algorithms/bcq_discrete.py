@@ -68,8 +68,9 @@ class BCQDiscrete(AbstractRecorded[BCQDiscreteState]):
     tau: Fraction = 0.005
     """Polyak step size of the target network (τ): target ← (1 − τ) target + τ learned. The paper copies the learned
     network every 8,000 updates instead."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
-    """Builder of clone and Q: `Networks`, or an object of your own. `shared_trunk` gives both one encoder."""
+    networks: AbstractNetworks = Networks(vector_sizes=(256, 256), activation="relu", init="lecun")
+    """Builder of clone and Q: `Networks`, or an object of your own. With `shared_trunk`, by default for images,
+    both have one encoder."""
 
     def init(self, spec: EnvSpec, *, key: Array) -> BCQDiscreteState:
         networks = self.networks.actor_q(spec, key=key)

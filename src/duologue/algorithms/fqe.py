@@ -47,7 +47,7 @@ class FQE(AbstractAlgorithm[FQEState]):
     """Polyak step size of the target critic (τ): target ← (1 − τ) target + τ learned, in each update."""
     batch_size: PositiveInt = 256
     """Transitions in a batch (N)."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(vector_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of the critic: `Networks`, or an object of your own."""
 
     def __check_init__(self):

@@ -62,7 +62,7 @@ class SACDiscrete(AbstractNStepReplayed[SACState]):
     """Transitions in a batch (N)."""
     rollout_length: PositiveInt = 4
     """Steps of each environment between updates."""
-    networks: AbstractNetworks = Networks(hidden_sizes=(256, 256), activation="relu", init="lecun")
+    networks: AbstractNetworks = Networks(vector_sizes=(256, 256), activation="relu", init="lecun")
     """Builder of actor and critics: `Networks`, or an object of your own."""
 
     def __check_init__(self):

@@ -85,7 +85,7 @@ class TRPO(AbstractOnPolicy[TRPOState]):
     """Whether to normalise the advantages of a rollout to mean 0 and standard deviation 1."""
     optimizer: RMSProp | Adam = Adam()
     """Optimiser of the critic."""
-    networks: AbstractNetworks = Networks()
+    networks: AbstractNetworks = Networks(shared_trunk=False)
     """Builder of actor and critic: `Networks`, or an object of your own. Actor and critic share no parameters."""
 
     @property

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import itertools
 import re
+import typing
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,17 +150,22 @@ def spelled(arguments: list[str], axes: Sequence[Axis], values: Sequence[str], b
     for (field, _), value in zip(axes, values, strict=True):
         before, dot, name = field.rpartition(".")
         before, word = before.replace("_", "-") + dot, name.rstrip("_").replace("_", "-") + "_" * name.endswith("_")
-        now = value_at(base, field)
+        now, types = value_at(base, field), types_at(base, field)
         if field == "env":
             env.append(value)
         elif is_kind(now):
             kinds.append(f"{before}{word}:{value.lower()}")
-        elif isinstance(now, bool):
-            if value.lower() not in ("true", "false"):
-                raise ConfigError(f"--grid {field} {value}: must be True or False.")
-            last.append(f"--{before}{'' if value.lower() == 'true' else 'no-'}{word}")
+        elif bool in types:
+            allowed = ("True", "False", "None") if type(None) in types else ("True", "False")
+            if value.capitalize() not in allowed:
+                raise ConfigError(f"--grid {field} {value}: must be {' or '.join(allowed)}.")
+            if len(allowed) == 2:
+                last.append(f"--{before}{'' if value.lower() == 'true' else 'no-'}{word}")
+            else:
+                last += [f"--{before}{word}", value.capitalize()]
         else:
-            last += [f"--{before}{word}", *(value.split() if isinstance(now, tuple) else [value])]
+            several = any(typing.get_origin(kind) is tuple for kind in types)
+            last += [f"--{before}{word}", *(value.split() if several else [value])]
     named = int(bool(arguments) and not arguments[0].startswith("-"))
     return [*env, *arguments[:named], *kinds, *arguments[named:], *last]
 
@@ -181,6 +187,13 @@ def value_at(command: Train, field: str) -> Any:
             raise ConfigError(f"--grid {field}: there is no such field. {hint}")
         node = getattr(node, name)
     return node
+
+
+def types_at(command: Train, field: str) -> list[Any]:
+    """The types that a dotted field allows, of which its value has one."""
+    before, _, name = field.rpartition(".")
+    parent = value_at(command, before) if before else command
+    return list(config.union_members(typing.get_type_hints(type(parent), include_extras=True)[name]))
 
 
 def members(value: Any) -> set[str]:

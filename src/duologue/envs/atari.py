@@ -1,10 +1,10 @@
 """Atari games with the usual preprocessing (Mnih et al., 2015; Machado et al., 2018), by Gymnasium's own wrappers.
 
 An action lasts four frames. An observation is the pixel-wise maximum of the last two, grey, 84 × 84, and four
-observations are stacked. A game begins with up to 30 no-ops. With `ALE/…-v5` ids the previous action is repeated with
-probability 0.25 in place of the chosen one; results from before 2018 have no such repetitions. Here Gymnasium draws
-the repetitions for each frame, as the emulator does. The emulator itself accepts a seed only when it loads the game
-again, which costs 0.2 s per episode.
+observations are stacked. A game begins with up to 30 no-ops; games that wait for FIRE then get it (`Fire`). With
+`ALE/…-v5` ids the previous action is repeated with probability 0.25 in place of the chosen one; results from before
+2018 have no such repetitions. Here Gymnasium draws the repetitions for each frame, as the emulator does. The emulator
+itself accepts a seed only when it loads the game again, which costs 0.2 s per episode.
 """
 
 import copy
@@ -17,6 +17,10 @@ from gymnasium.utils import seeding
 
 from duologue.errors import ConfigError
 
+WAITING = frozenset({"breakout", "donkey_kong", "tennis"})
+"""Games that wait for FIRE: 3,000 steps of random other actions bring no reward and cost no life, and after one FIRE at
+the beginning they do (docs/notes.md)."""
+
 
 def is_atari(name: str) -> bool:
     """Whether an id is that of an Atari game."""
@@ -26,8 +30,8 @@ def is_atari(name: str) -> bool:
 def atari_spec(
     name: str, max_episode_steps: int | None = None, *, life_loss: bool = False, sticky: float | None = None
 ) -> EnvSpec | str:
-    """The spec from which `gymnasium.make` makes the game with all its wrappers, also in a process without this library
-    (unless `life_loss` is set). An unknown name is returned unchanged, so that `make` raises its error.
+    """The spec from which `gymnasium.make` makes the game with all its wrappers, also in a process without JAX. An
+    unknown name is returned unchanged, so that `make` raises its error.
 
     The limit counts steps of the agent, four frames each; `make` alone would count frames. `sticky` is the probability
     that an action is repeated; the default is that of the id.
@@ -41,10 +45,12 @@ def atari_spec(
     repeated = spec.kwargs.get("repeat_action_probability", 0.0) if sticky is None else sticky
     spec.kwargs.update(frameskip=1, repeat_action_probability=0.0)  # wrappers do both
     spec.entry_point = game_maker()
+    waits = spec.kwargs.get("game") in WAITING
     limit = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": max_episode_steps})
     spec.additional_wrappers = (
         WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", {"repeat_action_probability": repeated}),
         WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", {"noop_max": 30, "frame_skip": 4}),
+        *((WrapperSpec("Fire", f"{__name__}:Fire", {}),) if waits else ()),
         *(() if max_episode_steps is None else (limit,)),
         *((WrapperSpec("LifeLoss", f"{__name__}:LifeLoss", {}),) if life_loss else ()),
         WrapperSpec("FrameStackObservation", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 4}),
@@ -104,6 +110,38 @@ def game_maker() -> Callable[..., gym.Env]:
     return game
 
 
+class Fire(gym.Wrapper):
+    """Presses FIRE where a game waits for it: at its beginning, after the no-ops, and after each lost life.
+
+    A press lasts four frames, like an action. It belongs to the reset, or to the step that loses the life, so no step
+    of the agent is spent on it. If the game ends during the press of a reset, it begins again.
+    """
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._fire, self._lives = env.unwrapped.get_action_meanings().index("FIRE"), 0  # pyright: ignore[reportAttributeAccessIssue]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.env.reset(seed=seed, options=options)
+        obs, _, terminated, truncated, info = self._press()
+        if terminated or truncated:
+            return self.reset(options=options)
+        self._lives = lives_left(self)
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if lives_left(self) < self._lives and not (terminated or truncated):
+            obs, more, terminated, truncated, info = self._press()
+            reward = float(reward) + float(more)
+        self._lives = lives_left(self)
+        return obs, reward, terminated, truncated, info
+
+    def _press(self) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        self.env.set_wrapper_attr("last_action", None)  # `StickyAction` then has no action to repeat in its place
+        return self.env.step(self._fire)
+
+
 class LifeLoss(gym.Wrapper):
     """Terminates the episode when a life is lost. The next episode continues the game; when the game is over, it begins
     a new one."""
@@ -123,17 +161,19 @@ class LifeLoss(gym.Wrapper):
             obs, _, terminated, truncated, info = self.env.step(0)
             if terminated or truncated:
                 obs, info = self.env.reset(seed=seed, options=options)
-        self._lives, self._over = self._left(), False
+        self._lives, self._over = lives_left(self), False
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._over, lost = terminated or truncated, self._left() < self._lives
-        self._lives = self._left()
+        self._over, lost = terminated or truncated, lives_left(self) < self._lives
+        self._lives = lives_left(self)
         return obs, reward, terminated or lost, truncated, info
 
-    def _left(self) -> int:
-        return self.env.unwrapped.ale.lives()  # pyright: ignore[reportAttributeAccessIssue]
+
+def lives_left(env: gym.Env) -> int:
+    """The number of lives that the emulator of `env` shows."""
+    return env.unwrapped.ale.lives()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def begin_new_game(env: gym.Env) -> None:

@@ -18,7 +18,7 @@ from duologue.networks.actors import AbstractActorCritic as AbstractActorCritic
 from duologue.networks.actors import ActorQ as ActorQ
 from duologue.networks.actors import MLPActor, PerturbationNetwork, SeparateActorCritic, SharedActorCritic
 from duologue.networks.critics import ActionValue, ActionValues, Ensemble, StateValue
-from duologue.networks.encoders import AbstractEncoder, make_encoder
+from duologue.networks.encoders import AbstractEncoder, has_cnn, is_cnn, make_encoder
 from duologue.networks.heads import (
     AbstractHead,
     CategoricalHead,
@@ -108,10 +108,16 @@ class AbstractNetworks(Configurable):
 
 
 class Networks(AbstractNetworks):
-    """An encoder for the observation space, then dense layers, for every actor and critic."""
+    """An encoder for the observation space, then dense layers, for every actor and critic.
 
-    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Units of each hidden layer, after the encoder of the observation space."""
+    By default the observation decides, as in OpenAI Baselines and Stable-Baselines3: behind a CNN, which ends in a
+    dense layer of its own, there are no hidden layers; and actor and critic share the CNN if the algorithm supports it.
+    """
+
+    hidden_sizes: tuple[PositiveInt, ...] | None = None
+    """Units of each hidden layer, after the encoder of the observation space. None: `vector_sizes`, but no hidden
+    layers where outputs read one image and nothing else. Q(s, a) also reads an action, and only hidden layers combine
+    it with the image; the same holds for other parts of a Dict."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     init: Init = "orthogonal"
@@ -119,9 +125,10 @@ class Networks(AbstractNetworks):
     biases are uniform in ±1/sqrt(inputs), with a third of LeCun's variance."""
     layer_norm: bool = False
     """Layer normalisation of each hidden layer, before its nonlinearity (Ba et al., 2016)."""
-    shared_trunk: bool = False
+    shared_trunk: bool | None = None
     """Whether actor and critic share encoder and hidden layers; each has its own linear output. A2C, PPO, ACER and
-    discrete BCQ support this. For all other algorithms it is an error."""
+    discrete BCQ support this. For all other algorithms True is an error. None: they share where an image is observed
+    and the algorithm supports it. TRPO sets it to False."""
     state_dependent_std: bool | None = None
     """Box actions: whether log σ depends on the observation. If not, log σ is one parameter for each action dimension.
     None: as in the papers, true for the squashed policies of SAC, false for on-policy methods."""
@@ -135,6 +142,13 @@ class Networks(AbstractNetworks):
     """Scale of the initial weights of the last policy layer. A small scale makes the first policy nearly uniform, or
     nearly the middle of the box (OpenAI baselines). 1 is the scale of other layers, as in SAC, SACv1, TD3, DDPG and
     IQL."""
+    vector_sizes: tuple[PositiveInt, ...] = (64, 64)
+    """Units of each hidden layer if `hidden_sizes` is None, except where outputs read one image and nothing else."""
+
+    @property
+    def behind_vectors(self) -> tuple[int, ...]:
+        """Units of each hidden layer behind vectors."""
+        return self.vector_sizes if self.hidden_sizes is None else self.hidden_sizes
 
     def actor_critic(self, spec: EnvSpec, *, key: Array) -> SeparateActorCritic | SharedActorCritic:
         return self._actor_critic(spec, values=1, key=key)
@@ -146,8 +160,8 @@ class Networks(AbstractNetworks):
         keys = jax.random.split(key, 4)
         head = self._head(spec)
         actor_encoder = self._encoder(spec, key=keys[0])
-        sizes = (actor_encoder.size, *self.hidden_sizes)
-        if self.shared_trunk:
+        sizes = (actor_encoder.size, *self._hidden(actor_encoder))
+        if has_cnn(actor_encoder) if self.shared_trunk is None else self.shared_trunk:
             return SharedActorCritic(
                 encoder=actor_encoder,
                 trunk=Trunk(sizes, key=keys[1], **self._layer),
@@ -237,7 +251,7 @@ class Networks(AbstractNetworks):
         self._check_apart()
         keys = jax.random.split(key, 3)
         reads = self._encoder(spec, key=keys[0])
-        sizes = (reads.size + inputs, *self.hidden_sizes)
+        sizes = (reads.size + inputs, *self._hidden(reads, inputs))
         own = lambda key: MLP((*sizes[-2:], outputs), output_scale=output_scale, key=key, **self._layer)  # noqa: E731
         trunk = Trunk(sizes[:-1] or sizes, key=keys[1], **self._layer)
         return reads, trunk, Ensemble.create(own, len(spec.tasks), key=keys[2])
@@ -271,8 +285,12 @@ class Networks(AbstractNetworks):
         self._check_apart()
         encoder_key, mlp_key = jax.random.split(key)
         reads = self._encoder(spec, key=encoder_key)
-        sizes = (reads.size + inputs, *self.hidden_sizes, outputs)
+        sizes = (reads.size + inputs, *self._hidden(reads, inputs), outputs)
         return reads, MLP(sizes, output_scale=output_scale, key=mlp_key, **self._layer)
+
+    def _hidden(self, encoder: AbstractEncoder, inputs: int = 0) -> tuple[int, ...]:
+        """Units of each hidden layer that reads the features of `encoder` and `inputs` more numbers."""
+        return () if self.hidden_sizes is None and is_cnn(encoder) and not inputs else self.behind_vectors
 
     @property
     def _layer(self) -> dict[str, Any]:

@@ -165,6 +165,24 @@ def make_encoder(space: Space, *, channels: Channels = None, init: Init, key: Ar
             )
 
 
+def is_cnn(encoder: AbstractEncoder) -> bool:
+    """Whether all features are those of one CNN, which ends in a dense layer."""
+    match encoder:
+        case DictEncoder(encoders):
+            return len(encoders) == 1 and all(map(is_cnn, encoders.values()))
+        case _:
+            return isinstance(encoder, CNN)
+
+
+def has_cnn(encoder: AbstractEncoder) -> bool:
+    """Whether a part of the observation is convolved."""
+    match encoder:
+        case DictEncoder(encoders):
+            return any(map(has_cnn, encoders.values()))
+        case _:
+            return isinstance(encoder, CNN)
+
+
 def batch_shape(obs: Array | np.ndarray, rank: int) -> tuple[int, ...]:
     """The leading axes of `obs`, before its last `rank` axes."""
     return obs.shape[: obs.ndim - rank]

@@ -127,16 +127,16 @@ def _value(data: Any, hint: Any, table: dict[str, type], at: str) -> Any:
     """`data` converted to a value of a field with the annotation `hint`."""
     value = data
     if isinstance(data, dict):
-        parts = next((typing.get_args(arm)[1] for arm in _arms(hint) if typing.get_origin(arm) is dict), None)
+        parts = next((typing.get_args(arm)[1] for arm in union_members(hint) if typing.get_origin(arm) is dict), None)
         if parts is None:
             value = _object(data, table, at)
         else:
             value = {name: _value(part, parts, table, _join(at, name)) for name, part in data.items()}
     elif isinstance(data, list):
-        parts = next((typing.get_args(arm)[0] for arm in _arms(hint) if typing.get_origin(arm) is tuple), None)
+        parts = next((typing.get_args(arm)[0] for arm in union_members(hint) if typing.get_origin(arm) is tuple), None)
         if parts is not None:
             value = tuple(_value(part, parts, table, f"{at}[{i}]") for i, part in enumerate(data))
-    elif type(data) is int and float in (arms := _arms(hint)) and int not in arms:
+    elif type(data) is int and float in (arms := union_members(hint)) and int not in arms:
         value = float(data)  # JSON and people write 1 for 1.0
     problem = mismatch(value, hint)
     if problem:
@@ -144,13 +144,13 @@ def _value(data: Any, hint: Any, table: dict[str, type], at: str) -> Any:
     return value
 
 
-def _arms(hint: Any) -> Iterable[Any]:
+def union_members(hint: Any) -> Iterable[Any]:
     """The members of a union; any other hint alone."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
-        return _arms(typing.get_args(hint)[0])
+        return union_members(typing.get_args(hint)[0])
     if origin in (typing.Union, types.UnionType):
-        return [arm for part in typing.get_args(hint) for arm in _arms(part)]
+        return [arm for part in typing.get_args(hint) for arm in union_members(part)]
     return [hint]
 
 

@@ -59,7 +59,7 @@ def is_small(algorithm: AnyAlgorithm) -> bool:
     replay, rollout = experience.replay, experience.num_envs * experience.rollout_length
     rows = [getattr(inner, "minibatch_size", rollout)] if experience.learn_from_rollout else []
     rows += [replay.batch_size * (replay.sequence_length or 1)] if replay is not None else []
-    width = max((size for builder in builders for size in builder.hidden_sizes), default=1)
+    width = max((size for builder in builders for size in builder.behind_vectors), default=1)
     return max(rows) * width * width <= SMALL_PRODUCT
 
 
