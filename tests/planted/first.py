@@ -316,7 +316,7 @@ MUTANTS = [
     ),
     Mutant("a sample is the mean", "runs/policy.py", "explore=explore)[0]", "explore=False)[0]", ASKED),
     Mutant(
-        "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number < 0), running, cut)",
+        "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number == RUNNING), running, cut)",
         "running", FRAMES,
     ),
     Mutant(
@@ -328,7 +328,7 @@ MUTANTS = [
         "jnp.where(flag(lost & False), own, ", FRAMES,
     ),
     Mutant(
-        "only terminations are cuts", "data/frames.py", "rollout.terminated | rollout.truncated, images",
+        "only terminations are cuts", "data/frames.py", "rollout.truncated & ~rollout.terminated, images",
         "rollout.terminated, images", FRAMES,
     ),
     # Loops.

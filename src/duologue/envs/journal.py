@@ -61,11 +61,16 @@ class Journal:
         """The environments whose running episode includes `actions[t]`."""
         return [i for i, began in enumerate(self._began) if began <= t]
 
-    def failure(self, i: int, error: BaseException, trace: str = "") -> EnvError:
-        """Error that says what happened in environment `i`, at which step of which episode, with which reset seed."""
+    def length(self, i: int) -> int:
+        """Number of actions since the running episode of environment `i` began: the step of its next action."""
+        return len(self.actions) - self._began[i]
+
+    def failure(self, i: int, error: BaseException, trace: str = "", *, step: int | None = None) -> EnvError:
+        """Error that says what happened in environment `i`, at which step of which episode, with which reset seed. By
+        default this is the step of the newest action. Before the first action it is the reset."""
         what = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
-        step = len(self.actions) - self._began[i]
-        when = f"at step {step} of" if step else "at the reset of"
+        step = self.length(i) - 1 if step is None else step
+        when = f"at step {step:,} of" if self.length(i) else "at the reset of"
         return EnvError(
             f"environment {i} {what} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
         )
@@ -75,7 +80,8 @@ class Journal:
         mask that allows no action, or that is no mask."""
         if has_mask(obs) and (bad := np.flatnonzero(bad_masks(obs, action))).size:
             i = int(bad[0])
-            raise self.failure(i, EnvError(f"gave {describe_bad_mask(obs[ACTION_MASK][i], action)}"))
+            error = EnvError(f"gave {describe_bad_mask(obs[ACTION_MASK][i], action)}")
+            raise self.failure(i, error, step=self.length(i))
 
     def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:
         """The numbers and lengths of the running episodes, their actions one after another, and a hash of each current

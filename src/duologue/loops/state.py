@@ -164,7 +164,7 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
     for seed, (where, part) in enumerate(np.atleast_2d(fault).tolist()):
         if where >= 0:
             of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
-            at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs}"
+            at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs:,}"
             if part == 0:
                 raise divergence_error(f"the action for {' '.join(at)} is not finite")
             rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]
