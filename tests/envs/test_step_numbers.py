@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from duologue.envs.gymnasium import GymnasiumEnvs
-from duologue.envs.masks import mask_error
 from duologue.envs.journal import Journal
+from duologue.envs.masks import mask_error
 from duologue.errors import EnvError
 from duologue.loops.host import check_rollout
 from duologue.types import Discrete, Transition

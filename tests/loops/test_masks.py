@@ -94,7 +94,9 @@ def test_an_evaluation_stops_before_it_acts_on_a_bad_mask(bad, i, t, nvec, words
     key, init = jax.random.key(0), lambda key: A2C.init(envs.spec, key=key)
     if seeds is not None:
         key, init = jax.random.split(key, seeds), jax.vmap(init)
-    which = rf"environment {i}{' of seed number 0' if seeds else ''} gave the action_mask .*\(at its step {t % LENGTH}\)"
+    which = (
+        rf"environment {i}{' of seed number 0' if seeds else ''} gave the action_mask .*\(at its step {t % LENGTH}\)"
+    )
     with pytest.raises(dl.EnvError, match=which):
         compile_evaluation(A2C, envs, seeds=seeds)(init(key), key)
 

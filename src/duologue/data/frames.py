@@ -24,8 +24,8 @@ from duologue.types import Box, Obs, PyTree, Transition
 RUNNING, TERMINATED = -1, -2
 """Numbers of rows that are no cut: the next row has the successor, or no successor is needed."""
 TRANSITIONS_PER_CUT = 8
-"""Number of transitions for which a ring keeps one successor of a cut. If more rows are truncated, the successors of the
-oldest cuts are lost. These rows bootstrap from their own observation, and `ring.lost_successors` counts them."""
+"""Number of transitions for which a ring keeps one successor of a cut. If more rows are truncated, the successors of
+the oldest cuts are lost. These rows bootstrap from their own observation, and `ring.lost_successors` counts them."""
 
 
 class Frames(eqx.Module):

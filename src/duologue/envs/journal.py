@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from duologue.envs.base import seed_of
-from duologue.envs.results import one_number, read_step
+from duologue.envs.results import missing_numbers, read_step
 from duologue.errors import ConfigError, EnvError
 from duologue.types import ACTION_MASK, Obs, Space, action_type, bad_masks, describe_bad_mask, has_mask
 
@@ -114,38 +114,35 @@ class Journal:
 
 
 class StepArrays:
-    """New arrays for one vector step, which are filled one environment after another."""
+    """New arrays for one vector step, which are filled one environment after another.
 
-    __slots__ = ("_write", "ended", "info", "obs", "reward", "success", "terminated", "truncated")
+    `names` are the entries of `info` to read. `info` holds the numbers of the step by name, `[B]`, NaN where an
+    environment gives none; those that are `known` are there in any case.
+    """
 
-    def __init__(self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None], info: Sequence[str] = ()):
-        self.obs, self._write = obs, write
+    __slots__ = ("_names", "_write", "ended", "info", "obs", "reward", "terminated", "truncated")
+
+    def __init__(
+        self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None], names: Sequence[str] = (),
+        known: Iterable[str] = (),
+    ):  # fmt: skip
+        self.obs, self._write, self._names = obs, write, names
         self.reward = np.empty(num_envs, np.float32)
         self.terminated, self.truncated = np.empty(num_envs, bool), np.empty(num_envs, bool)
         self.ended: list[int] = []
-        self.success: dict[int, float] = {}
-        self.info = {name: np.full(num_envs, np.nan, np.float32) for name in info}
+        self.info = {name: missing_numbers(name, num_envs) for name in known}
 
-    def put(self, i: int, result: tuple[Any, ...]) -> None:
+    def put(self, i: int, result: tuple[Any, ...], statistics: Any = None) -> None:
         """Write the five-tuple of environment `i`. Raises `EnvError` if it is not as Gymnasium defines it."""
-        obs, self.reward[i], terminated, truncated, success = read_step(result)
+        obs, self.reward[i], terminated, truncated, numbers = read_step(result, self._names, statistics)
         self._write(self.obs, i, obs)
         self.terminated[i], self.truncated[i] = terminated, truncated
         if terminated or truncated:
             self.ended.append(i)
-        if success is not None:
-            self.success[i] = success
-        for name, values in self.info.items():
-            if name in (info := result[4]):
-                values[i] = one_number(info[name], f"info[{name!r}]")
-
-
-def success_info(rows: StepArrays) -> dict[str, np.ndarray]:
-    """`is_success` `[B]`, NaN where an environment did not report it."""
-    values = np.full(len(rows.reward), np.nan, np.float32)
-    for i, value in rows.success.items():
-        values[i] = value
-    return {"is_success": values}
+        for name, number in numbers.items():
+            if name not in self.info:
+                self.info[name] = missing_numbers(name, len(self.reward))
+            self.info[name][i] = number
 
 
 def replay_episodes(
