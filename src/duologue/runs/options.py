@@ -53,15 +53,18 @@ class RunOptions:
     """Number of rows of the data set on the device at a time. None: all rows."""
 
     def __post_init__(self):
-        if isinstance(self.log_info, str | list):
-            object.__setattr__(
-                self, "log_info", (self.log_info,) if isinstance(self.log_info, str) else (*self.log_info,)
-            )
         check_fields(self)
         if twice := [name for name in self.log_info if self.log_info.count(name) > 1]:
             raise ConfigError(f"log_info = {self.log_info}: {twice[0]!r} is there twice. Name each number once.")
 
     @classmethod
     def pick(cls, arguments: Mapping[str, Any]) -> "RunOptions":
-        """The options among `arguments`, such as the parameters of a function (`locals()`)."""
-        return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
+        """The options among `arguments`, such as the parameters of a function (`locals()`). `log_info` may be one name,
+        or any sequence of names."""
+        given = {field.name: arguments[field.name] for field in fields(cls) if field.name in arguments}
+        match given.get("log_info"):
+            case str(name):
+                given["log_info"] = (name,)
+            case [*names]:
+                given["log_info"] = tuple(names)
+        return cls(**given)
