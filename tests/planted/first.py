@@ -255,8 +255,8 @@ MUTANTS = [
     ),
     Mutant(
         "one buffer is handed out at every step", "envs/gymnasium.py",
-        "return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs,",
-        "return StepArrays(self._obs, self.num_envs,", GYMNASIUM,
+        "        obs = empty_arrays(self.spec.observation, self.num_envs)\n",
+        "        obs = self._obs\n", GYMNASIUM,
     ),
     Mutant(
         "a time limit is passed on as a termination", "envs/journal.py",
@@ -269,8 +269,8 @@ MUTANTS = [
     ),
     Mutant(
         "tests begin where training does", "envs/make.py",
-        "return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose,",
-        'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
+        "return Envs(env, num_envs, seed=seed, purpose=purpose,",
+        'return Envs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
     ),
     Mutant(
         "actions are not clipped at the door", "types.py",

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.base import AbstractAlgorithm
-from duologue.types import Experience, action_type
+from duologue.types import Experience, Replay, action_type
 
 
 class Idle(AbstractAlgorithm[dict]):
@@ -15,10 +15,13 @@ class Idle(AbstractAlgorithm[dict]):
     actions: tuple[int, ...] = ()
     """Shape of an action."""
     real: bool = False
+    capacity: int = 0
+    """Transitions of its replay, from which it learns; 0 means that it learns from its rollouts."""
 
     @property
     def experience(self):
-        return Experience(self.num_envs, self.rollout_length)
+        replay = Replay(self.capacity, batch_size=4, learning_starts=8) if self.capacity else None
+        return Experience(self.num_envs, self.rollout_length, learn_from_rollout=not replay, replay=replay)
 
     def init(self, spec, *, key):
         assert action_type(spec.action) == (self.actions, np.float32 if self.real else np.int32)

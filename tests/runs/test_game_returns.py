@@ -17,6 +17,7 @@ from duologue.errors import EnvError
 from duologue.loops import host
 from duologue.loops.host import Tally
 from duologue.loops.state import Episodes
+from duologue.runs.watch import watch_episodes
 from duologue.types import Step
 
 OBS = np.zeros(1, np.float32)
@@ -101,10 +102,11 @@ NONE = {
 }
 
 
-def row_of(source, *, steps=6, log=Idle(), **options):
-    """The first row of a run of `steps` steps of each of two environments."""
+def row_of(source, *, steps=6, length=3, **options):
+    """The first row of a run of `steps` steps of each of two environments, in rollouts of `length`."""
+    idle = Idle(rollout_length=length)
     envs = make_seeds(source, 2, seed=0, seeds=1, **options)
-    *_, (_, _, totals) = host.run(log, envs, host.start(log, envs, [0]), steps=2 * steps, interval=2 * steps)
+    *_, (_, _, totals) = host.run(idle, envs, host.start(idle, envs, [0]), steps=2 * steps, interval=2 * steps)
     envs.close()
     return totals.summary(envs.spec.tasks)
 
@@ -119,7 +121,7 @@ def run(tmp_path_factory):
 def test_the_games_return_is_shown_and_the_learned_one_beside_it(run, name):
     """Two episodes in each of two environments; the second pays 30 more."""
     source, learned, game = SOURCES[name]
-    row = row_of(source, log=Idle(rollout_length=3))
+    row = row_of(source)
     more = 0 if game == 7 else 15 * game / learned
     assert row["rollout/ep_rew_mean"] == game + more / 2 and row["rollout/ep_learned_mean"] == learned + 15 / 2
     assert row["rollout/episodes"] == row["rollout/games"] == 4 and row["rollout/ep_len_mean"] == 3
@@ -129,7 +131,7 @@ def test_the_games_return_is_shown_and_the_learned_one_beside_it(run, name):
 
 @pytest.mark.parametrize("name", NONE)
 def test_where_no_return_is_reported_the_learned_one_is_all(run, name):
-    row = row_of(NONE[name], log=Idle(rollout_length=3))
+    row = row_of(NONE[name])
     assert row["rollout/ep_rew_mean"] == 3 + 7.5
     assert not {"rollout/ep_learned_mean", "rollout/games"} & row.keys()
     assert run.evaluate(env=NONE[name], episodes=2).returns.tolist() == [3, 3]
@@ -143,30 +145,28 @@ def test_a_return_that_is_no_finite_number_is_refused_by_name(bad):
         envs.step(np.zeros(2, np.int32))
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_processes_report_what_one_process_does(asynchronous):
-    """At ends alone; from the first step on it is known that returns will be reported."""
-    envs = make(inside, 2, asynchronous=asynchronous)
+def test_a_return_is_told_at_the_end_alone():
+    """From the first step on it is known that returns will be told."""
+    envs = make(inside, 2)
     envs.reset()
     seen = [envs.step(np.zeros(2, np.int32)).info[GAME_RETURN].tolist() for _ in range(3)]
-    envs.close()
     np.testing.assert_array_equal(seen, [[np.nan] * 2, [np.nan] * 2, [6, 6]])
 
 
 def test_a_limit_of_the_run_lies_outside_of_the_wrapper():
     """Its episodes end without a report: the return is the wrapper's sum so far."""
-    row = row_of(lambda: inside(length=9), log=Idle(rollout_length=3), max_episode_steps=3)
+    row = row_of(lambda: inside(length=9), max_episode_steps=3)
     assert row["rollout/ep_rew_mean"] == 6 + 15 and row["rollout/games"] == row["rollout/episodes"] == 4
 
 
 def test_lives_are_episodes_and_games_are_what_is_shown(run):
     """A game of 5 steps has lives of 2, 2 and 1. Its return counts, and not that of a life; a test score of lives is
     the learned return, and says so."""
-    row = row_of(lambda: Lives(inside(length=5)), steps=8, log=Idle(rollout_length=8))
+    row = row_of(lambda: Lives(inside(length=5)), steps=8, length=8)
     assert row["rollout/ep_rew_mean"] == 1 + 2 + 3 + 4 + 5 and row["rollout/games"] == 2
     lives = [0.5 * sum(life) for life in ((1, 2), (3, 4), (5,), (11, 12))]
     assert row["rollout/ep_learned_mean"] == np.mean(lives) and row["rollout/episodes"] == 8
-    early = row_of(lambda: Lives(inside(length=5)), steps=4, log=Idle(rollout_length=4))
+    early = row_of(lambda: Lives(inside(length=5)), steps=4, length=4)
     assert np.isnan(early["rollout/ep_rew_mean"]) and early["rollout/ep_learned_mean"] == np.mean(lives[:2])
     score = run.evaluate(env=lambda: Lives(inside(length=5)), episodes=6)
     assert score.reported == 0 and score.returns.tolist() == [lives[0]] * 6
@@ -205,7 +205,7 @@ def test_tasks_are_scored_by_their_own_rewards(run):
     def twice(obs, action, reward, next_obs, terminated, info):
         return 2 * reward
 
-    row = row_of(Tasks(twice).attach(inside), log=Idle(rollout_length=3, num_envs=2))
+    row = row_of(Tasks(twice).attach(inside))
     assert row["rollout/ep_rew_mean/twice"] == row["rollout/ep_rew_mean"] == 6 + 15
     assert "rollout/ep_learned_mean" not in row
 
@@ -240,12 +240,18 @@ def test_a_run_says_once_that_some_episodes_report_no_return(tmp_path):
     )  # fmt: skip
     text = console.file.getvalue()
     assert text.count("episodes ended with a return in info['episode']: rollout/ep_rew_mean is the mean of these") == 1
-    assert (
-        text.count(
-            "of the test episodes ended with a return in info['episode'], and others did not: eval/mean_reward is"
-        )
-        == 1
-    )
+    assert text.count("of the test episodes ended with a return in info['episode'], and others did not") == 1
+
+
+def test_episodes_that_one_watches_have_the_same_returns():
+    ends, tell = [False, True, False, True], [np.nan, 7.0, np.nan, np.nan]
+    steps = [
+        Step(OBS, OBS, np.ones(1), np.array([end]), np.zeros(1, bool), {GAME_RETURN: np.array([game])})
+        for end, game in zip(ends, tell, strict=True)
+    ]
+    assert watch_episodes(iter(steps), 2, None, quiet()).returns.tolist() == [7.0, 2.0]
+    bare = [step._replace(info={}) for step in steps]
+    assert watch_episodes(iter(bare), 2, None, quiet()).returns.tolist() == [2.0, 2.0]
 
 
 def test_a_step_is_read_by_hand():

@@ -4,6 +4,7 @@ import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.wrappers import RecordEpisodeStatistics, TransformReward
 from runs.helpers import plan_of, quiet, rows
 from runs.idle import Idle
 
@@ -12,6 +13,7 @@ from duologue.cli.parse import parse_train
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import make, make_seeds
 from duologue.envs.probe import ProbeEnvs
+from duologue.envs.results import GAME_RETURN
 from duologue.envs.tasks import Tasks
 from duologue.errors import ConfigError, EnvError
 from duologue.loops import compiled, host
@@ -86,27 +88,47 @@ def test_a_success_that_is_never_reported_is_no_failure():
     assert first["info/is_success"] == 1 and np.isnan(second["info/is_success"])
 
 
-def test_seeds_and_processes_have_means_of_their_own():
-    """In processes too, where tasks may read the same numbers."""
+def test_seeds_have_means_of_their_own():
     first, _ = rows_of(lambda t: {"a": t, "b": -t}, "b", "a", seeds=2)
     assert first["info/a"].tolist() == [3.5, 3.5] and first["info/b"].tolist() == [-3.5, -3.5]
 
+
+def test_processes_tell_what_one_process_does():
+    """Numbers, some of them missing, and the game's own return at the end alone. Tasks may read the same numbers."""
+
     class Own(Telling):
         def __init__(self):
-            super().__init__(lambda t: {"a": t} if t != 1 else {})
+            super().__init__(lambda t: {"a": t, "word": "x"} if t != 1 else {"success": True})
 
-    def high(obs, action, reward, next_obs, terminated, info):
-        return info["a"]
+    def source():
+        return TransformReward(RecordEpisodeStatistics(Own()), lambda reward: 0.5 * reward)
 
     seen = []
     for asynchronous in (False, True):
-        envs = make(Tasks(high, info="a").attach(Own), 2, asynchronous=asynchronous, info=("a", "c"))
+        envs = make(source, 2, asynchronous=asynchronous, info=("a", "c"))
         envs.reset()
-        steps = [envs.step(np.zeros(2, np.int32)) for _ in range(1)]
-        seen.append([(step.info["a"].tolist(), step.info["c"].dtype, step.reward.tolist()) for step in steps])
-        assert all(np.isnan(step.info["c"]).all() for step in steps)
+        seen.append([envs.step(np.zeros(2, np.int32)).info for _ in range(4)])
         envs.close()
-    assert seen[0] == seen[1] == [([0, 0], np.float32, [[0], [0]])]
+    one, many = seen
+    for here, there in zip(one, many, strict=True):
+        assert here.keys() == there.keys() and all(here[name].dtype == there[name].dtype for name in here)
+        for name, x in here.items():
+            np.testing.assert_array_equal(there[name], x, err_msg=name)
+    assert [info["a"][0] for info in many if not np.isnan(info["a"][0])] == [0, 2, 3]
+    np.testing.assert_array_equal([info[GAME_RETURN] for info in many], [[np.nan] * 2] * 3 + [[4, 4]])
+    assert np.isnan([info["c"] for info in many]).all() and "is_success" in many[1] and "is_success" not in many[0]
+
+
+def test_tasks_and_rows_read_one_number():
+    def high(obs, action, reward, next_obs, terminated, info):
+        return info["a"]
+
+    envs = make(Tasks(high, info="a").attach(lambda: Telling(lambda t: {"a": t, "b": 2 * t})), 2, info=("b", "a"))
+    envs.reset()
+    seen = [envs.step(np.zeros(2, np.int32)) for _ in range(3)]
+    assert [(step.reward[0, 0], step.info["a"][0], step.info["b"][0]) for step in seen] == [
+        (t, t, 2 * t) for t in range(3)
+    ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, [1.0, 2.0], "high", None, {"r": 1}, np.zeros((0,))], ids=repr)
@@ -219,13 +241,10 @@ def test_recorded_data_have_no_info():
 
 def test_a_run_keeps_the_names_resumes_with_them_and_says_what_never_came(tmp_path):
     console, source = quiet(), lambda: Telling(lambda t: {"height": t, "weight": 2 * t})
-    options = {
-        "log_info": ["height", "wieght", "weight"],
-        "log_every": 16,
-        "save_every": 16,
-        "run_dir": tmp_path / "run",
-    }
-    run = dl.train(Idle(), source, steps=32, console=console, **options)
+    run = dl.train(
+        Idle(), source, steps=32, log_info=["height", "wieght", "weight"], log_every=16, save_every=16,
+        run_dir=tmp_path / "run", console=console,
+    )  # fmt: skip
     said = "log_info: no step has given info['wieght'] so far."
     assert console.file.getvalue().count(said) == 1
     plan = config.from_dict(config.to_dict(run.plan), extra=(type(run.plan), Idle))
@@ -234,6 +253,19 @@ def test_a_run_keeps_the_names_resumes_with_them_and_says_what_never_came(tmp_pa
     told = [(row["info/height"], row["info/weight"], row["info/wieght"]) for row in rows(run.path)]
     assert told[:2] == [(3.5, 7, None), (11.5, 23, None)] and len(told) == 4
     assert all(weight == 2 * height and none is None for height, weight, none in told)
+
+
+def test_a_short_run_says_at_its_end_what_never_came(tmp_path):
+    console = quiet()
+    dl.train(
+        Idle(rollout_length=1),
+        lambda: Telling(lambda t: {}),
+        steps=2,
+        log_info="x",
+        run_dir=tmp_path / "run",
+        console=console,
+    )
+    assert console.file.getvalue().count("log_info: no step has given info['x'] so far.") == 1
 
 
 def test_what_never_came_is_said_at_the_first_end_or_with_the_last_row():

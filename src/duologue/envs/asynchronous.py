@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, resource_tracker
@@ -25,7 +25,7 @@ from duologue.envs.differences import check_same_spec
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
 from duologue.envs.masks import gives_mask, unused_mask_notes
-from duologue.envs.results import GAME_RETURN, missing_numbers
+from duologue.envs.results import GAME_RETURN, pool_numbers
 from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space
 from duologue.envs.worker import Packed, with_registration, work
 from duologue.envs.wrappers import find_return_counter, statistics_notes
@@ -180,17 +180,6 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         fewer = " Its simulator crashed, or the process was killed. If memory ran out, use a smaller num_envs."
         remedies = longer * (None in absent.values()) + fewer * any(code is not None for code in absent.values())
         return EnvError(f"{'; '.join(failures)}.{remedies}")
-
-
-def pool_numbers(info: dict[str, Any], known: Iterable[str], count: int) -> dict[str, np.ndarray]:
-    """The numbers of a step by name, `[B]`, NaN where an environment gave none, from the pool's `info`, where each
-    entry has a mask of the environments that gave it. Those that are `known` are there in any case."""
-    numbers = {name: missing_numbers(name, count) for name in known}
-    game = info.pop("episode", {})
-    given = {name: (info[f"_{name}"], x) for name, x in info.items() if f"_{name}" in info}
-    for name, (where, x) in (given | ({GAME_RETURN: (game["_r"], game["r"])} if game else {})).items():
-        numbers.setdefault(name, missing_numbers(name, count))[where] = x[where]
-    return numbers
 
 
 def _pack(factory: Callable[[], gym.Env], name: str) -> Packed:
