@@ -555,9 +555,9 @@ def register():
         ("reward", "environment 0 gave a NaN or infinite reward at its step 5"),
         (
             "shape",
-            r"environment 0 gave an observation of float32\[3\]; the space is float32\[2\] \(at step 6 .*seed \d+",
+            r"environment 0 gave an observation of float32\[3\]; the space is float32\[2\] \(at step 5 .*seed \d+",
         ),
-        ("pair", r"environment 0 gave the reward array\(.*, which must be one number \(at step 6 .*reset seed \d+"),
+        ("pair", r"environment 0 gave the reward array\(.*, which must be one number \(at step 5 .*reset seed \d+"),
     ],
 )
 def test_an_environment_that_breaks_its_contract(duologue, register, kind, message):
@@ -574,7 +574,7 @@ def test_an_environment_that_raises_shows_its_own_traceback(duologue, register):
     code, _, err = duologue("train", "a2c", name, "--steps", "240", "--save-every", "1", "--run-dir", "run", *SMALL)
     assert code == 1 and dl.load("run").step == 12
     assert re.search(
-        r"error: environment 0 raised ZeroDivisionError: a bug of mine \(at step 6 .* reset seed \d+\)", err
+        r"error: environment 0 raised ZeroDivisionError: a bug of mine \(at step 5 .* reset seed \d+\)", err
     )
     assert err.count("Traceback") == 1 and 'raise ZeroDivisionError("a bug of mine")' in err
     files = re.findall(r'File "(.*?)"', err)

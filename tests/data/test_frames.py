@@ -13,6 +13,7 @@ from duologue.data import ring as rings
 from duologue.types import Transition
 
 SHAPE = (2, 1, 3)
+LOST = jax.jit(rings.lost_successors)
 
 
 def image(time, env, episode):
@@ -43,7 +44,8 @@ def history(steps, envs, chance, seed):
     sequence=st.sampled_from([None, 2]), chance=st.sampled_from([0.0, 0.1, 0.9]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_what_is_sampled_is_what_was_written(capacity, envs, length, rollouts, sequence, chance, seed):
-    """Every leaf of every row; where more cuts were made than are kept, a row of the lost ones has its own image."""
+    """Every leaf of every row. A terminated row has its own image, and so has a truncated row whose successor is lost
+    because more rows were truncated than are kept; how many these are is counted."""
     capacity, rollouts = capacity * length, max(rollouts, -(-(sequence or 1) // length))
     past = history(length * rollouts, envs, chance, seed)
     ring = rings.init(part(past, 0), capacity)
@@ -53,26 +55,83 @@ def test_what_is_sampled_is_what_was_written(capacity, envs, length, rollouts, s
     time, env = np.divmod(np.asarray(batch.reward).astype(int), envs)
     assert time.min() >= length * rollouts - capacity
     expected = jax.tree.map(lambda x: x[time, env], past)
-    ended = past.terminated | past.truncated
-    number = np.cumsum(ended.ravel()).reshape(ended.shape) - 1
-    lost = (ended & (number < ended.sum() - len(ring.frames.cuts[0])))[time, env]
-    wanted = np.where(lost[..., None, None, None], expected.obs["image"], expected.next_obs["image"])
+    cut = past.truncated
+    number = np.cumsum(cut.ravel()).reshape(cut.shape) - 1
+    lost = cut & (number < cut.sum() - len(ring.frames.cuts[0]))
+    own = (past.terminated | lost)[time, env]
+    wanted = np.where(own[..., None, None, None], expected.obs["image"], expected.next_obs["image"])
     expected = expected._replace(next_obs={**expected.next_obs, "image": wanted})
     jax.tree.map(np.testing.assert_array_equal, batch, expected)
+    kept = slice(max(0, len(cut) - capacity), None)
+    assert LOST(ring) == (lost[kept].sum(), cut[kept].sum())
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_however_short_episodes_are_no_terminated_row_takes_the_place_of_a_truncated_one(length):
+    """Episodes of one to three steps, of which one in eight is truncated: all successors of these are there."""
+    steps = 240
+    last = np.arange(steps) % length == length - 1
+    nth = np.cumsum(last) - 1
+    past, truncated = history(steps, 1, 0.0, 0), (last & (nth % 8 == 0))[:, None]
+    past = past._replace(truncated=truncated, terminated=last[:, None] & ~truncated)
+    ring = rings.init(part(past, 0), 120)
+    for i in range(steps):
+        ring = ADD(ring, part(past, slice(i, i + 1)))
+    batch = SAMPLE(ring, jax.random.key(0), 2000, None)
+    time = np.asarray(batch.reward).astype(int)
+    cut = np.asarray(batch.truncated)
+    np.testing.assert_array_equal(batch.next_obs["image"][cut], past.next_obs["image"][time, 0][cut])
+    assert LOST(ring) == (0, truncated[120:].sum()) and truncated[120:].sum() >= 120 // (8 * length)
+
+
+@pytest.mark.parametrize(
+    ("every", "lost"), [(1, 70), (2, 30), (4, 10), (8, 0)], ids=["all", "half", "a quarter", "an eighth"]
+)
+def test_what_is_lost_is_counted(every, lost):
+    """Of the 80 newest rows one in `every` is truncated, and the successors of ten are kept."""
+    past = history(160, 1, 0.0, 0)
+    past = past._replace(truncated=(np.arange(160) % every == every - 1)[:, None])
+    ring = rings.init(part(past, 0), 80)
+    assert LOST(ring) == (0, 0)
+    for i in range(160):
+        ring = ADD(ring, part(past, slice(i, i + 1)))
+        if i == 7:  # a ring that is not full counts its own rows alone
+            assert LOST(ring) == (0, 8 // every)
+    assert LOST(ring) == (lost, 80 // every)
+    batch = SAMPLE(ring, jax.random.key(0), 1000, None)
+    time = np.asarray(batch.reward).astype(int)
+    itself = (np.asarray(batch.next_obs["image"]) == past.obs["image"][time, 0]).all((1, 2, 3))
+    gone = past.truncated[:, 0] & (np.cumsum(past.truncated[:, 0]) <= 160 // every - 10)
+    np.testing.assert_array_equal(itself, gone[time])
+
+
+def test_each_seed_counts_its_own():
+    """And vectors lose nothing, because every row stores its own successor."""
+    past = history(40, 1, 0.0, 0)
+    often, never = np.ones((40, 1), bool), np.zeros((40, 1), bool)
+    ends = [past._replace(truncated=ended) for ended in (often, never)]
+    both, add = jax.tree.map(lambda *x: np.stack(x, 1), *ends), jax.jit(jax.vmap(rings.add))
+    ring = jax.tree.map(lambda x: jnp.stack([x] * 2), rings.init(part(past, 0), 16))
+    for i in range(40):
+        ring = add(ring, jax.tree.map(lambda x, i=i: x[i][:, None], both))
+    lost, truncated = jax.vmap(rings.lost_successors)(ring)
+    assert lost.tolist() == [14, 0] and truncated.tolist() == [16, 0]
+    flat = past._replace(obs=past.obs["vector"], next_obs=past.next_obs["vector"], truncated=often)
+    assert rings.lost_successors(rings.add(rings.init(part(flat, 0), 40), flat)) == (0, 0)
 
 
 def test_no_cut_is_lost_while_episodes_last_eight_steps_on_average():
     past = history(400, 2, 0.1, 0)
     ring = rings.init(part(past, 0), 200)
     assert len(ring.frames.cuts[0]) == 200 * 2 // 8
-    ended = past.terminated | past.truncated
-    assert ended[200:].sum() < len(ring.frames.cuts[0])
+    assert past.truncated[200:].sum() < len(ring.frames.cuts[0])
     for i in range(400):
         ring = ADD(ring, part(past, slice(i, i + 1)))
     batch = SAMPLE(ring, jax.random.key(0), 4000, None)
     time, env = np.divmod(np.asarray(batch.reward).astype(int), 2)
-    assert ended[time, env].sum() > 100
-    np.testing.assert_array_equal(batch.next_obs["image"], past.next_obs["image"][time, env])
+    assert past.truncated[time, env].sum() > 50
+    needed = ~past.terminated[time, env]
+    np.testing.assert_array_equal(batch.next_obs["image"][needed], past.next_obs["image"][time, env][needed])
 
 
 def test_an_image_takes_memory_once():

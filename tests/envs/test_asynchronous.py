@@ -94,7 +94,7 @@ def test_a_late_answer_ends_the_pool():
     envs = AsyncGymnasiumEnvs(Slow, 3, seed=0, timeout=0.5)
     envs.reset()
     envs.step(np.zeros(3, np.int32))
-    late = [f"environment {i} gave no answer in 0.5 s (at step 2 of its episode 0, {seed_in(i)})" for i in (0, 2)]
+    late = [f"environment {i} gave no answer in 0.5 s (at step 1 of its episode 0, {seed_in(i)})" for i in (0, 2)]
     with pytest.raises(EnvError, match=f"^{re.escape('; '.join(late))}.*, 3, seed=…, timeout=2.5") as raised:
         envs.step(np.array([1, 0, 1], np.int32))
     assert "lost" not in str(raised.value)
@@ -128,7 +128,7 @@ def test_a_failure_is_told_as_in_one_process(action, said):
         told.append(str(raised.value))
         envs.close()
     assert told[0].startswith(f"environment 1 {said}")
-    assert told[0].endswith(f"(at step 2 of its episode 0, {seed_in(1)})")
+    assert told[0].endswith(f"(at step 1 of its episode 0, {seed_in(1)})")
     first, *trace = told[1].splitlines()
     assert first == told[0]
     assert bool(trace) == (action == 1) and (not trace or trace[-1] == "ValueError: not one")

@@ -229,7 +229,7 @@ def test_a_failing_environment_is_named(fault, words):
     envs.step(act(2))
     with pytest.raises(EnvError, match=words) as caught:
         envs.step(act(2))
-    assert "environment 1" in str(caught.value) and "step 2 of its episode 0" in str(caught.value)
+    assert "environment 1" in str(caught.value) and "step 1 of its episode 0" in str(caught.value)
     assert str(seed_of(3, "train", 1, 0)) in str(caught.value) and caught.value.__cause__ is not None
 
 

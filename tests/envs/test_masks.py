@@ -138,9 +138,9 @@ def test_a_bad_mask_of_one_of_several_seeds_names_it():
 OWN = pytest.mark.parametrize(
     ("bad", "i", "t", "words"),
     [
-        ([0, 0, 0], 1, 5, r"environment 1 gave the action_mask \[0 0 0\], which .* \(after 5 of its steps\)"),
-        ([NAN, 1, 1], 0, 0, r"environment 0 gave the action_mask \[nan 1 1\]: each .* \(after 0 of its steps\)"),
-        ([-1, 1, 1], 0, 2, r"environment 0 gave the action_mask \[-1 1 1\]: each .* \(after 2 of its steps\)"),
+        ([0, 0, 0], 1, 5, r"environment 1 gave the action_mask \[0 0 0\], which .* \(at its step 5\)"),
+        ([NAN, 1, 1], 0, 0, r"environment 0 gave the action_mask \[nan 1 1\]: each .* \(at its step 0\)"),
+        ([-1, 1, 1], 0, 2, r"environment 0 gave the action_mask \[-1 1 1\]: each .* \(at its step 2\)"),
     ],
 )
 

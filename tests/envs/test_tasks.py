@@ -353,10 +353,6 @@ def test_sets_that_are_none(made, words):
             r"SACX.test_task = 2: must be in \[-2, 1\]",
         ),
         (dl.Normalized(SACX), {"tasks": Tasks(steps, paid)}, r"Normalized.reward = True: .* Set reward=False"),
-        (
-            SACX, {"tasks": Tasks(of_x, paid, info=("x",)), "asynchronous": True},
-            r"asynchronous: tasks that read info \(x\) need one process",
-        ),
     ],
 )  # fmt: skip
 def test_runs_that_cannot_be(algorithm, options, words):

@@ -144,7 +144,7 @@ def test_an_error_of_the_users_own_in_a_step_is_told():
     envs = make(lambda: Scripted(((False, False),) * 9, fault), 1, asynchronous=True)
     envs.reset()
     envs.step(ZERO[:1])
-    with pytest.raises(EnvError, match=r"^environment 0 raised Busy: port 80 is in use \(at step 2 of its episode 0"):
+    with pytest.raises(EnvError, match=r"^environment 0 raised Busy: port 80 is in use \(at step 1 of its episode 0"):
         envs.step(ZERO[:1])
 
 

@@ -461,7 +461,7 @@ def test_every_test_episode_is_assigned_beforehand(key):
             return seen._replace(terminated=ended, truncated=np.zeros(3, bool), reward=np.ones(3, np.float32))
 
     on_host = Lengths(lambda: ProbeEnv("constant"), 3, seed=0)
-    returns, lengths, _ = host_evaluation(SMALL, episodes=7)(state, on_host, key)
+    returns, lengths, *_ = host_evaluation(SMALL, episodes=7)(state, on_host, key)
     # Episodes 0, 3, 6 by environment 0 (1 step), 1 and 4 by environment 1, 2 and 5 by environment 2.
     assert lengths.tolist() == [1, 2, 3, 1, 2, 3, 1] and returns.tolist() == lengths.tolist()
 

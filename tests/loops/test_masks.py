@@ -20,12 +20,12 @@ NAN = float("nan")
 CASES = pytest.mark.parametrize(
     ("bad", "i", "t", "nvec", "words"),
     [
-        ((0, 0, 0), 1, 6, None, r"environment 1 gave the action_mask \[0 0 0\], which .* \(after 6 of its steps\)"),
-        ((0, 0, 0), 0, 0, None, r"environment 0 gave .* \(after 0 of its steps\)"),
-        ((1, 1, 0, 0, 0), 1, LENGTH, (2, 3), rf"\[1 1 0 0 0\], .* for component 1.* \(after {LENGTH} of its steps\)"),
-        ((0.5, 0, 1), 0, 3, None, r"environment 0 gave .*\[0\.5 0 1\]: each entry .* \(after 3 of its steps\)"),
-        ((1, NAN, 1), 1, 2, None, r"environment 1 gave .*\[1 nan 1\]: each entry .* \(after 2 of its steps\)"),
-        ((-1, 1, 1), 1, 5, None, r"environment 1 gave .*\[-1 1 1\]: each entry .* \(after 5 of its steps\)"),
+        ((0, 0, 0), 1, 6, None, r"environment 1 gave the action_mask \[0 0 0\], which .* \(at its step 6\)"),
+        ((0, 0, 0), 0, 0, None, r"environment 0 gave .* \(at its step 0\)"),
+        ((1, 1, 0, 0, 0), 1, LENGTH, (2, 3), rf"\[1 1 0 0 0\], .* for component 1.* \(at its step {LENGTH}\)"),
+        ((0.5, 0, 1), 0, 3, None, r"environment 0 gave .*\[0\.5 0 1\]: each entry .* \(at its step 3\)"),
+        ((1, NAN, 1), 1, 2, None, r"environment 1 gave .*\[1 nan 1\]: each entry .* \(at its step 2\)"),
+        ((-1, 1, 1), 1, 5, None, r"environment 1 gave .*\[-1 1 1\]: each entry .* \(at its step 5\)"),
     ],
 )
 
@@ -40,7 +40,7 @@ def test_the_compiled_loop_names_the_first_bad_mask(bad, i, t, nvec, words):
 
 def test_uniform_first_actions_need_a_mask_too():
     envs = MaskedInJax(2, (0, 0, 0), 1, 3)
-    with pytest.raises(dl.EnvError, match=r"environment 1 gave .* \(after 3 of its steps\)"):
+    with pytest.raises(dl.EnvError, match=r"environment 1 gave .* \(at its step 3\)"):
         list(compiled.run(SAC, envs, compiled.start(SAC, envs, [0]), steps=32, interval=32))
 
 
@@ -57,10 +57,10 @@ def test_nobody_acts_on_the_successor_of_an_end(algorithm):
 
 def test_each_of_several_seeds_has_its_own_first_mask():
     envs = MaskedInJax(2, (0, 0, 0), 1, 6)
-    with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 0 gave .* \(after 6 of its steps\)"):
+    with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 0 gave .* \(at its step 6\)"):
         list(compiled.run(A2C, envs, compiled.start(A2C, envs, [0, 1]), steps=32, interval=32))
     masks = BadMask(np.int32([-1, 7]), np.float32([[1, 1, 1], [0, 0, 0]]))
-    with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 1 gave .*\[0 0 0\].* \(after 3 of its"):
+    with pytest.raises(dl.EnvError, match=r"environment 1 of seed number 1 gave .*\[0 0 0\].* \(at its step 3\)"):
         raise_bad_mask(masks, 2, Discrete(3))
     raise_bad_mask(BadMask(np.int32([-1, -1]), masks.entries), 2, Discrete(3))
     raise_bad_mask(None, 2, Discrete(3))
@@ -94,7 +94,9 @@ def test_an_evaluation_stops_before_it_acts_on_a_bad_mask(bad, i, t, nvec, words
     key, init = jax.random.key(0), lambda key: A2C.init(envs.spec, key=key)
     if seeds is not None:
         key, init = jax.random.split(key, seeds), jax.vmap(init)
-    which = rf"environment {i}{' of seed number 0' if seeds else ''} gave the action_mask .*\(after {t % LENGTH} of its"
+    which = (
+        rf"environment {i}{' of seed number 0' if seeds else ''} gave the action_mask .*\(at its step {t % LENGTH}\)"
+    )
     with pytest.raises(dl.EnvError, match=which):
         compile_evaluation(A2C, envs, seeds=seeds)(init(key), key)
 

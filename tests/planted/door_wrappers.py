@@ -57,7 +57,7 @@ MUTANTS = [
     Mutant("factories are unpacked where nothing is told", "envs/worker.py", "        self._state = CloudpickleWrapper(factory).__getstate__()", "        self._state = factory", UNPACKED),
     Mutant("the script's ids are unknown in a process", "envs/worker.py", "    gym.registry.setdefault(spec.id, spec)\n", "", SCRIPT),
     Mutant("errors travel as objects", "envs/worker.py", "failures.put((index, what, ", "failures.put((index, error, ", OWN),
-    Mutant("the whole info travels", "envs/worker.py", "read_step(env.step(data))", "read_step(data := env.step(data)); success, _ = None, pipe.send((data, True))", INFO),
+    Mutant("the whole info travels", "envs/worker.py", "numbers = read_step(env.step(data), names, counter)", "numbers = env.step(data)", INFO),
     Mutant("spaces of processes are not compared", "envs/asynchronous.py", "check_same_spec(i, there, first, ", "str(there) and (", SPACES),
     Mutant("an observation alone is a pair", "envs/results.py", "len(result) == 2 and ", "", PAIR),
     Mutant("any two values are a pair", "envs/results.py", " and isinstance(result[1], Mapping | None)", "", PAIR),

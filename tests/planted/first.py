@@ -255,8 +255,8 @@ MUTANTS = [
     ),
     Mutant(
         "one buffer is handed out at every step", "envs/gymnasium.py",
-        "return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs,",
-        "return StepArrays(self._obs, self.num_envs,", GYMNASIUM,
+        "        obs = empty_arrays(self.spec.observation, self.num_envs)\n",
+        "        obs = self._obs\n", GYMNASIUM,
     ),
     Mutant(
         "a time limit is passed on as a termination", "envs/journal.py",
@@ -269,8 +269,8 @@ MUTANTS = [
     ),
     Mutant(
         "tests begin where training does", "envs/make.py",
-        "return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose,",
-        'return GymnasiumEnvs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
+        "return Envs(env, num_envs, seed=seed, purpose=purpose,",
+        'return Envs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
     ),
     Mutant(
         "actions are not clipped at the door", "types.py",
@@ -316,7 +316,7 @@ MUTANTS = [
     ),
     Mutant("a sample is the mean", "runs/policy.py", "batch, key, explore)", "batch, key, False)", ASKED),
     Mutant(
-        "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number < 0), running, cut)",
+        "a cut's image is the next episode's", "data/frames.py", "jnp.where(flag(number == RUNNING), running, cut)",
         "running", FRAMES,
     ),
     Mutant(
@@ -328,7 +328,7 @@ MUTANTS = [
         "jnp.where(flag(lost & False), own, ", FRAMES,
     ),
     Mutant(
-        "only terminations are cuts", "data/frames.py", "rollout.terminated | rollout.truncated, images",
+        "only terminations are cuts", "data/frames.py", "rollout.truncated & ~rollout.terminated, images",
         "rollout.terminated, images", FRAMES,
     ),
     # Loops.

@@ -56,7 +56,7 @@ MUTANTS = [
         of("envs/test_gymnasium.py", "a_limit_of_its_own_is_not_outlived"),
     ),
     Mutant(
-        "processes keep their successes", "envs/asynchronous.py", "*flags, pool_success(info))", "*flags, {})",
+        "processes keep their successes", "envs/asynchronous.py", "numbers = pool_numbers(info, self._known, self.num_envs)", "numbers = {}",
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(

@@ -236,8 +236,8 @@ MUTANTS = (
     ),
     Mutant(
         "a row's return is the first task's", "loops/state.py",
-        "RETURN: returns[..., -1]",
-        "RETURN: returns[..., 0]",
+        "learned, games = returns[..., -1]",
+        "learned, games = returns[..., 0]",
         ("runs/test_intentions.py::test_rows_have_a_value_for_each_task",),
     ),
     Mutant(

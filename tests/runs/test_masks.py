@@ -92,7 +92,7 @@ def train(env, path, algorithm=A2C, **options):
         (
             MaskedInJax(2, (0, 0, 0), 1, 3),
             {"seeds": 2},
-            r"environment 1 of seed number 0 gave .*\(after 3 of its steps",
+            r"environment 1 of seed number 0 gave .*\(at its step 3\)",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_recording_refuses_bad_masks_and_names_ignored_ones(tmp_path):
     with pytest.raises(dl.EnvError, match=r"gave the action_mask \[0 0 0\], .*at step 2 of its episode 1"):
         dl.collect_random(lambda: Masked(script), 20, tmp_path / "bad.npz", console=quiet)
     assert len(dl.read_data(tmp_path / "bad.npz")) == 5  # the rows before; the last had no mask after it
-    with pytest.raises(dl.EnvError, match=r"environment 0 gave the action_mask \[0 0 0\].*after 3 of its steps"):
+    with pytest.raises(dl.EnvError, match=r"environment 0 gave the action_mask \[0 0 0\].*at its step 3"):
         dl.collect_random(MaskedInJax(1, (0, 0, 0), 0, 3), 20, tmp_path / "jax.npz", console=quiet)
     dl.collect_random(lambda: Elsewhere(np.int8([0, 1, 0])), 8, tmp_path / "ignored.npz", console=quiet)
     assert quiet.file.getvalue().count("every action stays allowed") == 1

@@ -1,8 +1,9 @@
 """Images of a ring. Each is stored once, because a row's successor is the next row's observation, except at cuts.
 
-In place of a next frame, a ring stores a number: if the row is a cut, the number of this cut, else −1. The successors
-of the newest cuts and of the newest row are stored separately. For a stack of frames, a row stores only the newest
-frame; earlier frames are in earlier rows.
+In place of a next frame, a ring stores a number: if the row is truncated, the number of this cut, counted from 0;
+else `RUNNING` or `TERMINATED`. The successors of the newest cuts and of the newest row are stored separately. A
+terminated row needs no successor, whose value is zero: it gets its own observation. For a stack of frames, a row stores
+only the newest frame; earlier frames are in earlier rows.
 
 Observation t of a stack of depth k is `[k, *frame]`: the frames of rows t − k + 1 … t, oldest first. If the episode is
 shorter, its first frame replaces the missing frames. The flags of the rows show where episodes begin.
@@ -20,9 +21,11 @@ from jaxtyping import Array, Bool, Int
 from duologue.images import find_image
 from duologue.types import Box, Obs, PyTree, Transition
 
+RUNNING, TERMINATED = -1, -2
+"""Numbers of rows that are no cut: the next row has the successor, or no successor is needed."""
 TRANSITIONS_PER_CUT = 8
-"""Number of transitions for which a ring keeps one successor of a cut. If the mean episode is shorter, the successors
-of the oldest cuts are lost. A truncated row among these cuts then bootstraps from its own observation."""
+"""Number of transitions for which a ring keeps one successor of a cut. If more rows are truncated, the successors of
+the oldest cuts are lost. These rows bootstrap from their own observation, and `ring.lost_successors` counts them."""
 
 
 class Frames(eqx.Module):
@@ -81,7 +84,8 @@ def add_frames(frames: Frames, rollout: Transition) -> tuple[Transition, Frames]
     single = lambda x, depth: x if depth == 1 else latest_frame(x)  # noqa: E731
     obs, successors = (_map_images(frames.depths, single, x) for x in (rollout.obs, rollout.next_obs))
     images = _images(frames.depths, successors)
-    numbers, frames = _keep_cuts(frames, rollout.terminated | rollout.truncated, images)
+    numbers, frames = _keep_cuts(frames, rollout.truncated & ~rollout.terminated, images)
+    numbers = jnp.where(rollout.terminated, TERMINATED, numbers)
     next_obs = _map_images(frames.depths, lambda x, depth: numbers, successors)
     frames = dataclasses.replace(frames, newest=[x[-1] for x in images])
     return rollout._replace(obs=obs, next_obs=next_obs), frames
@@ -95,9 +99,9 @@ def cut_frames(frames: Frames, stored: Obs, row: Int[Array, ""], envs: Bool[Arra
     return _map_images(frames.depths, put, stored), frames
 
 
-def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
-    """The numbers of the cuts, −1 where there is none, and `frames` with their successors `[T, B, *frame]`."""
-    flat = ended.ravel()
+def _keep_cuts(frames: Frames, cut: Bool[Array, "T B"], successors: list[Array]) -> tuple[Int[Array, "T B"], Frames]:
+    """The numbers of the cuts, `RUNNING` where there is none, and `frames` with their successors `[T, B, *frame]`."""
+    flat = cut.ravel()
     numbers = frames.count + jnp.cumsum(flat, dtype=jnp.int32) - 1
     count = frames.count + jnp.sum(flat, dtype=jnp.int32)
     slots = frames.cuts[0].shape[0]
@@ -107,7 +111,7 @@ def _keep_cuts(frames: Frames, ended: Bool[Array, "T B"], successors: list[Array
         kept.at[row].set(x.reshape(-1, *x.shape[2:]), mode="drop")
         for kept, x in zip(frames.cuts, successors, strict=True)
     ]
-    numbers = jnp.where(flat, numbers, -1).reshape(ended.shape)
+    numbers = jnp.where(flat, numbers, RUNNING).reshape(cut.shape)
     return numbers, dataclasses.replace(frames, cuts=cuts, count=count)
 
 
@@ -139,13 +143,23 @@ def rebuild_successors(
         flag = lambda x: x.reshape(*x.shape, *(1,) * (own.ndim - x.ndim))  # noqa: E731
         whole = lambda frame: frame if depth == 1 else push_frame(own, frame)  # noqa: E731
         slots, number = len(cuts), jnp.broadcast_to(stored, newest.shape)
-        lost = number < frames.count - slots
+        lost = (number == TERMINATED) | are_lost(frames, number)
         head = head[jnp.broadcast_to(env, newest.shape)]
         running = jnp.where(flag(newest), whole(head), whole(after))
         cut = jnp.where(flag(lost), own, whole(cuts[number % slots]))
-        return jnp.where(flag(number < 0), running, cut)
+        return jnp.where(flag(number == RUNNING), running, cut)
 
     return _map_images(frames.depths, successor, stored, obs, following)
+
+
+def cut_numbers(frames: Frames, stored: Obs) -> Array:
+    """The numbers that a ring stores in place of next frames. All images of a row have the same number."""
+    return _images(frames.depths, stored)[0]
+
+
+def are_lost(frames: Frames, number: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    """Which of the cuts with these numbers have lost their successors to later cuts."""
+    return (number >= 0) & (number < frames.count - len(frames.cuts[0]))
 
 
 def _images(depths: tuple[int, ...], obs: Obs) -> list[Any]:

@@ -98,6 +98,17 @@ def sample_indices(
     return first + starts + jnp.arange(length)[:, None], envs
 
 
+def lost_successors(ring: Ring) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """`(lost, truncated)`: how many of the ring's truncated rows have lost the image of their successor, and how many
+    there are. Both are 0 without images, because only images are stored once."""
+    if ring.frames is None:
+        return jnp.int32(0), jnp.int32(0)
+    numbers = frames.cut_numbers(ring.frames, ring.data.next_obs)
+    written = (jnp.arange(ring.capacity) < ring.rows)[:, None]
+    lost, truncated = frames.are_lost(ring.frames, numbers), numbers >= 0
+    return jnp.sum(written & lost, dtype=jnp.int32), jnp.sum(written & truncated, dtype=jnp.int32)
+
+
 def cut(ring: Ring, envs: Bool[Array, " B"]) -> Ring:
     """Truncate the newest row of these environments, if its episode has not ended, because the next row that is added
     is not its successor."""

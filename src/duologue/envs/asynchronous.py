@@ -4,6 +4,7 @@ A server that holds only Gymnasium starts the processes. They are never forked f
 """
 
 import atexit
+import functools
 import multiprocessing
 import signal
 import sys
@@ -24,9 +25,10 @@ from duologue.envs.differences import check_same_spec
 from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, open_env
 from duologue.envs.journal import Journal, digest, lost_message
 from duologue.envs.masks import gives_mask, unused_mask_notes
+from duologue.envs.results import GAME_RETURN, pool_numbers
 from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space
 from duologue.envs.worker import Packed, with_registration, work
-from duologue.envs.wrappers import statistics_notes
+from duologue.envs.wrappers import find_return_counter, statistics_notes
 from duologue.errors import ConfigError, EnvError
 from duologue.types import Obs, Step, to_env_actions
 
@@ -37,9 +39,10 @@ TIMEOUT = 60.0
 class AsyncGymnasiumEnvs(AbstractHostEnvs):
     """`num_envs` environments, each in its own process; the episodes are those of `GymnasiumEnvs`, bit for bit.
 
-    `info` has only the entry `is_success`. If a process fails, or does not answer within `timeout` seconds, the pool
-    closes and raises `EnvError`; it cannot be used again. Raises `ConfigError` for a `make` that cannot be
-    pickled, and `EnvError` for an environment that cannot be made in its process.
+    `info` names the numbers that a step copies from the `info` of each environment into its own. If a process fails, or
+    does not answer within `timeout` seconds, the pool closes and raises `EnvError`; it cannot be used again. Raises
+    `ConfigError` for a `make` that cannot be pickled, and `EnvError` for an environment that cannot be made in its
+    process.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         purpose: str = "train",
         max_episode_steps: int | None = None,
         timeout: float = TIMEOUT,
+        info: tuple[str, ...] = (),
     ):
         factory = with_registration(make, factory_of(make, max_episode_steps))
         one = open_env(factory, make, max_episode_steps)
@@ -58,9 +62,10 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         self._write = obs_writer(one.observation_space)
         self._mask_notes = {given: unused_mask_notes(self.spec, one, in_info=given) for given in (False, True)}
         self._gives_mask = False
+        self._known = {*info, *([GAME_RETURN] if find_return_counter(one) else [])}
         one.close()
         self._journal, self._timeout = Journal(seed, purpose, num_envs), timeout
-        self._pool = _open_pool(_pack(factory, name_of(make)), num_envs, name_of(make))
+        self._pool = _open_pool(_pack(factory, name_of(make)), num_envs, name_of(make), info)
         first = replace(self.spec, observation=observation_space(one.observation_space))
         try:
             for i, (observation, action) in enumerate(self._pool.spaces):
@@ -86,7 +91,9 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         self._obs = self._begin(ended) if ended.any() else next_obs
         self._journal.check_masks(self.spec.action, self._obs)
         flags = np.array(terminated, bool), np.array(truncated, bool)
-        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, pool_success(info))
+        numbers = pool_numbers(info, self._known, self.num_envs)
+        self._known |= numbers.keys()
+        return Step(self._obs, next_obs, np.array(reward, np.float32), *flags, numbers)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._journal.snapshot(self.spec.action, self._obs)
@@ -175,13 +182,6 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return EnvError(f"{'; '.join(failures)}.{remedies}")
 
 
-def pool_success(info: dict[str, Any]) -> dict[str, np.ndarray]:
-    """`is_success` of every environment, NaN where it was not reported; empty if no environment reported it."""
-    if "is_success" not in info:
-        return {}
-    return {"is_success": np.where(info["_is_success"], info["is_success"], np.nan).astype(np.float32)}
-
-
 def _pack(factory: Callable[[], gym.Env], name: str) -> Packed:
     """`factory` as bytes for another process. Raises `ConfigError` where it cannot be pickled."""
     try:
@@ -193,7 +193,7 @@ def _pack(factory: Callable[[], gym.Env], name: str) -> Packed:
         ) from error
 
 
-def _open_pool(packed: Packed, num_envs: int, name: str) -> "_Pool":
+def _open_pool(packed: Packed, num_envs: int, name: str, info: tuple[str, ...]) -> "_Pool":
     """A pool in which every environment is made. Raises `EnvError`, with the traceback of the process that failed."""
     script = "The process does not run your script: make, import and register inside the function all that it needs"
     try:
@@ -204,7 +204,7 @@ def _open_pool(packed: Packed, num_envs: int, name: str) -> "_Pool":
                 context=_start_method(),
                 shared_memory=False,
                 autoreset_mode=gym.vector.AutoresetMode.DISABLED,
-                worker=work,
+                worker=functools.partial(work, names=info),
             )
     except _RemoteError as error:
         raise EnvError(

@@ -32,9 +32,12 @@ class AbstractHostEnvs(ABC):
     def step(self, action: np.ndarray) -> Step:
         """Step every environment. If its episode ends, an environment begins the next episode, from its derived seed.
 
-        `info` has `is_success` (float32, NaN where not reported) once any environment has reported it. If an
-        environment raises or breaks its contract, this method raises an `EnvError` that names the environment. Then the
-        adapter cannot be used again.
+        `info` holds numbers by name, `[B]` each, NaN where an environment gives none: `is_success` once any
+        environment has reported it; `GAME_RETURN` where environments report the returns of their episodes; and those
+        that a run names.
+
+        If an environment raises or breaks its contract, this method raises an `EnvError` that names the environment.
+        Then the adapter cannot be used again.
         """
 
     @abstractmethod

@@ -15,9 +15,9 @@ import numpy as np
 from duologue.envs.atari import atari_spec, begin_new_game, is_atari
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.differences import check_same_spec
-from duologue.envs.journal import Journal, StepArrays, replay_episodes, success_info
+from duologue.envs.journal import Journal, StepArrays, replay_episodes
 from duologue.envs.masks import gives_mask, unused_mask_notes
-from duologue.envs.results import OLD, read_reset
+from duologue.envs.results import GAME_RETURN, OLD, read_reset
 from duologue.envs.spaces import (
     action_space,
     check_action,
@@ -27,7 +27,7 @@ from duologue.envs.spaces import (
     obs_writer,
     observation_space,
 )
-from duologue.envs.wrappers import statistics_notes, wrapper_chain
+from duologue.envs.wrappers import find_return_counter, statistics_notes, wrapper_chain
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.types import EnvSpec, Obs, Step, to_env_actions
 
@@ -86,7 +86,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         self._write = obs_writer(self._envs[0].observation_space)
         self._journal = Journal(seed, purpose, num_envs)
         self._obs = empty_arrays(self.spec.observation, num_envs)
-        self._reports_success, self._info = False, info
+        self._counters = [find_return_counter(env) for env in self._envs]
+        self._names, self._known = info, {*info, *([GAME_RETURN] if any(self._counters) else [])}
         self._gives_mask = False
 
     def reset(self) -> Obs:
@@ -110,9 +111,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
                 self._journal.next_episode(i)
             self._reset(rows.ended, self._obs)
         self._journal.check_masks(self.spec.action, self._obs)
-        self._reports_success |= bool(rows.success)
-        info = (success_info(rows) if self._reports_success else {}) | rows.info
-        return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, info)
+        self._known |= rows.info.keys()
+        return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, rows.info)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._journal.snapshot(self.spec.action, self._obs)
@@ -132,7 +132,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
         return unused_mask_notes(self.spec, self._envs[0], in_info=self._gives_mask)
 
     def _rows(self) -> StepArrays:
-        return StepArrays(empty_arrays(self.spec.observation, self.num_envs), self.num_envs, self._write, self._info)
+        obs = empty_arrays(self.spec.observation, self.num_envs)
+        return StepArrays(obs, self.num_envs, self._write, self._names, self._known)
 
     def _reset(self, indices: Sequence[int], obs: Obs) -> None:
         """Begin the journal's episodes in these environments, and write their first observations into `obs`."""
@@ -149,7 +150,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         envs, commands, put, i = self._envs, to_env_actions(self.spec.action, action), rows.put, 0
         try:
             for i in indices:
-                put(i, envs[i].step(commands[i]))
+                put(i, envs[i].step(commands[i]), self._counters[i])
         except Exception as error:
             raise self._journal.failure(i, error) from error
 

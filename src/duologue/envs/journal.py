@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from duologue.envs.base import seed_of
-from duologue.envs.results import one_number, read_step
+from duologue.envs.results import missing_numbers, read_step
 from duologue.errors import ConfigError, EnvError
 from duologue.types import ACTION_MASK, Obs, Space, action_type, bad_masks, describe_bad_mask, has_mask
 
@@ -61,11 +61,16 @@ class Journal:
         """The environments whose running episode includes `actions[t]`."""
         return [i for i, began in enumerate(self._began) if began <= t]
 
-    def failure(self, i: int, error: BaseException, trace: str = "") -> EnvError:
-        """Error that says what happened in environment `i`, at which step of which episode, with which reset seed."""
+    def length(self, i: int) -> int:
+        """Number of actions since the running episode of environment `i` began: the step of its next action."""
+        return len(self.actions) - self._began[i]
+
+    def failure(self, i: int, error: BaseException, trace: str = "", *, step: int | None = None) -> EnvError:
+        """Error that says what happened in environment `i`, at which step of which episode, with which reset seed. By
+        default this is the step of the newest action. Before the first action it is the reset."""
         what = str(error) if isinstance(error, EnvError) else f"raised {type(error).__name__}: {error}"
-        step = len(self.actions) - self._began[i]
-        when = f"at step {step} of" if step else "at the reset of"
+        step = self.length(i) - 1 if step is None else step
+        when = f"at step {step:,} of" if self.length(i) else "at the reset of"
         return EnvError(
             f"environment {i} {what} ({when} its episode {self.episode[i]}, reset seed {self.seed(i)}){trace}"
         )
@@ -75,7 +80,8 @@ class Journal:
         mask that allows no action, or that is no mask."""
         if has_mask(obs) and (bad := np.flatnonzero(bad_masks(obs, action))).size:
             i = int(bad[0])
-            raise self.failure(i, EnvError(f"gave {describe_bad_mask(obs[ACTION_MASK][i], action)}"))
+            error = EnvError(f"gave {describe_bad_mask(obs[ACTION_MASK][i], action)}")
+            raise self.failure(i, error, step=self.length(i))
 
     def snapshot(self, action: Space, obs: Obs) -> dict[str, np.ndarray]:
         """The numbers and lengths of the running episodes, their actions one after another, and a hash of each current
@@ -108,38 +114,35 @@ class Journal:
 
 
 class StepArrays:
-    """New arrays for one vector step, which are filled one environment after another."""
+    """New arrays for one vector step, which are filled one environment after another.
 
-    __slots__ = ("_write", "ended", "info", "obs", "reward", "success", "terminated", "truncated")
+    `names` are the entries of `info` to read. `info` holds the numbers of the step by name, `[B]`, NaN where an
+    environment gives none; those that are `known` are there in any case.
+    """
 
-    def __init__(self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None], info: Sequence[str] = ()):
-        self.obs, self._write = obs, write
+    __slots__ = ("_names", "_write", "ended", "info", "obs", "reward", "terminated", "truncated")
+
+    def __init__(
+        self, obs: Obs, num_envs: int, write: Callable[[Obs, int, Any], None], names: Sequence[str] = (),
+        known: Iterable[str] = (),
+    ):  # fmt: skip
+        self.obs, self._write, self._names = obs, write, names
         self.reward = np.empty(num_envs, np.float32)
         self.terminated, self.truncated = np.empty(num_envs, bool), np.empty(num_envs, bool)
         self.ended: list[int] = []
-        self.success: dict[int, float] = {}
-        self.info = {name: np.full(num_envs, np.nan, np.float32) for name in info}
+        self.info = {name: missing_numbers(name, num_envs) for name in known}
 
-    def put(self, i: int, result: tuple[Any, ...]) -> None:
+    def put(self, i: int, result: tuple[Any, ...], statistics: Any = None) -> None:
         """Write the five-tuple of environment `i`. Raises `EnvError` if it is not as Gymnasium defines it."""
-        obs, self.reward[i], terminated, truncated, success = read_step(result)
+        obs, self.reward[i], terminated, truncated, numbers = read_step(result, self._names, statistics)
         self._write(self.obs, i, obs)
         self.terminated[i], self.truncated[i] = terminated, truncated
         if terminated or truncated:
             self.ended.append(i)
-        if success is not None:
-            self.success[i] = success
-        for name, values in self.info.items():
-            if name in (info := result[4]):
-                values[i] = one_number(info[name], f"info[{name!r}]")
-
-
-def success_info(rows: StepArrays) -> dict[str, np.ndarray]:
-    """`is_success` `[B]`, NaN where an environment did not report it."""
-    values = np.full(len(rows.reward), np.nan, np.float32)
-    for i, value in rows.success.items():
-        values[i] = value
-    return {"is_success": values}
+        for name, number in numbers.items():
+            if name not in self.info:
+                self.info[name] = missing_numbers(name, len(self.reward))
+            self.info[name][i] = number
 
 
 def replay_episodes(

@@ -1,10 +1,13 @@
 """Adapters of environments, made from an id, a callable, or an adapter of your own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
@@ -12,6 +15,7 @@ from duologue.envs.gymnasium import EnvId
 from duologue.envs.many_seeds import SeedEnvs
 from duologue.envs.tasks import EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
+from duologue.types import action_type
 
 JAX_PREFIXES, PLANNED_PREFIXES = ("gymnax", "probe"), ("brax", "playground", "envpool")
 """Prefixes of ids of environments written in JAX, and of backends that are not built yet."""
@@ -53,12 +57,13 @@ def make(
 ) -> AbstractHostEnvs | AbstractJaxEnvs:
     """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter unchanged.
 
-    `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step's `info`
-    must hold. Raises `ConfigError` for environments that cannot be made.
+    `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step copies from
+    the `info` of each environment. Raises `ConfigError` for environments that cannot be made.
     """
     if isinstance(env, EnvWithTasks):
         options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
-        made = make(env.env, num_envs, asynchronous=asynchronous, info=env.tasks.info, **options)
+        names = tuple(dict.fromkeys((*env.tasks.info, *info)))
+        made = make(env.env, num_envs, asynchronous=asynchronous, info=names, **options)
         return env.wrap(made)
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
         if env.num_envs != num_envs:
@@ -89,14 +94,11 @@ def make(
     if not isinstance(env, str) and not callable(env):
         raise ConfigError(f"env = {env!r}: must be an id, a callable that returns a gymnasium.Env, or an adapter.")
     if asynchronous:
-        if info:
-            raise ConfigError(f"asynchronous: tasks that read info ({', '.join(info)}) need one process. Leave it out.")
-        from duologue.envs.asynchronous import AsyncGymnasiumEnvs
+        from duologue.envs.asynchronous import AsyncGymnasiumEnvs as Envs
+    else:
+        from duologue.envs.gymnasium import GymnasiumEnvs as Envs
 
-        return AsyncGymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)
-    from duologue.envs.gymnasium import GymnasiumEnvs
-
-    return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info)
+    return Envs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info)
 
 
 def make_seeds(
@@ -104,9 +106,12 @@ def make_seeds(
 ) -> AbstractHostEnvs | AbstractJaxEnvs:  # fmt: skip
     """Environments for `seeds` agents: on the host, `num_envs` for each agent; in JAX, the same functions for all.
 
-    `options` are those of `make`. Raises `ConfigError`, also for one adapter on the host and several seeds.
+    `options` are those of `make`. Raises `ConfigError`, also for one adapter on the host and several seeds, and for a
+    name that environments in JAX do not have in their `info`.
     """
     made = [make(env, num_envs, seed=seed, **options)]
+    if isinstance(made[0], AbstractJaxEnvs):
+        check_info(made[0], options.get("info", ()))
     if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
         return made[0]
     if isinstance(strip_tasks(env), AbstractHostEnvs):
@@ -116,3 +121,24 @@ def make_seeds(
         )
     made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]
     return SeedEnvs([envs for envs in made if isinstance(envs, AbstractHostEnvs)])
+
+
+def check_info(envs: AbstractJaxEnvs, names: Sequence[str]) -> None:
+    """Raise `ConfigError` for a name of `info` under which these environments give no number."""
+    if not names:
+        return
+
+    def step(key: Array) -> dict[str, Any]:
+        state, _ = envs.reset(key)
+        shape, dtype = action_type(envs.spec.action)
+        return envs.step(state, jnp.zeros((envs.num_envs, *shape), dtype), key=key)[1].info
+
+    info = jax.eval_shape(step, jax.random.key(0))
+    numbers = [
+        name for name, x in info.items() if x.shape == (envs.num_envs,) and jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    if missing := [name for name in names if name not in numbers]:
+        raise ConfigError(
+            f"log_info = {missing[0]!r}: must be one of the numbers that {envs.spec.id} gives in info: "
+            f"{', '.join(numbers) or 'none'}."
+        )

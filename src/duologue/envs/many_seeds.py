@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.results import missing_numbers
 from duologue.errors import EnvError
 from duologue.types import Obs, Step
 
@@ -24,10 +25,9 @@ class SeedEnvs(AbstractHostEnvs):
 
     def step(self, action: np.ndarray) -> Step:
         steps = [self._of(i, envs.step, action[i]) for i, envs in enumerate(self._envs)]
-        info = {}
-        if any("is_success" in step.info for step in steps):
-            unknown = np.full(self.num_envs, np.nan, np.float32)
-            info = {"is_success": np.stack([step.info.get("is_success", unknown) for step in steps])}
+        names = {name: None for step in steps for name in step.info}  # in order
+        missing = {name: missing_numbers(name, self.num_envs) for name in names}
+        info = stack_trees([missing | step.info for step in steps])
         together = stack_trees([step._replace(info={}) for step in steps])
         return together._replace(info=info)
 

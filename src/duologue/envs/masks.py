@@ -106,15 +106,15 @@ def unused_mask_notes(spec: EnvSpec, env: gym.Env, *, in_info: bool) -> list[str
 
 def check_masks(obs: Obs, action: Space, step: Any, over: Any = False) -> None:
     """Raise `EnvError` for the first of the observations `[*seeds, B]` that has an action mask and cannot be acted on.
-    They were seen after `step` steps of each environment, one number or `[*seeds]`. Environments that are `over` do not
+    They are acted on at step `step` of each environment, one number or `[*seeds]`. Environments that are `over` do not
     act any more."""
     if has_mask(obs) and np.any(bad := np.asarray(bad_masks(obs, action) & ~np.asarray(over))):
         *seed, i = np.argwhere(bad)[0].tolist()
-        made = int(np.asarray(step)[tuple(seed)] if np.ndim(step) else step)
-        raise mask_error(obs[ACTION_MASK][(*seed, i)], action, i, made, *seed)
+        at = int(np.asarray(step)[tuple(seed)] if np.ndim(step) else step)
+        raise mask_error(obs[ACTION_MASK][(*seed, i)], action, i, at, *seed)
 
 
 def mask_error(mask: Any, action: Space, i: int, step: int, seed: int | None = None) -> EnvError:
-    """Error for the mask that environment `i` gave after `step` steps."""
+    """Error for the mask of environment `i` at its step `step`."""
     of_seed = "" if seed is None else f" of seed number {seed}"
-    return EnvError(f"environment {i}{of_seed} gave {describe_bad_mask(mask, action)} (after {step:,} of its steps)")
+    return EnvError(f"environment {i}{of_seed} gave {describe_bad_mask(mask, action)} (at its step {step:,})")

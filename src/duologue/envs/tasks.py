@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
+from duologue.envs.results import GAME_RETURN
 from duologue.envs.spaces import array_type
 from duologue.envs.task_rewards import (
     fast,
@@ -199,6 +200,7 @@ class TaskedEnvs(AbstractHostEnvs):
             hint = f" The step's info had no number {', '.join(map(repr, lacking))}." if lacking else ""
             raise EnvError(f"task {self._tasks.names[task]!r} gave {rewards[i, task]} in environment {i}.{hint}")
         self._obs = seen.obs
+        seen.info.pop(GAME_RETURN, None)  # of the environment's own reward: returns here are those of the tasks
         return seen._replace(reward=select_rewards(rewards, self.spec))
 
     def snapshot(self) -> dict[str, np.ndarray]:

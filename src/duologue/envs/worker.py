@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from duologue.envs.results import read_reset, read_step
+from duologue.envs.results import numbers_as_info, read_reset, read_step
+from duologue.envs.wrappers import find_return_counter
 from duologue.errors import EnvError
 
 
@@ -43,15 +44,17 @@ def _register_and_make(spec: Any, factory: Callable[[], gym.Env]) -> gym.Env:
 
 def work(
     index: int, make: Callable[[], gym.Env], pipe: Connection, parent_pipe: Connection, _buffer: None, failures: Any,
-    _autoreset: Any, _semaphore: None = None,
+    _autoreset: Any, _semaphore: None = None, *, names: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
     """Make an environment, and answer the pool's commands with `(answer, True)`. After an error the answer is
     `(None, False)`, and the queue of failures has `(index, what happened, traceback)`; the traceback is empty for a
-    result that is not allowed. The arguments are those of Gymnasium's own worker, which has `_semaphore` since 1.4."""
+    result that is not allowed. `names` are the entries of `info` that travel. The other arguments are those of
+    Gymnasium's own worker, which has `_semaphore` since 1.4."""
     parent_pipe.close()
     env, obs = None, None
     try:
         env = make()
+        counter = find_return_counter(env)
         command, data = _next_command(pipe)
         while command != "close":
             match command:
@@ -61,8 +64,8 @@ def work(
                 case "reset-noop":
                     answer = obs, {}
                 case "step":
-                    obs, reward, terminated, truncated, success = read_step(env.step(data))
-                    answer = obs, reward, terminated, truncated, {} if success is None else {"is_success": success}
+                    *step, numbers = read_step(env.step(data), names, counter)
+                    obs, answer = step[0], (*step, numbers_as_info(numbers))
                 case "spaces":
                     answer = env.observation_space, env.action_space
                 case _:

@@ -27,6 +27,13 @@ def wrapper_chain(env: gym.Env) -> Iterator[gym.Env]:
         yield env
 
 
+def find_return_counter(env: gym.Env) -> gym.wrappers.RecordEpisodeStatistics | None:
+    """The wrapper of `env` that reports the return of each episode as `info["episode"]["r"]`; `None` without one."""
+    kind = gym.wrappers.RecordEpisodeStatistics
+    found = (each for each in wrapper_chain(env) if isinstance(each, kind))
+    return next((each for each in found if getattr(each, "_stats_key", "episode") == "episode"), None)
+
+
 def has_running_statistics(env: gym.Env) -> bool:
     """Whether one wrapper, or environment, holds moments that change while it steps. `update_running_mean = False`
     means that they stay as they are."""

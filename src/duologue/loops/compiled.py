@@ -6,6 +6,7 @@ several devices (for example two CPU devices on two cores), each device runs a p
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxtyping import Array, Int
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractJaxEnvs
+from duologue.errors import EnvError
 from duologue.loops.dispatch import GrowingChunks
 from duologue.loops.exploration import randomize_first_actions
 from duologue.loops.keys import key_for, purpose_keys
@@ -33,7 +35,7 @@ from duologue.loops.state import (
     raise_fault,
     track_episodes,
 )
-from duologue.ops.metrics import add_metrics
+from duologue.ops.metrics import Counted, add_metrics
 from duologue.types import PyTree, Transition
 
 PURPOSES = ("act", "env", "update")
@@ -80,12 +82,13 @@ def _initial_state(algorithm: AnyAlgorithm, envs: AbstractJaxEnvs) -> Callable[[
 def run(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, state: LoopState,
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
-    recorded: Ring | None = None, share: float = 0.0,
+    recorded: Ring | None = None, share: float = 0.0, log_info: Sequence[str] = (),
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
     """Continue from `state` until each seed has made `steps` environment steps; yield `(steps, state, totals)` every
     `interval` steps.
 
-    With `recorded` data, a `share` of each batch comes from them.
+    With `recorded` data, a `share` of each batch comes from them. The totals have the numbers of `info` that `log_info`
+    names.
 
     The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
     the loop yields after the running chunk. Raises `EnvError` for rewards or observations that are not finite, and for
@@ -93,7 +96,7 @@ def run(
     """
     seeds = seed_count(state.step)
     per_iteration = envs.num_envs * algorithm.experience.rollout_length
-    program, zero = _compile_chunk(algorithm, envs, state, seeds, recorded, share)
+    program, zero = _compile_chunk(algorithm, envs, state, seeds, recorded, share, log_info)
     state = place_seeds(state, seeds)
     done = int(state.step.ravel()[0]) * envs.num_envs // per_iteration
     last, every = -(-steps // per_iteration), max(1, interval // per_iteration)
@@ -107,6 +110,9 @@ def run(
         totals = jax.device_get(totals)
         raise_bad_mask(totals.bad_mask, envs.num_envs, envs.spec.action)
         raise_fault(totals.fault, envs.num_envs, envs.spec.tasks)
+        for name, numbers in totals.info.items():
+            if not np.isfinite(numbers.total).all():
+                raise EnvError(f"info[{name!r}] is infinite before step {done * per_iteration:,}: must be finite.")
         yield done * per_iteration, state, totals
 
 
@@ -117,17 +123,18 @@ def _compile_chunk(
     seeds: int | None,
     recorded: Ring | None,
     share: float,
+    log_info: Sequence[str],
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
     """`(run_chunk, zero)`: the jitted program `run_chunk(state, totals, first, count)`, which makes `count` iterations
     from number `first` on, and a function that makes totals of zero."""
-    iterate, length = _make_iteration(algorithm, envs, share), algorithm.experience.rollout_length
+    iterate, length = _make_iteration(algorithm, envs, share, log_info), algorithm.experience.rollout_length
     metrics = jax.eval_shape(
         lambda state: iterate(state, purpose_keys(state.key, PURPOSES), state.step, recorded)[1][0].metrics,
         one_seed_shape(state, seeds),
     )
 
     def zero() -> Totals:
-        totals = Totals.zero(metrics, envs.spec)
+        totals = Totals.zero(metrics, envs.spec, log_info)
         return totals if seeds is None else jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), totals)
 
     def chunk(
@@ -149,10 +156,10 @@ def _compile_chunk(
 
 
 def _make_iteration(
-    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float
+    algorithm: AnyAlgorithm, envs: AbstractJaxEnvs, share: float, log_info: Sequence[str]
 ) -> Callable[..., tuple[LoopState, PyTree]]:
     """A function that makes one rollout and learns from it: `(state, keys, step, recorded) -> (state, (learned,
-    finished episodes, fault, bad mask))`."""
+    finished episodes and numbers of info, fault, bad mask))`."""
     length, fold = algorithm.experience.rollout_length, jax.random.fold_in
 
     def step(keys: dict[str, Array], state: LoopState, t: Array) -> tuple[LoopState, PyTree]:
@@ -164,7 +171,7 @@ def _make_iteration(
         learner, carry = algorithm.observe(state.algorithm, carry, transition)
         episodes, finished = track_episodes(state.episodes, seen.reward, seen.terminated | seen.truncated)
         state = LoopState(learner, carry, env, seen.obs, episodes, state.replay, state.key, state.step + 1)
-        return state, (transition, finished)
+        return state, (transition, (*finished, {name: count_numbers(seen.info[name]) for name in log_info}))
 
     def iterate(state: LoopState, keys: dict[str, Array], t: Array, recorded: Ring | None) -> tuple[LoopState, PyTree]:
         began = state.step
@@ -183,10 +190,10 @@ def _make_iteration(
 
 
 def _add_rollout(
-    totals: Totals, learned: Outcome, finished: tuple[Array, ...], fault: Array, bad_mask: BadMask | None
+    totals: Totals, learned: Outcome, finished: tuple[Any, ...], fault: Array, bad_mask: BadMask | None
 ) -> Totals:
     """Totals after one more rollout; they keep the first fault, and the first bad mask."""
-    episodes, returns, lengths = finished
+    episodes, returns, lengths, info = finished
     return Totals(
         episodes=totals.episodes + episodes,
         returns=totals.returns + returns,
@@ -196,4 +203,11 @@ def _add_rollout(
         successes=None,
         fault=jnp.where(totals.fault < 0, fault, totals.fault),
         bad_mask=keep_first(totals.bad_mask, bad_mask),
+        info=jax.tree.map(jnp.add, totals.info, info),
     )
+
+
+def count_numbers(numbers: Array) -> Counted:
+    """How many numbers of a step `[B]` are there, and their sum. NaN stands for none."""
+    known = ~jnp.isnan(numbers)
+    return Counted(jnp.sum(known, dtype=jnp.int32), jnp.sum(jnp.where(known, numbers, 0.0)))

@@ -13,15 +13,16 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.masks import check_masks
-from duologue.envs.results import SUCCESS
+from duologue.envs.results import GAME_RETURN, SUCCESS
 from duologue.loops.dispatch import drop_unread_leaves
 from duologue.loops.keys import key_for
 from duologue.loops.state import broadcast_flags, restart_carry, rewards_shape
 from duologue.types import Obs, PyTree, bad_masks
 
-Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Returns, lengths and successes of episodes, `[episodes]` each; with several tasks returns are `[episodes, K]`. A
-success is what the environment reports at the last step of the episode, NaN where it reports none."""
+Scores = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Returns, lengths, successes and reported returns of episodes, `[episodes]` each; with several tasks returns are
+`[episodes, K]`. The last two are what the environment reports at the last step of the episode, NaN where it reports
+none."""
 
 
 class Interrupted(Exception):
@@ -55,7 +56,8 @@ def host_evaluation(
         read_leaves = [leaves[i] for i in read]
         running_length, played, tasks = np.zeros(count, np.int64), np.zeros(count, np.int64), envs.spec.tasks
         running_return, returns = (np.zeros(rewards_shape(n, tasks)) for n in (count, episodes))
-        lengths, successes = np.zeros(episodes, np.int64), np.full(episodes, np.nan, np.float32)
+        lengths, games = np.zeros(episodes, np.int64), np.full(episodes, np.nan)
+        successes = np.full(episodes, np.nan, np.float32)
         left, t = episodes, 0
         while left:
             if interrupted():
@@ -66,16 +68,17 @@ def host_evaluation(
             obs, ended, t = step.obs, step.terminated | step.truncated, t + 1
             running_return += step.reward
             running_length += 1
-            reported = step.info.get("is_success")
+            reported = {"is_success": successes, GAME_RETURN: games}
             for i in np.flatnonzero(ended):
                 episode = i + played[i] * count
                 if episode < episodes:
                     returns[episode], lengths[episode] = running_return[i], running_length[i]
-                    successes[episode] = np.nan if reported is None else reported[i]
+                    for name in reported.keys() & step.info.keys():
+                        reported[name][episode] = step.info[name][i]
                     left -= 1
                 played[i] += 1
                 running_return[i], running_length[i] = 0, 0
-        return returns, lengths, successes
+        return returns, lengths, successes, games
 
     return play
 

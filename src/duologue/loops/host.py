@@ -17,6 +17,8 @@ from duologue.data import ring as rings
 from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.masks import check_masks
+from duologue.envs.results import GAME_RETURN
+from duologue.errors import EnvError
 from duologue.loops.host_learner import HostLearner
 from duologue.loops.keys import key_for
 from duologue.loops.replay_ring import empty_ring
@@ -30,6 +32,7 @@ from duologue.loops.state import (  # fmt: skip
     raise_fault,
     restart_carry,
 )
+from duologue.ops.metrics import Counted
 from duologue.types import Obs, PyTree, Step, Transition
 
 
@@ -86,12 +89,13 @@ def restore(algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState) -
 def run(
     algorithm: AnyAlgorithm, envs: AbstractHostEnvs, state: LoopState,
     *, steps: int, interval: int, interrupted: Callable[[], bool] = lambda: False,
-    recorded: Ring | None = None, share: float = 0.0,
+    recorded: Ring | None = None, share: float = 0.0, log_info: Sequence[str] = (),
 ) -> Iterator[tuple[int, LoopState, Totals]]:  # fmt: skip
     """Continue from `state` until `steps` environment steps are made; yield `(steps, state, totals)` every `interval`
     steps.
 
-    With `recorded` data, a `share` of each batch comes from them.
+    With `recorded` data, a `share` of each batch comes from them. The totals have the numbers of `info` that `log_info`
+    names.
 
     The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
     the loop yields after the running rollout. Raises `EnvError` for rewards or observations that are not finite, before
@@ -99,7 +103,8 @@ def run(
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
-    learner, tally = HostLearner(algorithm, envs.spec, state, recorded=recorded, share=share), Tally(state.episodes)
+    learner = HostLearner(algorithm, envs.spec, state, recorded=recorded, share=share)
+    tally = Tally(state.episodes, log_info)
     step, last = int(np.ravel(state.step)[0]), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
     obs = state.obs
@@ -130,11 +135,12 @@ def run(
 
 
 class Tally:
-    """Counts returns, lengths and successes of running and finished episodes in NumPy. Arrays of running episodes are
-    `[*seeds, B]`; with several tasks their returns are `[*seeds, B, K]`."""
+    """Counts returns, lengths and successes of running and finished episodes, and numbers of `info`, in NumPy. Arrays
+    of running episodes are `[*seeds, B]`; with several tasks their returns are `[*seeds, B, K]`."""
 
-    def __init__(self, episodes: Episodes):
+    def __init__(self, episodes: Episodes, log_info: Sequence[str] = ()):
         self.returns, self.lengths = np.array(episodes.returns), np.array(episodes.lengths)
+        self.successes, self.games, self._log_info = None, None, log_info
         self._reset()
 
     def _reset(self) -> None:
@@ -142,7 +148,12 @@ class Tally:
         axis = self.lengths.ndim - 1  # of environments
         shape = self.returns.shape
         self.episodes_of, self.lengths_of = np.zeros((2, *shape[:axis]))
-        self.returns_of, self.successes = np.zeros((*shape[:axis], *shape[axis + 1 :])), None
+        self.returns_of = np.zeros((*shape[:axis], *shape[axis + 1 :]))
+        none = Counted(*np.zeros((2, *shape[:axis])))
+        # What the environments have reported once stays in all rows.
+        self.successes = None if self.successes is None else np.zeros(shape[:axis])
+        self.games = None if self.games is None else none
+        self.info = dict.fromkeys(self._log_info, none)
 
     def add(self, seen: Step) -> None:
         """Count one step of all environments."""
@@ -155,9 +166,16 @@ class Tally:
             self.lengths_of += np.where(ended, self.lengths, 0).sum(-1)
             self.returns_of += np.where(over, self.returns, 0).sum(axis, dtype=np.float64)
             self.returns[ended], self.lengths[ended] = 0, 0
-            if "is_success" in seen.info:
-                known = np.where(ended, np.nan_to_num(seen.info["is_success"]), 0).sum(-1, dtype=np.float64)
+            reported = seen.info.get("is_success")
+            if reported is not None and (self.successes is not None or not np.isnan(reported).all()):
+                known = np.where(ended, np.nan_to_num(reported), 0).sum(-1, dtype=np.float64)
                 self.successes = known if self.successes is None else self.successes + known
+            if GAME_RETURN in seen.info:
+                self.games = add_numbers(self.games, np.where(ended, seen.info[GAME_RETURN], np.nan))
+        for name in self._log_info:
+            if name in seen.info:
+                check_numbers(name, seen.info[name], self.lengths.shape)
+                self.info[name] = add_numbers(self.info[name], seen.info[name])
 
     def episodes(self) -> Episodes:
         """The running episodes."""
@@ -166,9 +184,26 @@ class Tally:
     def totals(self, updates: Any, metrics: dict[str, Any]) -> Totals:
         """Sums over the episodes that finished since the last call, with the given sums over updates."""
         episodes, returns, lengths = self.episodes_of.astype(np.int64), self.returns_of, self.lengths_of
-        successes = self.successes
+        successes, games, info = self.successes, self.games, self.info
         self._reset()
-        return Totals(episodes, returns, lengths, updates, metrics, successes, None)
+        return Totals(episodes, returns, lengths, updates, metrics, successes, None, games=games, info=info)
+
+
+def check_numbers(name: str, numbers: Any, shape: tuple[int, ...]) -> None:
+    """Raise `EnvError` unless the entry `name` of `info` has one finite number, or NaN, for each environment."""
+    if np.shape(numbers) != shape:
+        raise EnvError(
+            f"info[{name!r}] has the shape {list(np.shape(numbers))}: must be {list(shape)}, one number each."
+        )
+    if np.isinf(numbers).any():
+        raise EnvError(f"info[{name!r}] is infinite in environment {np.isinf(numbers).argmax()}: must be finite.")
+
+
+def add_numbers(sums: Counted | None, numbers: Any) -> Counted:
+    """`sums` with the numbers `[*seeds, B]` of one step, NaN where an environment gives none."""
+    known = ~np.isnan(numbers)
+    new = Counted(known.sum(-1), np.where(known, numbers, 0).sum(-1, dtype=np.float64))
+    return new if sums is None else Counted(sums.count + new.count, sums.total + new.total)
 
 
 def check_rollout(rollout: Transition, began: int, num_envs: int, tasks: tuple[str, ...]) -> None:

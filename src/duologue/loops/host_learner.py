@@ -20,13 +20,15 @@ from duologue.loops.keys import purpose_keys
 from duologue.loops.learning import learn
 from duologue.loops.seeds import one_seed_shape, place_seeds, seed_count, vmap_seeds
 from duologue.loops.state import LoopState
-from duologue.ops.metrics import rule_of
+from duologue.ops.metrics import SUM, rule_of
 from duologue.types import EnvSpec, Obs, PyTree, Transition
 
 Leaves = list[Array]
 Keys = dict[str, Array]
 Acted = tuple[Array, dict[str, Array], Leaves]
 """Action, extras, and the leaves of the new carry."""
+ROWS_ON_DEVICE = 50
+"""Largest number of rows of metrics on the device. Then the host folds them to one row, in double precision."""
 
 
 class HostLearner:
@@ -46,7 +48,7 @@ class HostLearner:
         self.observes = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
         self._metric_names: list[str] = []
-        self._rows: list[Array] = []
+        self._rows: list[Any] = []
 
         one = one_seed_shape((self._leaves, self._keys, state.obs), seeds)
         self._read, act = drop_unread_leaves(self._act_program, *one, np.int32(0))
@@ -82,6 +84,8 @@ class HostLearner:
         self._leaves, self.ring, row = self._learn(
             self._leaves, self.ring, rollout, self._keys, np.int32(t), self._recorded
         )
+        if len(self._rows) == ROWS_ON_DEVICE:  # the program of the newest row may still run: append it afterwards
+            self._rows = [self._fold_rows()]
         self._rows.append(row)
         self._newest = None
         self._take_read_leaves()
@@ -92,12 +96,18 @@ class HostLearner:
 
     def fetch_metrics(self) -> tuple[Any, dict[str, Any]]:
         """Number of updates since the last call, and their metrics; `[S]` for several seeds."""
-        rows, self._rows = [np.asarray(row, np.float64) for row in self._rows], []
-        if not rows:
+        if not self._rows:
             return np.zeros((), np.int64), {}
-        updates, *columns = np.moveaxis(np.stack(rows), -1, 0)
-        metrics = {name: rule_of(name).reduce(x) for name, x in zip(self._metric_names, columns, strict=True)}
-        return updates.sum(axis=0).astype(np.int64), metrics
+        updates, *metrics = np.moveaxis(self._fold_rows(), -1, 0)
+        self._rows = []
+        return updates.astype(np.int64), dict(zip(self._metric_names, metrics, strict=True))
+
+    def _fold_rows(self) -> np.ndarray:
+        """All rows as one row `[*seeds, 1 + metrics]`, float64: the sum of the updates, then the metrics, each by its
+        rule."""
+        rules = [SUM, *map(rule_of, self._metric_names)]
+        columns = np.moveaxis(np.stack([np.asarray(row, np.float64) for row in self._rows]), -1, 0)
+        return np.stack([rule.reduce(column) for rule, column in zip(rules, columns, strict=True)], axis=-1)
 
     def _take_read_leaves(self) -> None:
         """Update the list of those leaves that acting reads."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from duologue.envs.masks import mask_error
 from duologue.errors import EnvError, divergence_error
-from duologue.ops.metrics import RETURN, empty_sums, train_row
+from duologue.ops.metrics import LEARNED_RETURN, RETURN, Counted, empty_sums, train_row
 from duologue.types import ACTION_MASK, Dict, EnvSpec, Obs, PyTree, Space, Transition, bad_masks, has_mask, mask_sizes
 
 
@@ -107,28 +107,38 @@ class Totals(eqx.Module):
     """The `first_fault` of the interval; `None` in a loop that raises for it before learning."""
     bad_mask: BadMask | None = None
     """The `first_bad_mask` of the interval; `None` without masks, and in a loop that raises for it before learning."""
+    games: Counted | None = None
+    """Returns that the environments report for finished episodes; `None` if no environment does."""
+    info: dict[str, Counted] = eqx.field(default_factory=dict)
+    """The numbers of `info` that the run names."""
 
     @classmethod
-    def zero(cls, metrics: dict[str, Any], spec: EnvSpec) -> "Totals":
+    def zero(cls, metrics: dict[str, Any], spec: EnvSpec, log_info: Sequence[str] = ()) -> "Totals":
         zero = jnp.zeros((), jnp.int32)
         returns = jnp.zeros(rewards_shape(1, spec.tasks)[1:])
         fault = jnp.full(2, -1, jnp.int32)
-        return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, fault, no_bad_mask(spec))
+        info = dict.fromkeys(log_info, Counted(zero, jnp.zeros(())))
+        return cls(zero, returns, jnp.zeros(()), zero, empty_sums(metrics), None, fault, no_bad_mask(spec), None, info)
 
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names that users know; NaN where no episode ended. With several seeds each is `[S]`. With
-        several `tasks` the return is the main task's, and the return of each task has a name of its own."""
+        several `tasks` the return is the main task's, and the return of each task has a name of its own. Where the
+        environments report returns, they are shown, and the learned return beside them."""
         episodes = np.maximum(self.episodes, 1)
         metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
         nan_if_none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
         returns = np.asarray(self.returns) if tasks else np.asarray(self.returns)[..., None]
         task_returns = {name: returns[..., i] / episodes + nan_if_none for i, name in enumerate(tasks)}
+        learned, games = returns[..., -1] / episodes + nan_if_none, self.games
+        reported = {} if games is None else {LEARNED_RETURN: learned, "rollout/games": np.asarray(games.count, float)}
         return {
-            RETURN: returns[..., -1] / episodes + nan_if_none,
+            RETURN: learned if games is None else games.mean(),
+            **reported,
             **{f"{RETURN}/{name}": mean for name, mean in task_returns.items()},
             "rollout/ep_len_mean": np.asarray(self.lengths) / episodes + nan_if_none,
             "rollout/episodes": np.asarray(self.episodes, np.float64),
             **({} if self.successes is None else {"rollout/success_rate": self.successes / episodes + nan_if_none}),
+            **{f"info/{name}": numbers.mean() for name, numbers in self.info.items()},
             **train_row(metrics, self.updates),
         }
 
@@ -164,7 +174,7 @@ def raise_fault(fault: Any, num_envs: int, tasks: tuple[str, ...]) -> None:
     for seed, (where, part) in enumerate(np.atleast_2d(fault).tolist()):
         if where >= 0:
             of_seed = f" of seed number {seed}" if np.ndim(fault) == 2 else ""
-            at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs}"
+            at = f"environment {where % num_envs}{of_seed}", f"at its step {where // num_envs:,}"
             if part == 0:
                 raise divergence_error(f"the action for {' '.join(at)} is not finite")
             rewards = [f"reward of task {name!r}" for name in tasks] or ["reward"]

@@ -14,7 +14,22 @@ from jaxtyping import Array, Float
 from duologue.types import Metrics
 
 RETURN, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
-"""Names of mean returns in a row: of the episodes that ended in training, and of the episodes of an evaluation."""
+"""Names of mean returns in a row: of the episodes that ended in training, and of the episodes of an evaluation. Where
+the environment reports returns of its own (`info["episode"]`), they are these."""
+LEARNED_RETURN = "rollout/ep_learned_mean"
+"""Name of the mean sum of the rewards that the agent learns from, where the environment reports returns of its own."""
+
+
+class Counted(NamedTuple):
+    """A sum of so many numbers."""
+
+    count: Any
+    total: Any
+
+    def mean(self) -> np.ndarray | np.float64:
+        """total / count; NaN where the count is 0."""
+        count = np.asarray(self.count)
+        return np.asarray(self.total) / np.maximum(count, 1) + np.where(count > 0, 0.0, np.nan)
 
 
 class Rule(NamedTuple):

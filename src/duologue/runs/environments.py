@@ -39,6 +39,7 @@ def open_envs(
         purpose=purpose,
         max_episode_steps=plan.max_episode_steps,
         asynchronous=plan.asynchronous and training,
+        info=plan.log_info if training else (),
     )
     with close_on_failure(envs, source):
         check_spec(plan, envs.spec)

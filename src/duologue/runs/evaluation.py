@@ -27,7 +27,11 @@ MAX_HOST_ENVS, MAX_JAX_ENVS = 16, 1024
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns and lengths of test episodes, `[episodes]`, or `[S, episodes]` for several seeds."""
+    """Returns and lengths of test episodes, `[episodes]`, or `[S, episodes]` for several seeds.
+
+    Returns are those that the environment reports in `info["episode"]`, if it reports one for every episode. Else they
+    are sums of the rewards that the agent learns from.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
@@ -38,6 +42,8 @@ class Evaluation:
     successes: np.ndarray | None = None
     """Whether each episode succeeded, as the environment reports it at the last step (`is_success` or `success` of its
     `info`): 1 or 0, also 0 where this episode has no report. `None` where no episode has one."""
+    reported: int = 0
+    """Number of episodes whose return the environment reports."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -66,6 +72,13 @@ class Evaluation:
         return np.nan if self.successes is None else float(np.mean(self.successes))
 
     @property
+    def report_note(self) -> str:
+        """In words, that the environment reports the returns of some episodes and not of others; else empty."""
+        if self.reported in (0, self.lengths.size):
+            return ""
+        return f"learned returns, because only {self.reported:,} of {self.lengths.size:,} episodes have info['episode']"
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The 95 % bootstrap interval of the mean; NaN for a single score."""
         return bootstrap_interval(self.scores, statistic=np.mean) if len(self.scores) > 1 else (np.nan, np.nan)
@@ -78,7 +91,8 @@ class Evaluation:
         each_task = ", ".join(f"{name} {np.mean(returns):,.1f}" for name, returns in self.tasks.items())
         return (
             f"mean return{task} {self.mean:,.1f}{interval} over {self.sample_size}"
-            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f}{success})"
+            f" (interquartile mean {self.iqm:,.1f}, mean length {self.lengths.mean():,.0f}{success}"
+            f"{self.report_note and f'; {self.report_note}'})"
             f"{each_task and f'; under each task: {each_task}'}"
         )
 
@@ -160,11 +174,15 @@ def _host_evaluator(
     return evaluate
 
 
-def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray, reported: np.ndarray) -> Evaluation:
+def make_evaluation(
+    plan: Plan, returns: np.ndarray, lengths: np.ndarray, reported: np.ndarray, games: np.ndarray | None = None
+) -> Evaluation:
     """The evaluation of returns `[*seeds, episodes]`. With several tasks, returns are `[*seeds, episodes, K]`, and the
-    task whose policy played decides the score. Successes are as the environment `reported` them, NaN where it did not.
-    Raises `EnvError` for a return that is not finite."""
+    task whose policy played decides the score. Successes are as the environment `reported` them, and so are the returns
+    of `games`, NaN where it did not. Raises `EnvError` for a return that is not finite."""
     tasks = plan.spec.tasks
+    known = 0 if games is None else int((~np.isnan(games)).sum())
+    returns = games if games is not None and known == games.size else returns
     if not np.isfinite(returns).all():
         raise EnvError(
             f"A test episode in {plan.spec.id} has a return that is not finite: the environment gave a NaN or infinite "
@@ -172,6 +190,6 @@ def make_evaluation(plan: Plan, returns: np.ndarray, lengths: np.ndarray, report
         )
     successes = None if np.isnan(reported).all() else np.nan_to_num(reported)
     if not tasks:
-        return Evaluation(returns, lengths, successes=successes)
+        return Evaluation(returns, lengths, successes=successes, reported=known)
     each_task = {name: returns[..., i] for i, name in enumerate(tasks)}
     return Evaluation(returns[..., plan.test_task], lengths, each_task, tasks[plan.test_task], successes)

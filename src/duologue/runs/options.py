@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from duologue.data.cleaning import TimeoutAndTerminal
+from duologue.errors import ConfigError
 from duologue.fields import Count, Seed, check_fields
 
 NO_KWARGS: dict[str, Any] = {}
@@ -44,6 +45,8 @@ class RunOptions:
     """Steps between checkpoints. None: ten in the run."""
     log_every: Count | None = None
     """Steps between rows of metrics. None: 200 in the run. Checkpoints and evaluations add rows."""
+    log_info: tuple[str, ...] = ()
+    """Names of numbers in the info of a step. Rows have the mean of each as info/NAME."""
     timeout_and_terminal: TimeoutAndTerminal = "timeout"
     """How to read rows of the data set flagged both timeout and terminal."""
     window: Count | None = None
@@ -51,8 +54,17 @@ class RunOptions:
 
     def __post_init__(self):
         check_fields(self)
+        if twice := [name for name in self.log_info if self.log_info.count(name) > 1]:
+            raise ConfigError(f"log_info = {self.log_info}: {twice[0]!r} is there twice. Name each number once.")
 
     @classmethod
     def pick(cls, arguments: Mapping[str, Any]) -> "RunOptions":
-        """The options among `arguments`, such as the parameters of a function (`locals()`)."""
-        return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
+        """The options among `arguments`, such as the parameters of a function (`locals()`). `log_info` may be one name,
+        or any sequence of names."""
+        given = {field.name: arguments[field.name] for field in fields(cls) if field.name in arguments}
+        match given.get("log_info"):
+            case str(name):
+                given["log_info"] = (name,)
+            case [*names]:
+                given["log_info"] = tuple(names)
+        return cls(**given)

@@ -90,7 +90,11 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
         "timeout_and_terminal": options.timeout_and_terminal != "timeout",
         "window": options.window is not None,
     }
-    only_envs = {"num_envs": options.num_envs is not None, "asynchronous": options.asynchronous}
+    only_envs = {
+        "num_envs": options.num_envs is not None,
+        "asynchronous": options.asynchronous,
+        "log_info": options.log_info != (),
+    }
     refused, why = (
         (only_data, "this option is for recorded data, and this run has no dataset")
         if dataset is None
@@ -128,7 +132,7 @@ def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options
     """Make the environments in which a run trains."""
     return make_seeds(
         match_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
-        max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous,
+        max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous, info=options.log_info,
     )  # fmt: skip
 
 

@@ -294,7 +294,7 @@ def finetune_options(seed: int, **options: Any) -> RunOptions:
     known = {field.name for field in fields(RunOptions)} - {"seeds", "timeout_and_terminal", "window"}
     if unknown := [name for name in options if name not in known]:
         raise ConfigError(f"finetune has no option {unknown[0]!r}. {suggestion(unknown[0], known)}")
-    return RunOptions(**{"seed": seed, **{name: value for name, value in options.items() if value is not None}})
+    return RunOptions.pick({"seed": seed, **{name: value for name, value in options.items() if value is not None}})
 
 
 def set_test_task(plan: Plan, task: str) -> Plan:

@@ -22,10 +22,12 @@ from duologue.runs.evaluation import Evaluator, open_evaluator
 from duologue.runs.plan import Plan
 from duologue.runs.rows import (
     Row,
+    RowRemarks,
     RowWriter,
     check_finite,
     evaluation_row,
     last_evaluation,
+    lost_successors_row,
     mean_over_seeds,
     training_row,
 )
@@ -104,14 +106,17 @@ class Session:
         plan, saved, step = self.plan, SavedStates(self.path), start
         saving = Interval(plan.save_every, start)
         evaluating = Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
-        intervals = self._intervals(state, start, interruption)
+        intervals, remarks = self._intervals(state, start, interruption), RowRemarks(plan.log_info)
         for step, state, row in intervals:
             if not row:  # interrupted before the first step
                 break
             with saved.save_on_failure(state, step, rows):
                 if evaluate is not None and evaluating.is_due(step):
                     row |= self._evaluation(evaluate, state, step, saved, shown)
+                row |= lost_successors_row(state.replay)
                 rows.write(step, row)
+                for text in remarks.read(row):
+                    shown.note(text)
                 shown.update(step, {name: mean_over_seeds(value) for name, value in row.items()})
                 stop = self._callbacks_stop(step, row)
             check_finite(row, step, plan.seed_numbers)
@@ -122,6 +127,8 @@ class Session:
                 saved.save(state, step)
         rows.sync()
         saved.save(state, step)
+        for text in remarks.missing_info():
+            shown.note(text)
         if step < plan.steps:
             shown.note(
                 f"stopped and saved at step {step:,}; continue with: duologue resume {shlex.quote(str(self.path))}"
@@ -133,9 +140,10 @@ class Session:
     ) -> Iterator[tuple[int, LoopState, dict[str, Any]]]:
         """Step, state and row of each interval of the loop; an empty row for an interval without a step."""
         plan, before, began = self.plan, start, time.perf_counter()
+        named = {"log_info": plan.log_info} if plan.log_info else {}
         intervals = self.loop.run(
             plan.algorithm, self.envs, state,
-            steps=plan.steps, interval=plan.log_every, interrupted=interruption, **(self.options or {}),
+            steps=plan.steps, interval=plan.log_every, interrupted=interruption, **named, **(self.options or {}),
         )  # fmt: skip
         for step, state, totals in intervals:
             if step == before:

@@ -35,6 +35,7 @@ def train(
     evaluate_episodes: int = 10,
     save_every: int | None = None,
     log_every: int | None = None,
+    log_info: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_episode_steps: int | None = None,
@@ -67,6 +68,8 @@ def train(
         evaluate_episodes: episodes of each evaluation.
         save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
         log_every: steps between rows of metrics; by default 200 in a run. Checkpoints and evaluations add rows.
+        log_info: names of numbers in the `info` of a step, such as `("x_velocity",)`. Rows have the mean of each over
+            all steps that give it, as `info/x_velocity`.
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further receivers of metrics, such as `duologue.runs.display.loggers.WandB`.
         max_episode_steps: time limit of an episode; by default the environment's own.

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.rendering import Camera, make_camera_env, make_window_env
+from duologue.envs.results import GAME_RETURN
 from duologue.envs.tasks import EnvWithTasks
 from duologue.errors import ConfigError, EnvError, MissingExtraError
 from duologue.fields import Count, Range, Seed, check
@@ -174,11 +175,14 @@ def watch_episodes(
     steps: Iterator[Step], episodes: int, max_steps: int | None, console: Console, task: int = -1,
     out: Path | None = None,
 ) -> WatchResult:  # fmt: skip
-    """Take `episodes` episodes from `steps`, at most `max_steps` steps, and print the return of each under `task`."""
+    """Take `episodes` episodes from `steps`, at most `max_steps` steps, and print the return of each under `task`, or
+    as the environment reports it."""
     returns, lengths, total, length, ended = [], [], 0.0, 0, True
     for step in itertools.islice(steps, max_steps):
         total, length = total + float(np.ravel(step.reward[0])[task]), length + 1
         if ended := bool(step.terminated[0] | step.truncated[0]):
+            game = float(step.info.get(GAME_RETURN, [np.nan])[0])
+            total = total if np.isnan(game) else game
             returns, lengths, total, length = [*returns, total], [*lengths, length], 0.0, 0
             console.print(episode_line(len(returns), returns[-1], lengths[-1]), highlight=False)
             if len(returns) == episodes:

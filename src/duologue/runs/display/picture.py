@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from duologue.ops.metrics import EVALUATION, RETURN
+from duologue.ops.metrics import EVALUATION, LEARNED_RETURN, RETURN
 
 LABELS = {
     RETURN: "return",
@@ -22,6 +22,7 @@ LABELS = {
     "rollout/ep_len_mean": "episode length",
     "rollout/success_rate": "success rate",
     "eval/success_rate": "test success",
+    LEARNED_RETURN: "learned return",
     **{f"train/{name}": name.replace("_", " ") for name in (
         "entropy", "value_loss", "actor_loss", "critic_loss", "cloning_loss", "alpha", "approx_kl",
     )},
@@ -78,9 +79,8 @@ class Progress:
 
     def numbers(self) -> list[tuple[str, float]]:
         """Labels and values: the important ones first, then all others, without clocks."""
-        rest = [
-            name for name in self.metrics if name not in LABELS and name.startswith(("rollout/", "eval/", "train/"))
-        ]
+        shown = ("rollout/", "eval/", "info/", "replay/", "train/")
+        rest = [name for name in self.metrics if name not in LABELS and name.startswith(shown)]
         return [(metric_label(name), self.metrics[name]) for name in [*LABELS, *rest] if name in self.metrics]
 
 
