@@ -208,8 +208,8 @@ def read_spec(source: EnvSource, *, max_episode_steps: int | None = None) -> Env
     return envs.spec
 
 
-def env_notes(envs: Envs) -> tuple[str, ...]:
-    """Remarks on environments, for the user; those written in JAX have none."""
+def env_notes(envs: Any) -> tuple[str, ...]:
+    """Remarks on environments, for the user; those written in JAX, and recorded data, have none."""
     return envs.notes if isinstance(envs, AbstractHostEnvs) else ()
 
 

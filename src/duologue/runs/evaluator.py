@@ -74,12 +74,16 @@ def open_evaluator(
         own = None if is_adapter(source) else options.max_episode_steps  # an adapter keeps its limit
         limited = replace(plan, max_episode_steps=own)
 
+    one_by_one = bool(options.num_envs or plan.evaluate_num_envs)  # one seed after the other, to open no more
+    together = num_envs if one_by_one else num_envs * len(seeds)
+
     @contextmanager
     def open_one(seed: int) -> Iterator[Envs]:
         try:
             envs = open_envs(limited, source, purpose=purpose, num_envs=num_envs, seed=seed)
         except EnvError as error:
-            raise EnvError(f"{error}. An evaluation opens up to {num_envs} environments of its own. {fewer}") from error
+            count = f"{together} environment{'s' if together > 1 else ''} at once"
+            raise EnvError(f"{error}. An evaluation opens {count}. {fewer}") from error
         try:
             yield envs
         finally:
@@ -93,7 +97,7 @@ def open_evaluator(
         how: dict[str, Any] = {"limit": limit, "explore": options.explore, "interrupted": interrupted}
         if isinstance(first, AbstractJaxEnvs):
             yield compiled_evaluator(plan, first, keys, options.episodes, progress, **how)
-        elif len(seeds) > 1 and (options.num_envs or plan.evaluate_num_envs):  # seed after seed, to open no more
+        elif len(seeds) > 1 and one_by_one:
             opened.close()
             yield host_evaluator(plan, lambda: map(open_one, seeds), keys, options.episodes, progress, **how)
         else:
