@@ -50,6 +50,7 @@ def test_on_the_host_episodes_end_at_the_limit_at_the_latest():
     assert cut.tolist() == [False, False, True, True] * 2 + [False, False]
     # A new episode has a seed and a memory of its own, and nobody resets an environment that has played its last one.
     assert made[3].seeds == [seed_of(3, "train", 3, episode) for episode in (0, 1)]
+    assert [len(one.seeds) for one in made] == [7, 4, 4, 2]
     assert made[3].actions[:9] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
 
 

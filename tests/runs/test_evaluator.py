@@ -152,7 +152,7 @@ def test_agents_of_several_seeds_play_one_after_the_other_where_few_are_allowed(
 def test_the_number_of_environments_is_kept_for_every_evaluation_of_a_run(tmp_path):
     door, how = Door(2, length=3), {"algorithm": dl.A2C(networks=TINY.networks, num_envs=1), "iterations": 1}
     options = {"evaluate_every": ITERATION, "evaluate_episodes": 4}
-    words = "in use. An evaluation opens 4 environments .* beside those of training.* evaluate_num_envs=1.* leave out"
+    words = "in use. An evaluation opens 4 environments .* evaluate_num_envs=1.* Those of training .* leave out"
     with pytest.raises(dl.EnvError, match=words):
         train(door, tmp_path / "run", **how, **options)
     assert door.open == 0
@@ -260,6 +260,13 @@ def test_an_adapter_plays_evaluations_beside_one_that_trains(tmp_path):
     assert scores(tmp_path / "run") == [100.0]
     with pytest.raises(dl.ConfigError, match="would reset the environments of the adapter"):
         train(trains, tmp_path / "other", **how, evaluate_env=trains)
+
+
+@pytest.mark.parametrize(("trains", "tests"), [(Clocks(3), plain), (brief, Clocks(2))])
+def test_one_may_be_in_jax_and_the_other_on_the_host(tmp_path, trains, tests):
+    how = {"iterations": 1, "every": 1, "evaluate_every": ITERATION, "evaluate_episodes": 1}
+    train(trains, tmp_path / "run", **how, evaluate_env=tests)
+    assert scores(tmp_path / "run") == [100.0 if tests is plain else 1.0]
 
 
 def test_tasks_of_training_are_those_of_evaluations(tmp_path):

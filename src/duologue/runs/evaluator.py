@@ -83,7 +83,7 @@ def open_evaluator(
             envs = open_envs(limited, source, purpose=purpose, num_envs=num_envs, seed=seed)
         except EnvError as error:
             count = f"{together} environment{'s' if together > 1 else ''} at once"
-            raise EnvError(f"{error}. An evaluation opens {count}. {fewer}") from error
+            raise EnvError(f"{str(error).rstrip('.')}. An evaluation opens {count}. {fewer}") from error
         try:
             yield envs
         finally:

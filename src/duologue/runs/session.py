@@ -32,6 +32,13 @@ from duologue.runs.rows import (
 from duologue.runs.saved_states import SavedStates
 from duologue.runs.signals import Interruption
 
+FEWER = "To open one only, set evaluate_num_envs=1, on the command line --evaluate-num-envs 1."
+NOT_TWICE = (
+    "Those of training are open, too. If the simulator cannot be open twice, leave out evaluate_every, and call "
+    "run.evaluate(num_envs=1) after training."
+)
+"""Remedies where a simulator cannot be open often enough: in every run, and in one that also trains in it."""
+
 Callback = Callable[[int, Row], bool | None]
 """Called after every row of metrics with the step and the row; `False` stops the run and saves it."""
 
@@ -158,8 +165,7 @@ class Session:
             tested, source, EvaluationOptions(episodes=plan.evaluate_episodes),
             seeds=plan.seed_numbers, purpose="evaluate while training", interrupted=interrupted,
             note=lambda text: text in known or shown.note(text),
-            fewer="They are open beside those of training. To open one only, set evaluate_num_envs=1. If the simulator "
-            "cannot be open twice, leave out evaluate_every, and call run.evaluate(num_envs=1) after training.",
+            fewer=FEWER if plan.offline else f"{FEWER} {NOT_TWICE}",
         )  # fmt: skip
 
     def _evaluation(
