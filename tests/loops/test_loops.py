@@ -434,7 +434,7 @@ def test_each_step_of_an_evaluation_has_its_own_chance(own, key):
     """One key for all of them would toss the same side for ever."""
     envs = Tossed(20, own)
     state = SMALL.init(envs.spec, key=key)
-    returns, lengths, _ = map(np.asarray, compile_evaluation(SMALL, envs, seeds=None, explore=True)(state, key))
+    returns, lengths, *_ = map(np.asarray, compile_evaluation(SMALL, envs, seeds=None, explore=True)(state, key))
     assert ((returns > 0) & (returns < lengths)).sum() > 10
     if not own:
         seen, on_host = [], GymnasiumEnvs(lambda: ProbeEnv("action"), 20, seed=0)
@@ -448,7 +448,7 @@ def test_every_test_episode_is_assigned_beforehand(key):
     """The first n to finish would be the short ones."""
     envs = Script("constant", 5)
     state = SMALL.init(envs.spec, key=key)
-    returns, lengths, successes = compile_evaluation(SMALL, envs, seeds=None)(state, key)
+    returns, lengths, successes, _ = compile_evaluation(SMALL, envs, seeds=None)(state, key)
     assert returns.tolist() == [1, 2, 3, 4, 5] and lengths.tolist() == [1, 2, 3, 4, 5]
     assert np.isnan(successes).all()  # the environment reports none
 
@@ -484,7 +484,7 @@ class Told(Script):
 @pytest.mark.parametrize("word", ["is_success", "success"])
 def test_a_success_in_jax_is_that_of_the_last_step(word, key):
     envs = Told(4, word)
-    _, lengths, successes = compile_evaluation(SMALL, envs, seeds=None)(SMALL.init(envs.spec, key=key), key)
+    _, lengths, successes, _ = compile_evaluation(SMALL, envs, seeds=None)(SMALL.init(envs.spec, key=key), key)
     assert lengths.tolist() == [1, 2, 3, 4] and successes.tolist() == [0, 1, 0, 1]
 
 

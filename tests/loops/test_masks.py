@@ -51,7 +51,7 @@ def test_nobody_acts_on_the_successor_of_an_end(algorithm):
     state, key = compiled.start(algorithm, envs, [0]), jax.random.key(0)
     assert [step for step, _, _ in compiled.run(algorithm, envs, state, steps=48, interval=24)] == [24, 48]
     state = algorithm.init(envs.spec, key=key)
-    returns, lengths, _ = compile_evaluation(algorithm, envs, seeds=None)(state, key)
+    returns, lengths, *_ = compile_evaluation(algorithm, envs, seeds=None)(state, key)
     assert returns.tolist() == [LENGTH] * 2 and lengths.tolist() == [LENGTH] * 2
 
 
@@ -113,5 +113,5 @@ def test_an_episode_that_is_over_needs_no_mask(monkeypatch):
             return steps, seen._replace(terminated=over)
 
     envs, key = Uneven(2, (0, 0, 0), 0, 3), jax.random.key(0)
-    _, lengths, _ = compile_evaluation(A2C, envs, seeds=None)(A2C.init(envs.spec, key=key), key)
+    _, lengths, *_ = compile_evaluation(A2C, envs, seeds=None)(A2C.init(envs.spec, key=key), key)
     assert lengths.tolist() == [1, 8]

@@ -72,7 +72,8 @@ MUTANTS = [
         "replay_bytes, mixed))\n        finally:\n            pass", CLOSED,
     ),
     Mutant(
-        "environments of an evaluation stay open", "runs/evaluation.py", "opened.callback(close_envs, envs, source)", "pass",
+        "environments of an evaluation stay open", "runs/evaluator.py", "finally:\n            close_envs(envs, source)",
+        "finally:\n            pass",
         CLOSED,
     ),
     Mutant(

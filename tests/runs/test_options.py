@@ -19,7 +19,8 @@ SRC = Path(dl.__file__).parent
 def test_every_option_is_a_parameter_of_train_with_the_same_default():
     parameters = inspect.signature(dl.train).parameters
     for field in fields(RunOptions):
-        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        default = inspect.Parameter.empty if default is MISSING else default
         assert parameters[field.name].default == default, field.name
         assert parameters[field.name].kind == inspect.Parameter.KEYWORD_ONLY
 

@@ -128,7 +128,9 @@ def test_what_fails_between_two_saves_loses_nothing_learned(tmp_path, broken):
 def test_an_evaluation_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch):
     played = []
 
-    def scripted(plan, source, *, seeds, episodes, purpose, interrupted, note):
+    def scripted(plan, source, options, **how):
+        episodes = options.episodes
+
         def evaluate(state):
             played.append(None)
             if len(played) == 2:
@@ -204,7 +206,8 @@ def test_the_best_evaluation_is_kept(tmp_path, monkeypatch):
     """Scripted scores; a tie is no improvement."""
     scores, asked = iter([3.0, 7.0, 7.0, 5.0, 1.0]), []
 
-    def scripted(plan, source, *, seeds, episodes, purpose, interrupted, note):
+    def scripted(plan, source, options, *, seeds, purpose, **how):
+        episodes = options.episodes
         asked.append((seeds, episodes, purpose))
         return nullcontext(lambda state: dl.Evaluation(np.full(episodes, next(scores)), np.full(episodes, 9)))
 

@@ -59,7 +59,7 @@ def test_a_run_on_data_says_it_of_its_evaluations(tmp_path):
 
 
 def test_evaluating_recording_and_watching_say_it(run, tmp_path, capsys):
-    run.evaluate(episodes=2)
+    run.evaluate(episodes=2, max_episode_steps=5)
     run.frames()
     assert capsys.readouterr().err == ""
     run.evaluate(episodes=2, env=wrapped)

@@ -122,7 +122,7 @@ def run_evaluate(command: Evaluate) -> int:
     agent = load(command.run, which=command.checkpoint)
     console = Console(highlight=False, soft_wrap=True)
     if command.dataset is not None:
-        played = ("episodes", "explore", "env")
+        played = ("episodes", "num_envs", "max_episode_steps", "explore", "env")
         refuse(command, played, "has no effect with --dataset, because no episode is played")
         refuse(command, ("task",), "has no effect with --dataset, because recorded data have the main task only")
         for one in [agent] if isinstance(agent, Run) else agent:
@@ -132,8 +132,8 @@ def run_evaluate(command: Evaluate) -> int:
             console.print(f"[bold green]value[/]   {value}")
         return 0
     refuse(command, ("fit_steps", "timeout_and_terminal"), "needs --dataset")
-    how = {"explore": command.explore, "task": command.task, "env": command.env}
-    score = agent.evaluate(episodes=command.episodes, **how)
+    options = ("episodes", "num_envs", "max_episode_steps", "explore", "task", "env")
+    score = agent.evaluate(**{name: getattr(command, name) for name in options})
     console.print(f"[bold green]score[/]   {score}")
     console.print(f"[bold]next[/]    duologue plot {quoted(command.run)} -o curve.png")
     return 0
@@ -175,7 +175,7 @@ def run_resume(command: Resume) -> int:
     check(NonNegativeInt, final_episodes=command.final_episodes)
     more = {
         "steps": command.steps, "dataset": command.dataset, "env": command.env,
-        "loggers": loggers(command.wandb, plan.algorithm),
+        "evaluate_env": command.evaluate_env, "loggers": loggers(command.wandb, plan.algorithm),
     }  # fmt: skip
     return finish(resume(command.run, **more), command.final_episodes)
 

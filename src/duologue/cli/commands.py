@@ -36,6 +36,9 @@ class Train(RunOptions):
     """Hyperparameters."""
     steps: Count = 1_000_000
     """Environment steps of each seed; with --dataset, gradient steps."""
+    evaluate_env: str | None = None
+    """Environment id for evaluations: the same spaces, with rewards and a time limit of its own. None: the environment
+    of training."""
     dataset: str | None = None
     """Recorded data to learn from: .npz or .hdf5 with D4RL's names, a Minari folder or id, a run folder."""
     tasks: str | None = None
@@ -68,6 +71,10 @@ class Evaluate:
     """Run folder."""
     episodes: int = 100
     """Number of episodes for each seed."""
+    num_envs: int | None = None
+    """Largest number of environments open at once. None: 16, or 1,024 in JAX."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut. None: the time limit of the environment, 100,000 at the latest."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Checkpoint to load: the latest, or the one with the best evaluation during training."""
     explore: bool = False
@@ -75,7 +82,8 @@ class Evaluate:
     task: str | None = None
     """Task whose policy plays and whose reward is scored, where the run has several. None: the main task."""
     env: str | None = None
-    """Environment with the same spaces. None: the environment of the run. Required if the run has only data."""
+    """Environment with the same spaces. None: the evaluation environment of the run. Required if the run has only
+    data."""
     dataset: str | None = None
     """Recorded data on which fitted Q evaluation estimates the value of the test policy. No episode is played."""
     fit_steps: int = 20_000
@@ -163,6 +171,8 @@ class Resume:
     """New place of the recorded data, if they have moved."""
     env: str | None = None
     """Environment of the run. Required for an id with a module (module:Env-v0): no name in a file is ever imported."""
+    evaluate_env: str | None = None
+    """The same for the evaluation environment of the run."""
     wandb: str | None = None
     """Weights & Biases project to log to (extra: wandb). The run folder does not store it."""
     final_episodes: int = 100

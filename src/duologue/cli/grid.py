@@ -269,9 +269,10 @@ def table(results: Sequence[Result], *, scores: bool = True) -> Table:
 
 
 def score_text(score: Evaluation) -> str:
-    """Mean with its interval, which one episode does not have."""
+    """Mean with its interval, which one episode does not have, and the number of cut episodes, if there are any."""
     low, high = score.interval
-    return f"{score.mean:,.1f} [{low:,.1f}, {high:,.1f}]" if len(score.scores) > 1 else f"{score.mean:,.1f}"
+    interval = f" [{low:,.1f}, {high:,.1f}]" if len(score.scores) > 1 else ""
+    return f"{score.mean:,.1f}{interval}{score.cut_note and f', {score.cut_note}'}"
 
 
 def interval_note(results: Sequence[Result]) -> str:

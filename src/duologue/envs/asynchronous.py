@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, resource_tracker
@@ -123,6 +123,14 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
     def close(self) -> None:
         with warnings.catch_warnings(action="ignore"):  # the pool warns that it does not wait for answers, as intended
             self._pool.close(terminate=True)
+
+    def cut_episodes(self, which: Sequence[int]) -> Obs:
+        for i in which:
+            self._journal.next_episode(i)
+        cut = np.isin(np.arange(self.num_envs), which)
+        self._obs = self._begin(cut)
+        self._journal.check_masks(self.spec.action, self._obs)
+        return self._obs
 
     def reset_notes(self) -> list[str]:
         return self._mask_notes[self._gives_mask]

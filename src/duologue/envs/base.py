@@ -7,11 +7,15 @@ an error that names it.
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Key
 
+from duologue.errors import EnvError
 from duologue.types import EnvSpec, Obs, PyTree, Step
 
 
@@ -56,6 +60,16 @@ class AbstractHostEnvs(ABC):
     def close(self) -> None:
         """Close every environment."""
 
+    def cut_episodes(self, which: Sequence[int]) -> Obs:
+        """End the running episodes of these environments, and begin their next ones, from their derived seeds. Returns
+        the observations of all environments. An evaluation calls it for episodes that reach its limit of steps. An
+        adapter without this method raises `EnvError`."""
+        raise EnvError(
+            f"environment {which[0]} did not end its episode before the limit of steps, and {type(self).__name__} has "
+            "no method cut_episodes that begins the next one. Add the method, end episodes in the adapter, or play at "
+            f"most {self.num_envs} episodes."
+        )
+
     def reset_notes(self) -> list[str]:
         """What a person should know of these environments once they are reset, one sentence each."""
         return []
@@ -78,6 +92,15 @@ class AbstractJaxEnvs(eqx.Module):
 
     def close(self) -> None:
         """Does nothing. It is here because environments on the host have it."""
+
+
+def open_all(opening: Iterable[Any]) -> list[Any]:
+    """All environments of `opening`, which makes one after another. If one cannot be made, those before it are
+    closed."""
+    with ExitStack() as opened:
+        envs = [opened.enter_context(closing(each)) for each in opening]
+        opened.pop_all()
+    return envs
 
 
 def seed_of(run_seed: int, purpose: str, env_index: int, episode: int) -> int:

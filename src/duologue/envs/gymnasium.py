@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from duologue.envs.atari import atari_spec, begin_new_game, is_atari
-from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.base import AbstractHostEnvs, open_all
 from duologue.envs.differences import check_same_spec
 from duologue.envs.journal import Journal, StepArrays, replay_episodes
 from duologue.envs.masks import gives_mask, unused_mask_notes
@@ -72,7 +72,7 @@ class GymnasiumEnvs(AbstractHostEnvs):
         wrapper: Callable[[gym.Env], gym.Env] | None = None, info: tuple[str, ...] = (),
     ):  # fmt: skip
         factory = factory_of(make, max_episode_steps, render_mode)
-        envs = [open_env(factory, make, max_episode_steps) for _ in range(num_envs)]
+        envs = open_all(open_env(factory, make, max_episode_steps) for _ in range(num_envs))
         if len({id(env.unwrapped) for env in envs}) < num_envs:
             raise ConfigError(
                 f"{name_of(make)} returned the same environment {num_envs} times: it must make a new one in each "
@@ -127,6 +127,15 @@ class GymnasiumEnvs(AbstractHostEnvs):
     def close(self) -> None:
         for env in self._envs:
             env.close()
+
+    def cut_episodes(self, which: Sequence[int]) -> Obs:
+        self._obs = copy_obs(self._obs)
+        for i in which:
+            self._journal.next_episode(i)
+            begin_new_game(self._envs[i])
+        self._reset(which, self._obs)
+        self._journal.check_masks(self.spec.action, self._obs)
+        return self._obs
 
     def reset_notes(self) -> list[str]:
         return unused_mask_notes(self.spec, self._envs[0], in_info=self._gives_mask)

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
+from duologue.envs.base import open_all
 from duologue.envs.gymnasium import EnvId
 from duologue.envs.many_seeds import SeedEnvs
 from duologue.envs.tasks import EnvWithTasks, strip_tasks
@@ -31,16 +32,17 @@ def is_compiled(env: Source) -> bool:
     return env.partition("/")[0] in JAX_PREFIXES if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
 
 
-def with_kwargs(env: Source, env_kwargs: dict[str, Any]) -> Source:
-    """`env` with arguments for `gymnasium.make`. Raises `ConfigError` unless `env` is an id of Gymnasium."""
+def with_kwargs(env: Source, env_kwargs: dict[str, Any], option: str = "env") -> Source:
+    """`env` with arguments for `gymnasium.make`. `option` is the argument that gave `env`. Raises `ConfigError` unless
+    `env` is an id of Gymnasium."""
     if not env_kwargs:
         return env
     if isinstance(env, EnvWithTasks):
-        return replace(env, env=with_kwargs(env.env, env_kwargs))
+        return replace(env, env=with_kwargs(env.env, env_kwargs, option))
     if not isinstance(env, str) or env.partition("/")[0] in (*JAX_PREFIXES, *PLANNED_PREFIXES):
         raise ConfigError(
-            f"env_kwargs = {env_kwargs}: only an id of Gymnasium takes these arguments, and env is {env!r}. Pass a "
-            "callable that makes the environment, for example lambda: MyEnv(difficulty=2)."
+            f"{option}_kwargs = {env_kwargs}: only an id of Gymnasium takes these arguments, and {option} is {env!r}. "
+            "Pass a callable that makes the environment, for example lambda: MyEnv(difficulty=2)."
         )
     return EnvId(env, env_kwargs)
 
@@ -109,18 +111,17 @@ def make_seeds(
     `options` are those of `make`. Raises `ConfigError`, also for one adapter on the host and several seeds, and for a
     name that environments in JAX do not have in their `info`.
     """
-    made = [make(env, num_envs, seed=seed, **options)]
-    if isinstance(made[0], AbstractJaxEnvs):
-        check_info(made[0], options.get("info", ()))
-    if seeds == 1 or isinstance(made[0], AbstractJaxEnvs):
-        return made[0]
+    if seeds == 1 or is_compiled(env):
+        envs = make(env, num_envs, seed=seed, **options)
+        if isinstance(envs, AbstractJaxEnvs):
+            check_info(envs, options.get("info", ()))
+        return envs
     if isinstance(strip_tasks(env), AbstractHostEnvs):
         raise ConfigError(
             f"seeds = {seeds}: must be 1, because an adapter belongs to one agent. Pass an id, or a "
             "callable that makes one environment."
         )
-    made += [make(env, num_envs, seed=seed + i, **options) for i in range(1, seeds)]
-    return SeedEnvs([envs for envs in made if isinstance(envs, AbstractHostEnvs)])
+    return SeedEnvs(open_all(make(env, num_envs, seed=seed + i, **options) for i in range(seeds)))
 
 
 def check_info(envs: AbstractJaxEnvs, names: Sequence[str]) -> None:

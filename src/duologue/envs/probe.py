@@ -130,7 +130,7 @@ class ProbeEnvs(AbstractJaxEnvs):
             id=f"probe/{name}",
             observation=observation_space(OBSERVATION),
             action=action_space(self._probe.action),
-            max_episode_steps=self._probe.steps if self._probe.truncates else None,
+            max_episode_steps=self._probe.steps,  # no episode is longer
         )
 
     def reset(self, key: Array) -> tuple[PyTree, Obs]:

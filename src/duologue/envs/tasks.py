@@ -10,7 +10,7 @@ A task is a plain function of one step, in `jax.numpy`. `Tasks` is a set of them
 The reward of a step becomes a vector `[K]`. Tasks read the true successor, before any reset.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -212,6 +212,10 @@ class TaskedEnvs(AbstractHostEnvs):
 
     def close(self) -> None:
         self._envs.close()
+
+    def cut_episodes(self, which: Sequence[int]) -> Obs:
+        self._obs = self._envs.cut_episodes(which)
+        return self._obs
 
     def reset_notes(self) -> list[str]:
         return self._envs.reset_notes()

@@ -24,7 +24,17 @@ from duologue.loops.state import Loop, LoopState
 from duologue.runs import config
 from duologue.runs.checks import check_algorithm, check_data_and_replay, check_offline_fraction, format_bytes
 from duologue.runs.data_sources import DataSource, reopen_data
-from duologue.runs.environments import Envs, EnvSource, check_spec, close_envs, env_notes, has_same_spaces, open_envs
+from duologue.runs.environments import (
+    Envs,
+    EnvSource,
+    check_evaluate_env,
+    check_spec,
+    close_envs,
+    env_notes,
+    evaluation_env,
+    has_same_spaces,
+    open_envs,
+)
 from duologue.runs.folders import make_run_folder
 from duologue.runs.horizon import ended_schedules, extend_schedules, first_schedule_end, gradient_steps, unused_fields
 from duologue.runs.jax_setup import has_images, images_in_name, prepare_jax, thread_note
@@ -48,6 +58,8 @@ class Agent(NamedTuple):
     """State of the algorithm; with several seeds every leaf has a leading axis S."""
     env: EnvSource | None
     """The Python object that makes its environments; `None` for the plan's id."""
+    evaluate_env: EnvSource | None = None
+    """The same for the environments of its evaluations."""
 
 
 def begin_run(
@@ -61,7 +73,10 @@ def begin_run(
     if sources.tasks is not None and not isinstance(sources.tasks, str) and not is_ready(sources.tasks):
         env = sources.tasked_env
     try:
-        session = Session(make_run_folder(plan, run_dir), plan, choose_loop(envs), envs, python_source(env), listeners)
+        session = Session(
+            make_run_folder(plan, run_dir), plan, choose_loop(envs), envs, python_source(env), listeners,
+            evaluate_source=python_source(sources.tasked_evaluate_env),
+        )  # fmt: skip
         start = lambda: session.loop.start(plan.algorithm, envs, plan.seed_numbers)  # noqa: E731
         return run_from_start(session, start, notes=[*start_notes(plan), *source_notes(plan, envs, replay_bytes)])
     finally:
@@ -70,7 +85,7 @@ def begin_run(
 
 def resume_run(
     path: Path, *, steps: int | None, env: EnvSource | None, dataset: DataSource | None,
-    algorithm: type | Sequence[type], listeners: Listeners,
+    algorithm: type | Sequence[type], listeners: Listeners, evaluate_env: EnvSource | None = None,
 ) -> Agent:  # fmt: skip
     """Continue from the newest good checkpoint of a run folder."""
     plan = read_plan(path, algorithm)
@@ -79,6 +94,9 @@ def resume_run(
         plan = replace(plan, steps=steps)
     if dataset is not None and plan.dataset is None:
         raise ConfigError("dataset: this run did not learn from recorded data. Leave it out.")
+    check_evaluate_env(plan, evaluate_env)
+    if plan.evaluate_every is not None:
+        evaluation_env(plan, env, evaluate_env)  # raises before anything is made
     prepare_jax([plan.algorithm], seeds=plan.seeds, images=has_images(plan.spec.observation))
     with files.RunLock(path):
         data = None if plan.dataset is None else reopen_data(plan, dataset)
@@ -87,20 +105,21 @@ def resume_run(
         mixed = None if plan.offline or rows is None else rows.data
         try:
             replay_bytes = 0 if plan.offline else ring_bytes(plan.algorithm, plan.spec, plan.num_envs, plan.seeds)
-            session = Session(path, plan, choose_loop(envs), envs, env, listeners, mixing_arguments(plan, mixed))
+            mixing = mixing_arguments(plan, mixed)
+            session = Session(path, plan, choose_loop(envs), envs, env, listeners, mixing, evaluate_env)
             return run_from_checkpoint(session, source_notes(plan, envs, replay_bytes, mixed))
         finally:
             close_envs(envs, env)
 
 
 def finetune_run(
-    agent: Agent, env: EnvSource, dataset: DataSource | None, offline_fraction: float, options: RunOptions,
-    run_dir: str | Path | None, listeners: Listeners,
+    agent: Agent, sources: Sources, offline_fraction: float, options: RunOptions, run_dir: str | Path | None,
+    listeners: Listeners,
 ) -> Agent:  # fmt: skip
     """Continue to train an agent of recorded data in an environment, in a new run folder."""
     check_offline_fraction(offline_fraction, agent.plan.algorithm)
-    data = reopen_data(agent.plan, dataset)
-    plan, envs, replay_bytes = make_plan(agent.plan.algorithm, Sources(env), options)
+    data, env = reopen_data(agent.plan, sources.dataset), sources.env
+    plan, envs, replay_bytes = make_plan(agent.plan.algorithm, sources._replace(dataset=None), options)
     try:
         plan = finetune_plan(agent, plan, data, offline_fraction)
         if not agent.plan.env and not has_same_spaces(plan, agent.plan.spec):
@@ -121,7 +140,10 @@ def finetune_run(
             else []
         )
         loop, path = choose_loop(envs), make_run_folder(plan, run_dir)
-        session = Session(path, plan, loop, envs, python_source(env), listeners, mixing_arguments(plan, data))
+        session = Session(
+            path, plan, loop, envs, python_source(env), listeners, mixing_arguments(plan, data),
+            python_source(sources.tasked_evaluate_env),
+        )  # fmt: skip
 
         def start() -> LoopState:
             state = loop.start(plan.algorithm, envs, plan.seed_numbers)
@@ -165,7 +187,7 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
 def make_agent(session: Session, state: LoopState) -> Agent:
     """The agent in the last state of a session."""
     step = int(np.ravel(state.step)[0]) * session.plan.unit
-    return Agent(session.path, session.plan, step, state.algorithm, session.source)
+    return Agent(session.path, session.plan, step, state.algorithm, session.source, session.evaluate_source)
 
 
 def finetune_plan(agent: Agent, plan: Plan, data: DataSet, offline_fraction: float) -> Plan:

@@ -10,9 +10,9 @@ import jax
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.envs.differences import space_differences
+from duologue.envs.differences import space_differences, value_difference
 from duologue.envs.gymnasium import name_of
-from duologue.envs.make import Source, is_compiled, make_seeds, with_kwargs
+from duologue.envs.make import Source, is_compiled, make, make_seeds, with_kwargs
 from duologue.envs.spaces import stack_depths
 from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -77,27 +77,53 @@ def match_rewards(env: EnvSource, algorithm: AnyAlgorithm) -> EnvSource:
     return env
 
 
-def check_source(plan: Plan, source: EnvSource | None) -> None:
-    """Raise `ConfigError` where neither the plan nor `source` can make environments."""
+def evaluation_env(
+    plan: Plan, env: EnvSource | None, evaluate_env: EnvSource | None
+) -> tuple[Plan, EnvSource | None]:  # fmt: skip
+    """The plan and the Python object of the environments that play test episodes: those of training, or of the plan's
+    `evaluate_env`, which has arguments and a time limit of its own. Raises `ConfigError` where nothing can make it."""
+    check_evaluate_env(plan, evaluate_env)
+    if plan.evaluate_env is None:
+        return plan, env
+    plan = dataclasses.replace(
+        plan, env=plan.evaluate_env, env_kwargs=plan.evaluate_env_kwargs, max_episode_steps=None
+    )  # fmt: skip
+    check_source(plan, evaluate_env, option="evaluate_env")
+    return plan, evaluate_env
+
+
+def check_evaluate_env(plan: Plan, evaluate_env: EnvSource | None) -> None:
+    """Raise `ConfigError` for an `evaluate_env` where the run has been started without one."""
+    if evaluate_env is not None and plan.evaluate_env is None:
+        raise ConfigError(
+            f"evaluate_env = {describe_source(evaluate_env)}: this run evaluates in the environment of its training. "
+            "Leave it out. To score the agent in another environment, call run.evaluate(env=...)."
+        )
+
+
+def check_source(plan: Plan, source: EnvSource | None, *, option: str = "env") -> None:
+    """Raise `ConfigError` where neither the plan nor `source` can make environments. `option` is the argument that
+    gives the source."""
+    role = "environment" if option == "env" else "evaluation environment"
     if source is None and not plan.env:
         raise ConfigError("This run has only data. Give an environment: env=..., or --env.")
     module, named, _ = plan.env.partition(":")
     if source is None and named and module not in sys.modules:
         raise ConfigError(
-            f"The environment of this run, {plan.env}, would import the module {module}. Its name comes from a "
-            f"file in the run folder. If you trust the module, pass the environment yourself: --env {plan.env}, in "
-            f"Python env={plan.env!r}."
+            f"The {role} of this run, {plan.env}, would import the module {module}. Its name comes from a "
+            f"file in the run folder. If you trust the module, pass the environment yourself: "
+            f"--{option.replace('_', '-')} {plan.env}, in Python {option}={plan.env!r}."
         )
     own_tasks = plan.tasks not in (None, *READY_TASKS)
     if own_tasks and not isinstance(source, EnvWithTasks):
         raise ConfigError(
             f"The tasks of this run were a Python object, {plan.tasks}, which the command line cannot make. In Python, "
-            f"pass them again: duologue.load(path, env=tasks.attach({plan.env!r})), or run.evaluate(env=...)."
+            f"pass them again: duologue.load(path, {option}=tasks.attach({plan.env!r})), or run.evaluate(env=...)."
         )
     if source is None and plan.env.startswith("<"):
         raise ConfigError(
-            f"The environment of this run was a Python object, {plan.env}. Pass it again: "
-            "duologue.load(path, env=...), or run.evaluate(env=...)."
+            f"The {role} of this run was a Python object, {plan.env}. Pass it again: "
+            f"duologue.load(path, {option}=...), or run.evaluate(env=...)."
         )
 
 
@@ -110,6 +136,17 @@ def check_spec(plan: Plan, spec: EnvSpec) -> None:
         )
     if spec.tasks != plan.spec.tasks:
         raise ConfigError(f"tasks = {', '.join(spec.tasks)}: must be {', '.join(plan.spec.tasks)}, as in this run.")
+
+
+def check_evaluation_spec(plan: Plan, spec: EnvSpec) -> None:
+    """Raise `ConfigError` for an `evaluate_env` with other spaces or tasks than the training environment. Its rewards
+    and its time limit may differ."""
+    differences = [*differing_parts(plan, spec), *value_difference("tasks", spec.tasks, plan.spec.tasks)]
+    if differences:
+        raise ConfigError(
+            f"evaluate_env = {plan.evaluate_env}: must have the spaces of the training environment, {plan.env}. It "
+            f"differs: {'; '.join(differences)}."
+        )
 
 
 def has_same_spaces(plan: Plan, spec: EnvSpec) -> bool:
@@ -163,8 +200,17 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
     return spec if now == before else dataclasses.replace(spec, observation=plan.spec.observation)
 
 
-def env_notes(envs: Envs) -> tuple[str, ...]:
-    """Remarks on environments, for the user; those written in JAX have none."""
+def read_spec(source: EnvSource, *, max_episode_steps: int | None = None) -> EnvSpec:
+    """The spec of environments, which are made once and closed again; an adapter stays as it is."""
+    adapter = strip_tasks(source)
+    num_envs = adapter.num_envs if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs) else 1
+    envs = make(source, num_envs, purpose="evaluate", max_episode_steps=max_episode_steps)
+    close_envs(envs, source)
+    return envs.spec
+
+
+def env_notes(envs: Any) -> tuple[str, ...]:
+    """Remarks on environments, for the user; those written in JAX, and recorded data, have none."""
     return envs.notes if isinstance(envs, AbstractHostEnvs) else ()
 
 

@@ -9,7 +9,7 @@ from duologue.errors import ConfigError
 from duologue.fields import Count, Seed, check_fields
 
 NO_KWARGS: dict[str, Any] = {}
-"""Default of `env_kwargs`. Nothing changes it."""
+"""Default of `env_kwargs` and `evaluate_env_kwargs`. Nothing changes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class RunOptions:
     run."""
     evaluate_episodes: Count = 10
     """Number of episodes of each evaluation during training."""
+    evaluate_num_envs: Count | None = None
+    """Largest number of environments open at once in an evaluation. None: 16, or 1,024 in JAX."""
+    evaluate_env_kwargs: dict[str, bool | int | float | None | str] = field(default_factory=NO_KWARGS.copy)  # noqa: RUF036
+    """Arguments for gymnasium.make of the evaluation environment, in place of the environment arguments of training."""
     save_every: Count | None = None
     """Steps between checkpoints. None: ten in the run."""
     log_every: Count | None = None

@@ -22,6 +22,8 @@ class Plan(RunOptions):
     env: str
     """Id of the environment; in angle brackets the name of a Python object; empty in a run that has only data."""
     spec: EnvSpec
+    evaluate_env: str | None = None
+    """Environment of evaluations, as `env`. `None`: the environment of training."""
     num_envs: Count = 1
     save_every: Count = 1
     log_every: Count = 1

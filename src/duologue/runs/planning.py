@@ -5,17 +5,26 @@ from typing import Any, NamedTuple
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.dataset import DataSet, adapt_to_env
-from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.make import make_seeds, with_kwargs
 from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, EnvError
 from duologue.loops.offline import RecordedData, prepare_data
 from duologue.runs.checks import check_algorithm, check_data, check_init, check_replay
 from duologue.runs.data_sources import DataSource, data_name, read_data
-from duologue.runs.environments import Envs, EnvSource, close_envs, close_on_failure, describe_source, match_rewards
+from duologue.runs.environments import (
+    Envs,
+    EnvSource,
+    check_evaluation_spec,
+    close_on_failure,
+    describe_source,
+    match_rewards,
+    read_spec,
+)
 from duologue.runs.horizon import fill_schedules, gradient_steps, replace_field
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan
+from duologue.types import EnvSpec
 
 TaskSource = str | Tasks
 """The name of a ready set of tasks, or a set."""
@@ -24,12 +33,14 @@ ROWS, CHECKPOINTS = 200, 10
 
 
 class Sources(NamedTuple):
-    """Sources of a run: environments, with or without tasks; or recorded data, with or without an environment for
-    evaluations."""
+    """Sources of a run: environments, with or without tasks, and with or without others for evaluations; or recorded
+    data, with or without an environment for evaluations."""
 
     env: EnvSource | None = None
     dataset: DataSource | None = None
     tasks: TaskSource | None = None
+    evaluate_env: EnvSource | None = None
+    """Environment of evaluations. `None`: the environment of training."""
 
     @property
     def tasked_env(self) -> EnvSource | None:
@@ -40,6 +51,14 @@ class Sources(NamedTuple):
         if not isinstance(tasks, Tasks):
             raise ConfigError(f"tasks = {tasks!r}: must be the name of a ready set, or duologue.tasks.Tasks(…).")
         return tasks.attach(self.env)
+
+    @property
+    def tasked_evaluate_env(self) -> EnvSource | None:
+        """The environment of evaluations, with the tasks of training unless it has its own."""
+        env, trained = self.evaluate_env, self.tasked_env
+        if env is None or isinstance(env, EnvWithTasks) or not isinstance(trained, EnvWithTasks):
+            return env
+        return trained.tasks.attach(env)
 
 
 class PreparedRun(NamedTuple):
@@ -61,6 +80,7 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
     if sources.env is not None:
         sources = sources._replace(env=with_kwargs(sources.env, options.env_kwargs))
     offline, env = sources.dataset is not None, sources.tasked_env
+    tested = read_evaluation_spec(algorithm, sources, options)
     num_envs = 1 if offline else options.num_envs or experience.num_envs
     unit = experience.gradient_steps if offline else num_envs * experience.rollout_length
     chunks = -(-options.steps // unit)
@@ -77,7 +97,10 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
             dataset=data_name(sources.dataset),
             digest=envs.data.digest if isinstance(envs, RecordedData) else "",
             tasks=describe_tasks(env),
+            evaluate_env=None if sources.evaluate_env is None else describe_source(sources.evaluate_env),
         )
+        if tested is not None:
+            check_evaluation_spec(plan, tested)
         check_init(plan)
         replay_bytes = 0 if offline else check_replay(plan)
     return PreparedRun(plan, envs, replay_bytes)
@@ -85,7 +108,7 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
 
 def check_sources(sources: Sources, options: RunOptions) -> None:
     """Raise `ConfigError` for sources and options that exclude each other."""
-    env, dataset, tasks = sources
+    env, dataset, tasks, evaluate_env = sources
     only_data = {
         "timeout_and_terminal": options.timeout_and_terminal != "timeout",
         "window": options.window is not None,
@@ -108,10 +131,35 @@ def check_sources(sources: Sources, options: RunOptions) -> None:
         raise ConfigError("There is nothing to learn from. Pass an environment or a dataset.")
     if options.evaluate_every is not None and env is None:
         raise ConfigError(f"evaluate_every = {options.evaluate_every}: there is no environment. Pass env=...")
-    if options.evaluate_every is not None and dataset is None and isinstance(strip_tasks(env), AbstractHostEnvs):
+    check_evaluation_sources(env, dataset, evaluate_env, options)
+
+
+def check_evaluation_sources(
+    env: EnvSource | None, dataset: DataSource | None, evaluate_env: EnvSource | None, options: RunOptions
+) -> None:
+    """Raise `ConfigError` for an environment of evaluations that cannot work."""
+    if evaluate_env is None and options.evaluate_env_kwargs:
+        raise ConfigError(
+            f"evaluate_env_kwargs = {options.evaluate_env_kwargs}: these are arguments of evaluate_env, which is not "
+            "given. Pass evaluate_env=..."
+        )
+    if evaluate_env is not None and dataset is not None:
+        raise ConfigError(
+            f"evaluate_env = {describe_source(evaluate_env)}: with a dataset, env is the environment of evaluations. "
+            "Pass env=... alone."
+        )
+    trained, played = strip_tasks(env), strip_tasks(env if evaluate_env is None else evaluate_env)
+    if not isinstance(played, AbstractHostEnvs | AbstractJaxEnvs):
+        return
+    if options.evaluate_num_envs not in (None, played.num_envs):
+        raise ConfigError(
+            f"evaluate_num_envs = {options.evaluate_num_envs}: the adapter has {played.num_envs} environments. Leave "
+            "it out."
+        )
+    if options.evaluate_every and dataset is None and played is trained and isinstance(played, AbstractHostEnvs):
         raise ConfigError(
             f"evaluate_every = {options.evaluate_every}: an evaluation would reset the environments of the "
-            "adapter, which training uses. Pass an id or a callable, or leave this option out."
+            "adapter, which training uses. Pass an id or a callable, or evaluate_env=..., or leave this option out."
         )
 
 
@@ -136,17 +184,26 @@ def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options
     )  # fmt: skip
 
 
+def read_evaluation_spec(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> EnvSpec | None:
+    """The spec of the environment of evaluations, if the run has one of its own. It is closed again before training
+    opens its environments, because perhaps only one can be open."""
+    env = sources.tasked_evaluate_env
+    if env is None:
+        return None
+    env = with_kwargs(env, options.evaluate_env_kwargs, "evaluate_env")
+    try:
+        return read_spec(match_rewards(env, algorithm))
+    except (ConfigError, EnvError) as error:
+        raise type(error)(f"evaluate_env: {error}") from error
+
+
 def open_data(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) -> RecordedData:
     """Read the data of a run, in the spaces of its environment if the run has one."""
     assert sources.dataset is not None
     data: DataSet = read_data(sources.dataset, timeout_and_terminal=options.timeout_and_terminal)
     if sources.env is not None:
-        envs = make_seeds(
-            match_rewards(sources.env, algorithm), 1, seed=options.seed, seeds=1, purpose="evaluate",
-            max_episode_steps=options.max_episode_steps,
-        )  # fmt: skip
-        close_envs(envs, sources.env)
-        data = adapt_to_env(data, envs.spec)
+        env = match_rewards(sources.env, algorithm)
+        data = adapt_to_env(data, read_spec(env, max_episode_steps=options.max_episode_steps))
     rows = prepare_data(algorithm, data, window=options.window, seed=options.seed)
     check_data(rows)
     return rows

@@ -57,10 +57,12 @@ def training_row(totals: Totals | UpdateTotals, *, steps: int, seconds: float, t
 def evaluation_row(score: Evaluation) -> dict:
     """Metrics that an evaluation adds to a row."""
     returns, lengths = np.asarray(score.returns, np.float64), np.asarray(score.lengths, np.float64)
+    cut = np.zeros(lengths.shape) if score.was_cut is None else np.asarray(score.was_cut, np.float64)
     return {
         EVALUATION: returns.mean(-1),
         "eval/std_reward": returns.std(-1),
         "eval/mean_ep_length": lengths.mean(-1),
+        "eval/cut": cut.sum(-1),
         **({} if score.successes is None else {"eval/success_rate": score.successes.mean(-1, dtype=np.float64)}),
         **({"eval/games": np.float64(score.reported)} if score.report_note else {}),
     }

@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 
 from duologue.data.cleaning import TimeoutAndTerminal
-from duologue.envs.tasks import task_index
 from duologue.errors import CheckpointError, ConfigError, suggestion
 from duologue.loops.keys import key_for, run_key
 from duologue.runs import drive
@@ -20,13 +19,14 @@ from duologue.runs.data_sources import DataSource, open_source, read_data
 from duologue.runs.display.loggers import Logger
 from duologue.runs.display.screen import print_warning
 from duologue.runs.drive import Agent
-from duologue.runs.environments import EnvSource, open_envs
-from duologue.runs.evaluation import Evaluation, open_evaluator
+from duologue.runs.environments import EnvSource, check_evaluate_env, evaluation_env, open_envs
+from duologue.runs.evaluation import Evaluation
+from duologue.runs.evaluator import EvaluationOptions, choose_task, open_evaluator
 from duologue.runs.fitted_q import FittedQ, fitted_q
-from duologue.runs.horizon import replace_field
 from duologue.runs.jax_setup import has_images, prepare_jax
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
+from duologue.runs.planning import Sources
 from duologue.runs.policy import TrainedPolicy
 from duologue.runs.session import Callback, Listeners
 from duologue.runs.watch import WatchResult, frames, watch
@@ -39,16 +39,18 @@ def load(
     *,
     which: str = "latest",
     env: EnvSource | None = None,
+    evaluate_env: EnvSource | None = None,
     algorithm: type | Sequence[type] = (),
 ) -> "Run | Runs":
     """Load the agent in a run folder: its `"latest"` or its `"best"` checkpoint (the best evaluation while training).
 
-    Pass `env` to evaluate a run whose environment was a Python object, and `algorithm` (a class, or several) if the
-    configuration names classes of your own. This makes no environment. Raises `CheckpointError` for a folder without a
-    good checkpoint.
+    Pass `env` (or `evaluate_env`) to evaluate a run whose environment (of evaluations) was a Python object, and
+    `algorithm` (a class, or several) if the configuration names classes of your own. This makes no environment. Raises
+    `CheckpointError` for a folder without a good checkpoint.
     """
     path = Path(path)
     plan = read_plan(path, algorithm)
+    check_evaluate_env(plan, evaluate_env)
     if which not in ("latest", "best"):
         raise ConfigError(f"which = {which!r}: must be 'latest' or 'best'.")
     if which == "best" and not (path / "checkpoints" / "best").is_dir():
@@ -63,7 +65,7 @@ def load(
     init = lambda key: plan.algorithm.init(plan.spec, key=key)  # noqa: E731
     like = jax.eval_shape(init, keys[0]) if plan.seeds == 1 else jax.eval_shape(jax.vmap(init), jax.numpy.stack(keys))
     state = checkpoint.load_tree(found, like, part=".algorithm")
-    return wrap_agent(Agent(path, plan, checkpoint.read_manifest(found).step, state, env))
+    return wrap_agent(Agent(path, plan, checkpoint.read_manifest(found).step, state, env, evaluate_env))
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,27 @@ class Run:
     """The algorithm's state."""
     env: EnvSource | None = None
     """The Python object that makes its environments; `None` for the plan's id."""
+    evaluate_env: EnvSource | None = None
+    """The same for the environments of its evaluations."""
 
     def evaluate(
-        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
-    ) -> Evaluation:
+        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None,
+        num_envs: int | None = None, max_episode_steps: int | None = None,
+    ) -> Evaluation:  # fmt: skip
         """Play `episodes` episodes in environments of their own, with the test policy or with `explore` as in training.
-        With several tasks, the policy of `task` plays under the reward of `task`, by default the main one."""
-        source, plan = self.env if env is None else env, choose_task(self.plan, task, explore)
-        with open_evaluator(
-            plan, source, seeds=[self.seed], episodes=episodes, purpose="evaluate", explore=explore
-        ) as evaluate:
-            return evaluate(self.state)
+
+        The environment is `env`, by default the run's `evaluate_env`, or that of training. At most `num_envs` of them
+        are open at once, by default 16, or 1,024 in JAX. `max_episode_steps` cuts an episode, which counts with its
+        return up to there, by default after 100,000 steps; the score has the number of cut episodes. With several
+        tasks, the policy of `task` plays under the reward of `task`, by default the main one.
+
+        Agents of several seeds play `episodes` episodes each, and the interval is over seeds. With `num_envs` they play
+        one after the other.
+        """
+        options = EvaluationOptions(
+            episodes=episodes, explore=explore, num_envs=num_envs, max_episode_steps=max_episode_steps
+        )
+        return score_agent(self, env, task, options)
 
     def policy(self, obs: Obs, *, step: int = 0, task: str | None = None) -> np.ndarray | np.generic:
         """Actions of the test policy for NumPy observations, one or a batch, in the environment's own units: ready for
@@ -195,8 +207,9 @@ class Run:
 
     def finetune(
         self, env: EnvSource | None = None, *, steps: int, offline_fraction: float = 0.5,
-        dataset: DataSource | None = None, run_dir: str | Path | None = None, callbacks: Sequence[Callback] = (),
-        loggers: Sequence[Logger] = (), console: Console | None = None, **options: Any,
+        dataset: DataSource | None = None, evaluate_env: EnvSource | None = None, run_dir: str | Path | None = None,
+        callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = (), console: Console | None = None,
+        **options: Any,
     ) -> "Run":  # fmt: skip
         """Continue to train an agent of recorded data in an environment, in a new run folder. It keeps networks and
         optimisers, and a share `offline_fraction` of each batch still comes from the data. `options` are further
@@ -207,7 +220,8 @@ class Run:
         listeners = Listeners(callbacks, loggers, console)
         chosen = finetune_options(self.seed, steps=steps, **options)
         agent = Agent(self.path, self.plan, self.step, self.state, self.env)
-        again = wrap_agent(drive.finetune_run(agent, source, dataset, offline_fraction, chosen, run_dir, listeners))
+        sources = Sources(source, dataset, evaluate_env=evaluate_env)
+        again = wrap_agent(drive.finetune_run(agent, sources, offline_fraction, chosen, run_dir, listeners))
         assert isinstance(again, Run)
         return again
 
@@ -221,14 +235,15 @@ class Run:
 
     def resume(
         self, *, steps: int | None = None, dataset: DataSource | None = None, algorithm: type | Sequence[type] = (),
-        env: EnvSource | None = None, callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = (),
-        console: Console | None = None,
+        env: EnvSource | None = None, evaluate_env: EnvSource | None = None, callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] = (), console: Console | None = None,
     ) -> "Run | Runs":  # fmt: skip
         """Continue this run in its folder: `duologue.resume` with its arguments."""
         source, listeners = self.env if env is None else env, Listeners(callbacks, loggers, console)
         agent = drive.resume_run(
-            self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners
-        )
+            self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners,
+            evaluate_env=self.evaluate_env if evaluate_env is None else evaluate_env,
+        )  # fmt: skip
         return wrap_agent(agent)
 
 
@@ -242,6 +257,7 @@ class Runs(Sequence[Run]):
     state: PyTree = field(repr=False)
     """The algorithm's states; every leaf leads with the seeds axis."""
     env: EnvSource | None = None
+    evaluate_env: EnvSource | None = None
 
     def __len__(self) -> int:
         return self.plan.seeds
@@ -252,41 +268,35 @@ class Runs(Sequence[Run]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"run {index} of {len(self)}")
         one = jax.tree.map(lambda x: x[index], self.state)
-        return Run(self.path, self.plan, self.plan.seed + index % len(self), self.step, one, self.env)
+        seed = self.plan.seed + index % len(self)
+        return Run(self.path, self.plan, seed, self.step, one, self.env, self.evaluate_env)
 
-    def evaluate(
-        self, *, episodes: int = 20, env: EnvSource | None = None, explore: bool = False, task: str | None = None
-    ) -> Evaluation:
-        """Play `episodes` episodes with each seed's policy, as `Run.evaluate` does; the interval is over seeds."""
-        source, seeds = self.env if env is None else env, [self.plan.seed + i for i in range(len(self))]
-        plan = choose_task(self.plan, task, explore)
-        with open_evaluator(
-            plan, source, seeds=seeds, episodes=episodes, purpose="evaluate", explore=explore
-        ) as evaluate:
-            return evaluate(self.state)
-
+    evaluate = Run.evaluate
     resume = Run.resume
 
 
-def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
-    """The plan of a run whose test policy is that of `task`; unchanged for `None`. Raises `ConfigError`, also for a
-    task together with `explore`."""
-    if task is None:
-        return plan
-    if explore:
-        raise ConfigError(
-            f"task = {task!r}: with explore, the scheduler chooses the task, as in training. Leave out one of the two "
-            "options."
-        )
-    return set_test_task(plan, task)
+def score_agent(
+    agent: Run | Runs, env: EnvSource | None, task: str | None, options: EvaluationOptions
+) -> Evaluation:  # fmt: skip
+    """The score of an agent, or of the agents of several seeds, in `env`, by default in the environment of their
+    evaluations."""
+    plan, source = agent.plan, env
+    if env is None:
+        plan, source = evaluation_env(plan, agent.env, agent.evaluate_env)
+    elif isinstance(env, str) and env == plan.evaluate_env:  # with its arguments
+        plan, source = evaluation_env(plan, None, env)
+    plan = choose_task(plan, task, options.explore)
+    seeds = [agent.seed] if isinstance(agent, Run) else plan.seed_numbers
+    with open_evaluator(plan, source, options, seeds=seeds, purpose="evaluate") as evaluate:
+        return evaluate(agent.state)
 
 
 def wrap_agent(agent: Agent) -> Run | Runs:
     """The agent as `Run`, or the agents of several seeds as `Runs`."""
-    path, plan, step, state, env = agent
+    path, plan, step, state, *sources = agent
     if plan.seeds > 1:
-        return Runs(path, plan, step, state, env)
-    return Run(path, plan, plan.seed, step, state, env)
+        return Runs(path, plan, step, state, *sources)
+    return Run(path, plan, plan.seed, step, state, *sources)
 
 
 def finetune_options(seed: int, **options: Any) -> RunOptions:
@@ -295,8 +305,3 @@ def finetune_options(seed: int, **options: Any) -> RunOptions:
     if unknown := [name for name in options if name not in known]:
         raise ConfigError(f"finetune has no option {unknown[0]!r}. {suggestion(unknown[0], known)}")
     return RunOptions.pick({"seed": seed, **{name: value for name, value in options.items() if value is not None}})
-
-
-def set_test_task(plan: Plan, task: str) -> Plan:
-    """The plan of a run whose test policy is that of `task`. Raises `ConfigError` for an unknown task."""
-    return replace(plan, algorithm=replace_field(plan.algorithm, test_task=task_index(plan.spec, task)))

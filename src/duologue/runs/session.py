@@ -17,8 +17,8 @@ from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import Loop, LoopState
 from duologue.runs.display.loggers import Logger
 from duologue.runs.display.screen import Screen, make_screen
-from duologue.runs.environments import EnvSource
-from duologue.runs.evaluation import Evaluator, open_evaluator
+from duologue.runs.environments import EnvSource, env_notes, evaluation_env
+from duologue.runs.evaluator import EvaluationOptions, Evaluator, open_evaluator
 from duologue.runs.plan import Plan
 from duologue.runs.rows import (
     Row,
@@ -33,6 +33,13 @@ from duologue.runs.rows import (
 )
 from duologue.runs.saved_states import SavedStates
 from duologue.runs.signals import Interruption
+
+FEWER = "To open one only, set evaluate_num_envs=1, on the command line --evaluate-num-envs 1."
+NOT_TWICE = (
+    "Those of training are open, too. If the simulator cannot be open twice, leave out evaluate_every, and call "
+    "run.evaluate(num_envs=1) after training."
+)
+"""Remedies where a simulator cannot be open often enough: in every run, and in one that also trains in it."""
 
 Callback = Callable[[int, Row], bool | None]
 """Called after every row of metrics with the step and the row; `False` stops the run and saves it."""
@@ -67,10 +74,12 @@ class Session:
     envs: Any
     """Environments, or recorded data, as the loop takes them."""
     source: EnvSource | None = None
-    """The Python object that makes the evaluation environments; `None` for the plan's id."""
+    """The Python object that makes the environments; `None` for the plan's id."""
     listeners: Listeners = Listeners()
     options: Mapping[str, Any] | None = None
     """Further arguments of `loop.run`."""
+    evaluate_source: EnvSource | None = None
+    """The same for the plan's `evaluate_env`."""
 
     def title(self) -> str:
         """Algorithm, environment, seeds and device, for the screen."""
@@ -158,10 +167,13 @@ class Session:
         plan = self.plan
         if plan.evaluate_every is None:
             return nullcontext()
-        note = shown.note if plan.offline else lambda _: None  # a run in environments has shown the same remarks
+        known = env_notes(self.envs)  # on the screen already
+        tested, source = evaluation_env(plan, self.source, self.evaluate_source)
         return open_evaluator(
-            plan, self.source, seeds=plan.seed_numbers, episodes=plan.evaluate_episodes,
-            purpose="evaluate while training", interrupted=interrupted, note=note,
+            tested, source, EvaluationOptions(episodes=plan.evaluate_episodes),
+            seeds=plan.seed_numbers, purpose="evaluate while training", interrupted=interrupted,
+            note=lambda text: text in known or shown.note(text),
+            fewer=FEWER if plan.offline else f"{FEWER} {NOT_TWICE}",
         )  # fmt: skip
 
     def _evaluation(
@@ -173,6 +185,8 @@ class Session:
             if score.mean > saved.best_score:
                 saved.save_best(state, step, score.mean)
                 shown.note(f"step {step:,}: saved the best evaluation so far, mean return {score.mean:,.1f}")
+            if score.cut_note:
+                shown.note(f"step {step:,}: {score.cut_note} in the evaluation")
             return evaluation_row(score)
         return {}
 

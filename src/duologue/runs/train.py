@@ -33,6 +33,9 @@ def train(
     run_dir: str | Path | None = None,
     evaluate_every: int | None = None,
     evaluate_episodes: int = 10,
+    evaluate_num_envs: int | None = None,
+    evaluate_env: EnvSource | None = None,
+    evaluate_env_kwargs: dict[str, Any] = NO_KWARGS,
     save_every: int | None = None,
     log_every: int | None = None,
     log_info: Sequence[str] = (),
@@ -66,13 +69,20 @@ def train(
         evaluate_every: steps between evaluations on separate environments; by default none, and ten in a run on a
             `dataset` with an environment.
         evaluate_episodes: episodes of each evaluation.
+        evaluate_num_envs: largest number of environments open at once in an evaluation, during training and after it;
+            by default 16, or 1,024 in JAX.
+        evaluate_env: environment of evaluations, as `env`; by default the environment of training. It has the same
+            spaces. Its rewards and its time limit may differ, for whole games instead of lives or without shaped
+            rewards. Evaluations during training, `best` and `run.evaluate` use it.
+        evaluate_env_kwargs: arguments for `gymnasium.make` in addition to the id `evaluate_env`, in place of
+            `env_kwargs`.
         save_every: steps between checkpoints; by default ten in a run. The last state is always saved.
         log_every: steps between rows of metrics; by default 200 in a run. Checkpoints and evaluations add rows.
         log_info: names of numbers in the `info` of a step, such as `("x_velocity",)`. Rows have the mean of each over
             all steps that give it, as `info/x_velocity`.
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further receivers of metrics, such as `duologue.runs.display.loggers.WandB`.
-        max_episode_steps: time limit of an episode; by default the environment's own.
+        max_episode_steps: time limit of an episode; by default the environment's own. `evaluate_env` has its own.
         timeout_and_terminal: how to read rows of the data with both flags: `"timeout"` for files that also mark every
             timeout as terminal; `"terminal"` if such a row is a true end.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
@@ -83,7 +93,9 @@ def train(
     """
     options = RunOptions.pick(locals())
     listeners = Listeners(callbacks, loggers, console)
-    return wrap_agent(drive.begin_run(algorithm, Sources(env, dataset, tasks), options, run_dir, listeners))
+    return wrap_agent(
+        drive.begin_run(algorithm, Sources(env, dataset, tasks, evaluate_env), options, run_dir, listeners)
+    )
 
 
 def resume(
@@ -91,6 +103,7 @@ def resume(
     *,
     steps: int | None = None,
     env: EnvSource | None = None,
+    evaluate_env: EnvSource | None = None,
     dataset: DataSource | None = None,
     algorithm: type | Sequence[type] = (),
     callbacks: Sequence[Callback] = (),
@@ -101,14 +114,16 @@ def resume(
 
     A run in environments written in JAX continues bit for bit. Gymnasium environments replay the actions of their
     running episodes; the screen names an environment that does not reach the same state. A run on recorded data reads
-    the data again; pass `dataset` if the data have moved. Pass `env` if the environment was a Python object, and
-    `algorithm` (a class, or several) if the configuration names classes of your own.
+    the data again; pass `dataset` if the data have moved. Pass `env` if the environment was a Python object,
+    `evaluate_env` if the environment of evaluations was one, and `algorithm` (a class, or several) if the configuration
+    names classes of your own.
 
     Raises `ConfigError` for arguments that cannot work, `CheckpointError` where there is no good checkpoint or the data
     have changed.
     """
     listeners = Listeners(callbacks, loggers, console)
     agent = drive.resume_run(
-        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners
-    )
+        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners,
+        evaluate_env=evaluate_env,
+    )  # fmt: skip
     return wrap_agent(agent)

@@ -20,13 +20,14 @@ FORMATS = ("png", "svg", "pdf")
 LEARNING_OPTIONS = (
     "num_envs",
     "max_episode_steps",
+    "evaluate_env",
     "tasks",
     "dataset",
     "timeout_and_terminal",
     "window",
     "offline_fraction",
 )
-"""Options that change learning, besides the algorithm and the environment."""
+"""Options that change learning or its scores, besides the algorithm and the environment."""
 MAX_PLACES = 400
 """Largest number of steps at which curves are averaged over seeds."""
 
