@@ -23,9 +23,12 @@ from queue import Queue
 from typing import Any
 
 from planted import (
+    door_atari,
     door_boxes,
+    door_evaluation,
     door_images,
     door_masks,
+    door_metrics,
     door_normalized,
     door_wrappers,
     first,
@@ -45,7 +48,9 @@ TIMEOUT = 240
 """Seconds; a mutant that hangs its tests is dead too."""
 
 
-DOOR = (door_boxes, door_images, door_masks, door_normalized, door_wrappers)
+DOOR = (
+    door_atari, door_boxes, door_evaluation, door_images, door_masks, door_metrics, door_normalized, door_wrappers,
+)  # fmt: skip
 PARTS = (first, trust, recorded, offline, intentions, stacked, found, kept, house, *DOOR)
 MUTANTS = [mutant for part in PARTS for mutant in part.MUTANTS]
 

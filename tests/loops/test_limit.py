@@ -44,7 +44,7 @@ def host_scores(envs, *, episodes, **options):
 def test_on_the_host_episodes_end_at_the_limit_at_the_latest():
     """Step t pays t. One environment terminates before the limit, one at it, one is truncated at it, one goes on."""
     made = [Endless(2), Endless(4), Endless(4, truncates=True), Endless()]
-    returns, lengths, _, cut = host_scores(in_turn(*made), episodes=10, limit=4)
+    returns, lengths, *_, cut = host_scores(in_turn(*made), episodes=10, limit=4)
     assert lengths.tolist() == [2, 4, 4, 4] * 2 + [2, 4]
     assert returns.tolist() == [3, 10, 10, 10] * 2 + [3, 10]
     assert cut.tolist() == [False, False, True, True] * 2 + [False, False]

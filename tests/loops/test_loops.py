@@ -448,7 +448,7 @@ def test_every_test_episode_is_assigned_beforehand(key):
     """The first n to finish would be the short ones."""
     envs = Script("constant", 5)
     state = SMALL.init(envs.spec, key=key)
-    returns, lengths, successes, _ = compile_evaluation(SMALL, envs, seeds=None)(state, key)
+    returns, lengths, successes, *_ = compile_evaluation(SMALL, envs, seeds=None)(state, key)
     assert returns.tolist() == [1, 2, 3, 4, 5] and lengths.tolist() == [1, 2, 3, 4, 5]
     assert np.isnan(successes).all()  # the environment reports none
 
@@ -484,7 +484,7 @@ class Told(Script):
 @pytest.mark.parametrize("word", ["is_success", "success"])
 def test_a_success_in_jax_is_that_of_the_last_step(word, key):
     envs = Told(4, word)
-    _, lengths, successes, _ = compile_evaluation(SMALL, envs, seeds=None)(SMALL.init(envs.spec, key=key), key)
+    _, lengths, successes, *_ = compile_evaluation(SMALL, envs, seeds=None)(SMALL.init(envs.spec, key=key), key)
     assert lengths.tolist() == [1, 2, 3, 4] and successes.tolist() == [0, 1, 0, 1]
 
 

@@ -68,7 +68,7 @@ MUTANTS = [
     Mutant("success has one name", "envs/results.py", 'SUCCESS = ("is_success", "success")', 'SUCCESS = ("is_success",)', NAMES),
     Mutant("the general name goes first", "envs/results.py", 'SUCCESS = ("is_success", "success")', 'SUCCESS = ("success", "is_success")', SHARE),
     Mutant("only episodes with a report count", "runs/evaluation.py", "float(np.mean(self.successes))", "float(np.mean(self.successes[self.successes > 0]))", SHARE),
-    Mutant("no report is a failure of all", "runs/evaluation.py", "None if np.isnan(reported).all() else np.nan_to_num", "np.nan_to_num", NOTHING),
+    Mutant("no report is a failure of all", "runs/evaluation.py", "None if np.isnan(scores.successes).all() else np.nan_to_num", "np.nan_to_num", NOTHING),
     Mutant("seeds share their successes", "runs/rows.py", "score.successes.mean(-1, dtype", "0 * score.successes.mean(dtype", SEEDS),
     Mutant("the first report of an episode counts in JAX", "loops/evaluate.py", "jnp.where(now.over, now.successes, reported", "jnp.where(now.t > 0, now.successes, reported", IN_JAX),
 ]  # fmt: skip
