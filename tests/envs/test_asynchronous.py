@@ -26,6 +26,8 @@ def test_processes_step_the_same_episodes_bit_for_bit():
     ours, theirs = make("CartPole-v1", 2, seed=4), make("CartPole-v1", 2, seed=4, asynchronous=True)
     try:
         np.testing.assert_array_equal(ours.reset(), theirs.reset())
+        np.testing.assert_array_equal(ours.step(actions[0]).obs, theirs.step(actions[0]).obs)
+        np.testing.assert_array_equal(ours.cut_episodes([1]), theirs.cut_episodes([1]))
         for action in actions[:100]:
             for a, b in zip(ours.step(action), theirs.step(action), strict=True):
                 np.testing.assert_array_equal(a, b) if not isinstance(a, dict) else None

@@ -10,10 +10,9 @@ import pytest
 from envs.endless import Clocks, Endless
 
 import duologue as dl
-from duologue import tasks
-from duologue.envs.asynchronous import AsyncGymnasiumEnvs
 from duologue.envs.base import AbstractHostEnvs, seed_of
 from duologue.envs.gymnasium import GymnasiumEnvs
+from duologue.envs.tasks import Tasks
 from duologue.loops import evaluate
 from duologue.loops.evaluate import compile_evaluation, host_evaluation
 
@@ -97,26 +96,24 @@ def test_progress_counts_steps_and_ends(monkeypatch):
 # Adapters
 
 
-@pytest.mark.parametrize("kind", ["in this process", "with tasks", "in processes"])
-def test_an_adapter_begins_the_next_episodes_of_some_environments(kind):
+@pytest.mark.parametrize("tasked", [False, True])
+def test_an_adapter_begins_the_next_episodes_of_some_environments(tasked):
     """The others stay where they are."""
-    if kind == "in processes":
-        envs = AsyncGymnasiumEnvs(Endless, 3, seed=0)
-    else:
-        envs = GymnasiumEnvs(Endless, 3, seed=0)
-        envs = tasks.Tasks(paid).attach(Endless).wrap(envs) if kind == "with tasks" else envs
+    envs = GymnasiumEnvs(Endless, 3, seed=0)
+    envs = Tasks(moved).attach(Endless).wrap(envs) if tasked else envs
     first = envs.reset()
     envs.step(np.zeros(3, np.int32))
     before = envs.step(np.zeros(3, np.int32)).obs
     assert envs.cut_episodes([0, 2])[:, 0].tolist() == [0, 2, 0]
     assert before[:, 0].tolist() == [2, 2, 2] and first[:, 0].tolist() == [0, 0, 0]  # arrays are never written again
-    assert envs.step(np.zeros(3, np.int32)).obs[:, 0].tolist() == [1, 3, 1]
+    step = envs.step(np.zeros(3, np.int32))
+    assert step.obs[:, 0].tolist() == [1, 3, 1] and step.reward.ravel().tolist() == ([1, 1, 1] if tasked else [1, 3, 1])
     assert envs.snapshot()["episode"].tolist() == [1, 0, 1] and envs.snapshot()["length"].tolist() == [1, 3, 1]
     envs.close()
 
 
-def paid(obs, action, reward, next_obs, terminated, info):
-    return reward
+def moved(obs, action, reward, next_obs, terminated, info):
+    return next_obs[0] - obs[0]
 
 
 class Rigid(GymnasiumEnvs):

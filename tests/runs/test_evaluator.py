@@ -213,8 +213,10 @@ def test_evaluations_have_an_environment_of_their_own(tmp_path):
     words = r"The evaluation environment of this run was a Python object, <.*plain>. Pass it again: .*evaluate_env="
     with pytest.raises(dl.ConfigError, match=words):
         lost.evaluate()
+    door = Door(length=3)
     with pytest.raises(dl.ConfigError, match=words):
-        resume(path, iterations=3, env=brief)
+        resume(path, iterations=3, env=door)
+    assert door.made == 0  # nothing is made before
     assert lost.evaluate(episodes=2, env=plain).mean == 100
     more = resume(path, iterations=3, env=brief, evaluate_env=plain)
     assert scores(path) == [100.0] * 3 and more.evaluate(episodes=2).mean == 100

@@ -37,7 +37,7 @@ class Scores(NamedTuple):
     the rewards up to there."""
 
 
-Progress = Callable[[int, int], object]
+ProgressCallback = Callable[[int, int], object]
 """Receives the steps and the ends of episodes since the last call."""
 
 
@@ -47,7 +47,7 @@ class Interrupted(Exception):
 
 def host_evaluation(
     algorithm: AnyAlgorithm, *, episodes: int, limit: int = LONGEST_EPISODE, explore: bool = False,
-    interrupted: Callable[[], bool] = lambda: False, progress: Progress = lambda steps, ends: None,
+    interrupted: Callable[[], bool] = lambda: False, progress: ProgressCallback = lambda steps, ends: None,
 ) -> Callable[[PyTree, AbstractHostEnvs, Key[Array, ""]], Scores]:  # fmt: skip
     """A function `(state, envs, key) -> scores` that plays `episodes` episodes with the test policy, or with `explore`
     as in training. The same arguments give the same scores.
@@ -129,7 +129,7 @@ STEPS_PER_CALL = 1000
 def compile_evaluation(
     algorithm: AnyAlgorithm, envs: AbstractJaxEnvs,
     *, seeds: int | None, limit: int = LONGEST_EPISODE, explore: bool = False,
-    interrupted: Callable[[], bool] = lambda: False, progress: Progress = lambda steps, ends: None,
+    interrupted: Callable[[], bool] = lambda: False, progress: ProgressCallback = lambda steps, ends: None,
 ) -> Callable[[PyTree, Key[Array, "..."]], Scores]:  # fmt: skip
     """A function `(state, key) -> scores`: each environment plays one episode, of `limit` steps at most. With several
     seeds both arguments and all scores have a leading axis S. Raises `Interrupted` once `interrupted()` is true, and

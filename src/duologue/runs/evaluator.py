@@ -69,11 +69,7 @@ def open_evaluator(
     keys = [key_for(run_key(seed), purpose) for seed in seeds]
     num_envs = count_test_envs(plan, source, options)
     limit = options.max_episode_steps or max(LONGEST_EPISODE, plan.max_episode_steps or 0)
-    limited = plan
-    if options.max_episode_steps is not None:
-        own = None if is_adapter(source) else options.max_episode_steps  # an adapter keeps its limit
-        limited = replace(plan, max_episode_steps=own)
-
+    limited = plan if options.max_episode_steps is None else set_time_limit(plan, source, options.max_episode_steps)
     one_by_one = bool(options.num_envs or plan.evaluate_num_envs)  # one seed after the other, to open no more
     together = num_envs if one_by_one else num_envs * len(seeds)
 
@@ -116,6 +112,11 @@ def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
             "options."
         )
     return replace(plan, algorithm=replace_field(plan.algorithm, test_task=task_index(plan.spec, task)))
+
+
+def set_time_limit(plan: Plan, source: EnvSource | None, steps: int) -> Plan:
+    """The plan whose environments end their episodes after this number of steps. An adapter keeps its own limit."""
+    return replace(plan, max_episode_steps=None if is_adapter(source) else steps)
 
 
 def is_adapter(source: EnvSource | None) -> bool:
