@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.algorithms.base import AnyAlgorithm
+from duologue.envs.spaces import split_actions
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.loops.state import restart_carry
@@ -60,7 +61,7 @@ class Actor:
         action, self._carry = _act(algorithm, self._policy.state, self._carry, batch, key, self._explore)
         self._calls += 1
         action = to_env_actions(spec.action, np.asarray(action))
-        return action[0] if single else action
+        return split_actions(spec.action, action)[0] if single else action
 
     def _begin(self, count: int) -> PyTree:
         return self._policy.algorithm.initial_carry(count)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.algorithms.base import AnyAlgorithm, unwrapped
-from duologue.envs.spaces import array_type
+from duologue.envs.spaces import array_type, split_actions
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.types import (
@@ -48,7 +48,7 @@ class TrainedPolicy:
             )
         batch, single = checked_batch(self.spec, obs)
         action = to_env_actions(self.spec.action, np.asarray(_act(self.algorithm, self.state, batch, key, explore)))
-        return action[0] if single else action
+        return split_actions(self.spec.action, action)[0] if single else action
 
     def make_act(self, *, key: Array, explore: bool) -> Callable[[Obs, int, bool], np.ndarray]:
         """A function `(obs, t, began) -> actions`, both `[1, …]` as in adapters. It keeps the carry of the running
