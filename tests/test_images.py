@@ -91,17 +91,31 @@ def test_an_image_has_room_for_the_smallest_filter():
         (Box((128,), **BYTES), 255),
         (Box((3,), "uint8", (0.0,) * 3, (7.0,) * 3), 7),
         (Box((8, 8, 12), "uint8", (0.0,), (1.0,)), 1),
-        (Box((3,), "uint8", (0.0,) * 3, (7.0, 7.0, 8.0)), None),
+        (Box((3,), "uint8", (0.0,) * 3, (7.0, 7.0, 8.0)), (7, 7, 8)),
+        (Box((3,), "uint8", (0.0,) * 3, (0.0, 255.0, 1.0)), (1, 255, 1)),
+        (Box((3,), "uint8", (0.0,) * 3, (0.0, 1.0, 1.0)), None),
+        (Box((5, 5, 1), "uint8", (0.0,) * 25, (7.0,) * 24 + (8.0,)), 255),
         (Box((3,), "uint8"), None),
         (Box((8, 8, 12), "uint8"), 255),
         (Box((8, 8, 12), "uint8", (0.0,), (0.0,)), 255),  # all are 0
         (Box((3,), "uint8", (0.0,) * 3, (0.0,) * 3), None),
         (Box((8, 8, 12), "float32", (0.0,), (255.0,)), None),
-        (Box((8, 8, 12), "int32", (0.0,), (255.0,)), None),
+        # All integers, by the larger side of their range; a range of more than two bytes says nothing of the values.
+        (Box((8, 8, 12), "int32", (0.0,), (255.0,)), 255),
+        (Box((2,), "int8", (-128.0, -128.0), (127.0, 127.0)), 128),
+        (Box((2,), "int16", (-300.0, 0.0), (20.0, 7.0)), (300, 7)),
+        (Box((70,), "uint16", (0.0,), (65_535.0,)), 65_535),
+        (Box((2,), "int32", (-(2.0**31), 0.0), (2.0**31, 9.0)), (1, 9)),
+        (Box((2,), "int32", (0.0, 0.0), (65_536.0, 65_536.0)), None),
+        (Box((2,), "int32", (0.0, None), (5.0, 5.0)), (5, 1)),
+        (Box((2,), "int32", None, (5.0, 5.0)), None),
+        (Box((2,), "int8"), None),
+        (Box((8, 8, 12), "int32", (0.0,), (2.0**31,)), None),
+        (Box((2,), "bool", (0.0, 0.0), (1.0, 1.0)), None),
     ],
     ids=str,
 )
-def test_bytes_are_divided_by_the_bound_that_all_share(space, scale):
+def test_integers_are_divided_by_the_larger_side_of_their_range(space, scale):
     assert read_box(space).scale == scale
 
 
@@ -112,4 +126,7 @@ def test_notes_name_the_parts_and_their_axes():
     assert image_notes(parts) == [
         "observations/a/x are images of 9 × 9 with 3 channels", "observations/b are images of 9 × 7 with 12 channels",
     ]  # fmt: skip
+    wide = "observations/n hold integers up to 2,147,483,648, which enter the networks as they are"
+    (note,) = image_notes(Dict({"n": Box((2,), "int32", (-(2.0**31), 0.0), (9.0, 9.0)), "m": Box((2,), "int8")}))
+    assert note.startswith(wide)
     assert image_notes(parts, "none") == image_notes(Box((5,))) == []

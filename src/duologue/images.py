@@ -1,4 +1,4 @@
-"""Which observations are images, and how their axes and bytes are read. All parts of the library ask here."""
+"""Which observations are images, and how their axes and integers are read. All parts of the library ask here."""
 
 import math
 from typing import Literal, NamedTuple, TypeAlias
@@ -11,6 +11,8 @@ SMALLEST_SIDE = 3
 """Smallest height and width of an image. The smallest filters are 3 × 3, so a smaller array is read as a vector."""
 BYTE = 255.0
 """The largest byte."""
+WIDEST = 65_535.0
+"""Largest bound by which integers are divided, that of two bytes. Of wider ranges, most values would become 0."""
 
 
 class Image(NamedTuple):
@@ -32,8 +34,8 @@ class Reading(NamedTuple):
 
     image: Image | None
     """Its axes as those of an image; `None` for a vector."""
-    scale: float | None
-    """The number by which its bytes are divided; `None` for numbers that stay as they are."""
+    scale: float | tuple[float, ...] | None
+    """The number by which its integers are divided, or one for each element; `None` if all stay as they are."""
 
 
 def find_image(space: Space, channels: Channels = None, *, smallest: int = SMALLEST_SIDE) -> Image | None:
@@ -86,19 +88,42 @@ def is_full_byte(space: Box) -> bool:
 
 
 def read_box(space: Box, channels: Channels = None) -> Reading:
-    """How networks read a Box. Bytes are divided by `high` if all elements have the same; images of bytes without such
-    a bound are divided by 255, and vectors of bytes without it stay as they are."""
-    image, highs = find_image(space, channels), set(space.high or ())
-    if space.dtype != "uint8":
-        return Reading(image, None)
-    common = highs.pop() if len(highs) == 1 else None
-    return Reading(image, common or (None if image is None else BYTE))
+    """How networks read a Box. Integers are divided by their largest size, max(|low|, |high|): one number if all
+    elements have the same, else one for each element of a vector. Images of bytes without one number are divided by
+    255. Integers stay as they are where a bound is not known, is 0, or is above `WIDEST`."""
+    image, sizes = find_image(space, channels), integer_sizes(space)
+    common = set(sizes)
+    if len(common) == 1 and 0 < (size := common.pop()) <= WIDEST:
+        return Reading(image, size)
+    if image is not None:
+        return Reading(image, BYTE if space.dtype == "uint8" else None)
+    scales = tuple(size if 0 < size <= WIDEST else 1.0 for size in sizes)
+    return Reading(None, scales if set(scales) - {1.0} else None)
+
+
+def integer_sizes(space: Box) -> tuple[float, ...]:
+    """max(|low|, |high|) of the elements of a Box of integers, or one number for all; ∞ where a bound is not known.
+    Empty for other numbers, and where a side has no bound."""
+    lows = (0.0,) if space.dtype.startswith("uint") else space.low
+    if not space.dtype.startswith(("int", "uint")) or lows is None or space.high is None:
+        return ()
+    return tuple(
+        math.inf if low is None or high is None else max(abs(low), abs(high))
+        for low, high in zip(lows * (len(space.high) // len(lows)), space.high, strict=True)
+    )
 
 
 def image_notes(space: Space, channels: Channels = None, *, name: str = "observations") -> list[str]:
-    """One sentence for each image in an observation, with the meaning of its axes."""
+    """One sentence for each image in an observation, with the meaning of its axes; and one for integers that are too
+    wide to be divided by their bound."""
     if isinstance(space, Dict):
         parts = sorted(space.spaces.items())
         return [note for key, part in parts for note in image_notes(part, channels, name=f"{name}/{key}")]
-    image = find_image(space, channels)
-    return [] if image is None else [f"{name} are {image}"]
+    image, sizes = find_image(space, channels), integer_sizes(space) if isinstance(space, Box) else ()
+    notes = [] if image is None else [f"{name} are {image}"]
+    if sizes and (largest := max(sizes)) > WIDEST:
+        notes.append(
+            f"{name} hold integers up to {largest:,.0f}, which enter the networks as they are: their range is too wide "
+            "to divide by. If they are large, convert them to floats with gymnasium.wrappers.TransformObservation"
+        )
+    return notes

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array
 
+from duologue.errors import brief
+
 PyTree: TypeAlias = Any
 Obs: TypeAlias = Any
 """One array, or a dict of arrays where the observation space is a `Dict`."""
@@ -135,6 +137,8 @@ class Box:
         """Whether every element has both bounds."""
         return self.low is not None and self.high is not None and None not in (*self.low, *self.high)
 
+    __str__ = brief
+
 
 @dataclass(frozen=True)
 class Discrete:
@@ -162,12 +166,16 @@ class MultiDiscrete:
         """First value of each component, int32 `[k]`."""
         return np.zeros(len(self.nvec), np.int32) if self.start is None else np.asarray(self.start, np.int32)
 
+    __str__ = brief
+
 
 @dataclass(frozen=True)
 class Dict:
     """Named parts, each a space of its own."""
 
     spaces: dict[str, "Space"]
+
+    __str__ = brief
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
@@ -227,7 +235,8 @@ def to_env_actions(space: Space, action: np.ndarray) -> np.ndarray:
         case Discrete(start=start):
             return action.astype(np.int64) + start
         case MultiDiscrete(shape=shape, dtype=dtype):
-            return (action.astype(np.int64) + space.starts).reshape(len(action), *(shape or (-1,))).astype(dtype)
+            whole = action.astype(np.int64) + space.starts
+            return (whole if shape is None else whole.reshape(-1, *shape)).astype(dtype)
         case Dict():
             raise TypeError("a Dict is no space of actions")
 

@@ -123,13 +123,14 @@ def test_dict_observations_and_other_spaces():
         (gym.spaces.Box(0, 1, (65,), np.uint8), ((0.0,), (1.0,))),
         (gym.spaces.Box(-1, 1, (10, 10), np.float32), ((-1.0,), (1.0,))),
         (gym.spaces.Box(0, np.inf, (65,), np.float32), ((0.0,), None)),
-        (gym.spaces.Box(0, np.arange(65, dtype=np.uint8), dtype=np.uint8), ((0.0,), None)),
+        (gym.spaces.Box(0, np.arange(65, dtype=np.uint8), dtype=np.uint8), ((0.0,), (64.0,))),
+        (gym.spaces.Box(-np.arange(65.0), 1e300, dtype=np.float64), ((-64.0,), None)),
         (gym.spaces.Box(0, 1, (65,), bool), ((0.0,), (1.0,))),
         (gym.spaces.Box(0, 255, (64,), np.uint8), ((0.0,) * 64, (255.0,) * 64)),
     ],
     ids=str,
 )
-def test_a_bound_that_many_elements_share_is_one_number(space, bounds):
+def test_of_the_bounds_of_many_elements_the_widest_is_kept(space, bounds):
     found = observation_space(space)
     assert (found.low, found.high) == bounds and config.from_dict(config.to_dict(found)) == found
 

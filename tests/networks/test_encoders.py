@@ -197,10 +197,15 @@ def test_bytes_of_a_dict_have_scales_of_their_own():
     np.testing.assert_allclose(make_encoder(space, init="lecun", key=KEY)(obs), [0, 1, 0, 0.2])
 
 
-def test_bytes_without_a_common_bound_stay_in_vectors_and_are_divided_by_255_in_images():
-    obs = jnp.asarray([3, 255], jnp.uint8)
-    mixed = Box((2,), "uint8", (0.0, 0.0), (7.0, 255.0))
-    np.testing.assert_array_equal(make_encoder(mixed, init="lecun", key=KEY)(obs), [3.0, 255.0])
+def test_integers_with_bounds_of_their_own_are_divided_one_by_one():
+    """In a vector of any rank; by 1 where the range is not known. Images of bytes are divided by 255."""
+    obs = jnp.asarray([[[3, 255], [7, 51]]], jnp.uint8)
+    mixed = Box((2, 2), "uint8", (0.0,) * 4, (7.0, 255.0, 7.0, 255.0))
+    expected = np.float32([[3 / 7, 1, 1, 0.2]])
+    np.testing.assert_allclose(make_encoder(mixed, init="lecun", key=KEY)(obs), expected, rtol=1e-6)
+    signed = Box((3,), "int16", (-300.0, 0.0, None), (20.0, 7.0, None))
+    given = jnp.asarray([-150, 7, 9], jnp.int16)
+    np.testing.assert_array_equal(make_encoder(signed, init="lecun", key=KEY)(given), np.float32([-0.5, 1, 9]))
     pixels = np.random.default_rng(0).integers(256, size=(4, 5, 3), dtype=np.uint8)
     network = make_encoder(Box((4, 5, 3), "uint8"), init="lecun", key=KEY)
     np.testing.assert_allclose(network(jnp.asarray(pixels)), cnn_by_hand(network, pixels / 255), rtol=1e-4, atol=1e-5)

@@ -26,7 +26,7 @@ from duologue.envs.gymnasium import GymSource, env_spec, factory_of, name_of, op
 from duologue.envs.journal import Journal, digest, lost_message
 from duologue.envs.masks import gives_mask, unused_mask_notes
 from duologue.envs.results import GAME_RETURN, pool_numbers
-from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space
+from duologue.envs.spaces import action_space, check_action, empty_arrays, obs_writer, observation_space, split_actions
 from duologue.envs.worker import Packed, with_registration, work
 from duologue.envs.wrappers import find_return_counter, statistics_notes
 from duologue.errors import ConfigError, EnvError
@@ -144,7 +144,8 @@ class AsyncGymnasiumEnvs(AbstractHostEnvs):
         return self._batch(obs)
 
     def _step(self, action: np.ndarray) -> Any:
-        self._ask(lambda: self._pool.step_async(to_env_actions(self.spec.action, action)))
+        commands = split_actions(self.spec.action, to_env_actions(self.spec.action, action))
+        self._ask(lambda: self._pool.step_async(commands))
         return self._ask(lambda: self._pool.step_wait(self._timeout))
 
     def _batch(self, seen: Any) -> Obs:

@@ -26,6 +26,7 @@ from duologue.envs.spaces import (
     mark_stacked,
     obs_writer,
     observation_space,
+    split_actions,
 )
 from duologue.envs.wrappers import find_return_counter, statistics_notes, wrapper_chain
 from duologue.errors import ConfigError, EnvError, MissingExtraError
@@ -156,7 +157,8 @@ class GymnasiumEnvs(AbstractHostEnvs):
 
     def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
         """Step these environments, each with its row of `action`, and write the results into `rows`."""
-        envs, commands, put, i = self._envs, to_env_actions(self.spec.action, action), rows.put, 0
+        commands = split_actions(self.spec.action, to_env_actions(self.spec.action, action))
+        envs, put, i = self._envs, rows.put, 0
         try:
             for i in indices:
                 put(i, envs[i].step(commands[i]), self._counters[i])

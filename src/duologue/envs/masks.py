@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from duologue.envs.spaces import action_space
-from duologue.errors import ConfigError, EnvError
+from duologue.errors import ConfigError, EnvError, brief
 from duologue.types import ACTION_MASK, Dict, EnvSpec, Obs, Space, bad_masks, describe_bad_mask, has_mask, mask_sizes
 
 METHOD = "action_masks"
@@ -36,7 +36,7 @@ class ActionMask(gym.Wrapper):
         self._count = sum(mask_sizes(action_space(env.action_space)))
         if not self._count:
             raise ConfigError(
-                f"ActionMask: a mask is not possible for actions of {env.action_space}. They must be Discrete, "
+                f"ActionMask: a mask is not possible for actions of {brief(env.action_space)}. They must be Discrete, "
                 "MultiDiscrete or MultiBinary. Leave out the wrapper."
             )
         own = env.observation_space
@@ -68,8 +68,8 @@ class ActionMask(gym.Wrapper):
         flat = join_parts(given)
         if flat.size != self._count or not np.isin(flat, (0, 1)).all():
             raise EnvError(
-                f"gave the mask {given!r}: must be {self._count} entries for {self.action_space}, each 1 (allowed) or "
-                "0 (forbidden)"
+                f"gave the mask {given!r}: must be {self._count} entries for {brief(self.action_space)}, each 1 "
+                "(allowed) or 0 (forbidden)"
             )
         return flat.astype(np.int8)
 

@@ -1,6 +1,7 @@
 """Conversion of Gymnasium's spaces to ours, and of observations and actions between them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from duologue.errors import ConfigError, EnvError
+from duologue.errors import ConfigError, EnvError, brief
 from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space, action_type
 
 MAX_OBS_BOUNDS = 64
@@ -18,25 +19,38 @@ NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 MAX_INTEGERS = 1000
 """Largest number of values that one component of a Box of integers may have as an action."""
 
+INT32 = np.iinfo(np.int32)
 
-def observation_space(space: gym.Space) -> Space:
+
+def observation_space(space: gym.Space, at: str = "observation") -> Space:
     """Our space for observations in a Gymnasium space; `MultiBinary` becomes a `Box` of int8, and a `Tuple` a `Dict`
-    with the keys "0", "1", … Raises `ConfigError`."""
+    with the keys "0", "1", … Raises `ConfigError`, which names the part by its place `at`."""
     match space:
         case spaces.Dict():
-            return Dict({name: observation_space(part) for name, part in space.spaces.items()})
+            return dict_space(space.spaces, at)
         case spaces.Tuple():
-            return Dict({str(i): observation_space(part) for i, part in enumerate(space.spaces)})
+            return dict_space({str(i): part for i, part in enumerate(space.spaces)}, at)
         case spaces.MultiBinary():
             return Box(space.shape, "int8")
-        case spaces.Box() if space.shape:
+        case spaces.Box():
+            check_bounds(space, at)
             dtype = NARROWER.get(space.dtype.name, space.dtype.name)
             few = np.prod(space.shape) <= MAX_OBS_BOUNDS
-            bounds = (
-                bounds_of(space.low, space.high, space.shape) if few else map(common_bound, (space.low, space.high))
-            )
+            low, high = space.low, space.high
+            bounds = bounds_of(low, high, space.shape) if few else (common_bound(low.min()), common_bound(high.max()))
             return Box(space.shape, dtype, *bounds)
-    return integer_space(space, "observation")
+    return integer_space(space, at)
+
+
+def dict_space(parts: Mapping[Any, gym.Space], at: str) -> Dict:
+    """Our `Dict` of the parts of an observation. Raises `ConfigError` where there is none, or a key is no text."""
+    if not parts:
+        raise ConfigError(f"The {at} has no part, so there is nothing to observe. Leave it out, or add a part to it.")
+    if odd := [key for key in parts if not isinstance(key, str)]:
+        raise ConfigError(
+            f"The {at} has the key {odd[0]!r}: must be text, because files keep the names of the parts. Rename it."
+        )
+    return Dict({name: observation_space(part, f"{at}[{name!r}]") for name, part in parts.items()})
 
 
 def action_space(space: gym.Space) -> Space:
@@ -44,8 +58,9 @@ def action_space(space: gym.Space) -> Space:
     `MultiDiscrete`. Raises `ConfigError`."""
     match space:
         case spaces.MultiBinary():
-            return multi_discrete(np.full(space.shape, 2), 0, space.dtype)
+            return multi_discrete(space, np.full(space.shape, 2), 0)
         case spaces.Box() if space.dtype.kind == "f":
+            check_bounds(space, "action")
             dtype = NARROWER.get(space.dtype.name, space.dtype.name)
             return Box(space.shape, dtype, *bounds_of(space.low, space.high, space.shape))
         case spaces.Box():
@@ -53,14 +68,20 @@ def action_space(space: gym.Space) -> Space:
     return integer_space(space, "action")
 
 
-def multi_discrete(nvec: np.ndarray, start: Any, dtype: Any) -> MultiDiscrete:
-    """Our space for integers in an array of the shape of `nvec`."""
+def multi_discrete(space: gym.Space, nvec: np.ndarray, start: Any, at: str = "action") -> MultiDiscrete:
+    """Our space for the integers of `space`, in an array of the shape of `nvec`. Raises `ConfigError` for a space
+    without a component, and for integers that int32 does not hold."""
     start = np.broadcast_to(np.asarray(start), nvec.shape)
+    counts, first = nvec.ravel().tolist(), start.ravel().tolist()
+    if not counts:
+        raise ConfigError(f"{unsupported(space, at)}: it has no component.")
+    for index, n, least in zip(np.ndindex(nvec.shape), counts, first, strict=True):
+        check_integers(space, at, n, least, f"component {where_in(index)}" if index else "it")
     return MultiDiscrete(
-        tuple(nvec.ravel().tolist()),
-        tuple(start.ravel().tolist()) if start.any() else None,
+        tuple(counts),
+        tuple(first) if start.any() else None,
         None if nvec.ndim == 1 else nvec.shape,
-        np.dtype(dtype).name,
+        np.dtype(space.dtype).name,
     )
 
 
@@ -68,35 +89,64 @@ def integer_box(space: spaces.Box) -> MultiDiscrete:
     """Our space for actions in a Box of integers. Raises `ConfigError` for a component without a bound, or with more
     than `MAX_INTEGERS` values."""
     low, high = (side.astype(object) for side in (space.low, space.high))  # Python's integers cannot overflow
-    nvec = high - low + 1
-    widest = np.unravel_index(np.argmax(nvec), nvec.shape)
-    if nvec[widest] > MAX_INTEGERS:
+    nvec = np.asarray(high - low + 1, object)
+    if nvec.size and nvec.max() > MAX_INTEGERS:
+        widest = np.unravel_index(np.argmax(nvec), nvec.shape)
         raise ConfigError(
-            f"The action space {space} is not supported: component {where_in(widest)} has {nvec[widest]:,} integer "
-            f"values, more than {MAX_INTEGERS:,}. Convert it to floats with gymnasium.wrappers.TransformAction."
+            f"{unsupported(space, 'action')}: component {where_in(widest)} has {nvec[widest]:,} integer values, more "
+            f"than {MAX_INTEGERS:,}. Convert it to floats with gymnasium.wrappers.TransformAction."
         )
-    return multi_discrete(nvec.astype(np.int64), low.astype(np.int64), space.dtype)
+    return multi_discrete(space, nvec, low)
+
+
+def check_integers(space: gym.Space, at: str, n: int, start: int, which: str = "it") -> None:
+    """Raise `ConfigError` unless int32 holds the integers `start … start + n - 1`."""
+    if not INT32.min <= start <= start + n - 1 <= INT32.max:
+        raise ConfigError(
+            f"{unsupported(space, at)}: {which} has the values {start:,} to {start + n - 1:,}, and int32 ends at "
+            f"{INT32.min:,} and {INT32.max:,}. Count fewer values, from a smaller start."
+        )
+
+
+def check_bounds(space: spaces.Box, at: str) -> None:
+    """Raise `ConfigError` for a Box without elements, and for an element without a finite float32 between its bounds:
+    low is ∞, high is −∞, or a bound is NaN."""
+    if not math.prod(space.shape):
+        raise ConfigError(f"{unsupported(space, at)}: it has no element. Leave it out.")
+    most = np.finfo(np.float32).max
+    empty = ~((space.low < most) & (space.high > -most))
+    if empty.any():
+        index = np.unravel_index(np.argmax(empty), empty.shape)
+        raise ConfigError(
+            f"{unsupported(space, at)}: component {where_in(index)} has low = {space.low[index]:g} and high = "
+            f"{space.high[index]:g}, and no float32 lies between them. Correct the bounds."
+        )
 
 
 def where_in(index: tuple[Any, ...]) -> str:
-    """The index of an array element in words: `3`, or `(0, 2)`."""
-    return str(int(index[0])) if len(index) == 1 else str(tuple(map(int, index)))
+    """The index of an array element in words: `3`, or `(0, 2)`; 0 for the only element of an array without axes."""
+    return str(int(index[0])) if len(index) == 1 else str(tuple(map(int, index)) or 0)
 
 
-def integer_space(space: gym.Space, role: str) -> Space:
+def unsupported(space: gym.Space, at: str) -> str:
+    """The beginning of a message about a space, with its place `at`: an action, or an observation or a part of it."""
+    return f"The {f'space {brief(space)} of {at}' if '[' in at else f'{at} space {brief(space)}'} is not supported"
+
+
+def integer_space(space: gym.Space, at: str) -> Space:
     """Our space for a Gymnasium space of integers. Raises `ConfigError` for every other space; the message names the
-    `role`."""
+    place `at`."""
     match space:
         case spaces.Discrete():
+            check_integers(space, at, int(space.n), int(space.start))
             return Discrete(int(space.n), int(space.start))
         case spaces.MultiDiscrete():
-            return multi_discrete(space.nvec, space.start, space.dtype)
-    served = "Box, Discrete, MultiDiscrete and MultiBinary"
-    served += " (a Box has at least one axis), and Dict and Tuple of these" if role == "observation" else ""
-    wrapper = "FlattenObservation or TransformObservation" if role == "observation" else "TransformAction"
+            return multi_discrete(space, space.nvec, space.start, at)
+    observed = at != "action"
+    served = "Box, Discrete, MultiDiscrete and MultiBinary" + (", and Dict and Tuple of these" if observed else "")
+    wrapper = "FlattenObservation or TransformObservation" if observed else "TransformAction"
     raise ConfigError(
-        f"The {role} space {space} is not supported. Supported are {served}. Convert it with a wrapper: "
-        f"gymnasium.wrappers.{wrapper}."
+        f"{unsupported(space, at)}. Supported are {served}. Convert it with a wrapper: gymnasium.wrappers.{wrapper}."
     )
 
 
@@ -111,17 +161,18 @@ def bounds_of(
         exact = np.broadcast_to(np.asarray(side), shape).ravel()
         with np.errstate(over="ignore"):
             rounded = exact.astype(np.float32)
-        outside = rounded < exact if inwards > 0 else rounded > exact
-        rounded = np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded)
+            outside = rounded < exact if inwards > 0 else rounded > exact
+            rounded = np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded)
         bounds = tuple(float(x) if abs(x) < np.finfo(np.float32).max else None for x in rounded)
         sides.append(None if all(bound is None for bound in bounds) else bounds)
     return sides[0], sides[1]
 
 
-def common_bound(side: np.ndarray) -> tuple[float] | None:
-    """The finite bound that all elements share, as one number; `None` if there is none."""
-    least, most = np.float32(side.min()), np.float32(side.max())
-    return (float(most),) if least == most and np.abs(most) < np.finfo(np.float32).max else None
+def common_bound(widest: Any) -> tuple[float] | None:
+    """The widest bound of all elements as one number; `None` if it is infinite."""
+    with np.errstate(over="ignore"):
+        bound = np.float32(widest)
+    return (float(bound),) if np.abs(bound) < np.finfo(np.float32).max else None
 
 
 def mark_stacked(space: Space) -> Space:
@@ -208,10 +259,15 @@ def obs_writer(space: gym.Space) -> Callable[[Obs, int, Any], None]:
             obs = obs - start
         inside = count is None or ((obs >= 0) & (obs < count)).all()
         if not inside or (dtype.kind != "f" and obs.dtype != dtype and (obs.astype(dtype) != obs).any()):
-            raise EnvError(f"gave the observation {obs!r}, which is not in its space, {space}")
+            raise EnvError(f"gave the observation {obs!r}, which is not in its space, {brief(space)}")
         rows[i] = obs if given == shape else obs.reshape(shape)
 
     return write
+
+
+def split_actions(space: Space, action: np.ndarray) -> list[Any]:
+    """The actions of `to_env_actions` one by one: NumPy integers of a Discrete space, else arrays, of rank 0 too."""
+    return list(action) if isinstance(space, Discrete) else [action[i, ...] for i in range(len(action))]
 
 
 def check_action(action: np.ndarray, space: Space, num_envs: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The replay ring of an algorithm: its size, its memory, and its transitions."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from duologue.algorithms.base import AnyAlgorithm
@@ -49,11 +48,7 @@ def ring_bytes(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int
     carry, obs = algorithm.initial_carry(num_envs), empty_arrays(spec.observation, num_envs)
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
-        jax.eval_shape(
-            lambda: uniform_actions(
-                spec.action, obs, jnp.zeros(example.action.shape, example.action.dtype), jax.random.key(0)
-            )
-        )
+        jax.eval_shape(lambda *given: uniform_actions(spec.action, *given, jax.random.key(0)), obs, example.action)
     arguments = _ring_arguments(algorithm, example, spec)
     if replay.batch_size > (most := arguments[1] * num_envs):
         raise ConfigError(

@@ -264,7 +264,13 @@ class Networks(AbstractNetworks):
             )
 
     def _encoder(self, spec: EnvSpec, *, key: Array) -> AbstractEncoder:
-        return make_encoder(spec.observation, channels=self.channels, init=self.init, key=key)
+        encoder = make_encoder(spec.observation, channels=self.channels, init=self.init, key=key)
+        if not encoder.size:
+            raise ConfigError(
+                f"Observation space {spec.observation} is not supported: no part has an element, so there is nothing "
+                "to observe. Add a part that has one."
+            )
+        return encoder
 
     def _head(self, spec: EnvSpec) -> AbstractHead:
         """The head of a policy that is not squashed."""

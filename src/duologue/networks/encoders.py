@@ -33,10 +33,10 @@ class AbstractEncoder(eqx.Module):
 
 
 class Flatten(AbstractEncoder):
-    """Real arrays of any shape, flattened; bytes are divided by `scale`."""
+    """Real arrays of any shape, flattened; integers are divided by `scale`, one number or one for each element."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    scale: float | None = eqx.field(static=True, default=None)
+    scale: float | tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     @property
     def size(self) -> int:
@@ -76,7 +76,7 @@ class MultiOneHot(AbstractEncoder):
 class CNN(AbstractEncoder):
     """Convolutions `(filters, kernel, stride)`, then a dense layer, each followed by ReLU.
 
-    `image` has the axes of an observation; bytes are divided by `scale`.
+    `image` has the axes of an observation; integers are divided by `scale`.
     """
 
     convolutions: tuple[Conv, ...]
@@ -188,7 +188,9 @@ def batch_shape(obs: Array | np.ndarray, rank: int) -> tuple[int, ...]:
     return obs.shape[: obs.ndim - rank]
 
 
-def divide(x: Shaped[Array, "..."], scale: float | None) -> Float[Array, "..."]:
-    """x / `scale` in float32; x itself for `None`."""
+def divide(x: Shaped[Array, "..."], scale: float | tuple[float, ...] | None) -> Float[Array, "..."]:
+    """x / `scale` in float32, with one number or one for each element of the last axis; x itself for `None`."""
     x = x.astype(jnp.float32)
+    if isinstance(scale, tuple):
+        return x / jnp.broadcast_to(jnp.asarray(scale, jnp.float32), x.shape)
     return x if scale is None else x / scale

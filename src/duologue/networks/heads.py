@@ -17,6 +17,9 @@ from duologue.types import ACTION_MASK, Box, Discrete, MultiDiscrete, Obs, Space
 LOG_STD_RANGE = (-20.0, 2.0)
 """Log σ of a squashed normal is clipped to this (as in Haarnoja's code, Spinning Up, Stable-Baselines3)."""
 
+LARGEST_BOUND, LEAST_WIDTH = 1e37, 1e-37
+"""Largest bound of an action, and smallest distance of two bounds: float32 holds sums and halves of such numbers."""
+
 
 class AbstractHead(eqx.Module):
     """Turns `size` network outputs into a distribution over actions in environment units."""
@@ -98,10 +101,11 @@ def scaled_normal(space: Box, loc: Float[Array, "*batch d"], log_std: Float[Arra
         return Normal(loc, scale)
     low, high = box_sides(space)
     finite = np.isfinite(low) & np.isfinite(high)
-    nearest = np.clip(np.float32(0), low, high)
-    box = Bounds(*(jnp.asarray(np.where(finite, side, nearest + unit)) for side, unit in ((low, -1), (high, 1))))
-    box = box.broadcast(loc)
-    return Normal(box.centre + box.half_range * loc, box.half_range * scale)
+    with np.errstate(invalid="ignore"):  # of infinite sides, which `where` leaves out
+        centre = np.where(finite, 0.5 * (high + low), np.clip(np.float32(0), low, high))
+        half_range = np.where(finite, 0.5 * (high - low), np.float32(1))
+    centre, half_range = (jnp.broadcast_to(jnp.asarray(each), loc.shape) for each in (centre, half_range))
+    return Normal(centre + half_range * loc, half_range * scale)
 
 
 class SquashedNormalHead(eqx.Module):
@@ -159,12 +163,16 @@ def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batc
 
 
 def check_box_width(space: Box) -> None:
-    """Raise `ConfigError` for a box with a component that can have only one value."""
+    """Raise `ConfigError` for a box with a component that can have only one value, or with bounds so large or so close
+    that float32 cannot compute with them."""
     for i, (low, high) in enumerate(zip(*box_sides(space), strict=True)):
+        which = f"Action space {space} is not supported: component {i} has low = {low:g} and high = {high:g}"
         if not low < high:
+            raise ConfigError(f"{which}, and each component must have low < high.")
+        if high - low < LEAST_WIDTH or any(LARGEST_BOUND < abs(side) < np.inf for side in (low, high)):
             raise ConfigError(
-                f"Action space {space} is not supported: component {i} has low = {low:g} and high = {high:g}, and each "
-                "component must have low < high."
+                f"{which}: finite bounds must be at most {LARGEST_BOUND:g}, and at least {LEAST_WIDTH:g} apart. Use "
+                "other units, gymnasium.wrappers.RescaleAction, or an infinite bound."
             )
 
 

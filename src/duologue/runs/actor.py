@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from duologue.envs.spaces import split_actions
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.loops.state import restart_carry
@@ -56,7 +57,7 @@ class Actor:
         key = key_for(self._key, "policy", self._calls)
         action, self._carry = self._policy.act_from(self._carry, batch, key=key, explore=self._explore)
         self._calls += 1
-        return action[0] if single else action
+        return split_actions(self._policy.spec.action, action)[0] if single else action
 
     def _begin(self, count: int) -> PyTree:
         return self._policy.algorithm.initial_carry(count)

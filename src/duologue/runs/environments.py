@@ -163,7 +163,7 @@ def differing_parts(plan: Plan, spec: EnvSpec) -> list[str]:
         *space_differences("action", spec.action, plan.spec.action),
     ]
     if not parts and _as_read(spec.observation) != _as_read(plan.spec.observation):
-        parts.append("observation: networks would divide its bytes by another number")
+        parts.append("observation: networks would divide its integers by another number")
     return parts
 
 

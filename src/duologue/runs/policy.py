@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from duologue.algorithms.base import AnyAlgorithm, unwrapped
-from duologue.envs.spaces import array_type
+from duologue.envs.spaces import array_type, split_actions
 from duologue.errors import ConfigError
 from duologue.loops.keys import key_for
 from duologue.types import (
@@ -49,7 +49,7 @@ class TrainedPolicy:
         batch, single = checked_batch(self.spec, obs)
         carry = self.algorithm.initial_carry(len(jax.tree.leaves(batch)[0]))
         action, _ = self.act_from(carry, batch, key=key, explore=explore)
-        return action[0] if single else action
+        return split_actions(self.spec.action, action)[0] if single else action
 
     def act_from(self, carry: PyTree, batch: Obs, *, key: Array, explore: bool) -> tuple[np.ndarray, PyTree]:
         """Actions `[n, …]` of checked observations, ready for `env.step`, and the next carry."""
