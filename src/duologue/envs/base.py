@@ -7,12 +7,17 @@ an error that names it.
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Key
 
 from duologue.types import EnvSpec, Obs, PyTree, Step
+
+REPLAY_LIMIT = 30_000
+"""Steps of the longest episode that is replayed to restore an environment. An Atari game has up to 27,000."""
 
 
 class AbstractHostEnvs(ABC):
@@ -23,6 +28,8 @@ class AbstractHostEnvs(ABC):
     num_envs: int
     notes: tuple[str, ...] = ()
     """Remarks on these environments, which the user reads before they step."""
+    restarts: Any = 0
+    """Number of environments that were made anew after an error; `[S]` for several seeds."""
 
     @abstractmethod
     def reset(self) -> Obs:
@@ -34,24 +41,43 @@ class AbstractHostEnvs(ABC):
 
         `info` has `is_success` (float32, NaN where not reported) once any environment has reported it. If an
         environment raises or breaks its contract, this method raises an `EnvError` that names the environment. Then the
-        adapter cannot be used again.
+        adapter cannot step again, but `marked_snapshot` works. An adapter that makes the environment anew in place of
+        the error truncates its episode, and marks its row in `info["restarted"]`.
         """
 
     @abstractmethod
     def snapshot(self) -> dict[str, np.ndarray]:
-        """The arrays that `restore` needs. Their names never change; `actions` grows with the running episodes."""
+        """The arrays that `restore` needs. Their names never change; `actions` grows with the running episodes, up to
+        a limit."""
 
     @abstractmethod
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
         """Replay the running episodes of `snapshot`. Returns the observations to act on, and a message or `None`.
 
         Each observation is compared with the saved one, bit by bit. An environment in which they differ begins its next
-        episode, and the message names it.
+        episode; so does one whose episode is too long to be replayed. The message names them.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Close every environment."""
+
+    def mark(self) -> None:
+        """Remember this moment. The loop calls it before each rollout; an adapter with an expensive snapshot overrides
+        it together with `marked_snapshot`."""
+        self._marked = self.snapshot()
+
+    def marked_snapshot(self) -> dict[str, np.ndarray]:
+        """The snapshot of the moment of the last `mark`, also after an error."""
+        return self._marked
+
+    def report_replay(self, report: Callable[[int, int], None]) -> None:  # noqa: B027
+        """Make `restore` call `report(steps done, all steps)` while it replays. An adapter that replays nothing ignores
+        it."""
+
+    def take_notes(self) -> list[str]:
+        """What happened since the last call that a person should know, one sentence each."""
+        return []
 
     def reset_notes(self) -> list[str]:
         """What a person should know of these environments once they are reset, one sentence each."""

@@ -58,8 +58,6 @@ def work(
                 case "reset":
                     obs, info = read_reset(env.reset(seed=data["seed"]))
                     answer = obs, {"action_mask": True} if "action_mask" in info else {}
-                case "reset-noop":
-                    answer = obs, {}
                 case "step":
                     obs, reward, terminated, truncated, success = read_step(env.step(data))
                     answer = obs, reward, terminated, truncated, {} if success is None else {"is_success": success}
