@@ -6,9 +6,11 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 
+from duologue.envs.base import REPLAY_LIMIT
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
 from duologue.envs.gymnasium import EnvId
+from duologue.envs.journaled import Restarts
 from duologue.envs.many_seeds import SeedEnvs
 from duologue.envs.tasks import EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -50,14 +52,18 @@ def make(
     max_episode_steps: int | None = None,
     asynchronous: bool = False,
     info: tuple[str, ...] = (),
+    replay_limit: int | None = REPLAY_LIMIT,
+    restarts: Restarts | None = None,
 ) -> AbstractHostEnvs | AbstractJaxEnvs:
     """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter unchanged.
 
     `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step's `info`
-    must hold. Raises `ConfigError` for environments that cannot be made.
+    must hold. `replay_limit` and `restarts` are those of `GymnasiumEnvs`; other environments do not need them. Raises
+    `ConfigError` for environments that cannot be made.
     """
+    recovery = {"replay_limit": replay_limit, "restarts": restarts}
     if isinstance(env, EnvWithTasks):
-        options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
+        options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps, **recovery}
         made = make(env.env, num_envs, asynchronous=asynchronous, info=env.tasks.info, **options)
         return env.wrap(made)
     if isinstance(env, AbstractHostEnvs | AbstractJaxEnvs):
@@ -93,10 +99,14 @@ def make(
             raise ConfigError(f"asynchronous: tasks that read info ({', '.join(info)}) need one process. Leave it out.")
         from duologue.envs.asynchronous import AsyncGymnasiumEnvs
 
-        return AsyncGymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps)
+        return AsyncGymnasiumEnvs(
+            env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, **recovery
+        )
     from duologue.envs.gymnasium import GymnasiumEnvs
 
-    return GymnasiumEnvs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info)
+    return GymnasiumEnvs(
+        env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info, **recovery
+    )
 
 
 def make_seeds(
