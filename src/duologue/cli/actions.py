@@ -175,7 +175,7 @@ def run_resume(command: Resume) -> int:
     check(NonNegativeInt, final_episodes=command.final_episodes)
     more = {
         "steps": command.steps, "dataset": command.dataset, "env": command.env,
-        "loggers": loggers(command.wandb, plan.algorithm),
+        "exact": command.exact, "loggers": loggers(command.wandb, plan.algorithm),
     }  # fmt: skip
     return finish(resume(command.run, **more), command.final_episodes)
 

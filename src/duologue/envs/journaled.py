@@ -134,7 +134,7 @@ class JournaledEnvs(AbstractHostEnvs):
         if len(failures) > budget.left:
             error = self._last_error(failures)
             if budget.most:
-                error.args = (f"{error}. No restart is left: max_env_restarts = {budget.most:,}.",)
+                error.args = (f"{error}\nNo restart is left: max_env_restarts = {budget.most:,}",)
             raise error
         for i, failure in failures.items():
             self._replace(i)
