@@ -183,7 +183,7 @@ def test_several_seeds_share_no_actions(limit):
         then.step(action)
     for name, array in then.marked_snapshot().items():
         np.testing.assert_array_equal(array, expected[name])
-    obs, message = now.restore(then.snapshot())
+    _, message = now.restore(then.snapshot())
     if limit == 4:
         assert message.count("Environment 0, 1 is not replayed") == 3 and message.startswith("Seed number 0: ")
     else:
