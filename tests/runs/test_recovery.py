@@ -181,7 +181,7 @@ def test_what_cannot_work_is_refused_by_name(tmp_path, env, options, message):
         ("max_env_restarts", 2**31, "must be an integer in [1, "),
     ],
 )
-def test_each_option_has_a_range(name, value, wanted):
+def test_each_option_has_a_range(unchecked, name, value, wanted):
     with pytest.raises(dl.ConfigError, match=re.escape(f"{name} = {value!r}: {wanted}")):
         RunOptions(steps=1, **{name: value})
 
