@@ -30,6 +30,7 @@ from planted import (
     door_masks,
     door_metrics,
     door_normalized,
+    door_recovery,
     door_wrappers,
     first,
     found,
@@ -49,7 +50,8 @@ TIMEOUT = 240
 
 
 DOOR = (
-    door_atari, door_boxes, door_evaluation, door_images, door_masks, door_metrics, door_normalized, door_wrappers,
+    door_atari, door_boxes, door_evaluation, door_images, door_masks, door_metrics, door_normalized,
+    door_recovery, door_wrappers,
 )  # fmt: skip
 PARTS = (first, trust, recorded, offline, intentions, stacked, found, kept, house, *DOOR)
 MUTANTS = [mutant for part in PARTS for mutant in part.MUTANTS]

@@ -26,9 +26,9 @@ ONCE = of("runs/test_masks.py", "a_run_says_once_that_masks_are_ignored_and_a_wr
 MUTANTS = [
     Mutant("one component may allow nothing if another allows an action", "types.py", "allowed[..., end - size : end].any(-1)", "allowed.any(-1)", WHAT),
     Mutant("any number but 0 allows an action", "types.py", "(allowed.astype(masks.dtype) == masks).all(-1)", "(masks == masks).all(-1)", WHAT),
-    Mutant("the successor of an end is checked in place of the next observation", "envs/gymnasium.py", "if rows.ended:\n", "self._journal.check_masks(self.spec.action, rows.obs)\n        if rows.ended:\n", ENDS),
+    Mutant("the successor of an end is checked in place of the next observation", "envs/journaled.py", "if rows.ended:\n", "self._journal.check_masks(self.spec.action, rows.obs)\n        if rows.ended:\n", ENDS),
     Mutant("the error names the first environment, whichever it is", "envs/journal.py", "i = int(bad[0])", "i = 0", HOST),
-    Mutant("masks of other processes are not checked after a step", "envs/asynchronous.py", "self._obs = self._begin(ended) if ended.any() else next_obs\n        self._journal.check_masks(self.spec.action, self._obs)", "self._obs = self._begin(ended) if ended.any() else next_obs", OTHERS),
+    Mutant("masks of other processes are not checked after a step", "envs/journaled.py", "self._begin(rows.ended, self._obs)\n        self._journal.check_masks(self.spec.action, self._obs)", "self._begin(rows.ended, self._obs)", OTHERS),
     Mutant("the host loop trusts an adapter", "loops/host.py", "check_masks(obs, envs.spec.action, t)", "pass", ADAPTER),
     Mutant("an evaluation trusts an adapter", "loops/evaluate.py", "check_masks(obs, envs.spec.action, t)", "pass", SCORED),
     Mutant("the masks of components lie in the order of a table's columns", "envs/masks.py", "else np.ravel(mask)", "else np.ravel(mask, order='F')", WRAPPED),

@@ -246,15 +246,15 @@ MUTANTS = [
     Mutant("the interquartile mean is the mean", "ops/statistics.py", "len(ordered) // 4", "0", STATISTICS),
     # Environments.
     Mutant(
-        "next_obs is from after the reset (Gymnasium)", "envs/gymnasium.py",
+        "next_obs is from after the reset (Gymnasium)", "envs/journaled.py",
         "return Step(self._obs, rows.obs,", "return Step(self._obs, self._obs,", GYMNASIUM,
     ),
     Mutant(
-        "the reset overwrites the true successor", "envs/gymnasium.py",
+        "the reset overwrites the true successor", "envs/journaled.py",
         "self._obs = copy_obs(rows.obs)", "self._obs = rows.obs", GYMNASIUM,
     ),
     Mutant(
-        "one buffer is handed out at every step", "envs/gymnasium.py",
+        "one buffer is handed out at every step", "envs/journaled.py",
         "        obs = empty_arrays(self.spec.observation, self.num_envs)\n",
         "        obs = self._obs\n", GYMNASIUM,
     ),
@@ -265,12 +265,14 @@ MUTANTS = [
     ),
     Mutant(
         "every episode begins alike", "envs/journal.py",
-        "seed_of(self._seed, self._purpose, i, self.episode[i])", "seed_of(self._seed, self._purpose, i, 0)", GYMNASIUM,
+        "seed_of(self._seed, self._purpose, i, self.running[i].number)", "seed_of(self._seed, self._purpose, i, 0)",
+        GYMNASIUM,
     ),
     Mutant(
         "tests begin where training does", "envs/make.py",
-        "return Envs(env, num_envs, seed=seed, purpose=purpose,",
-        'return Envs(env, num_envs, seed=seed, purpose="train",', GYMNASIUM,
+        "tests begin where training does", "envs/make.py",
+        "    return Envs(env, num_envs, info=info, **options)",
+        '    return Envs(env, num_envs, info=info, **{**options, "purpose": "train"})', GYMNASIUM,
     ),
     Mutant(
         "actions are not clipped at the door", "types.py",

@@ -56,7 +56,7 @@ MUTANTS = [
         of("envs/test_gymnasium.py", "a_limit_of_its_own_is_not_outlived"),
     ),
     Mutant(
-        "processes keep their successes", "envs/asynchronous.py", "numbers = pool_numbers(info, self._known, self.num_envs)", "numbers = {}",
+        "processes keep their successes", "envs/worker.py", "(*step, numbers_as_info(numbers))", "(*step, {})",
         of("envs/test_asynchronous.py", "successes_are_those_of_one_process"),
     ),
     Mutant(
@@ -136,11 +136,11 @@ MUTANTS = [
         "largest_entropy(None, n)", COUNTS,
     ),
     Mutant(
-        "the tracker of resources unblocks Ctrl-C", "envs/asynchronous.py", "    resource_tracker.ensure_running()",
+        "the tracker of resources unblocks Ctrl-C", "envs/pool.py", "    resource_tracker.ensure_running()",
         "    pass", HEEDED,
     ),
     Mutant(
-        "SIGTERM ends the environments' processes", "envs/asynchronous.py", "{signal.SIGINT, signal.SIGTERM}",
+        "SIGTERM ends the environments' processes", "envs/pool.py", "{signal.SIGINT, signal.SIGTERM}",
         "{signal.SIGINT}", HEEDED,
     ),
     Mutant(
@@ -176,8 +176,8 @@ MUTANTS = [
         "default_rng(number)", of("loops/test_offline.py", "runs_of_other_seeds_see_other_windows"),
     ),
     Mutant(
-        "an episode that ends before its time is stepped on", "envs/asynchronous.py",
-        "lost |= np.asarray(terminated | truncated, bool) & (lengths.max() - lengths <= t)", "pass",
+        "an episode that ends before its time is stepped on", "envs/journal.py",
+        "if t < len(part) and i not in rows.ended]", "if t < len(part)]",
         of("envs/test_asynchronous.py", "an_episode_that_ends_before_its_time_is_lost_and_said"),
     ),
     Mutant(

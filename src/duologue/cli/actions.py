@@ -175,7 +175,8 @@ def run_resume(command: Resume) -> int:
     check(NonNegativeInt, final_episodes=command.final_episodes)
     more = {
         "steps": command.steps, "dataset": command.dataset, "env": command.env,
-        "evaluate_env": command.evaluate_env, "loggers": loggers(command.wandb, plan.algorithm),
+        "evaluate_env": command.evaluate_env, "exact": command.exact,
+        "loggers": loggers(command.wandb, plan.algorithm),
     }  # fmt: skip
     return finish(resume(command.run, **more), command.final_episodes)
 

@@ -173,6 +173,8 @@ class Resume:
     """Environment of the run. Required for an id with a module (module:Env-v0): no name in a file is ever imported."""
     evaluate_env: str | None = None
     """The same for the evaluation environment of the run."""
+    exact: bool | None = None
+    """False: running episodes are never replayed, and new ones begin. None: the run's own choice."""
     wandb: str | None = None
     """Weights & Biases project to log to (extra: wandb). The run folder does not store it."""
     final_episodes: int = 100

@@ -7,7 +7,7 @@ an error that names it.
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -18,6 +18,9 @@ from jaxtyping import Array, Key
 from duologue.errors import EnvError
 from duologue.types import EnvSpec, Obs, PyTree, Step
 
+REPLAY_LIMIT = 30_000
+"""Steps of the longest episode that is replayed to restore an environment. An Atari game has up to 27,000."""
+
 
 class AbstractHostEnvs(ABC):
     """`num_envs` environments in NumPy. Every array that a method returns is new and never written again, because JAX
@@ -27,6 +30,8 @@ class AbstractHostEnvs(ABC):
     num_envs: int
     notes: tuple[str, ...] = ()
     """Remarks on these environments, which the user reads before they step."""
+    restarts: Any = 0
+    """Number of environments that were made anew after an error; `[S]` for several seeds."""
 
     @abstractmethod
     def reset(self) -> Obs:
@@ -41,19 +46,21 @@ class AbstractHostEnvs(ABC):
         that a run names.
 
         If an environment raises or breaks its contract, this method raises an `EnvError` that names the environment.
-        Then the adapter cannot be used again.
+        Then the adapter cannot step again, but `marked_snapshot` works. An adapter that makes the environment anew in
+        place of the error truncates its episode, and marks its row in `info["restarted"]`.
         """
 
     @abstractmethod
     def snapshot(self) -> dict[str, np.ndarray]:
-        """The arrays that `restore` needs. Their names never change; `actions` grows with the running episodes."""
+        """The arrays that `restore` needs. Their names never change; `actions` grows with the running episodes, up to
+        a limit."""
 
     @abstractmethod
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
         """Replay the running episodes of `snapshot`. Returns the observations to act on, and a message or `None`.
 
         Each observation is compared with the saved one, bit by bit. An environment in which they differ begins its next
-        episode, and the message names it.
+        episode; so does one whose episode is too long to be replayed. The message names them.
         """
 
     @abstractmethod
@@ -69,6 +76,23 @@ class AbstractHostEnvs(ABC):
             "no method cut_episodes that begins the next one. Add the method, end episodes in the adapter, or play at "
             f"most {self.num_envs} episodes."
         )
+
+    def mark(self) -> None:
+        """Remember this moment. The loop calls it before each rollout; an adapter with an expensive snapshot overrides
+        it together with `marked_snapshot`."""
+        self._marked = self.snapshot()
+
+    def marked_snapshot(self) -> dict[str, np.ndarray]:
+        """The snapshot of the moment of the last `mark`, also after an error."""
+        return self._marked
+
+    def report_replay(self, report: Callable[[int, int], None]) -> None:  # noqa: B027
+        """Make `restore` call `report(steps done, all steps)` while it replays. An adapter that replays nothing ignores
+        it."""
+
+    def take_notes(self) -> list[str]:
+        """What happened since the last call that a person should know, one sentence each."""
+        return []
 
     def reset_notes(self) -> list[str]:
         """What a person should know of these environments once they are reset, one sentence each."""

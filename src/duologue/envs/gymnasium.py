@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, TypeGuard
 
@@ -13,24 +14,16 @@ import gymnasium as gym
 import numpy as np
 
 from duologue.envs.atari import atari_spec, begin_new_game, is_atari
-from duologue.envs.base import AbstractHostEnvs, open_all
+from duologue.envs.base import REPLAY_LIMIT, open_all
 from duologue.envs.differences import check_same_spec
-from duologue.envs.journal import Journal, StepArrays, replay_episodes
+from duologue.envs.journal import StepArrays
+from duologue.envs.journaled import Failures, JournaledEnvs, Restarts
 from duologue.envs.masks import gives_mask, unused_mask_notes
-from duologue.envs.results import GAME_RETURN, OLD, read_reset
-from duologue.envs.spaces import (
-    action_space,
-    check_action,
-    copy_obs,
-    empty_arrays,
-    mark_stacked,
-    obs_writer,
-    observation_space,
-    split_actions,
-)
+from duologue.envs.results import OLD, read_reset
+from duologue.envs.spaces import action_space, mark_stacked, obs_writer, observation_space, split_actions
 from duologue.envs.wrappers import find_return_counter, statistics_notes, wrapper_chain
 from duologue.errors import ConfigError, EnvError, MissingExtraError
-from duologue.types import EnvSpec, Obs, Step, to_env_actions
+from duologue.types import EnvSpec, Obs, to_env_actions
 
 GymSource = str | Callable[[], gym.Env]
 """A Gymnasium id, or a callable that returns one new environment."""
@@ -57,11 +50,12 @@ class EnvId(str):
         return env
 
 
-class GymnasiumEnvs(AbstractHostEnvs):
+class GymnasiumEnvs(JournaledEnvs):
     """`num_envs` Gymnasium environments in this process.
 
     `render_mode` is for an id; `wrapper` wraps each environment; `info` names the numbers that a step copies from the
-    `info` of each environment into its own.
+    `info` of each environment into its own. `replay_limit` is the length of the longest episode that `restore` replays,
+    `None` for environments that must never be replayed; `restarts` are those that are left after errors.
 
     Raises `ConfigError` for an unknown id or a space that is not supported, `MissingExtraError` for a missing
     simulator, and `EnvError` if an environment cannot be made.
@@ -71,99 +65,76 @@ class GymnasiumEnvs(AbstractHostEnvs):
         self, make: GymSource, num_envs: int, *, seed: int, purpose: str = "train",
         max_episode_steps: int | None = None, render_mode: str | None = None,
         wrapper: Callable[[gym.Env], gym.Env] | None = None, info: tuple[str, ...] = (),
+        replay_limit: int | None = REPLAY_LIMIT, restarts: Restarts | None = None,
     ):  # fmt: skip
         factory = factory_of(make, max_episode_steps, render_mode)
-        envs = open_all(open_env(factory, make, max_episode_steps) for _ in range(num_envs))
+        self._make_one = lambda: open_env(factory, make, max_episode_steps)
+        self._wrap, self._source = wrapper, make
+        envs = open_all(self._make_one() for _ in range(num_envs))
         if len({id(env.unwrapped) for env in envs}) < num_envs:
             raise ConfigError(
                 f"{name_of(make)} returned the same environment {num_envs} times: it must make a new one in each "
                 "call, for example `lambda: gymnasium.make(…)`."
             )
         self._envs = envs if wrapper is None else [wrapper(env) for env in envs]
-        self.spec, self.num_envs = env_spec(self._envs[0], make), num_envs
+        spec = self._first = env_spec(self._envs[0], make)
         for i, env in enumerate(self._envs):
-            check_same_spec(i, env_spec(env, make), self.spec)
+            check_same_spec(i, env_spec(env, make), spec)
         self.notes = statistics_notes(self._envs[0])
-        self._write = obs_writer(self._envs[0].observation_space)
-        self._journal = Journal(seed, purpose, num_envs)
-        self._obs = empty_arrays(self.spec.observation, num_envs)
-        self._counters = [find_return_counter(env) for env in self._envs]
-        self._names, self._known = info, {*info, *([GAME_RETURN] if any(self._counters) else [])}
         self._gives_mask = False
+        self._counters = [find_return_counter(env) for env in self._envs]
+        self._start_journal(
+            spec, num_envs, obs_writer(self._envs[0].observation_space),
+            seed=seed, purpose=purpose, limit=replay_limit, restarts=restarts, info=info,
+            counts_returns=any(self._counters),
+        )  # fmt: skip
 
     def reset(self) -> Obs:
-        self._journal.restart()
         for env in self._envs:
             begin_new_game(env)
-        self._obs = empty_arrays(self.spec.observation, self.num_envs)
-        self._reset(range(self.num_envs), self._obs)
-        self._journal.check_masks(self.spec.action, self._obs)
-        return self._obs
+        return super().reset()
 
-    def step(self, action: np.ndarray) -> Step:
-        action = check_action(action, self.spec.action, self.num_envs)
-        self._journal.actions.append(action)
-        rows = self._rows()
-        self._step(range(self.num_envs), action, rows)
-        self._obs = rows.obs
-        if rows.ended:
-            self._obs = copy_obs(rows.obs)
-            for i in rows.ended:
-                self._journal.next_episode(i)
-            self._reset(rows.ended, self._obs)
-        self._journal.check_masks(self.spec.action, self._obs)
-        self._known |= rows.info.keys()
-        return Step(self._obs, rows.obs, rows.reward, rows.terminated, rows.truncated, rows.info)
-
-    def snapshot(self) -> dict[str, np.ndarray]:
-        return self._journal.snapshot(self.spec.action, self._obs)
-
-    def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        rows = self._rows()
-        message = replay_episodes(self._journal, snapshot, rows, reset=self._reset, step=self._step)
-        self._obs = rows.obs
-        self._journal.check_masks(self.spec.action, self._obs)
-        return self._obs, message
+    def cut_episodes(self, which: Sequence[int]) -> Obs:
+        for i in which:
+            begin_new_game(self._envs[i])
+        return super().cut_episodes(which)
 
     def close(self) -> None:
         for env in self._envs:
             env.close()
 
-    def cut_episodes(self, which: Sequence[int]) -> Obs:
-        self._obs = copy_obs(self._obs)
-        for i in which:
-            self._journal.next_episode(i)
-            begin_new_game(self._envs[i])
-        self._reset(which, self._obs)
-        self._journal.check_masks(self.spec.action, self._obs)
-        return self._obs
-
     def reset_notes(self) -> list[str]:
         return unused_mask_notes(self.spec, self._envs[0], in_info=self._gives_mask)
 
-    def _rows(self) -> StepArrays:
-        obs = empty_arrays(self.spec.observation, self.num_envs)
-        return StepArrays(obs, self.num_envs, self._write, self._names, self._known)
-
-    def _reset(self, indices: Sequence[int], obs: Obs) -> None:
-        """Begin the journal's episodes in these environments, and write their first observations into `obs`."""
+    def _reset(self, indices: Sequence[int], obs: Obs) -> Failures:
+        failures: Failures = {}
         for i in indices:
             try:
                 first, info = read_reset(self._envs[i].reset(seed=self._journal.seed(i)))
                 self._write(obs, i, first)
                 self._gives_mask = self._gives_mask or gives_mask(info)
-            except Exception as error:
-                raise self._journal.failure(i, error) from error
+            except (Exception, SystemExit) as error:
+                failures[i] = self._journal.failure(i, error)
+        return failures
 
-    def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
-        """Step these environments, each with its row of `action`, and write the results into `rows`."""
-        commands = split_actions(self.spec.action, to_env_actions(self.spec.action, action))
-        envs, put, i = self._envs, rows.put, 0
-        try:
-            for i in indices:
-                put(i, envs[i].step(commands[i]), self._counters[i])
-        except Exception as error:
-            raise self._journal.failure(i, error) from error
+    def _step(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> Failures:
+        commands, failures = split_actions(self.spec.action, to_env_actions(self.spec.action, action)), {}
+        for i in indices:
+            try:
+                rows.put(i, self._envs[i].step(commands[i]), self._counters[i])
+            except (Exception, SystemExit) as error:
+                failures[i] = self._journal.failure(i, error)
+                if len(failures) > self._restarts.left:
+                    break
+        return failures
+
+    def _replace(self, i: int) -> None:
+        with suppress(Exception, SystemExit):  # it has failed already
+            self._envs[i].close()
+        env = self._make_one()
+        self._envs[i] = env if self._wrap is None else self._wrap(env)
+        self._counters[i] = find_return_counter(self._envs[i])
+        check_same_spec(i, env_spec(self._envs[i], self._source), self._first)
 
 
 def factory_of(make: GymSource, max_episode_steps: int | None, render_mode: str | None = None) -> Callable[[], gym.Env]:
@@ -206,7 +177,7 @@ def open_env(factory: Callable[[], gym.Env], make: GymSource, max_episode_steps:
         raise ConfigError(f"{name} cannot be made: {error}") from error
     except ConfigError:  # of a wrapper of ours
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvError(f"{name} could not be made; it raised {type(error).__name__}: {error}") from error
     warn_once()
     if isinstance(env, gym.vector.VectorEnv):

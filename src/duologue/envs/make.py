@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from duologue.envs.base import REPLAY_LIMIT, open_all
 from duologue.envs.base import AbstractHostEnvs as AbstractHostEnvs
 from duologue.envs.base import AbstractJaxEnvs as AbstractJaxEnvs
-from duologue.envs.base import open_all
 from duologue.envs.gymnasium import EnvId
+from duologue.envs.journaled import Restarts
 from duologue.envs.many_seeds import SeedEnvs
 from duologue.envs.tasks import EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -56,14 +57,18 @@ def make(
     max_episode_steps: int | None = None,
     asynchronous: bool = False,
     info: tuple[str, ...] = (),
+    replay_limit: int | None = REPLAY_LIMIT,
+    restarts: Restarts | None = None,
 ) -> AbstractHostEnvs | AbstractJaxEnvs:
     """`num_envs` environments from an id (`CartPole-v1`, `gymnax/CartPole-v1`) or a callable; an adapter unchanged.
 
     `asynchronous` steps each Gymnasium environment in its own process. `info` names the numbers that a step copies from
-    the `info` of each environment. Raises `ConfigError` for environments that cannot be made.
+    the `info` of each environment. `replay_limit` and `restarts` are those of `GymnasiumEnvs`; other environments do
+    not need them. Raises `ConfigError` for environments that cannot be made.
     """
+    recovery = {"replay_limit": replay_limit, "restarts": restarts}
     if isinstance(env, EnvWithTasks):
-        options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps}
+        options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps, **recovery}
         names = tuple(dict.fromkeys((*env.tasks.info, *info)))
         made = make(env.env, num_envs, asynchronous=asynchronous, info=names, **options)
         return env.wrap(made)
@@ -100,7 +105,8 @@ def make(
     else:
         from duologue.envs.gymnasium import GymnasiumEnvs as Envs
 
-    return Envs(env, num_envs, seed=seed, purpose=purpose, max_episode_steps=max_episode_steps, info=info)
+    options = {"seed": seed, "purpose": purpose, "max_episode_steps": max_episode_steps, **recovery}
+    return Envs(env, num_envs, info=info, **options)
 
 
 def make_seeds(

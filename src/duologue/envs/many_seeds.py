@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.journal import kept_actions
 from duologue.envs.results import missing_numbers
 from duologue.errors import EnvError
 from duologue.types import Obs, Step
@@ -31,14 +32,30 @@ class SeedEnvs(AbstractHostEnvs):
         together = stack_trees([step._replace(info={}) for step in steps])
         return together._replace(info=info)
 
+    @property
+    def restarts(self) -> np.ndarray:
+        return np.asarray([envs.restarts for envs in self._envs])
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """The arrays of the adapters, `[S, B]`. The actions of all running episodes follow one another in one array."""
-        snapshots = [envs.snapshot() for envs in self._envs]
-        join = {name: np.concatenate if name == "actions" else np.stack for name in snapshots[0]}
-        return {name: put([snapshot[name] for snapshot in snapshots]) for name, put in join.items()}
+        return join_snapshots([envs.snapshot() for envs in self._envs])
+
+    def mark(self) -> None:
+        for envs in self._envs:
+            envs.mark()
+
+    def marked_snapshot(self) -> dict[str, np.ndarray]:
+        return join_snapshots([envs.marked_snapshot() for envs in self._envs])
+
+    def report_replay(self, report: Callable[[int, int], None]) -> None:
+        for envs in self._envs:
+            envs.report_replay(report)
+
+    def take_notes(self) -> list[str]:
+        return [f"Seed number {i}: {note}" for i, envs in enumerate(self._envs) for note in envs.take_notes()]
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
-        ends = np.cumsum(snapshot["length"].sum(-1))
+        ends = np.cumsum(kept_actions(snapshot["length"]).sum(-1))
         actions = np.split(snapshot["actions"], ends[:-1])
         restored = [
             self._of(i, envs.restore, {name: part[i] for name, part in {**snapshot, "actions": actions}.items()})
@@ -58,7 +75,14 @@ class SeedEnvs(AbstractHostEnvs):
         try:
             return call(*args)
         except EnvError as error:
-            raise EnvError(f"Seed number {i}: {error}") from error
+            error.args = (f"Seed number {i}: {error}",)
+            raise
+
+
+def join_snapshots(snapshots: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One snapshot of several adapters: their arrays stacked, their actions one after another."""
+    join = {name: np.concatenate if name == "actions" else np.stack for name in snapshots[0]}
+    return {name: put([snapshot[name] for snapshot in snapshots]) for name, put in join.items()}
 
 
 def stack_trees(parts: Sequence[Obs]) -> Obs:

@@ -4,7 +4,7 @@ The processes of environments import this module too, so it needs no JAX.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,17 +106,6 @@ def one_number(value: Any, what: str) -> float:
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise EnvError(f"gave {what} {value!r}, which must be one number")
     return float(array.reshape(()))
-
-
-def pool_numbers(info: dict[str, Any], known: Iterable[str], count: int) -> dict[str, np.ndarray]:
-    """The numbers of a step by name, `[B]`, NaN where an environment gave none, from the pool's `info`, where each
-    entry has a mask of the environments that gave it. Those that are `known` are there in any case."""
-    numbers = {name: missing_numbers(name, count) for name in known}
-    game = info.pop("episode", {})
-    given = {name: (info[f"_{name}"], x) for name, x in info.items() if f"_{name}" in info}
-    for name, (where, x) in (given | ({GAME_RETURN: (game["_r"], game["r"])} if game else {})).items():
-        numbers.setdefault(name, missing_numbers(name, count))[where] = x[where]
-    return numbers
 
 
 def finite_number(value: Any, what: str) -> float:

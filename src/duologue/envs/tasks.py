@@ -194,6 +194,8 @@ class TaskedEnvs(AbstractHostEnvs):
         info = self._tasks.read(seen.info)
         done = bounded_actions(self.spec.action, action)  # the action that the environment made
         rewards = np.array(self._rewards(self._obs, done, seen.reward, seen.next_obs, seen.terminated, info))
+        if "restarted" in seen.info:  # the step failed, and no task can say what it was worth
+            rewards[seen.info["restarted"]] = 0
         if not np.isfinite(rewards).all():
             i, task = np.argwhere(~np.isfinite(rewards))[0]
             lacking = [name for name, values in info.items() if np.isnan(values[i])]
@@ -205,6 +207,22 @@ class TaskedEnvs(AbstractHostEnvs):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return self._envs.snapshot()
+
+    @property
+    def restarts(self) -> Any:
+        return self._envs.restarts
+
+    def mark(self) -> None:
+        self._envs.mark()
+
+    def marked_snapshot(self) -> dict[str, np.ndarray]:
+        return self._envs.marked_snapshot()
+
+    def report_replay(self, report: Callable[[int, int], None]) -> None:
+        self._envs.report_replay(report)
+
+    def take_notes(self) -> list[str]:
+        return self._envs.take_notes()
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> tuple[Obs, str | None]:
         self._obs, message = self._envs.restore(snapshot)

@@ -61,8 +61,6 @@ def work(
                 case "reset":
                     obs, info = read_reset(env.reset(seed=data["seed"]))
                     answer = obs, {"action_mask": True} if "action_mask" in info else {}
-                case "reset-noop":
-                    answer = obs, {}
                 case "step":
                     *step, numbers = read_step(env.step(data), names, counter)
                     obs, answer = step[0], (*step, numbers_as_info(numbers))

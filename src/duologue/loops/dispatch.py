@@ -38,6 +38,12 @@ def find_read_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> 
     return [i for i in range(len(jax.tree.leaves(tree))) if id(jaxpr.invars[i]) in used]
 
 
+def find_changed_leaves(function: Callable[..., Any], leaves: list[Any], *args: Any) -> list[int]:
+    """Indices of the leaves that `function(leaves, *args)`, a list of the new leaves, does not return unchanged."""
+    jaxpr = jax.make_jaxpr(function)(leaves, *args).jaxpr
+    return [i for i, new in enumerate(jaxpr.outvars) if new is not jaxpr.invars[i]]
+
+
 def drop_unread_leaves(function: Callable[..., Any], tree: PyTree, *args: Any) -> tuple[list[int], Callable[..., Any]]:
     """`(read, call)`: `call(leaves, *args)` equals `function(tree, *args)`. Its `leaves` are the leaves of `tree` with
     indices in `read`. The caller jits `call`. In this function, shapes may replace arrays."""

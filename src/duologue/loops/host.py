@@ -98,8 +98,10 @@ def run(
     names.
 
     The loop donates the yielded state when the generator advances: copy what you keep. Once `interrupted()` is true,
-    the loop yields after the running rollout. Raises `EnvError` for rewards or observations that are not finite, before
-    the algorithm learns from them; and for an action mask that allows no action, before the algorithm acts.
+    the loop yields after the running rollout. Raises `EnvError` where an environment fails; for rewards or observations
+    that are not finite, before the algorithm learns from them; and for an action mask that allows no action, before the
+    algorithm acts. Before it raises, it yields the state at the beginning of the rollout that failed. If it has no step
+    to yield, the last state that it yielded or took is valid.
     """
     length, count = algorithm.experience.rollout_length, envs.num_envs
     per_rollout = length * count
@@ -107,31 +109,53 @@ def run(
     tally = Tally(state.episodes, log_info)
     step, last = int(np.ravel(state.step)[0]), -(-steps // per_rollout) * length
     every = max(1, interval // per_rollout) * length
-    obs = state.obs
+    obs, failure = state.obs, None
     while step < last:
-        until = min((step // every + 1) * every, last)
+        began, until = step, min((step // every + 1) * every, last)
         while step < until and not interrupted():
-            rows = []
-            for t in range(step, step + length):
-                check_masks(obs, envs.spec.action, t)
-                action, extras = learner.act(obs, t)
-                seen = envs.step(action)
-                rows.append(
-                    Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras)
-                )
-                if learner.observes:
-                    learner.observe_later(rows[-1])
+            envs.mark()
+            learner.mark()
+            try:
+                rollout, steps = play_rollout(learner, envs, obs, step, length)
+            except EnvError as error:
+                failure = error
+                learner.return_to_mark()
+                break
+            for seen in steps:
                 tally.add(seen)
-                obs = seen.obs
-            rollout = jax.tree.map(lambda *column: np.array(column), *rows)
-            check_rollout(rollout, step, count, envs.spec.tasks)
+            obs = steps[-1].obs
             learner.learn(rollout, step)
             step += length
+        if failure is not None and step == began:
+            raise failure
         state = LoopState(
-            *learner.state(), envs.snapshot(), obs, tally.episodes(), learner.ring, state.key,
-            np.full_like(state.step, step),
+            *learner.state(), envs.snapshot() if failure is None else envs.marked_snapshot(), obs, tally.episodes(),
+            learner.ring, state.key, np.full_like(state.step, step),
         )  # fmt: skip
         yield step * count, state, tally.totals(*learner.fetch_metrics())
+        if failure is not None:
+            raise failure
+
+
+def play_rollout(
+    learner: HostLearner, envs: AbstractHostEnvs, obs: Obs, began: int, length: int
+) -> tuple[Transition, list[Step]]:
+    """Act for `length` steps, from `obs` at step `began` on. Returns the checked rollout `[T, *seeds, B]`, and the
+    results of its steps."""
+    rows: list[Transition] = []
+    steps: list[Step] = []
+    for t in range(began, began + length):
+        check_masks(obs, envs.spec.action, t)
+        action, extras = learner.act(obs, t)
+        seen = envs.step(action)
+        rows.append(Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras))
+        steps.append(seen)
+        if learner.observes:
+            learner.observe_later(rows[-1])
+        obs = seen.obs
+    rollout = jax.tree.map(lambda *column: np.array(column), *rows)
+    check_rollout(rollout, began, envs.num_envs, envs.spec.tasks)
+    return rollout, steps
 
 
 class Tally:

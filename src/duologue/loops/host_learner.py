@@ -14,7 +14,7 @@ from jaxtyping import Array
 from duologue.algorithms.base import AbstractAlgorithm, AnyAlgorithm
 from duologue.data.ring import Ring
 from duologue.errors import divergence_error
-from duologue.loops.dispatch import drop_unread_leaves
+from duologue.loops.dispatch import drop_unread_leaves, find_changed_leaves
 from duologue.loops.exploration import randomize_first_actions
 from duologue.loops.keys import purpose_keys
 from duologue.loops.learning import learn
@@ -41,21 +41,21 @@ class HostLearner:
     ):  # fmt: skip
         self._algorithm, self._spec, self._recorded, self._share = algorithm, spec, recorded, share
         self._num_envs, seeds = state.episodes.lengths.shape[-1], seed_count(state.step)
+        self._seeds = seeds
         self._leaves, self._tree = jax.tree.flatten(place_seeds((state.algorithm, state.carry), seeds))
         self._carry_size = len(jax.tree.leaves(state.carry))
         self.ring = place_seeds(state.replay, seeds)
         self._keys = jax.jit(vmap_seeds(partial(purpose_keys, purposes=("act", "update")), seeds, (0,)))(state.key)
         self.observes = type(algorithm).observe is not AbstractAlgorithm.observe
         self._newest: Transition | None = None
+        self._observing: list[int] | None = None
         self._metric_names: list[str] = []
         self._rows: list[Any] = []
 
         one = one_seed_shape((self._leaves, self._keys, state.obs), seeds)
         self._read, act = drop_unread_leaves(self._act_program, *one, np.int32(0))
         self._act = jax.jit(vmap_seeds(act, seeds, (0, 0, 0, None)))
-        self._observe_and_act = jax.jit(
-            vmap_seeds(self._observe_and_act_program, seeds, (0, 0, 0, 0, None)), donate_argnums=0
-        )
+        self._observe_and_act = jax.jit(vmap_seeds(self._observe_and_act_program, seeds, (0, 0, 0, 0, None)))
         self._learn = jax.jit(vmap_seeds(self._learn_program, seeds, (0, 0, 1, 0, None, None)), donate_argnums=(0, 1))
         self._take_read_leaves()
 
@@ -63,7 +63,9 @@ class HostLearner:
         """Actions and extras for `obs`. If the algorithm observes, the same call first observes the newest transition.
         Raises `DuologueError` for actions that are not finite."""
         if self._newest is not None:
-            self._leaves, acted = self._observe_and_act(self._leaves, self._newest, self._keys, obs, np.int32(t))
+            changed, acted = self._observe_and_act(self._leaves, self._newest, self._keys, obs, np.int32(t))
+            for i, leaf in zip(self._observing or (), changed, strict=True):
+                self._leaves[i] = leaf
         else:
             acted = self._act(self._read_leaves, self._keys, obs, np.int32(t))
         action, extras, carry = acted
@@ -75,8 +77,20 @@ class HostLearner:
             raise divergence_error(f"an action is not finite at step {t:,} of its environment")
         return action, extras
 
+    def mark(self) -> None:
+        """Remember this moment, between two rollouts. No call donates leaves until `learn`."""
+        self._marked = list(self._leaves)
+
+    def return_to_mark(self) -> None:
+        """Forget all that the running rollout has moved: the carry, and what the algorithm has observed."""
+        self._leaves, self._newest = list(self._marked), None
+        self._take_read_leaves()
+
     def observe_later(self, newest: Transition) -> None:
         """Observe `newest` in the next call of a program; for an algorithm that `observes`."""
+        if self._observing is None:  # the first transition shows which leaves observing changes
+            one = one_seed_shape((self._leaves, newest), self._seeds)
+            self._observing = find_changed_leaves(self._observe_program, *one)
         self._newest = newest
 
     def learn(self, rollout: Transition, t: int) -> None:
@@ -129,8 +143,9 @@ class HostLearner:
     def _observe_and_act_program(
         self, leaves: Leaves, newest: Transition, keys: Keys, obs: Obs, t: Array
     ) -> tuple[Leaves, Acted]:
+        """The leaves that observing changes, and the result of acting with them."""
         leaves = self._observe_program(leaves, newest)
-        return leaves, self._act_program(leaves, keys, obs, t)
+        return [leaves[i] for i in self._observing or ()], self._act_program(leaves, keys, obs, t)
 
     def _learn_program(
         self, leaves: Leaves, ring: Ring | None, rollout: Transition, keys: Keys, t: Array, recorded: Ring | None

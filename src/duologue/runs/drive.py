@@ -14,7 +14,7 @@ from duologue.data.dataset import DataSet, adapt_to_env, full_ring
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import is_compiled
 from duologue.envs.tasks import is_ready
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, EnvError
 from duologue.fields import Count, check
 from duologue.images import image_notes
 from duologue.loops import compiled, host, offline
@@ -24,6 +24,7 @@ from duologue.loops.state import Loop, LoopState
 from duologue.runs import config
 from duologue.runs.checks import check_algorithm, check_data_and_replay, check_offline_fraction, format_bytes
 from duologue.runs.data_sources import DataSource, reopen_data
+from duologue.runs.display.screen import replay_printer
 from duologue.runs.environments import (
     Envs,
     EnvSource,
@@ -41,6 +42,7 @@ from duologue.runs.jax_setup import has_images, images_in_name, prepare_jax, thr
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan, read_plan
 from duologue.runs.planning import Sources, make_plan
+from duologue.runs.recovery import grade_note, no_effect
 from duologue.runs.saved_states import read_state
 from duologue.runs.session import Listeners, Session
 from duologue.storage import checkpoint, files, jsonl
@@ -85,13 +87,17 @@ def begin_run(
 
 def resume_run(
     path: Path, *, steps: int | None, env: EnvSource | None, dataset: DataSource | None,
-    algorithm: type | Sequence[type], listeners: Listeners, evaluate_env: EnvSource | None = None,
+    algorithm: type | Sequence[type], exact: bool | None, listeners: Listeners, evaluate_env: EnvSource | None = None,
 ) -> Agent:  # fmt: skip
     """Continue from the newest good checkpoint of a run folder."""
     plan = read_plan(path, algorithm)
     if steps is not None:
         check(Count, steps=steps)
         plan = replace(plan, steps=steps)
+    if exact is not None:
+        plan = replace(plan, exact=exact)
+        if not exact and (why := no_effect(None if plan.offline else plan.env if env is None else env)) is not None:
+            raise ConfigError(f"exact = False: {why}. Leave it out.")
     if dataset is not None and plan.dataset is None:
         raise ConfigError("dataset: this run did not learn from recorded data. Leave it out.")
     check_evaluate_env(plan, evaluate_env)
@@ -175,13 +181,26 @@ def run_from_checkpoint(session: Session, notes: Sequence[str]) -> Agent:
     if manifest.step >= plan.steps:
         raise ConfigError(f"steps = {plan.steps:,}: must be above {manifest.step:,}, the number of steps so far.")
     like = loop.shapes(plan.algorithm, session.envs, plan.seed_numbers)
-    state, message = loop.restore(plan.algorithm, session.envs, read_state(found, like))
+    state, message = restore_state(session, read_state(found, like))
     changes = [f"not bit-comparable: {change}" for change in checkpoint.fingerprint_changes(manifest)]
     if (path / "metrics.jsonl").exists():
         jsonl.truncate_after(path / "metrics.jsonl", lambda row: row["step"] <= manifest.step)
     files.write_json(path / "config.json", config.to_dict(plan))
-    resumed = [*warnings, *([message] if message else []), *ended_schedules(plan), *changes]
+    grade = [] if plan.offline else [grade_note(message)]
+    resumed = [*warnings, *grade, *ended_schedules(plan), *changes]
     return make_agent(session, session.run(state, notes=[*resumed, *notes, *reset_notes(session.envs)]))
+
+
+def restore_state(session: Session, state: LoopState) -> tuple[LoopState, str | None]:
+    """Bring the environments of a session to a saved state. Returns the state, and a message if one differs."""
+    if isinstance(session.envs, AbstractHostEnvs):
+        session.envs.report_replay(replay_printer(session.listeners.console))
+    try:
+        return session.loop.restore(session.plan.algorithm, session.envs, state)
+    except EnvError as error:
+        again = "Nothing is changed. To begin new episodes in place of a replay: resume(…, exact=False), --exact False."
+        error.args = (f"{error}\nIt failed while it was restored. {again}",)
+        raise
 
 
 def make_agent(session: Session, state: LoopState) -> Agent:

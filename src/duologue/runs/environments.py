@@ -18,6 +18,7 @@ from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
 from duologue.images import read_box
 from duologue.runs.plan import Plan
+from duologue.runs.recovery import recovery_arguments
 from duologue.types import Box, Dict, EnvSpec, Space
 
 Envs = AbstractHostEnvs | AbstractJaxEnvs
@@ -39,7 +40,7 @@ def open_envs(
         purpose=purpose,
         max_episode_steps=plan.max_episode_steps,
         asynchronous=plan.asynchronous and training,
-        info=plan.log_info if training else (),
+        **({"info": plan.log_info, **recovery_arguments(plan)} if training else {}),
     )
     with close_on_failure(envs, source):
         check_spec(plan, envs.spec)

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from duologue.data.cleaning import TimeoutAndTerminal
+from duologue.envs.base import REPLAY_LIMIT
 from duologue.errors import ConfigError
-from duologue.fields import Count, Seed, check_fields
+from duologue.fields import Count, NonNegativeInt, Seed, check_fields
 
+OnEnvError = Literal["raise", "restart"]
+MOST_RESTARTS = 10
 NO_KWARGS: dict[str, Any] = {}
 """Default of `env_kwargs` and `evaluate_env_kwargs`. Nothing changes it."""
 
@@ -36,6 +39,16 @@ class RunOptions:
     """Step each Gymnasium environment in a process of its own; faster for slow simulators only."""
     max_episode_steps: Count | None = None
     """Time limit of an episode, in steps. None: the environment's own."""
+    exact: bool = True
+    """Replay the actions of the running episodes when the run is resumed, so that it continues bit for bit. Without it,
+    resumed environments begin new episodes: for robots, and all that must never be replayed."""
+    replay_limit: NonNegativeInt = REPLAY_LIMIT
+    """Longest running episode that is replayed when the run is resumed, in steps of one environment. A longer episode
+    is cut, and the next one begins."""
+    on_env_error: OnEnvError = "raise"
+    """After an error of an environment: save and stop, or make the environment anew, cut its episode and continue."""
+    max_env_restarts: Count = MOST_RESTARTS
+    """Largest number of environments made anew until the error stops the run."""
     evaluate_every: Count | None = None
     """Steps between evaluations during training. None: no evaluation; with --dataset and an environment, ten in the
     run."""

@@ -24,6 +24,7 @@ from duologue.runs.environments import (
 from duologue.runs.horizon import fill_schedules, gradient_steps, replace_field
 from duologue.runs.options import RunOptions
 from duologue.runs.plan import Plan
+from duologue.runs.recovery import check_recovery, recovery_arguments
 from duologue.types import EnvSpec
 
 TaskSource = str | Tasks
@@ -81,6 +82,7 @@ def make_plan(algorithm: AnyAlgorithm, sources: Sources, options: RunOptions) ->
         sources = sources._replace(env=with_kwargs(sources.env, options.env_kwargs))
     offline, env = sources.dataset is not None, sources.tasked_env
     tested = read_evaluation_spec(algorithm, sources, options)
+    check_recovery(options, None if offline else env)
     num_envs = 1 if offline else options.num_envs or experience.num_envs
     unit = experience.gradient_steps if offline else num_envs * experience.rollout_length
     chunks = -(-options.steps // unit)
@@ -181,6 +183,7 @@ def open_training_envs(algorithm: AnyAlgorithm, env: Any, num_envs: int, options
     return make_seeds(
         match_rewards(env, algorithm), num_envs, seed=options.seed, seeds=options.seeds,
         max_episode_steps=options.max_episode_steps, asynchronous=options.asynchronous, info=options.log_info,
+        **recovery_arguments(options),
     )  # fmt: skip
 
 

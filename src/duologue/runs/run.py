@@ -235,13 +235,14 @@ class Run:
 
     def resume(
         self, *, steps: int | None = None, dataset: DataSource | None = None, algorithm: type | Sequence[type] = (),
-        env: EnvSource | None = None, evaluate_env: EnvSource | None = None, callbacks: Sequence[Callback] = (),
+        env: EnvSource | None = None, evaluate_env: EnvSource | None = None, exact: bool | None = None,
+        callbacks: Sequence[Callback] = (),
         loggers: Sequence[Logger] = (), console: Console | None = None,
     ) -> "Run | Runs":  # fmt: skip
         """Continue this run in its folder: `duologue.resume` with its arguments."""
         source, listeners = self.env if env is None else env, Listeners(callbacks, loggers, console)
         agent = drive.resume_run(
-            self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, listeners=listeners,
+            self.path, steps=steps, env=source, dataset=dataset, algorithm=algorithm, exact=exact, listeners=listeners,
             evaluate_env=self.evaluate_env if evaluate_env is None else evaluate_env,
         )  # fmt: skip
         return wrap_agent(agent)

@@ -1,6 +1,5 @@
 """A running run: logging, evaluation, checkpoints, callbacks and signals between the intervals of the loop."""
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -12,7 +11,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from duologue.errors import ConfigError
+from duologue.envs.base import AbstractHostEnvs
+from duologue.errors import CheckpointError, ConfigError, EnvError
 from duologue.loops.evaluate import Interrupted
 from duologue.loops.state import Loop, LoopState
 from duologue.runs.display.loggers import Logger
@@ -20,6 +20,7 @@ from duologue.runs.display.screen import Screen, make_screen
 from duologue.runs.environments import EnvSource, env_notes, evaluation_env
 from duologue.runs.evaluator import EvaluationOptions, Evaluator, open_evaluator
 from duologue.runs.plan import Plan
+from duologue.runs.recovery import add_place, is_valid, restarts_since, resume_command
 from duologue.runs.rows import (
     Row,
     RowRemarks,
@@ -91,6 +92,8 @@ class Session:
         """Run from `state` to the planned steps, and save checkpoints; always save the last state.
 
         After an interruption it saves the state, then raises `KeyboardInterrupt`, or `SystemExit(143)` for SIGTERM.
+        After an error of an environment it saves the last boundary between two rollouts, then raises the `EnvError`,
+        which tells where.
         """
         plan, start = self.plan, int(np.ravel(state.step)[0]) * self.plan.unit
         rows = RowWriter(self.path, plan.seed_numbers, start, self.listeners.loggers)
@@ -116,39 +119,55 @@ class Session:
         saving = Interval(plan.save_every, start)
         evaluating = Interval(plan.evaluate_every, last_evaluation(self.path) if evaluate else 0)
         intervals, remarks = self._intervals(state, start, interruption), RowRemarks(plan.log_info)
-        for step, state, row in intervals:
-            if not row:  # interrupted before the first step
-                break
-            with saved.save_on_failure(state, step, rows):
-                if evaluate is not None and evaluating.is_due(step):
-                    row |= self._evaluation(evaluate, state, step, saved, shown)
-                row |= lost_successors_row(state.replay)
-                rows.write(step, row)
-                for text in remarks.read(row):
-                    shown.note(text)
-                shown.update(step, {name: mean_over_seeds(value) for name, value in row.items()})
-                stop = self._callbacks_stop(step, row)
-            check_finite(row, step, plan.seed_numbers)
-            if stop or interruption():
-                break
-            if saving.is_due(step):
-                rows.sync()
-                saved.save(state, step)
+        try:
+            for step, state, row in intervals:
+                if not row:  # interrupted before the first step
+                    break
+                for note in self.envs.take_notes() if isinstance(self.envs, AbstractHostEnvs) else ():
+                    shown.note(note)
+                with saved.save_on_failure(state, step, rows):
+                    if evaluate is not None and evaluating.is_due(step):
+                        row |= self._evaluation(evaluate, state, step, saved, shown)
+                    row |= lost_successors_row(state.replay)
+                    rows.write(step, row)
+                    for text in remarks.read(row):
+                        shown.note(text)
+                    shown.update(step, {name: mean_over_seeds(value) for name, value in row.items()})
+                    stop = self._callbacks_stop(step, row)
+                check_finite(row, step, plan.seed_numbers)
+                if stop or interruption():
+                    break
+                if saving.is_due(step):
+                    rows.sync()
+                    saved.save(state, step)
+        except EnvError as error:
+            self._save_boundary(error, state, step, saved, rows)
+            raise
         rows.sync()
         saved.save(state, step)
         for text in remarks.missing_info():
             shown.note(text)
         if step < plan.steps:
-            shown.note(
-                f"stopped and saved at step {step:,}; continue with: duologue resume {shlex.quote(str(self.path))}"
-            )
+            shown.note(f"stopped and saved at step {step:,}; continue with: {resume_command(self.path, plan)}")
         return state
+
+    def _save_boundary(self, error: EnvError, state: LoopState, step: int, saved: SavedStates, rows: RowWriter) -> None:
+        """Save the last boundary before an error of an environment, and add its place to the error. A state that a
+        compiled loop has donated is gone, and at step 0 there is nothing to save."""
+        if step and is_valid(state):
+            rows.sync()
+            try:
+                saved.save(state, step)
+            except CheckpointError as problem:
+                error.args = (f"{error}\n{problem}",)
+            else:
+                add_place(error, step, resume_command(self.path, self.plan))
 
     def _intervals(
         self, state: LoopState, start: int, interruption: Interruption
     ) -> Iterator[tuple[int, LoopState, dict[str, Any]]]:
         """Step, state and row of each interval of the loop; an empty row for an interval without a step."""
-        plan, before, began = self.plan, start, time.perf_counter()
+        plan, before, began, restarts = self.plan, start, time.perf_counter(), 0
         named = {"log_info": plan.log_info} if plan.log_info else {}
         intervals = self.loop.run(
             plan.algorithm, self.envs, state,
@@ -159,7 +178,11 @@ class Session:
                 yield step, state, {}
                 return
             seconds, steps = time.perf_counter() - began, (step - before) * plan.seeds
-            yield step, state, training_row(totals, steps=steps, seconds=seconds, tasks=plan.spec.tasks)
+            row = training_row(totals, steps=steps, seconds=seconds, tasks=plan.spec.tasks)
+            if plan.on_env_error == "restart":
+                row["rollout/restarts"] = restarts_since(self.envs, restarts)
+                restarts = self.envs.restarts
+            yield step, state, row
             before, began = step, time.perf_counter()
 
     def _evaluator(self, interrupted: Callable[[], bool], shown: Screen) -> AbstractContextManager[Evaluator | None]:

@@ -8,11 +8,12 @@ from rich.console import Console
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.cleaning import TimeoutAndTerminal
+from duologue.envs.base import REPLAY_LIMIT
 from duologue.runs import drive
 from duologue.runs.data_sources import DataSource
 from duologue.runs.display.loggers import Logger
 from duologue.runs.environments import EnvSource
-from duologue.runs.options import NO_KWARGS, RunOptions
+from duologue.runs.options import MOST_RESTARTS, NO_KWARGS, OnEnvError, RunOptions
 from duologue.runs.planning import Sources, TaskSource
 from duologue.runs.run import Run, Runs, wrap_agent
 from duologue.runs.session import Callback, Listeners
@@ -42,6 +43,10 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     max_episode_steps: int | None = None,
+    exact: bool = True,
+    replay_limit: int = REPLAY_LIMIT,
+    on_env_error: OnEnvError = "raise",
+    max_env_restarts: int = MOST_RESTARTS,
     timeout_and_terminal: TimeoutAndTerminal = "timeout",
     window: int | None = None,
     console: Console | None = None,
@@ -83,13 +88,19 @@ def train(
         callbacks: plain functions `(step, metrics) -> bool | None`, called after every row; `False` stops the run.
         loggers: further receivers of metrics, such as `duologue.runs.display.loggers.WandB`.
         max_episode_steps: time limit of an episode; by default the environment's own. `evaluate_env` has its own.
+        exact: whether `resume` replays the actions of the running episodes, so that a Gymnasium run continues bit for
+            bit. `False` for environments that must never be replayed, such as robots: they begin new episodes.
+        replay_limit: steps of the longest running episode that is replayed. A longer one is cut, and the next begins.
+        on_env_error: what follows an error of an environment. `"raise"`: the last rollout boundary is saved and the
+            error raised. `"restart"`: the environment is made anew, its episode is cut, and the run continues.
+        max_env_restarts: environments made anew in a run, until the error is raised after all.
         timeout_and_terminal: how to read rows of the data with both flags: `"timeout"` for files that also mark every
             timeout as terminal; `"terminal"` if such a row is a true end.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
         console: a Rich console that shows progress; by default the terminal.
 
-    Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails;
-    `KeyboardInterrupt` after Ctrl-C, with everything saved.
+    Raises `ConfigError` for arguments that cannot work, before anything is made; `EnvError` where an environment fails,
+    with all but the running rollout saved; `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
     options = RunOptions.pick(locals())
     listeners = Listeners(callbacks, loggers, console)
@@ -106,6 +117,7 @@ def resume(
     evaluate_env: EnvSource | None = None,
     dataset: DataSource | None = None,
     algorithm: type | Sequence[type] = (),
+    exact: bool | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     console: Console | None = None,
@@ -113,17 +125,18 @@ def resume(
     """Continue a run from its newest good checkpoint to `steps`, by default to the planned end.
 
     A run in environments written in JAX continues bit for bit. Gymnasium environments replay the actions of their
-    running episodes; the screen names an environment that does not reach the same state. A run on recorded data reads
-    the data again; pass `dataset` if the data have moved. Pass `env` if the environment was a Python object,
-    `evaluate_env` if the environment of evaluations was one, and `algorithm` (a class, or several) if the configuration
-    names classes of your own.
+    running episodes, up to the run's `replay_limit`. The screen shows `exact`, or `after reset` with the environments
+    that begin a new episode, and why. `exact=False` replays nothing, now and whenever this run is resumed. A run on
+    recorded data reads the data again; pass `dataset` if the data have moved. Pass `env` if the environment was a
+    Python object, `evaluate_env` if the environment of evaluations was one, and `algorithm` (a class, or several) if
+    the configuration names classes of your own.
 
     Raises `ConfigError` for arguments that cannot work, `CheckpointError` where there is no good checkpoint or the data
     have changed.
     """
     listeners = Listeners(callbacks, loggers, console)
     agent = drive.resume_run(
-        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, listeners=listeners,
+        Path(path), steps=steps, env=env, dataset=dataset, algorithm=algorithm, exact=exact, listeners=listeners,
         evaluate_env=evaluate_env,
     )  # fmt: skip
     return wrap_agent(agent)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -53,6 +53,19 @@ def make_screen(total_steps: int, title: str, *, folder: Path | None = None, con
 def print_warning(text: str) -> None:
     """Print a remark where there is no screen: to the standard error stream."""
     Console(stderr=True, soft_wrap=True).print(text, style="yellow", markup=False, highlight=False)
+
+
+def replay_printer(console: Console | None, seconds: float = 2.0) -> Callable[[int, int], None]:
+    """A function `(done, steps)` that prints how far a replay of running episodes is, every 2 `seconds`."""
+    console, last = console or Console(), time.perf_counter()
+
+    def report(done: int, steps: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last >= seconds:
+            last = time.perf_counter()
+            console.print(f"replaying the running episodes: {done:,} of {steps:,} steps", highlight=False)
+
+    return report
 
 
 class LiveScreen:
