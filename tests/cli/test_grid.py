@@ -309,6 +309,13 @@ def test_seeds_are_named_where_they_vary():
     assert said({"tau": "0"}, [[1.0, 2.0], [3.0, 4.0]]) == "Intervals are over 2 seeds."
 
 
+def test_cut_episodes_stand_beside_the_score():
+    lengths, cut = np.array([3, 9, 9]), np.array([False, True, True])
+    score = dl.Evaluation(lengths.astype(float), lengths, was_cut=cut)
+    assert grid.score_text(score).endswith("], 2 of 3 episodes cut after 9 steps")
+    assert grid.score_text(dl.Evaluation(lengths[:1].astype(float), lengths[:1], was_cut=cut[:1])) == "3.0"
+
+
 def test_fields_are_those_of_the_kind_that_is_chosen():
     with pytest.raises(ConfigError, match="no such field"):
         parsed("CartPole-v1", "--grid", "algorithm.optimizer.b1", "0.5")

@@ -21,7 +21,14 @@ CLOSED = of("runs/test_evaluator.py", "it_is_closed_before_training_opens_its_ow
 REFUSED = of("runs/test_evaluator.py", "what_cannot_play_evaluations_is_refused_by_name")
 TASKS = of("runs/test_evaluator.py", "tasks_of_training_are_those_of_evaluations")
 
+SCORED = of("runs/display/test_curves.py", "what_is_learned_from_keeps_runs_apart")
+GRID = of("cli/test_grid.py", "cut_episodes_stand_beside_the_score")
+MODULE = of("runs/test_evaluator.py", "an_id_with_a_module_is_passed_again")
+
 MUTANTS = [
+    Mutant("curves mix scores of several environments", "runs/display/curves.py", '    "evaluate_env",\n', "", SCORED),
+    Mutant("a grid hides cut episodes", "cli/grid.py", "{interval}{score.cut_note and f', {score.cut_note}'}", "{interval}", GRID),
+    Mutant("a module named in a file is imported", "runs/environments.py", 'check_source(plan, evaluate_env, option="evaluate_env")', "pass", MODULE),
     Mutant("an episode is cut one step late", "loops/evaluate.py", "running_length >= limit", "running_length > limit", HOST),
     Mutant("what terminates at the limit is cut", "loops/evaluate.py", "late[i] and not step.terminated[i]", "late[i]", HOST),
     Mutant("what is truncated at the limit is not cut", "loops/evaluate.py", "late[i] and not step.terminated[i]", "late[i] and not over[i]", HOST),

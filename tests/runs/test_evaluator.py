@@ -1,5 +1,7 @@
 """Evaluations: the limit of steps, the number of environments, and an environment of their own."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -320,6 +322,14 @@ def test_what_cannot_play_evaluations_is_refused_by_name(unchecked, tmp_path, na
     with pytest.raises((dl.ConfigError, dl.EnvError), match=message):
         train(brief, tmp_path / "run", iterations=1, **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_id_with_a_module_is_passed_again(run):
+    """No name in a file is ever imported."""
+    plan = dataclasses.replace(run.plan, evaluate_env="nowhere:Plain-v0")
+    words = r"The evaluation environment .* import the module nowhere.*--evaluate-env nowhere:Plain-v0, in Python evalu"
+    with pytest.raises(dl.ConfigError, match=words):
+        dataclasses.replace(run, plan=plan).evaluate()
 
 
 def test_a_run_without_one_takes_none_later(run):

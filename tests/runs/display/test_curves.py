@@ -129,12 +129,14 @@ def test_objects_are_named_by_their_kind_and_schedules_by_their_ends(tmp_path):
     ]  # fmt: skip
 
 
-def test_what_is_learned_from_keeps_runs_apart(tmp_path: Path):
+@pytest.mark.parametrize("field", ["dataset", "evaluate_env"])
+def test_what_is_learned_from_keeps_runs_apart(tmp_path: Path, field: str):
+    """And what it is scored in."""
     paths = [run(tmp_path / name, {0: [1.0, 1.0]}) for name in "ab"]
-    for path, dataset in zip(paths, ("one.npz", "two.npz"), strict=True):
-        content = json.loads((path / "config.json").read_text()) | {"dataset": dataset, "num_envs": 1}
+    for path, name in zip(paths, ("one", "two"), strict=True):
+        content = json.loads((path / "config.json").read_text()) | {field: name, "num_envs": 1}
         (path / "config.json").write_text(json.dumps(content))
-    assert set(lines(figure(paths))) == {f"dataset={name}.npz training (1 seed)" for name in ("one", "two")}
+    assert set(lines(figure(paths))) == {f"{field}={name} training (1 seed)" for name in ("one", "two")}
 
 
 def test_the_longer_run_of_a_seed_is_drawn(tmp_path: Path):
