@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 import duologue as dl
 
 STEPS, SEEDS = 240, 3
-NETWORKS = dl.Networks(hidden_sizes=(16, 16))
+NETWORKS = dl.Networks(hidden_sizes=(16, 16), shared_trunk=False)
 ROLLOUT = dict(networks=NETWORKS, rollout_length=4, num_envs=3)
 EPOCHS = dict(**ROLLOUT, minibatch_size=6, epochs=2)
 REPLAY = dict(networks=NETWORKS, batch_size=6, num_envs=3, replay_capacity=120, learning_starts=30, start_steps=12)

@@ -121,3 +121,12 @@ def test_shared_layers_stay_an_error_where_networks_are_apart():
     with pytest.raises(dl.ConfigError, match=r"TRPO.*Set shared_trunk to False"):
         shapes(dl.TRPO(networks=Networks()).init)
     assert layers(shapes(dl.TRPO(networks=Networks()).init, VECTOR))
+
+
+@pytest.mark.parametrize(("observation", "fields"), [
+    (FRAMES, {}), (BOARD, {"shared_trunk": False}), (VECTOR, {"hidden_sizes": ()}),
+])  # fmt: skip
+def test_normalising_layers_that_there_are_not_is_refused(observation, fields):
+    with pytest.raises(dl.ConfigError, match=r"layer_norm = True: must be False, because .* no hidden layers"):
+        shapes(Networks(layer_norm=True, **fields).actor_critic, observation)
+    assert shapes(Networks(layer_norm=True, hidden_sizes=(8,)).actor_critic, observation)

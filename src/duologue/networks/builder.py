@@ -296,7 +296,13 @@ class Networks(AbstractNetworks):
 
     def _hidden(self, encoder: AbstractEncoder, inputs: int = 0) -> tuple[int, ...]:
         """Units of each hidden layer that reads the features of `encoder` and `inputs` more numbers."""
-        return () if self.hidden_sizes is None and is_cnn(encoder) and not inputs else self.behind_vectors
+        sizes = () if self.hidden_sizes is None and is_cnn(encoder) and not inputs else self.behind_vectors
+        if self.layer_norm and not sizes:
+            raise ConfigError(
+                "networks.layer_norm = True: must be False, because this network has no hidden layers. Leave it out "
+                "or name hidden_sizes, for example (64, 64)."
+            )
+        return sizes
 
     @property
     def _layer(self) -> dict[str, Any]:
