@@ -166,7 +166,7 @@ def test_an_error_in_a_replay_names_its_step():
     then, _ = walks(Walk)
     then.reset()
     drive(then, 9)
-    with pytest.raises(EnvError, match=r"^environment 0 raised OSError: no motor \(at step 4 of its episode 0"):
+    with pytest.raises(EnvError, match=r"^environment 0 raised OSError: no motor \(at step 3 of its episode 0"):
         walks(Broken)[0].restore(then.snapshot())
 
 

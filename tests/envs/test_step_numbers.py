@@ -54,6 +54,7 @@ def test_a_number_a_mask_and_an_exception_of_one_step_have_one_number(t):
     with pytest.raises(EnvError, match=rf"^environment 1 .* at its step {t}\. "):
         check_rollout(rollout._replace(terminated=rollout.terminated > 0), 0, 2, ())
     assert str(mask_error(np.zeros(3), Discrete(3), 1, t)).endswith(f"(at its step {t})")
-    journal = Journal(0, "train", 2)
-    journal.actions += [np.zeros(2)] * (t + 1)
+    journal = Journal(0, "train", Discrete(3), 2)
+    for _ in range(t + 1):
+        journal.add(np.zeros(2, np.int32), range(2))
     assert f"(at step {t} of its episode 0, " in str(journal.failure(1, RuntimeError("x")))

@@ -62,7 +62,7 @@ def test_the_compiled_loop_never_copies_its_ring(seeds):
     """Nor those of several seeds, over both devices."""
     envs, many = make("gymnax/Pendulum-v1", 2), len(seeds) > 1
     state = compiled.shapes(LARGE, envs, seeds)
-    program, zero = compiled._compile_chunk(LARGE, envs, state, len(seeds) if many else None, None, 0.0)
+    program, zero = compiled._compile_chunk(LARGE, envs, state, len(seeds) if many else None, None, 0.0, ())
     jitted, count = inspect.getclosurevars(program).nonlocals["jitted"], jax.ShapeDtypeStruct((), np.int32)
     args = state, jax.eval_shape(zero), None, count, count
     assert_in_place(jitted, *args, data=state.replay.data, devices=2 if many else 1)

@@ -270,7 +270,6 @@ MUTANTS = [
     ),
     Mutant(
         "tests begin where training does", "envs/make.py",
-        "tests begin where training does", "envs/make.py",
         "    return Envs(env, num_envs, info=info, **options)",
         '    return Envs(env, num_envs, info=info, **{**options, "purpose": "train"})', GYMNASIUM,
     ),
