@@ -98,7 +98,7 @@ class AsyncGymnasiumEnvs(JournaledEnvs):
     def _ask(self, commands: dict[int, Any], put: Callable[[int, Any], None]) -> Failures:
         """Send the processes their commands, and call `put(i, answer)` for each answer."""
         try:
-            answers = self._pool.call(commands, self._timeout)
+            answers = self._pool.ask(commands, self._timeout)
         except Exception as error:
             self.close()
             raise EnvError(f"The processes of {self.spec.id} failed. {type(error).__name__}: {error}") from error

@@ -85,7 +85,7 @@ class Pool(gym.vector.AsyncVectorEnv):
         if failures := [self.error_queue.get(timeout=5) for success in successes if not success]:
             raise RemoteError(*min(failures))  # of the first environment
 
-    def call(self, commands: dict[int, Any], timeout: float) -> dict[int, Any]:
+    def ask(self, commands: dict[int, Any], timeout: float) -> dict[int, Any]:
         """Send environments their commands. Returns the answers; in place of an answer the `EnvError` of a process that
         failed, that has ended, or that is silent for `timeout` seconds."""
         self._assert_is_running()
@@ -134,7 +134,7 @@ class Pool(gym.vector.AsyncVectorEnv):
             )  # fmt: skip
             self.processes[i].start()
             child.close()
-        answer = self.call({i: ("spaces", None)}, MAKING)[i]
+        answer = self.ask({i: ("spaces", None)}, MAKING)[i]
         if isinstance(answer, EnvError):
             raise answer
         return answer
