@@ -10,9 +10,11 @@ from data.rollouts import assert_equal
 from envs.failing import arm
 
 import duologue as dl
+from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.make import make_seeds
 from duologue.loops import host
 from duologue.loops.dispatch import find_changed_leaves
+from duologue.types import Box, Discrete, EnvSpec, Step
 
 NETWORKS = dl.Networks(hidden_sizes=(4,))
 ON_POLICY = dl.Normalized(dl.A2C(networks=NETWORKS, rollout_length=4, num_envs=2))
@@ -69,6 +71,46 @@ def test_an_error_in_the_first_rollout_after_a_state_leaves_that_state():
     assert step == 16
     assert_equal(arrays(state), kept)
     assert list(loop) == []
+
+
+class Own(AbstractHostEnvs):
+    """An adapter of a user's own: it counts its steps, and knows neither marks nor `EnvError`."""
+
+    def __init__(self, error=None):
+        self.spec, self.num_envs, self.error = EnvSpec("own", Box((1,)), Discrete(2)), 2, error
+
+    def reset(self):
+        self.t = 0
+        return np.zeros((2, 1), np.float32)
+
+    def step(self, action):
+        self.t += 1
+        if self.t == 6 and self.error is not None:
+            raise self.error
+        obs = np.full((2, 1), self.t, np.float32)
+        over = np.zeros(2, bool)
+        return Step(obs, obs, np.ones(2, np.float32), over, over, {})
+
+    def snapshot(self):
+        return {"t": np.asarray(self.t), "episode": np.zeros(2, np.int32)}
+
+    def restore(self, snapshot):
+        self.t = int(snapshot["t"])
+        return np.full((2, 1), self.t, np.float32), None
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("error", [ConnectionError("the arm is gone"), SystemExit("the arm is gone")])
+def test_an_adapter_of_ones_own_has_boundaries_too(error):
+    algorithm = dl.A2C(networks=NETWORKS, rollout_length=4, num_envs=2)
+    loop = host.run(algorithm, envs := Own(error), host.start(algorithm, envs, [0]), steps=16, interval=16)
+    step, state, _ = next(loop)
+    assert step == 8 and state.env["t"] == 4 and state.obs.tolist() == [[4], [4]]
+    with pytest.raises(dl.EnvError, match=f"^Own raised {type(error).__name__}: the arm is gone") as raised:
+        next(loop)
+    assert raised.value.__cause__ is error
 
 
 def test_leaves_that_a_function_passes_on_are_known():

@@ -28,8 +28,8 @@ REFUSED = of("runs/test_recovery.py", "what_cannot_work_is_refused_by_name")
 VALID = of("runs/test_recovery.py", "a_donated_state_is_not_valid")
 
 MUTANTS = [
-    Mutant("an endless episode is kept", "envs/journal.py", "if episode.length == self.limit:", "if False:", DROPPED),
-    Mutant("a mark loses the actions that are dropped after it", "envs/journal.py", "episode = self.running[i] = Running(episode.number, episode.length, None)", "episode.actions = None", HELD),
+    Mutant("an endless episode is kept", "envs/journal.py", "if episode.length == limit:", "if False:", DROPPED),
+    Mutant("a mark loses the actions that are dropped after it", "envs/journal.py", "episode = running[i] = Running(episode.number, episode.length, None)", "episode.actions = None", HELD),
     Mutant("a moment has the actions of later steps", "envs/journal.py", "bytes(one.actions[: length * size])", "bytes(one.actions)", HELD),
     Mutant("the limit of a resumed run is that of its snapshot", "envs/journal.py", "if not 0 <= length <= most]", "if length < 0]", LIMIT),
     Mutant("what must never be replayed is replayed from its first step", "envs/journal.py", "most = -1 if self.limit is None else self.limit", "most = 10**9", LIMIT),

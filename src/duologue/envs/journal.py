@@ -60,13 +60,15 @@ class Journal:
     def add(self, action: np.ndarray, indices: Iterable[int]) -> None:
         """Add the actions of the environments `indices`, rows of `action` `[B]`. The actions of an episode that passes
         the limit are dropped at once."""
+        flat, running, limit = action.tobytes(), self.running, self.limit
+        size = len(flat) // self._count
         for i in indices:
-            episode = self.running[i]
-            if episode.actions is not None:
-                if episode.length == self.limit:  # a new object: an earlier moment may still need the actions
-                    episode = self.running[i] = Running(episode.number, episode.length, None)
+            episode = running[i]
+            if (actions := episode.actions) is not None:
+                if episode.length == limit:  # a new object: an earlier moment may still need the actions
+                    episode = running[i] = Running(episode.number, episode.length, None)
                 else:
-                    episode.actions += action[i].tobytes()
+                    actions += flat[i * size : (i + 1) * size]
             episode.length += 1
 
     def next_episode(self, i: int) -> None:

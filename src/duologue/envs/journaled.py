@@ -125,10 +125,10 @@ class JournaledEnvs(AbstractHostEnvs):
 
     def _step_or_cut(self, indices: Sequence[int], action: np.ndarray, rows: StepArrays) -> None:
         """Step these environments. The episode of one that fails is cut."""
-        failures = self._step(indices, action, rows)
-        self._restart(failures)
-        for i in failures:
-            rows.cut(i, self._obs)
+        if failures := self._step(indices, action, rows):
+            self._restart(failures)
+            for i in failures:
+                rows.cut(i, self._obs)
 
     def _begin(self, indices: Sequence[int], obs: Obs) -> None:
         """Begin the journal's episodes. An environment whose reset fails begins its next episode."""

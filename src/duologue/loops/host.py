@@ -18,7 +18,7 @@ from duologue.data.ring import Ring
 from duologue.envs.base import AbstractHostEnvs
 from duologue.envs.masks import check_masks
 from duologue.envs.results import GAME_RETURN
-from duologue.errors import EnvError
+from duologue.errors import DuologueError, EnvError
 from duologue.loops.host_learner import HostLearner
 from duologue.loops.keys import key_for
 from duologue.loops.replay_ring import empty_ring
@@ -116,14 +116,14 @@ def run(
             envs.mark()
             learner.mark()
             try:
-                rollout, steps = play_rollout(learner, envs, obs, step, length)
+                rollout, results = play_rollout(learner, envs, obs, step, length)
             except EnvError as error:
                 failure = error
                 learner.return_to_mark()
                 break
-            for seen in steps:
+            for seen in results:
                 tally.add(seen)
-            obs = steps[-1].obs
+            obs = results[-1].obs
             learner.learn(rollout, step)
             step += length
         if failure is not None and step == began:
@@ -147,7 +147,7 @@ def play_rollout(
     for t in range(began, began + length):
         check_masks(obs, envs.spec.action, t)
         action, extras = learner.act(obs, t)
-        seen = envs.step(action)
+        seen = step_envs(envs, action)
         rows.append(Transition(obs, action, seen.reward, seen.terminated, seen.truncated, seen.next_obs, extras))
         steps.append(seen)
         if learner.observes:
@@ -156,6 +156,16 @@ def play_rollout(
     rollout = jax.tree.map(lambda *column: np.array(column), *rows)
     check_rollout(rollout, began, envs.num_envs, envs.spec.tasks)
     return rollout, steps
+
+
+def step_envs(envs: AbstractHostEnvs, action: np.ndarray) -> Step:
+    """Step the environments. What an adapter of a user's own raises becomes an `EnvError`, `SystemExit` included."""
+    try:
+        return envs.step(action)
+    except DuologueError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EnvError(f"{type(envs).__name__} raised {type(error).__name__}: {error}") from error
 
 
 class Tally:
