@@ -6,7 +6,6 @@ HOST = of("loops/test_limit.py", "on_the_host_episodes_end_at_the_limit_at_the_l
 IN_JAX = of("loops/test_limit.py", "in_jax_episodes_end_at_the_limit_at_the_latest")
 PROGRESS = of("loops/test_limit.py", "progress_counts_steps_and_ends")
 NEXT = of("loops/test_limit.py", "an_adapter_begins_the_next_episodes_of_some_environments")
-PROCESSES = of("envs/test_asynchronous.py", "processes_step_the_same_episodes_bit_for_bit")
 DEFAULT = of("loops/test_limit.py", "the_limit_is_a_hundred_thousand_steps_by_default")
 SAID = of("runs/test_evaluator.py", "without_a_limit_it_is_said_and_cut_all_the_same")
 REACHED = of("runs/test_evaluator.py", "a_limit_that_the_environment_does_not_reach")
@@ -40,9 +39,8 @@ MUTANTS = [
     Mutant("what ended before the limit is cut in JAX", "loops/evaluate.py", "(late & ~now.over & ~seen.terminated)", "(late & ~seen.terminated)", IN_JAX),
     Mutant("progress in JAX counts every step again", "loops/evaluate.py", "progress(t - before, ends", "progress(t, ends", PROGRESS),
     Mutant("an episode may last a million steps", "loops/evaluate.py", "LONGEST_EPISODE = 100_000", "LONGEST_EPISODE = 1_000_000", DEFAULT),
-    Mutant("a cut begins every episode anew", "envs/gymnasium.py", "self._reset(which, self._obs)", "self._reset(range(self.num_envs), self._obs)", NEXT),
-    Mutant("a cut writes into observations of before", "envs/gymnasium.py", "self._obs = copy_obs(self._obs)\n", "pass\n", NEXT),
-    Mutant("a cut begins every episode anew in processes", "envs/asynchronous.py", "self._begin(cut)", "self._begin(np.ones(self.num_envs, bool))", PROCESSES),
+    Mutant("a cut begins every episode anew", "envs/journaled.py", "self._begin(which, self._obs)", "self._begin(range(self.num_envs), self._obs)", NEXT),
+    Mutant("a cut writes into observations of before", "envs/journaled.py", "self._obs = copy_obs(self._obs)\n", "pass\n", NEXT),
     Mutant("tasks look at the episode before the cut", "envs/tasks.py", "self._obs = self._envs.cut_episodes(which)", "self._envs.cut_episodes(which)", NEXT),
     Mutant("what was opened before a failure stays open", "envs/base.py", "opened.enter_context(closing(each))", "each", OFTEN),
     Mutant("an unknown limit is not said", "runs/evaluator.py", "own is not None and own <= limit", "own is None or own <= limit", SAID),

@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant("no setting makes vectors of images", "images.py", ' or channels == "none"', "", SETTING),
     Mutant("channels of a stack come before its frames", "images.py", "*stack, *own)", "*own, *stack)", COLOUR),
     Mutant("a board of bytes is a grey image", "images.py", "<= {BYTE, None}", "<= {*range(256)}", GREY),
-    Mutant("all bytes are divided by 255", "images.py", "highs.pop() if len(highs) == 1", "BYTE if len(highs) == 1", SCALE),
+    Mutant("all bytes are divided by 255", "images.py", "return Reading(image, size)", "return Reading(image, BYTE)", SCALE),
     Mutant("only images have their bytes divided", "networks/encoders.py", "Flatten(shape, scale)", "Flatten(shape)", SCALE),
     Mutant("networks do not pass on the axis of the channels", "networks/builder.py", "channels=self.channels", "channels=None", BUILDERS),
     Mutant("a run keeps the reading of images to itself", "runs/drive.py", " + reading_notes(plan)", "", NOTE),

@@ -57,7 +57,7 @@ MUTANTS = [
     Mutant("a command names a Python object", "runs/recovery.py", 'if plan.env.startswith("<") or', "if", NEXT),
     Mutant("restarts are counted again in every row", "runs/session.py", "                restarts = self.envs.restarts\n", "", RUNS),
     Mutant("nobody grades a resumed run", "runs/drive.py", "[] if plan.offline else [grade_note(message)]", "[]", RUNS),
-    Mutant("evaluations make their environments anew", "runs/environments.py", "**(recovery_arguments(plan) if training else {}),", "**recovery_arguments(plan),", SCORED),
+    Mutant("evaluations make their environments anew", "runs/environments.py", "**({\"info\": plan.log_info, **recovery_arguments(plan)} if training else {}),", "**{\"info\": (), **recovery_arguments(plan)},", SCORED),
     Mutant("exact = False is forgotten", "runs/recovery.py", "options.replay_limit if options.exact else None", "options.replay_limit", RUNS),
     Mutant("options without effect are taken", "runs/recovery.py", "    if changed and why is not None:\n", "    if False:\n", REFUSED),
 ]  # fmt: skip
