@@ -75,6 +75,8 @@ def test_actions_are_clipped_at_each_side_that_a_component_has():
         (HALF, [0, 0, 0], [1, 1, 1]),
         (Box((2,), "float32", (5.0, None), (None, -3.0)), [5, -3], [1, 1]),  # 0 lies outside: the nearest point
         (Box((2, 1), "float32", (-1.0, 2.0), (1.0, 4.0)), [0, 3], [1, 1]),
+        # Float32 has no 1e8 ± 1: with h = 0 every log-probability would be NaN.
+        (Box((3,), "float32", (1e8, None, -1e30), (None, -1e9, 1e30)), [1e8, -1e9, 0], [1, 1, 1e30]),
     ],
 )
 @pytest.mark.parametrize("state_dependent", [False, True])
@@ -93,11 +95,28 @@ def test_the_initial_policy_is_scaled_by_component(space, centre, spread, state_
         (Box((2,), "float32", (0.0, None), (1.0, 1.0)), "component 1 has no bound low"),
         (Box((2,), "float32", None, (1.0, 1.0)), "component 0 has no bound low"),
         (Box((2,), "float32", (0.0, 1.0), (1.0, 1.0)), "component 1 has low = 1 and high = 1"),
+        (Box((2,), "float32", (0.0, -3e38), (1.0, 3e38)), r"component 1 has low = -3e\+38 .* at most 1e\+37"),
+        (Box((1,), "float32", (0.0,), (2e37,)), r"component 0 has low = 0 and high = 2e\+37: finite bounds must be"),
+        (Box((1,), "float32", (0.0,), (1e-40,)), "component 0 .* at least 1e-37 apart"),
     ],
 )
 def test_what_needs_bounds_names_the_component_that_lacks_one(space, message):
     with pytest.raises(dl.ConfigError, match=message):
         require_bounded_box(space)
+
+
+def test_bounds_too_large_for_float32_are_refused_on_one_side_too():
+    with pytest.raises(dl.ConfigError, match=r"component 1 has low = 3e\+38 and high = inf"):
+        policy_head(Box((2,), "float32", (0.0, 3e38), None), state_dependent_std=False, initial_log_std=0.0)
+
+
+@pytest.mark.parametrize("sides", [((-1e37,), (1e37,)), ((0.0,), (1e-36,)), ((1e8,), None), (None, (-1e30,))])
+def test_log_probabilities_are_finite_for_bounds_of_any_size(sides):
+    space = Box((1,), "float32", *sides)
+    head = policy_head(space, state_dependent_std=False, initial_log_std=0.0)
+    policy = head(jnp.ones((64, 1)), jnp.zeros((64, 1)))
+    action = clip_to_bounds(space, policy.sample(jax.random.key(0)))
+    assert np.isfinite(policy.log_prob(action)).all() and np.isfinite(policy.entropy()).all()
 
 
 def test_uniform_first_actions_need_bounds_of_every_component():

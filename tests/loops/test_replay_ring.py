@@ -6,7 +6,7 @@ from loops.recorder import Recorder
 import duologue as dl
 from duologue.envs.probe import ProbeEnvs
 from duologue.loops import compiled, replay_ring
-from duologue.types import Replay
+from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, Replay
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,13 @@ def test_a_ring_too_small_for_a_rollout_or_a_sequence_is_refused(capacity, num_e
     with pytest.raises(dl.ConfigError, match=rf"replay_capacity = {capacity}: must be at least {least} here"):
         rows(capacity)
     assert rows(least) == least // num_envs
+
+
+def test_the_check_of_uniform_first_actions_reads_the_mask_as_acting_does():
+    spec = EnvSpec("masked", Dict({"x": Box((2,)), ACTION_MASK: Box((3,), "int8")}), Discrete(3))
+    algorithm = dl.SACDiscrete(networks=dl.Networks(hidden_sizes=(4,)), start_steps=4, batch_size=2, replay_capacity=8)
+    # Of each row: x, the mask, action, reward and two flags, for state and successor.
+    assert replay_ring.ring_bytes(algorithm, spec, 2, 1) >= 8 * (2 * (8 + 3) + 4 + 4 + 2)
 
 
 def test_only_algorithms_that_replay_have_a_ring():

@@ -242,6 +242,14 @@ def test_other_action_spaces_are_refused_by_name(networks, action):
 
 
 @BUILDERS
+@pytest.mark.parametrize("space", [Box((0,)), Dict({"a": Box((2, 0)), "b": Dict({"c": Box((0, 3), "uint8")})})])
+def test_an_observation_without_an_element_is_refused(networks, space):
+    """An adapter of your own may give one; those of Gymnasium are refused at their door."""
+    with pytest.raises(ConfigError, match=r"Observation space .* is not supported: no part has an element"):
+        networks().actor_critic(spec(Discrete(2), space), key=KEY)
+
+
+@BUILDERS
 def test_layers_without_units_are_refused(networks):
     with pytest.raises(ConfigError, match=r"Networks\.hidden_sizes"):
         networks(hidden_sizes=(64, 0))

@@ -32,7 +32,7 @@ MUTANTS = [
     Mutant("a run keeps the reading of images to itself", "runs/drive.py", " + reading_notes(plan)", "", NOTE),
     Mutant("each network tells how it reads images", "runs/drive.py", "list(dict.fromkeys(notes))", "list(notes)", ONCE),
     Mutant("bytes of another scale are the same space", "runs/environments.py", "return shape, dtype, read_box(space)", "return shape, dtype", SPACES),
-    Mutant("bounds of large observations are forgotten", "envs/spaces.py", "if least == most and", "if False and", BOUND),
+    Mutant("bounds of large observations are forgotten", "envs/spaces.py", "(float(bound),) if np.abs(bound)", "(float(bound),) if False and np.abs(bound)", BOUND),
     Mutant("normalisation does not know how networks read axes", "algorithms/normalized.py", "{builder.channels for builder in network_builders(self)} or {None}", "{None}", NORMALIZED),
     Mutant("recorded grey images become floats", "data/cleaning.py", 'find_image(Box(x.shape[1:], "uint8"), smallest=1)', "x.ndim == 4", RECORDED),
     Mutant("a recorded board is an image of 255 shades", "data/dataset.py", "obs.max() == 1", "obs.max() < 0", RECORDED),

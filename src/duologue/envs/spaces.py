@@ -19,6 +19,8 @@ NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 MAX_INTEGERS = 1000
 """Largest number of values that one component of a Box of integers may have as an action."""
 
+MAX_VALUES = 1_000_000
+"""Largest number of values of one integer, because networks read it as a one-hot vector and write a logit for each."""
 INT32 = np.iinfo(np.int32)
 
 
@@ -100,7 +102,12 @@ def integer_box(space: spaces.Box) -> MultiDiscrete:
 
 
 def check_integers(space: gym.Space, at: str, n: int, start: int, which: str = "it") -> None:
-    """Raise `ConfigError` unless int32 holds the integers `start … start + n - 1`."""
+    """Raise `ConfigError` for more than `MAX_VALUES` integers, and unless int32 holds `start … start + n - 1`."""
+    if n > MAX_VALUES:
+        raise ConfigError(
+            f"{unsupported(space, at)}: {which} has {n:,} values, more than {MAX_VALUES:,}, and networks have an input "
+            "or an output for each. Split the number into several of MultiDiscrete, or convert it to a Box."
+        )
     if not INT32.min <= start <= start + n - 1 <= INT32.max:
         raise ConfigError(
             f"{unsupported(space, at)}: {which} has the values {start:,} to {start + n - 1:,}, and int32 ends at "

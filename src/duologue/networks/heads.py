@@ -165,7 +165,7 @@ def to_unit(space: Box, action: Float[Array, "*batch d"]) -> Float[Array, "*batc
 def check_box_width(space: Box) -> None:
     """Raise `ConfigError` for a box with a component that can have only one value, or with bounds so large or so close
     that float32 cannot compute with them."""
-    for i, (low, high) in enumerate(zip(*box_sides(space), strict=True)):
+    for i, (low, high) in enumerate(zip(*(side.tolist() for side in box_sides(space)), strict=True)):
         which = f"Action space {space} is not supported: component {i} has low = {low:g} and high = {high:g}"
         if not low < high:
             raise ConfigError(f"{which}, and each component must have low < high.")

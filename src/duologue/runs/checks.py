@@ -1,6 +1,5 @@
 """Checks of a plan before a run makes anything. Each raises an error that names what cannot work."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from duologue.loops.keys import run_key
 from duologue.loops.offline import RecordedData
 from duologue.loops.replay_ring import ring_bytes
 from duologue.runs.plan import Plan
-from duologue.types import ACTION_MASK, Box, Dict, Discrete, EnvSpec, MultiDiscrete, Space, mask_sizes
+from duologue.types import ACTION_MASK, Box, Dict, EnvSpec, Space, mask_sizes
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 """File with the memory limit of the control group, on Linux: bytes, or `max`."""
@@ -28,35 +27,12 @@ def check_algorithm(algorithm: Any) -> None:
 
 
 def check_init(plan: Plan) -> None:
-    """Raise `ConfigError` for spaces that the algorithm does not support, or that need networks too large for the
-    device."""
+    """Raise `ConfigError` for spaces that the algorithm does not support."""
     check_mask(plan.spec)
     try:
-        state = jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
+        jax.eval_shape(lambda key: plan.algorithm.init(plan.spec, key=key), run_key(0))
     except ConfigError as error:
         raise ConfigError(*error.args) from None  # without the notes that JAX adds to errors
-    needed = plan.seeds * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
-    if needed > (available := device_memory()):
-        roles = {"observation": plan.spec.observation, "action": plan.spec.action}
-        role = max(roles, key=lambda role: width(roles[role]))
-        raise ConfigError(
-            f"The networks need {format_bytes(needed)}, and {format_bytes(available)} are available. The {role} space "
-            f"{roles[role]} is the wider one: networks read or write {width(roles[role]):,} numbers of it. Convert it "
-            "to a smaller space with a wrapper, or give smaller networks or fewer seeds."
-        )
-
-
-def width(space: Space) -> int:
-    """Number of network inputs or outputs for a space: an integer has one for each of its values."""
-    match space:
-        case Box():
-            return space.size
-        case Discrete(n):
-            return n
-        case MultiDiscrete(nvec):
-            return sum(nvec)
-        case Dict(parts):
-            return sum(map(width, parts.values()))
 
 
 def check_replay(plan: Plan) -> int:
