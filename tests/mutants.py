@@ -31,6 +31,7 @@ from planted import (
     door_metrics,
     door_normalized,
     door_recovery,
+    door_spaces,
     door_wrappers,
     first,
     found,
@@ -51,7 +52,7 @@ TIMEOUT = 240
 
 DOOR = (
     door_atari, door_boxes, door_evaluation, door_images, door_masks, door_metrics, door_normalized,
-    door_recovery, door_wrappers,
+    door_recovery, door_spaces, door_wrappers,
 )  # fmt: skip
 PARTS = (first, trust, recorded, offline, intentions, stacked, found, kept, house, *DOOR)
 MUTANTS = [mutant for part in PARTS for mutant in part.MUTANTS]

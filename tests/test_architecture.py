@@ -14,7 +14,7 @@ TREES = {name: ast.parse(path.read_text(), filename=str(path)) for name, path in
 
 GROUND = {"errors", "types", "fields", "images"}
 MAY_IMPORT = {
-    **{"errors": set(), "types": set(), "fields": {"errors"}, "images": {"types"}},
+    **{"errors": set(), "types": {"errors"}, "fields": {"errors"}, "images": {"types"}},
     **{"ops": GROUND, "envs": GROUND, "storage": GROUND, "data": GROUND | {"storage"}},
     "networks": GROUND | {"ops"},
     "algorithms": GROUND | {"ops", "networks"},

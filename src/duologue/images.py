@@ -14,6 +14,9 @@ BYTE = 255.0
 WIDEST = 65_535.0
 """Largest bound by which integers are divided, that of two bytes. Of wider ranges, most values would become 0."""
 
+Scale: TypeAlias = float | tuple[float, ...] | None
+"""The number by which integers are divided, or one for each element; `None` if all stay as they are."""
+
 
 class Image(NamedTuple):
     """The axes of an observation as those of an image `[height, width, channels]`."""
@@ -34,8 +37,7 @@ class Reading(NamedTuple):
 
     image: Image | None
     """Its axes as those of an image; `None` for a vector."""
-    scale: float | tuple[float, ...] | None
-    """The number by which its integers are divided, or one for each element; `None` if all stay as they are."""
+    scale: Scale
 
 
 def find_image(space: Space, channels: Channels = None, *, smallest: int = SMALLEST_SIDE) -> Image | None:

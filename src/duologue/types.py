@@ -137,7 +137,8 @@ class Box:
         """Whether every element has both bounds."""
         return self.low is not None and self.high is not None and None not in (*self.low, *self.high)
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ class MultiDiscrete:
         """First value of each component, int32 `[k]`."""
         return np.zeros(len(self.nvec), np.int32) if self.start is None else np.asarray(self.start, np.int32)
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class Dict:
 
     spaces: dict[str, "Space"]
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict
