@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant("one watches learned returns", "runs/watch.py", "total = total if np.isnan(game) else game", "pass", WATCHED),
     Mutant("a mean of info is over all steps", "ops/metrics.py", "np.maximum(count, 1) + np", "np.maximum(count.max(), 16) + np", MEAN),
     Mutant("any value of info is taken", "envs/results.py", "finite_number(info[name], ", "one_number(info[name], ", FINITE),
-    Mutant("an adapter's numbers are not looked at", "loops/host.py", "                check_numbers(name, seen.info[name], self.lengths.shape)\n", "", ADAPTER),
+    Mutant("an adapter's numbers are not looked at", "loops/host.py", "                check_info_numbers(name, seen.info[name], self.lengths.shape)\n", "", ADAPTER),
     Mutant("an infinite number in JAX is a mean", "loops/compiled.py", "if not np.isfinite(numbers.total).all():", "if False:", IN_JAX),
     Mutant("what JAX does not tell is 0", "loops/compiled.py", "known = ~jnp.isnan(numbers)", "known = jnp.ones(numbers.shape, bool)", IN_JAX),
     Mutant("names of info in JAX are not looked at", "envs/make.py", "            check_info(envs, options.get(\"info\", ()))", "            pass", UNKNOWN),

@@ -123,7 +123,7 @@ def _compile_chunk(
     seeds: int | None,
     recorded: Ring | None,
     share: float,
-    log_info: Sequence[str],
+    log_info: Sequence[str] = (),
 ) -> tuple[Callable[[LoopState, Totals, int, int], tuple[LoopState, Totals]], Callable[[], Totals]]:
     """`(run_chunk, zero)`: the jitted program `run_chunk(state, totals, first, count)`, which makes `count` iterations
     from number `first` on, and a function that makes totals of zero."""

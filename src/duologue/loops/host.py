@@ -208,7 +208,7 @@ class Tally:
                 self.games = add_numbers(self.games, np.where(ended, seen.info[GAME_RETURN], np.nan))
         for name in self._log_info:
             if name in seen.info:
-                check_numbers(name, seen.info[name], self.lengths.shape)
+                check_info_numbers(name, seen.info[name], self.lengths.shape)
                 self.info[name] = add_numbers(self.info[name], seen.info[name])
 
     def episodes(self) -> Episodes:
@@ -223,7 +223,7 @@ class Tally:
         return Totals(episodes, returns, lengths, updates, metrics, successes, None, games=games, info=info)
 
 
-def check_numbers(name: str, numbers: Any, shape: tuple[int, ...]) -> None:
+def check_info_numbers(name: str, numbers: Any, shape: tuple[int, ...]) -> None:
     """Raise `EnvError` unless the entry `name` of `info` has one finite number, or NaN, for each environment."""
     if np.shape(numbers) != shape:
         raise EnvError(

@@ -120,7 +120,7 @@ class HostLearner:
         """All rows as one row `[*seeds, 1 + metrics]`, float64: the sum of the updates, then the metrics, each by its
         rule."""
         rules = [SUM, *map(rule_of, self._metric_names)]
-        columns = np.moveaxis(np.stack([np.asarray(row, np.float64) for row in self._rows]), -1, 0)
+        columns = np.moveaxis(np.stack(jax.device_get(self._rows)).astype(np.float64), -1, 0)
         return np.stack([rule.reduce(column) for rule, column in zip(rules, columns, strict=True)], axis=-1)
 
     def _take_read_leaves(self) -> None:
