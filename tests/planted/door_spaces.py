@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant("a Dict without parts is observed", "envs/spaces.py", "    if not parts:\n", "    if False:\n", NAMES),
     Mutant("a key may be a number", "envs/spaces.py", "if not isinstance(key, str)]", "if False]", NAMES),
     Mutant("actions may have bounds at infinity", "envs/spaces.py", '            check_bounds(space, "action")\n', "", COMPONENT),
-    Mutant("a long space is shown whole", "errors.py", "if len(whole) <= LONG and", "if True or", BRIEF),
+    Mutant("a long space is shown whole", "types.py", "if len(whole) <= LONG and", "if True or", BRIEF),
     Mutant("an action without axes is a scalar", "envs/spaces.py", "[action[i, ...] for i in", "[action[i] for i in", SCALAR),
     Mutant("one integer without axes is a vector", "types.py", "whole if shape is None else", "whole if not shape else", SCALAR),
     Mutant("only bytes are divided", "images.py", 'startswith(("int", "uint"))', 'startswith("uint")', INTEGERS),
