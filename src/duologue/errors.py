@@ -1,12 +1,7 @@
 """Errors that a user can correct. Each message names the problem, the expected value, and the remedy."""
 
 import difflib
-import math
 from collections.abc import Iterable
-from typing import Any
-
-LONG = 120
-"""Largest number of characters of a space that a message shows whole."""
 
 
 class DuologueError(Exception):
@@ -38,20 +33,6 @@ class MissingExtraError(DuologueError):
 
     def __init__(self, extra: str, what: str):
         super().__init__(f'{what} needs an extra: pip install ".[{extra}]" in a checkout of Duologue')
-
-
-def brief(space: Any, /) -> str:
-    """A space of ours or of Gymnasium for a message: whole where it is short, else what it is and how large."""
-    whole = repr(space)
-    if len(whole) <= LONG and "\n" not in whole:
-        return whole
-    kind, nvec = type(space).__name__, getattr(space, "nvec", None)
-    if nvec is not None:
-        return f"{kind} of {math.prod(getattr(nvec, 'shape', (len(nvec),)))} parts"
-    if (parts := getattr(space, "spaces", None)) is not None:
-        return f"{kind} of {len(parts)} parts"
-    shape = getattr(space, "shape", None)
-    return f"{whole[:LONG]}…" if shape is None else f"{kind} of the shape {tuple(shape)} and {space.dtype}"
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:

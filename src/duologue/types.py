@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array
 
-from duologue.errors import brief
-
 PyTree: TypeAlias = Any
 Obs: TypeAlias = Any
 """One array, or a dict of arrays where the observation space is a `Dict`."""
@@ -23,6 +21,9 @@ Metrics: TypeAlias = dict[str, Array]
 
 ACTION_MASK = "action_mask"
 """Reserved key of a `Dict` observation. It holds the mask of discrete actions: 1 means allowed, 0 means forbidden."""
+
+LONG = 120
+"""Largest number of characters of a space that a message shows whole."""
 
 
 def has_mask(obs: Obs) -> bool:
@@ -113,6 +114,16 @@ class Experience:
         """Number of calls of `update` for one rollout once learning has started; the mean if this number is drawn."""
         drawn = 0 if self.replay is None else self.replay.updates
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
+
+
+def brief(space: Any, /) -> str:
+    """A space of ours or of Gymnasium for a message: whole where it is short, else its kind and its size."""
+    whole, kind = repr(space), type(space).__name__
+    if len(whole) <= LONG and "\n" not in whole:
+        return whole
+    if (parts := getattr(space, "nvec", getattr(space, "spaces", None))) is not None:
+        return f"{kind} of {np.size(parts) if kind == 'MultiDiscrete' else len(parts)} parts"
+    return f"{kind} of the shape {space.shape} and {space.dtype}" if kind == "Box" else f"{whole[:LONG]}…"
 
 
 @dataclass(frozen=True)
@@ -306,16 +317,3 @@ class EnvSpec:
     reward_threshold: float | None = None
     tasks: tuple[str, ...] = ()
     """Names of the K tasks of rewards `[*, K]`, the main task last. Empty: rewards have no such axis."""
-
-
-def add_start(space: Space, x: Any) -> Any:
-    """Convert discrete values 0 … n − 1 to the environment's own, which begin at `start`. Other values stay. NumPy
-    only."""
-    match space:
-        case Discrete(start=start):
-            return x + np.asarray(start, x.dtype)
-        case MultiDiscrete():
-            return x + space.starts.astype(x.dtype)
-        case Dict(spaces=parts):
-            return {name: add_start(part, x[name]) for name, part in parts.items()}
-    return x

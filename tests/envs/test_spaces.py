@@ -7,8 +7,8 @@ from gymnasium import spaces
 
 from duologue.envs.gymnasium import GymnasiumEnvs
 from duologue.envs.spaces import action_space, obs_writer, observation_space, split_actions
-from duologue.errors import ConfigError, brief
-from duologue.types import Box, Dict, Discrete, MultiDiscrete, to_env_actions
+from duologue.errors import ConfigError
+from duologue.types import Box, Dict, Discrete, MultiDiscrete, brief, to_env_actions
 
 INF = np.inf
 

@@ -140,6 +140,17 @@ def test_one_constant_column_leaves_the_others_alone():
     np.testing.assert_allclose(moments.normalize(jnp.asarray(rows), clip=10.0), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 300.0), ("float16", 60_000.0), ("bfloat16", 1e15)])
+def test_half_precision_is_computed_in_float32(dtype, size):
+    """300² is above 65,504, the end of float16: the variance was infinite, and every value 0 for ever."""
+    batch = jnp.asarray([[-size, 1], [size, 1], [size, 1], [-size, 1]], dtype)
+    moments = RunningMoments.empty((2,)).merge(RunningMoments.from_batch(batch))
+    assert moments.mean.dtype == moments.m2.dtype == jnp.float32
+    normal = moments.normalize(batch, clip=10.0)
+    assert normal.dtype == jnp.float32
+    np.testing.assert_allclose(normal, [[-1, 0], [1, 0], [1, 0], [-1, 0]], rtol=1e-2)
+
+
 def test_an_empty_stream_gives_way_to_another():
     empty, some = RunningMoments.empty((2,)), RunningMoments.from_batch(jnp.asarray(ROWS))
     other = RunningMoments.from_batch(jnp.asarray(ROWS + 1))

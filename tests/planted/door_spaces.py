@@ -13,6 +13,7 @@ NOTES = of("test_images.py", "notes_name_the_parts_and_their_axes")
 OWN = of("networks/test_encoders.py", "integers_with_bounds_of_their_own_are_divided_one_by_one")
 SCALED = of("test_types.py", "the_initial_policy_is_scaled_by_component")
 BOUNDS = of("test_types.py", "what_needs_bounds_names_the_component_that_lacks_one")
+HALF = of("ops/test_statistics.py", "half_precision_is_computed_in_float32")
 NOTHING = of("networks/test_builder.py", "an_observation_without_an_element_is_refused")
 
 MUTANTS = [
@@ -26,7 +27,7 @@ MUTANTS = [
     Mutant("a Dict without parts is observed", "envs/spaces.py", "    if not parts:\n", "    if False:\n", NAMES),
     Mutant("a key may be a number", "envs/spaces.py", "if not isinstance(key, str)]", "if False]", NAMES),
     Mutant("actions may have bounds at infinity", "envs/spaces.py", '            check_bounds(space, "action")\n', "", COMPONENT),
-    Mutant("a long space is shown whole", "errors.py", "if len(whole) <= LONG and", "if True or", BRIEF),
+    Mutant("a long space is shown whole", "types.py", "if len(whole) <= LONG and", "if True or", BRIEF),
     Mutant("an action without axes is a scalar", "envs/spaces.py", "[action[i, ...] for i in", "[action[i] for i in", SCALAR),
     Mutant("one integer without axes is a vector", "types.py", "whole if shape is None else", "whole if not shape else", SCALAR),
     Mutant("only bytes are divided", "images.py", 'startswith(("int", "uint"))', 'startswith("uint")', INTEGERS),
@@ -38,4 +39,5 @@ MUTANTS = [
     Mutant("bounds of any size are computed with", "networks/heads.py", "any(LARGEST_BOUND < abs(side) < np.inf for side in (low, high))", "False", BOUNDS),
     Mutant("bounds of any distance are computed with", "networks/heads.py", "if high - low < LEAST_WIDTH or any(", "if any(", BOUNDS),
     Mutant("networks of nothing are built", "networks/builder.py", "if not encoder.size:", "if False:", NOTHING),
+    Mutant("moments of half precision overflow", "ops/statistics.py", "        batch = batch.astype(jnp.float32)\n", "", HALF),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from duologue.data.dataset import DataSet
 from duologue.data.hdf5 import import_h5py
 from duologue.errors import CheckpointError, ConfigError
 from duologue.storage import files
-from duologue.types import Box, Discrete, EnvSpec, Space, add_start, box_sides, to_env_actions
+from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete, Space, box_sides, to_env_actions
 
 
 def prepend_columns(first: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -42,6 +42,19 @@ def flatten_columns(spec: EnvSpec, columns: Sequence[Any]) -> dict[str, np.ndarr
         for name, column in named.items()
         for where, leaf in jax.tree_util.tree_flatten_with_path(column)[0]
     }
+
+
+def add_start(space: Space, x: Any) -> Any:
+    """Convert discrete values 0 … n − 1 to the environment's own, which begin at `start`. Other values stay. NumPy
+    only."""
+    match space:
+        case Discrete(start=start):
+            return x + np.asarray(start, x.dtype)
+        case MultiDiscrete():
+            return x + space.starts.astype(x.dtype)
+        case Dict(spaces=parts):
+            return {name: add_start(part, x[name]) for name, part in parts.items()}
+    return x
 
 
 def write_columns(path: Path, columns: dict[str, np.ndarray], about: dict[str, Any]) -> None:

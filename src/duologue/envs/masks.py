@@ -11,8 +11,19 @@ import numpy as np
 from gymnasium import spaces
 
 from duologue.envs.spaces import action_space
-from duologue.errors import ConfigError, EnvError, brief
-from duologue.types import ACTION_MASK, Dict, EnvSpec, Obs, Space, bad_masks, describe_bad_mask, has_mask, mask_sizes
+from duologue.errors import ConfigError, EnvError
+from duologue.types import (
+    ACTION_MASK,
+    Dict,
+    EnvSpec,
+    Obs,
+    Space,
+    bad_masks,
+    brief,
+    describe_bad_mask,
+    has_mask,
+    mask_sizes,
+)
 
 METHOD = "action_masks"
 """Name of a method that returns the mask of the next action, as sb3-contrib calls it."""

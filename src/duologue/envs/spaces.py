@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from duologue.errors import ConfigError, EnvError, brief
-from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space, action_type
+from duologue.errors import ConfigError, EnvError
+from duologue.types import Box, Dict, Discrete, MultiDiscrete, Obs, Space, action_type, brief
 
 MAX_OBS_BOUNDS = 64
 """Largest number of elements of an observation space whose bounds the spec keeps one by one."""

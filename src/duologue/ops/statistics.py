@@ -30,7 +30,8 @@ class RunningMoments(eqx.Module):
 
     @classmethod
     def from_batch(cls, batch: Float[Array, " N *shape"]) -> "RunningMoments":
-        """The moments of a batch, along its first axis."""
+        """The moments of a batch, along its first axis, in float32: float16 ends at 65,504, a deviation of 256."""
+        batch = batch.astype(jnp.float32)
         mean = batch.mean(0)
         deviation = batch - jnp.broadcast_to(mean, batch.shape)
         return cls(jnp.asarray(batch.shape[0], jnp.int32), mean, (deviation**2).sum(0))
@@ -65,7 +66,8 @@ class RunningMoments(eqx.Module):
         return jnp.where(varies, jax.lax.rsqrt(self.variance + eps), 1.0)
 
     def normalize(self, x: Float[Array, "*batch_and_shape"], *, clip: float, eps: float = 1e-8) -> Array:
-        """(x − μ) · `scale`, clipped to ±clip, for `x` with any leading axes."""
+        """(x − μ) · `scale`, clipped to ±clip, for `x` with any leading axes, in float32."""
+        x = x.astype(jnp.float32)
         mean, scale = (jnp.broadcast_to(a, x.shape) for a in (self.mean, self.scale(eps=eps)))
         return jnp.clip((x - mean) * scale, -clip, clip)
 

@@ -10,6 +10,7 @@ import numpy as np
 from duologue.data import ring as rings
 from duologue.data.dataset import DataSet, TimeoutAndTerminal, adapt_to_env, from_columns, read_dataset
 from duologue.data.ring import Ring
+from duologue.data.writing import add_start
 from duologue.envs.spaces import empty_arrays
 from duologue.errors import CheckpointError, ConfigError
 from duologue.fields import check
@@ -17,7 +18,7 @@ from duologue.loops.keys import run_key
 from duologue.loops.replay_ring import empty_ring
 from duologue.runs.plan import Plan, read_plan
 from duologue.storage import checkpoint
-from duologue.types import add_start, to_env_actions
+from duologue.types import to_env_actions
 
 DataSource = str | Path | DataSet
 """A file or folder of recorded data, a Minari id, or data that `read_data` returned."""
