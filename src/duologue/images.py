@@ -7,6 +7,8 @@ from duologue.types import Box, Dict, Space
 
 Channels: TypeAlias = Literal["first", "last", "none"] | None
 """The axis of the channels in an image of three axes. "none": no observation is an image. None: its shape decides."""
+Scale: TypeAlias = float | tuple[float, ...] | None
+"""The number by which integers are divided, one for each element of a vector, or None."""
 SMALLEST_SIDE = 3
 """Smallest height and width of an image. The smallest filters are 3 × 3, so a smaller array is read as a vector."""
 BYTE = 255.0
@@ -34,7 +36,7 @@ class Reading(NamedTuple):
 
     image: Image | None
     """Its axes as those of an image; `None` for a vector."""
-    scale: float | tuple[float, ...] | None
+    scale: Scale
     """The number by which its integers are divided, or one for each element; `None` if all stay as they are."""
 
 

@@ -116,7 +116,7 @@ class Experience:
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
 
 
-def brief(space: Any, /) -> str:
+def brief(space: Any) -> str:
     """A space of ours or of Gymnasium for a message: whole where it is short, else its kind and its size."""
     whole, kind = repr(space), type(space).__name__
     if len(whole) <= LONG and "\n" not in whole:
@@ -148,7 +148,8 @@ class Box:
         """Whether every element has both bounds."""
         return self.low is not None and self.high is not None and None not in (*self.low, *self.high)
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ class MultiDiscrete:
         """First value of each component, int32 `[k]`."""
         return np.zeros(len(self.nvec), np.int32) if self.start is None else np.asarray(self.start, np.int32)
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ class Dict:
 
     spaces: dict[str, "Space"]
 
-    __str__ = brief
+    def __str__(self) -> str:
+        return brief(self)
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | Dict

@@ -48,7 +48,8 @@ def ring_bytes(algorithm: AnyAlgorithm, spec: EnvSpec, num_envs: int, seeds: int
     carry, obs = algorithm.initial_carry(num_envs), empty_arrays(spec.observation, num_envs)
     example = transition_shape(algorithm, learner, carry, obs, spec.tasks)
     if replay.start_steps:
-        jax.eval_shape(lambda *given: uniform_actions(spec.action, *given, jax.random.key(0)), obs, example.action)
+        draw = lambda obs, like: uniform_actions(spec.action, obs, like, jax.random.key(0))  # noqa: E731
+        jax.eval_shape(draw, obs, example.action)
     arguments = _ring_arguments(algorithm, example, spec)
     if replay.batch_size > (most := arguments[1] * num_envs):
         raise ConfigError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from duologue.errors import ConfigError
-from duologue.images import Channels, Image, read_box
+from duologue.images import Channels, Image, Scale, read_box
 from duologue.networks.layers import HIDDEN_SCALE, Conv, Dense, Init
 from duologue.types import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Obs, Space
 
@@ -36,7 +36,7 @@ class Flatten(AbstractEncoder):
     """Real arrays of any shape, flattened; integers are divided by `scale`, one number or one for each element."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    scale: float | tuple[float, ...] | None = eqx.field(static=True, default=None)
+    scale: Scale = eqx.field(static=True, default=None)
 
     @property
     def size(self) -> int:
@@ -82,11 +82,11 @@ class CNN(AbstractEncoder):
     convolutions: tuple[Conv, ...]
     dense: Dense
     image: Image = eqx.field(static=True)
-    scale: float | None = eqx.field(static=True)
+    scale: Scale = eqx.field(static=True)
 
     def __init__(
         self, image: Image, convolutions: tuple[tuple[int, int, int], ...], features: int,
-        *, scale: float | None = None, init: Init, key: Array,
+        *, scale: Scale = None, init: Init, key: Array,
     ):  # fmt: skip
         *keys, dense_key = jax.random.split(key, len(convolutions) + 1)
         height, width, channels = image[:3]
@@ -113,12 +113,12 @@ class CNN(AbstractEncoder):
         return jnp.reshape(x, (*batch, self.size))
 
 
-def nature_cnn(image: Image, *, scale: float | None = None, init: Init, key: Array) -> CNN:
+def nature_cnn(image: Image, *, scale: Scale = None, init: Init, key: Array) -> CNN:
     """The network of Mnih et al. 2015 (Nature 518): images of at least 36 × 36, 512 features."""
     return CNN(image, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512, scale=scale, init=init, key=key)
 
 
-def small_cnn(image: Image, *, scale: float | None = None, init: Init, key: Array) -> CNN:
+def small_cnn(image: Image, *, scale: Scale = None, init: Init, key: Array) -> CNN:
     """The network of MinAtar (Young and Tian 2019, arXiv:1903.03176): images of 10 × 10, 128 features."""
     return CNN(image, ((16, 3, 1),), 128, scale=scale, init=init, key=key)
 
@@ -170,7 +170,7 @@ def batch_shape(obs: Array | np.ndarray, rank: int) -> tuple[int, ...]:
     return obs.shape[: obs.ndim - rank]
 
 
-def divide(x: Shaped[Array, "..."], scale: float | tuple[float, ...] | None) -> Float[Array, "..."]:
+def divide(x: Shaped[Array, "..."], scale: Scale) -> Float[Array, "..."]:
     """x / `scale` in float32, with one number or one for each element of the last axis; x itself for `None`."""
     x = x.astype(jnp.float32)
     if isinstance(scale, tuple):
