@@ -7,15 +7,14 @@ from duologue.types import Box, Dict, Space
 
 Channels: TypeAlias = Literal["first", "last", "none"] | None
 """The axis of the channels in an image of three axes. "none": no observation is an image. None: its shape decides."""
+Scale: TypeAlias = float | tuple[float, ...] | None
+"""The number by which integers are divided, or one for each element of a vector. None: integers stay as they are."""
 SMALLEST_SIDE = 3
 """Smallest height and width of an image. The smallest filters are 3 × 3, so a smaller array is read as a vector."""
 BYTE = 255.0
 """The largest byte."""
 WIDEST = 65_535.0
 """Largest bound by which integers are divided, that of two bytes. Of wider ranges, most values would become 0."""
-
-Scale: TypeAlias = float | tuple[float, ...] | None
-"""The number by which integers are divided, or one for each element; `None` if all stay as they are."""
 
 
 class Image(NamedTuple):

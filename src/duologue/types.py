@@ -116,7 +116,7 @@ class Experience:
         return int(self.learn_from_rollout) + (drawn.mean if isinstance(drawn, Poisson) else drawn)
 
 
-def brief(space: Any, /) -> str:
+def brief(space: Any) -> str:
     """A space of ours or of Gymnasium for a message: whole where it is short, else its kind and its size."""
     whole, kind = repr(space), type(space).__name__
     if len(whole) <= LONG and "\n" not in whole:

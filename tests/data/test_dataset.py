@@ -2,6 +2,7 @@
 and nothing changed without a word."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from duologue.data import dataset
 from duologue.data import ring as rings
+from duologue.data.recording import parse_env
 from duologue.data.summary import data_card
+from duologue.data.writing import file_metadata
 from duologue.errors import ConfigError
 from duologue.types import Box, Dict, Discrete, EnvSpec, MultiDiscrete
 
@@ -448,3 +451,40 @@ def test_the_card_names_images_and_the_number_of_their_channels():
 def test_d4rls_score_is_given_for_d4rls_files_alone(source, score):
     data = dataset.from_columns(numbered(4, terminals=at(4, 3)), source=source)
     assert data_card(data).get("D4RL's normalised score") == score
+
+
+def recording_of(seen, act=0.5):
+    """Columns of six rows, with one observation in all."""
+    return {
+        "observations": np.stack([np.asarray(seen, np.float32)] * 6), "actions": np.full(6, act, np.float32),
+        "rewards": np.ones(6), "terminals": np.arange(6) == 5, "timeouts": np.zeros(6, bool),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("space", "seen", "inside"),
+    [
+        (Box(()), 0.5, 0.5),
+        (Box((), "int32"), 7, 7),
+        (MultiDiscrete((3, 2), start=(1, -5)), [2, -5], [1, 0]),
+        (MultiDiscrete((3,), start=(10,)), [12], [2]),
+    ],
+    ids=str,
+)
+def test_recorded_observations_without_axes_or_with_a_start_are_those_of_the_environment(space, seen, inside):
+    """The values 1 and 2 of three from 1 were read as 1 and 2 from 0."""
+    data = dataset.from_columns(recording_of(seen), spec=EnvSpec("env", space, Box((), "float32", (-1.0,), (1.0,))))
+    assert data.rows.obs.dtype == space_type(space) and data.rows.action.shape == (6, 1)
+    np.testing.assert_array_equal(data.rows.obs[0], inside)
+    assert data.rows.obs.shape == (6, *np.shape(inside))
+
+
+def space_type(space):
+    return np.int32 if isinstance(space, MultiDiscrete) else np.dtype(space.dtype)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1)])
+def test_a_file_holds_the_bounds_of_actions_of_every_rank(shape):
+    space = Box(shape, "float32", (-1.0,) * int(np.prod(shape)), None)
+    _, read = parse_env(json.loads(json.dumps(file_metadata("env", space))), "file", "env")
+    assert read == space

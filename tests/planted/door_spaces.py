@@ -1,4 +1,4 @@
-"""Bugs at the door of spaces: what is refused and where, what a message shows, and how integers enter a network."""
+"""Bugs at the door of spaces: what is refused and where, what a message shows, how integers and records are read."""
 
 from planted.mutant import Mutant, of
 
@@ -14,6 +14,8 @@ OWN = of("networks/test_encoders.py", "integers_with_bounds_of_their_own_are_div
 SCALED = of("test_types.py", "the_initial_policy_is_scaled_by_component")
 BOUNDS = of("test_types.py", "what_needs_bounds_names_the_component_that_lacks_one")
 HALF = of("ops/test_statistics.py", "half_precision_is_computed_in_float32")
+RECORDED = of("data/test_dataset.py", "recorded_observations_without_axes_or_with_a_start_are_those_of_the_environment")
+FILE = of("data/test_dataset.py", "a_file_holds_the_bounds_of_actions_of_every_rank")
 NOTHING = of("networks/test_builder.py", "an_observation_without_an_element_is_refused")
 
 MUTANTS = [
@@ -40,4 +42,8 @@ MUTANTS = [
     Mutant("bounds of any distance are computed with", "networks/heads.py", "if high - low < LEAST_WIDTH or any(", "if any(", BOUNDS),
     Mutant("networks of nothing are built", "networks/builder.py", "if not encoder.size:", "if False:", NOTHING),
     Mutant("moments of half precision overflow", "ops/statistics.py", "        batch = batch.astype(jnp.float32)\n", "", HALF),
+    Mutant("recorded observations count from 0", "data/dataset.py", "values = obs - theirs.starts", "values = obs - 0", RECORDED),
+    Mutant("recorded observations have an axis", "data/dataset.py", "case Box(shape=(1,), dtype=kind), Box(shape=()):", "case Box(shape=(-1,), dtype=kind), Box(shape=()):", RECORDED),
+    Mutant("recorded actions have an axis", "data/cleaning.py", "single = space is not None and not space.shape", "single = False", RECORDED),
+    Mutant("bounds in a file have an axis", "data/recording.py", "if low.shape == high.shape and not", "if low.shape == high.shape and low.ndim and not", FILE),
 ]  # fmt: skip

@@ -134,7 +134,8 @@ def _clean_discrete(
 
 
 def _clean_continuous(x: np.ndarray, space: Box | None, notes: list[str]) -> tuple[np.ndarray, Box]:
-    x = _to_float32("actions", _add_axis("actions", x, notes), notes)
+    single = space is not None and not space.shape  # one number without axes
+    x = _to_float32("actions", x if single else _add_axis("actions", x, notes), notes)
     if space is not None:
         if x.shape[1:] != space.shape:
             raise ConfigError(f"column 'actions' has the shape {list(x.shape)}: it must have the shape of {space}.")

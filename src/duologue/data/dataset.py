@@ -126,12 +126,15 @@ def adapt_to_env(data: DataSet, spec: EnvSpec) -> DataSet:
                 scaled = kind == "uint8" and cast.dtype.kind == "f" and obs.max() > 1
                 if kind == dtype or (not scaled and np.array_equal(cast, obs)):
                     return cast
+            case Box(shape=(1,), dtype=kind), Box(shape=()):  # readers give every column an axis
+                return adapt_obs(obs[:, 0], Box((), kind), theirs)
             case Box(shape=(1,)), Discrete(n=n, start=start) if np.isin(obs - start, np.arange(n)).all():
                 return (obs[:, 0] - start).astype(np.int32)
             case Box(shape=shape), MultiDiscrete(nvec=nvec) if shape == (len(nvec),):
-                if (obs >= 0).all() and (obs < np.asarray(nvec)).all() and (obs == np.floor(obs)).all():
-                    return obs.astype(np.int32)
-        raise mismatch_error("observation", data.spec.observation, spec.observation)
+                values = obs - theirs.starts
+                if (values >= 0).all() and (values < np.asarray(nvec)).all() and (values == np.floor(values)).all():
+                    return values.astype(np.int32)
+        raise mismatch_error("observation", ours, theirs)
 
     notes, action = [note for note in data.notes if not note.startswith(ASSUMED)], data.rows.action
     match data.spec.action, spec.action:

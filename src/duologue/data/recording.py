@@ -105,8 +105,8 @@ def _parse_space(value: Any, where: str) -> Space:
             try:  # NumPy reads null, an element without a bound, as NaN
                 low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
             except (TypeError, ValueError):
-                low = high = np.zeros(())
-            if low.shape == high.shape and low.ndim and not (low > high).any():
+                low, high = np.zeros(0), np.zeros(1)  # no Box
+            if low.shape == high.shape and not (low > high).any():
                 sides = [[float(x) if np.isfinite(x) else None for x in side.ravel()] for side in (low, high)]
                 return Box(low.shape, "float32", *(None if set(side) == {None} else tuple(side) for side in sides))
     raise ConfigError(f'{where} must be {{"n": 3}} or {{"low": [-1.0], "high": [1.0]}}.')
