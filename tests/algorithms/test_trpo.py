@@ -14,7 +14,9 @@ from jax.flatten_util import ravel_pytree
 
 import duologue as dl
 from duologue.errors import ConfigError
+from duologue.networks.builder import SeparateActorCritic
 from duologue.ops.optim import minibatch_rows
+from duologue.types import Box, Discrete, EnvSpec
 
 SIZE = dict(networks=SMALL, rollout_length=T, num_envs=B, minibatch_size=8, epochs=2, discount=0.9, lambda_=0.8)
 EXACT = dict(SIZE, conjugate_gradient_steps=100)
@@ -227,3 +229,12 @@ def test_a_shared_trunk_is_refused(key, tmp_path):
     with pytest.raises(ConfigError, match=r"Set shared_trunk to False"):
         dl.train(dl.Normalized(algorithm), "probe/both", steps=2048, run_dir=tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_that_leave_the_choice_to_an_image_are_separate(key):
+    spec = EnvSpec("images", Box((8, 8, 3), "uint8", (0.0,), (255.0,)), Discrete(2))
+    for networks in (dl.Networks(), dl.Networks(vector_sizes=(4,)), dl.Networks(shared_trunk=False)):
+        state = jax.eval_shape(lambda key, networks=networks: dl.TRPO(networks=networks).init(spec, key=key), key)
+        assert isinstance(state.networks, SeparateActorCritic)
+    with pytest.raises(dl.ConfigError, match=r"Set shared_trunk to False"):
+        dl.TRPO(networks=dl.Networks(shared_trunk=True)).init(spec, key=key)

@@ -119,7 +119,7 @@ def test_shared_layers_stay_an_error_where_networks_are_apart():
     with pytest.raises(dl.ConfigError, match=r"shared_trunk = True: must be False"):
         shapes(Networks(shared_trunk=True).policy)
     with pytest.raises(dl.ConfigError, match=r"TRPO.*Set shared_trunk to False"):
-        shapes(dl.TRPO(networks=Networks()).init)
+        shapes(dl.TRPO(networks=Networks(shared_trunk=True)).init)
     assert layers(shapes(dl.TRPO(networks=Networks()).init, VECTOR))
 
 

@@ -20,7 +20,7 @@ MUTANTS = [
     Mutant("a trunk of False is shared with images", "networks/builder.py", "if self.shared_trunk is None else self.shared_trunk:", "if not self.shared_trunk else self.shared_trunk:", NAMED),
     Mutant("Q(s, a) of images is linear in the action", "networks/builder.py", "is_cnn(encoder) and not inputs else", "is_cnn(encoder) else", ACTIONS),
     Mutant("layer normalisation of no layers is silent", "networks/builder.py", "if self.layer_norm and not sizes:", "if False:", NORM),
-    Mutant("TRPO shares the CNN", "algorithms/trpo.py", "Networks(shared_trunk=False)", "Networks()", SOURCES),
+    Mutant("TRPO shares the CNN", "algorithms/trpo.py", "separate(self.networks).actor_critic", "self.networks.actor_critic", SOURCES),
     Mutant("FIRE is not pressed after a lost life", "envs/atari.py", "if lives_left(self) < self._lives and not (terminated or truncated):", "if False:", PRESSED),
     Mutant("FIRE is pressed after the end", "envs/atari.py", "if lives_left(self) < self._lives and not (terminated or truncated):", "if lives_left(self) < self._lives:", PRESSED),
     Mutant("the reward of a press is lost", "envs/atari.py", "reward = float(reward) + float(more)", "reward = float(reward)", PRESSED),

@@ -120,4 +120,5 @@ def test_an_agent_of_data_keeps_to_bytes_of_the_scale_that_the_data_gave_it(tmp_
     with pytest.raises(
         dl.ConfigError, match=r"The data gave the agent the observation space .* Train on the data again"
     ):
-        drive.finetune_run(agent, of_bytes(8, 8, 3, high=4), data, 0.0, options, tmp_path / "on", Listeners())
+        sources = Sources(of_bytes(8, 8, 3, high=4), data)
+        drive.finetune_run(agent, sources, 0.0, options, tmp_path / "on", Listeners())

@@ -63,7 +63,7 @@ def test_a_run_in_environments_that_fail(tmp_path):
     (cut,) = {row["rollout/ep_len_mean"] for row in rows(run.path)[:1]}
     assert cut == 17  # step 50 of three environments is step 17 of the second
     assert re.search(
-        r"environment 1 raised ConnectionError: the arm is gone \(at step 17 of its episode 0, reset seed \d+\)\. It "
+        r"environment 1 raised ConnectionError: the arm is gone \(at step 16 of its episode 0, reset seed \d+\)\. It "
         "was made anew, restart 1 of 2", console.file.getvalue(),
     )  # fmt: skip
     # Two of the three are past the limit at the end; the third failed at its step 34, and has made 46 of 80 since.

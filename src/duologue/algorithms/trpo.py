@@ -5,6 +5,8 @@ large step along the natural gradient, as far as KL(π_old ‖ π) ≤ δ allows
 policy improves. The critic learns by its own gradient steps.
 """
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -85,7 +87,7 @@ class TRPO(AbstractOnPolicy[TRPOState]):
     """Whether to normalise the advantages of a rollout to mean 0 and standard deviation 1."""
     optimizer: RMSProp | Adam = Adam()
     """Optimiser of the critic."""
-    networks: AbstractNetworks = Networks(shared_trunk=False)
+    networks: AbstractNetworks = Networks()
     """Builder of actor and critic: `Networks`, or an object of your own. Actor and critic share no parameters."""
 
     @property
@@ -98,7 +100,7 @@ class TRPO(AbstractOnPolicy[TRPOState]):
         return flat_optimizer(self.optimizer, self.learning_rate)
 
     def init(self, spec: EnvSpec, *, key: Array) -> TRPOState:
-        networks = self.networks.actor_critic(spec, key=key)
+        networks = separate(self.networks).actor_critic(spec, key=key)
         if not isinstance(networks, SeparateActorCritic):
             raise ConfigError(
                 f"TRPO.networks builds {type(networks).__name__}: actor and critic must share no weights, because "
@@ -162,6 +164,12 @@ class TRPO(AbstractOnPolicy[TRPOState]):
             "value": jnp.mean(networks.value(samples.obs)),
             "actor_gradient_norm": optax.tree.norm(gradient),
         }
+
+
+def separate(networks: AbstractNetworks) -> AbstractNetworks:
+    """`networks`; `Networks` that leave the choice to the observation share no trunk."""
+    undecided = isinstance(networks, Networks) and networks.shared_trunk is None
+    return replace(networks, shared_trunk=False) if undecided else networks
 
 
 def actor_of(networks: SeparateActorCritic) -> PyTree:

@@ -128,7 +128,7 @@ class Networks(AbstractNetworks):
     shared_trunk: bool | None = None
     """Whether actor and critic share encoder and hidden layers; each has its own linear output. A2C, PPO, ACER and
     discrete BCQ support this. For all other algorithms True is an error. None: they share where an image is observed
-    and the algorithm supports it. TRPO sets it to False."""
+    and the algorithm supports it."""
     state_dependent_std: bool | None = None
     """Box actions: whether log σ depends on the observation. If not, log σ is one parameter for each action dimension.
     None: as in the papers, true for the squashed policies of SAC, false for on-policy methods."""
