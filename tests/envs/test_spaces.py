@@ -161,3 +161,11 @@ def test_observations_without_axes(dtype):
         rows[:] = 0
         obs_writer(space)(rows, 1, obs)
         assert rows.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e19, 1e300), (-1e30, -2e18), (3.4028234e38, 1e300)])
+def test_an_observation_whose_numbers_have_no_square_in_float32_is_refused(low, high):
+    box = spaces.Box(np.array([0.0, low]), np.array([1.0, high]), dtype=np.float64)
+    with pytest.raises(ConfigError, match=r"component 1 has low = .* float32 cannot compute"):
+        observation_space(spaces.Dict({"part": box}))
+    assert observation_space(spaces.Box(-1e30, 1e30, (2,))).size == 2  # smaller numbers lie between these bounds

@@ -22,6 +22,7 @@ MUTANTS = [
     Mutant("a refusal does not know the place of its part", "envs/spaces.py", 'observation_space(part, f"{at}[{name!r}]")', "observation_space(part, at)", PLACE),
     Mutant("a Box without elements is observed", "envs/spaces.py", "if not math.prod(space.shape):", "if False:", PLACE),
     Mutant("a low of infinity is no bound", "envs/spaces.py", "~((space.low < most) & (space.high > -most))", "~((space.low < np.inf) & (space.high > -most))", PLACE),
+    Mutant("observations have no largest size", "envs/spaces.py", 'if at == "action" else LARGEST_OBSERVED', "if True else 0", of("envs/test_spaces.py", "an_observation_whose_numbers_have_no_square_in_float32_is_refused")),
     Mutant("NaN is a bound", "envs/spaces.py", "~((space.low < most) & (space.high > -most))", "(space.low >= most) | (space.high <= -most)", PLACE),
     Mutant("a start may leave int32", "envs/spaces.py", "if not INT32.min <= start <= start + n - 1 <= INT32.max:", "if False:", PLACE),
     Mutant("the last value may leave int32", "envs/spaces.py", "<= start <= start + n - 1 <= INT32.max", "<= start <= INT32.max", PLACE),

@@ -16,6 +16,8 @@ MAX_OBS_BOUNDS = 64
 """Largest number of elements of an observation space whose bounds the spec keeps one by one."""
 NARROWER = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 """Casts of observations with wider dtypes, because JAX computes in 32 bits."""
+LARGEST_OBSERVED = 1e18
+"""Size of the largest number whose square fits into float32, as networks and statistics need it."""
 MAX_INTEGERS = 1000
 """Largest number of values that one component of a Box of integers may have as an action."""
 
@@ -116,17 +118,18 @@ def check_integers(space: gym.Space, at: str, n: int, start: int, which: str = "
 
 
 def check_bounds(space: spaces.Box, at: str) -> None:
-    """Raise `ConfigError` for a Box without elements, and for an element without a finite float32 between its bounds:
-    low is ∞, high is −∞, or a bound is NaN."""
+    """Raise `ConfigError` for a Box without elements, and for an element without a usable number between its bounds:
+    low is ∞, high is −∞, or a bound is NaN; or all numbers that are observed are larger than `LARGEST_OBSERVED`."""
     if not math.prod(space.shape):
         raise ConfigError(f"{unsupported(space, at)}: it has no element. Leave it out.")
-    most = np.finfo(np.float32).max
+    most = np.float64(np.finfo(np.float32).max if at == "action" else LARGEST_OBSERVED)  # float16 does not hold it
     empty = ~((space.low < most) & (space.high > -most))
     if empty.any():
         index = np.unravel_index(np.argmax(empty), empty.shape)
         raise ConfigError(
             f"{unsupported(space, at)}: component {where_in(index)} has low = {space.low[index]:g} and high = "
-            f"{space.high[index]:g}, and no float32 lies between them. Correct the bounds."
+            f"{space.high[index]:g}, and float32 cannot compute with any number between them. Correct the bounds, or "
+            "use other units."
         )
 
 
