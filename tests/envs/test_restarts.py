@@ -72,7 +72,11 @@ def test_a_failed_step_is_a_cut_row_and_the_environment_a_new_one(fault, asynchr
         assert seen.terminated.tolist() == [True, False, False] and seen.truncated.tolist() == [False, True, False]
         assert seen.info["restarted"].tolist() == [False, True, False] and envs.restarts == 1
         (note,) = envs.take_notes()
-        assert "environment 1 " in note and note.endswith("It was made anew, restart 1 of 1.") and "\n" not in note
+        assert (
+            "environment 1 " in note
+            and note.endswith("A new environment replaces it, restart 1 of 1.")
+            and "\n" not in note
+        )
         assert envs.take_notes() == []
         after = envs.step(act(0, 0, 0))
         assert after.obs.ravel().tolist() == [1, 1, 3] and "restarted" not in after.info

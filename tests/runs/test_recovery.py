@@ -37,7 +37,7 @@ def test_a_run_in_environments_that_fail(tmp_path):
     """Three runs of one algorithm. Episodes of 7 steps in 3 environments, rollouts of 4 steps: 12 steps each.
 
     The first run fails at its step 100, after 8 rollouts, and is resumed to 240 steps: of 80 steps of each environment
-    11 episodes end. The second makes its environments anew.
+    11 episodes end. The second replaces its environments.
     """
     kind = arm(100)
     with pytest.raises(dl.EnvError) as raised:
@@ -63,8 +63,8 @@ def test_a_run_in_environments_that_fail(tmp_path):
     (cut,) = {row["rollout/ep_len_mean"] for row in rows(run.path)[:1]}
     assert cut == 17  # step 50 of three environments is step 17 of the second
     assert re.search(
-        r"environment 1 raised ConnectionError: the arm is gone \(at step 16 of its episode 0, reset seed \d+\)\. It "
-        "was made anew, restart 1 of 2", console.file.getvalue(),
+        r"environment 1 raised ConnectionError: the arm is gone \(at step 16 of its episode 0, reset seed \d+\)\. A "
+        "new environment replaces it, restart 1 of 2", console.file.getvalue(),
     )  # fmt: skip
     # Two of the three are past the limit at the end; the third failed at its step 34, and has made 46 of 80 since.
     before = kind.steps

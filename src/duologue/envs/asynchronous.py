@@ -95,7 +95,7 @@ class AsyncGymnasiumEnvs(JournaledEnvs):
             spaces = self._pool.replace(i)
         except EnvError as error:
             self.close()
-            raise EnvError(f"environment {i} could not be made anew; it {error}{error_trace(error)}") from error
+            raise EnvError(f"environment {i} could not be replaced; the new one {error}{error_trace(error)}") from error
         self._check_spaces(i, *spaces)
 
     def _ask(self, commands: dict[int, Any], put: Callable[[int, Any], None]) -> Failures:
@@ -120,8 +120,8 @@ class AsyncGymnasiumEnvs(JournaledEnvs):
         remedy."""
         self.close()
         causes = {i: failure.__cause__ for i, failure in failures.items()}
-        if told := [failures[i] for i, cause in causes.items() if not isinstance(cause, NoAnswer)]:
-            return told[0]
+        if known := [failures[i] for i, cause in causes.items() if not isinstance(cause, NoAnswer)]:
+            return known[0]
         late = [isinstance(cause, NoAnswer) and cause.late for cause in causes.values()]
         longer = (
             f" If a step may take that long, pass environments with a longer timeout: env=AsyncGymnasiumEnvs(…, "

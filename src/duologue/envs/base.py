@@ -31,7 +31,7 @@ class AbstractHostEnvs(ABC):
     notes: tuple[str, ...] = ()
     """Remarks on these environments, which the user reads before they step."""
     restarts: Any = 0
-    """Number of environments that were made anew after an error; `[S]` for several seeds."""
+    """Number of environments that were replaced after an error; `[S]` for several seeds."""
 
     @abstractmethod
     def reset(self) -> Obs:
@@ -46,8 +46,8 @@ class AbstractHostEnvs(ABC):
         that a run names.
 
         If an environment raises or breaks its contract, this method raises an `EnvError` that names the environment.
-        Then the adapter cannot step again, but `marked_snapshot` works. An adapter that makes the environment anew in
-        place of the error truncates its episode, and marks its row in `info["restarted"]`.
+        Then the adapter cannot step again, but `marked_snapshot` works. An adapter that replaces the environment
+        instead truncates its episode, and marks its row in `info["restarted"]`.
         """
 
     @abstractmethod

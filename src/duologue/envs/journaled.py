@@ -1,4 +1,4 @@
-"""What all adapters of Gymnasium environments share: a journal, and environments that are made anew after an error."""
+"""Base of all adapters of Gymnasium environments: a journal, and new environments in place of failed ones."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Failures = dict[int, EnvError]
 
 
 class Restarts:
-    """The restarts that are left: environments that may still be made anew after an error. The adapters of all seeds
+    """The restarts that are left: environments that may still be replaced after an error. The adapters of all seeds
     share them."""
 
     def __init__(self, most: int = 0):
@@ -57,7 +57,7 @@ class JournaledEnvs(AbstractHostEnvs):
 
     @abstractmethod
     def _replace(self, i: int) -> None:
-        """Make environment `i` anew. Raises `EnvError` if it cannot be made."""
+        """Replace environment `i` by a new one. Raises `EnvError` if it cannot be made."""
 
     def _last_error(self, failures: Failures) -> EnvError:
         """The error that ends these environments."""
@@ -140,7 +140,7 @@ class JournaledEnvs(AbstractHostEnvs):
             indices = list(failures)
 
     def _restart(self, failures: Failures) -> None:
-        """Make the environments anew that failed. Raises `EnvError` if fewer restarts are left."""
+        """Replace the environments that failed. Raises `EnvError` if fewer restarts are left."""
         budget = self._restarts
         if len(failures) > budget.left:
             error = self._last_error(failures)
@@ -152,9 +152,11 @@ class JournaledEnvs(AbstractHostEnvs):
             budget.left -= 1
             self.restarts += 1
             what = str(failure).partition("\n")[0]
-            self._notes.append(f"{what}. It was made anew, restart {budget.most - budget.left:,} of {budget.most:,}.")
+            self._notes.append(
+                f"{what}. A new environment replaces it, restart {budget.most - budget.left:,} of {budget.most:,}."
+            )
 
 
 def restart_info(rows: StepArrays) -> dict[str, np.ndarray]:
-    """`restarted` `[B]`, where a step has failed and its environment was made anew; empty if no step has."""
+    """`restarted` `[B]`, where a step has failed and its environment was replaced; empty if no step has."""
     return {"restarted": np.isin(np.arange(len(rows.reward)), rows.failed)} if rows.failed else {}

@@ -22,7 +22,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from duologue.errors import EnvError
 
 MAKING = 600.0
-"""Seconds to wait for an environment that is made anew."""
+"""Seconds to wait for a new environment that replaces a failed one."""
 
 
 class NoAnswer(EnvError):
@@ -107,7 +107,7 @@ class Pool(gym.vector.AsyncVectorEnv):
         return answer if made else self._remote_error(i)
 
     def _remote_error(self, i: int) -> RemoteError:
-        """The error that environment `i` has told. Those of others wait until they are asked for."""
+        """The error of environment `i` from the queue. The errors of other environments are kept for later calls."""
         while i not in self._told:
             index, *what = self.error_queue.get(timeout=5)
             self._told[index] = what

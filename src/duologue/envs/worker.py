@@ -73,9 +73,9 @@ def work(
         with suppress(OSError):
             pipe.send((None, True))
     except (Exception, SystemExit) as error:
-        told = isinstance(error, EnvError)
-        what = str(error) if told else f"raised {type(error).__name__}: {error}"
-        failures.put((index, what, "" if told else traceback.format_exc()))
+        explained = isinstance(error, EnvError)  # its message says enough without a traceback
+        what = str(error) if explained else f"raised {type(error).__name__}: {error}"
+        failures.put((index, what, "" if explained else traceback.format_exc()))
         if env is None:  # the pool's first command is still unread
             _next_command(pipe)
         with suppress(OSError):

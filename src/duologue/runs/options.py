@@ -46,9 +46,9 @@ class RunOptions:
     """Longest running episode that is replayed when the run is resumed, in steps of one environment. A longer episode
     is cut, and the next one begins."""
     on_env_error: OnEnvError = "raise"
-    """After an error of an environment: save and stop, or make the environment anew, cut its episode and continue."""
+    """After an error of an environment: save and stop, or replace the environment, cut its episode and continue."""
     max_env_restarts: Count = MOST_RESTARTS
-    """Largest number of environments made anew until the error stops the run."""
+    """Largest number of environments replaced in a run. The next error stops it."""
     evaluate_every: Count | None = None
     """Steps between evaluations during training. None: no evaluation; with --dataset and an environment, ten in the
     run."""

@@ -1,4 +1,4 @@
-"""How a run survives errors and stops: options for its environments, and what a person reads afterwards."""
+"""Recovery of a run after errors and stops: options for its environments, and messages about it."""
 
 import shlex
 from dataclasses import fields
@@ -39,7 +39,7 @@ def check_recovery(options: RunOptions, env: Any) -> None:
         why = "with exact = False nothing is replayed"
     if why is None and options.on_env_error == "raise" and "max_env_restarts" in changed:
         changed = {"max_env_restarts": options.max_env_restarts}
-        why = "without on_env_error = 'restart' no environment is made anew"
+        why = "without on_env_error = 'restart' no environment is replaced"
     if changed and why is not None:
         name, value = next(iter(changed.items()))
         raise ConfigError(f"{name} = {value!r}: {why}. Leave it out.")
@@ -82,5 +82,5 @@ def is_valid(state: PyTree) -> bool:
 
 
 def restarts_since(envs: Any, before: Any) -> Any:
-    """Number of environments made anew since there were `before`; `[S]` for several seeds."""
+    """Number of environments replaced since there were `before`; `[S]` for several seeds."""
     return np.asarray(envs.restarts - before, np.float64)

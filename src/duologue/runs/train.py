@@ -92,8 +92,8 @@ def train(
             bit. `False` for environments that must never be replayed, such as robots: they begin new episodes.
         replay_limit: steps of the longest running episode that is replayed. A longer one is cut, and the next begins.
         on_env_error: what follows an error of an environment. `"raise"`: the last rollout boundary is saved and the
-            error raised. `"restart"`: the environment is made anew, its episode is cut, and the run continues.
-        max_env_restarts: environments made anew in a run, until the error is raised after all.
+            error raised. `"restart"`: a new environment replaces it, its episode is cut, and the run continues.
+        max_env_restarts: largest number of environments replaced in a run; the next error is raised.
         timeout_and_terminal: how to read rows of the data with both flags: `"timeout"` for files that also mark every
             timeout as terminal; `"terminal"` if such a row is a true end.
         window: rows of the data on the device at a time, for data larger than its memory; by default all.
