@@ -21,7 +21,7 @@ BOUNDARY = of("loops/test_boundaries.py", "the_last_boundary_comes_before_the_er
 STATE = of("loops/test_boundaries.py", "an_error_in_the_first_rollout_after_a_state_leaves_that_state")
 CHANGED = of("loops/test_boundaries.py", "leaves_that_a_function_passes_on_are_known")
 RUNS = of("runs/test_recovery.py", "a_run_in_environments_that_fail")
-NEXT = of("runs/test_recovery.py", "the_next_command_fits_the_environment")
+NEXT = of("runs/test_recovery.py", "the_next_command_fits_the_environments")
 PROMISED = of("runs/test_recovery.py", "nothing_is_promised_that_is_not_saved")
 SCORED = of("runs/test_recovery.py", "an_environment_that_fails_in_an_evaluation")
 REFUSED = of("runs/test_recovery.py", "what_cannot_work_is_refused_by_name")
@@ -54,7 +54,8 @@ MUTANTS = [
     Mutant("a boundary at step 0 is saved", "runs/session.py", "if step and is_valid(state):", "if is_valid(state):", PROMISED),
     Mutant("a state that is gone is saved", "runs/session.py", "if step and is_valid(state):", "if step:", PROMISED),
     Mutant("donated arrays are valid", "runs/recovery.py", "return not any(isinstance(x, jax.Array) and x.is_deleted()", "return not any(isinstance(x, str) and x.is_deleted()", VALID),
-    Mutant("a command names a Python object", "runs/recovery.py", 'if plan.env.startswith("<") or', "if", NEXT),
+    Mutant("a command forgets the environment of evaluations", "runs/recovery.py", '"evaluate_env": plan.evaluate_env or ""', '"evaluate_env": ""', NEXT),
+    Mutant("a command names a Python object", "runs/recovery.py", 'if any(source.startswith("<") for source in again.values()):', "if False:", NEXT),
     Mutant("restarts are counted again in every row", "runs/session.py", "                restarts = self.envs.restarts\n", "", RUNS),
     Mutant("nobody grades a resumed run", "runs/drive.py", "[] if plan.offline else [grade_note(message)]", "[]", RUNS),
     Mutant("evaluations make their environments anew", "runs/environments.py", "**({\"info\": plan.log_info, **recovery_arguments(plan)} if training else {}),", "**{\"info\": (), **recovery_arguments(plan)},", SCORED),

@@ -97,20 +97,32 @@ def fails_after(monkeypatch, error, *, intervals, donated=False):
         monkeypatch.setattr("duologue.runs.session.is_valid", lambda state: False)
 
 
+ID, MODULE = "CartPole-v1", "gymnasium.envs:CartPole-v1"
+
+
+def made():
+    return gym.make("CartPole-v1")
+
+
 @pytest.mark.parametrize(
-    ("env", "command"),
+    ("env", "evaluate_env", "command"),
     [
-        ("CartPole-v1", r"duologue resume \S+/run"),
-        (lambda: gym.make("CartPole-v1"), r"duologue\.resume\('\S+/run', env=…\)"),
-        ("gymnasium.envs:CartPole-v1", r"duologue resume \S+/run --env gymnasium\.envs:CartPole-v1"),
+        (ID, None, r"duologue resume \S+/run"),
+        (made, None, r"duologue\.resume\('\S+/run', env=…\)"),
+        (MODULE, None, r"duologue resume \S+/run --env gymnasium\.envs:CartPole-v1"),
+        (ID, ID, r"duologue resume \S+/run"),
+        (ID, MODULE, r"duologue resume \S+/run --evaluate-env gymnasium\.envs:CartPole-v1"),
+        (ID, made, r"duologue\.resume\('\S+/run', evaluate_env=…\)"),
+        (made, made, r"duologue\.resume\('\S+/run', env=…, evaluate_env=…\)"),
+        (made, MODULE, r"duologue\.resume\('\S+/run', env=…, evaluate_env='gymnasium\.envs:CartPole-v1'\)"),
     ],
 )
-def test_the_next_command_fits_the_environment(tmp_path, monkeypatch, env, command):
+def test_the_next_command_fits_the_environments(tmp_path, monkeypatch, env, evaluate_env, command):
     fails_after(monkeypatch, dl.EnvError("environment 0 broke"), intervals=2)
     with pytest.raises(
         dl.EnvError, match=rf"^environment 0 broke\nThe run is saved at step 24; continue with: {command}$"
     ):
-        train(env, tmp_path / "run", iterations=9, every=1)
+        train(env, tmp_path / "run", iterations=9, every=1, evaluate_env=evaluate_env)
     assert dl.load(tmp_path / "run", env=None if isinstance(env, str) else env).step == 24
 
 

@@ -64,11 +64,17 @@ def grade_note(message: str | None) -> str:
 
 
 def resume_command(path: Path, plan: Plan) -> str:
-    """What a person types to continue a run: a command, or Python where the environment is a Python object."""
-    if plan.env.startswith("<") or (plan.tasks or "").startswith("<"):
-        return f"duologue.resume({str(path)!r}, env=…)"
-    env = f" --env {shlex.quote(plan.env)}" if ":" in plan.env else ""
-    return f"duologue resume {shlex.quote(str(path))}{env}"
+    """The command that continues a run; the call in Python if an environment was a Python object. It names what a
+    person passes again: Python objects, and ids with a module."""
+    sources = {"env": plan.env, "evaluate_env": plan.evaluate_env or ""}
+    if (plan.tasks or "").startswith("<"):
+        sources["env"] = "<tasks>"
+    again = {name: source for name, source in sources.items() if source.startswith("<") or ":" in source}
+    if any(source.startswith("<") for source in again.values()):
+        arguments = [f"{name}={'…' if source.startswith('<') else repr(source)}" for name, source in again.items()]
+        return f"duologue.resume({', '.join([repr(str(path)), *arguments])})"
+    options = [f"--{name.replace('_', '-')} {shlex.quote(source)}" for name, source in again.items()]
+    return " ".join(["duologue resume", shlex.quote(str(path)), *options])
 
 
 def add_place(error: EnvError, step: int, command: str) -> None:
