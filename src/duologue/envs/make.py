@@ -33,6 +33,12 @@ def is_compiled(env: Source) -> bool:
     return env.partition("/")[0] in JAX_PREFIXES if isinstance(env, str) else isinstance(env, AbstractJaxEnvs)
 
 
+def find_adapter(env: Any) -> AbstractHostEnvs | AbstractJaxEnvs | None:
+    """The adapter that a user passes, with or without tasks; `None` for an id or a callable."""
+    adapter = strip_tasks(env)
+    return adapter if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs) else None
+
+
 def with_kwargs(env: Source, env_kwargs: dict[str, Any], option: str = "env") -> Source:
     """`env` with arguments for `gymnasium.make`. `option` is the argument that gave `env`. Raises `ConfigError` unless
     `env` is an id of Gymnasium."""

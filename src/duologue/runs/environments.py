@@ -12,7 +12,7 @@ from duologue.algorithms.base import AnyAlgorithm
 from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
 from duologue.envs.differences import space_differences, value_difference
 from duologue.envs.gymnasium import name_of
-from duologue.envs.make import Source, is_compiled, make, make_seeds, with_kwargs
+from duologue.envs.make import Source, find_adapter, is_compiled, make, make_seeds, with_kwargs
 from duologue.envs.spaces import stack_depths
 from duologue.envs.tasks import READY_TASKS, EnvWithTasks, strip_tasks
 from duologue.errors import ConfigError
@@ -203,8 +203,7 @@ def spec_with_stacks(plan: Plan, spec: EnvSpec) -> EnvSpec:
 
 def read_spec(source: EnvSource, *, max_episode_steps: int | None = None) -> EnvSpec:
     """The spec of environments, which are made once and closed again; an adapter stays as it is."""
-    adapter = strip_tasks(source)
-    num_envs = adapter.num_envs if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs) else 1
+    num_envs = 1 if (adapter := find_adapter(source)) is None else adapter.num_envs
     envs = make(source, num_envs, purpose="evaluate", max_episode_steps=max_episode_steps)
     close_envs(envs, source)
     return envs.spec

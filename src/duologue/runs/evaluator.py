@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from duologue.envs.make import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.envs.tasks import strip_tasks, task_index
+from duologue.envs.make import AbstractJaxEnvs, find_adapter
+from duologue.envs.tasks import task_index
 from duologue.errors import ConfigError, EnvError
 from duologue.fields import Count, check_fields
 from duologue.loops.evaluate import LONGEST_EPISODE, Scores, compile_evaluation, host_evaluation
@@ -116,19 +116,13 @@ def choose_task(plan: Plan, task: str | None, explore: bool) -> Plan:
 
 def set_time_limit(plan: Plan, source: EnvSource | None, steps: int) -> Plan:
     """The plan whose environments end their episodes after this number of steps. An adapter keeps its own limit."""
-    return replace(plan, max_episode_steps=None if is_adapter(source) else steps)
-
-
-def is_adapter(source: EnvSource | None) -> bool:
-    """Whether the user has made the environments, so that their number and their time limit are given."""
-    return isinstance(strip_tasks(source), AbstractHostEnvs | AbstractJaxEnvs)
+    return replace(plan, max_episode_steps=steps if find_adapter(source) is None else None)
 
 
 def count_test_envs(plan: Plan, source: EnvSource | None, options: EvaluationOptions) -> int:
     """Number of environments that play test episodes together: at most one for each episode, and at most the chosen
     number. An adapter has its own number. Raises `ConfigError` for another one."""
-    adapter = strip_tasks(source)
-    if isinstance(adapter, AbstractHostEnvs | AbstractJaxEnvs):
+    if (adapter := find_adapter(source)) is not None:
         if options.num_envs not in (None, adapter.num_envs):
             raise ConfigError(
                 f"num_envs = {options.num_envs}: the adapter has {adapter.num_envs} environments. Leave it out."

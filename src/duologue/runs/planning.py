@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from duologue.algorithms.base import AnyAlgorithm
 from duologue.data.dataset import DataSet, adapt_to_env
-from duologue.envs.base import AbstractHostEnvs, AbstractJaxEnvs
-from duologue.envs.make import make_seeds, with_kwargs
-from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks, strip_tasks
+from duologue.envs.base import AbstractHostEnvs
+from duologue.envs.make import find_adapter, make_seeds, with_kwargs
+from duologue.envs.tasks import EnvWithTasks, Tasks, is_ready, ready_tasks
 from duologue.errors import ConfigError, EnvError
 from duologue.loops.offline import RecordedData, prepare_data
 from duologue.runs.checks import check_algorithm, check_data, check_init, check_replay
@@ -150,8 +150,8 @@ def check_evaluation_sources(
             f"evaluate_env = {describe_source(evaluate_env)}: with a dataset, env is the environment of evaluations. "
             "Pass env=... alone."
         )
-    trained, played = strip_tasks(env), strip_tasks(env if evaluate_env is None else evaluate_env)
-    if not isinstance(played, AbstractHostEnvs | AbstractJaxEnvs):
+    trained, played = find_adapter(env), find_adapter(env if evaluate_env is None else evaluate_env)
+    if played is None:
         return
     if options.evaluate_num_envs not in (None, played.num_envs):
         raise ConfigError(
