@@ -123,7 +123,7 @@ class Totals(eqx.Module):
     def summary(self, tasks: tuple[str, ...] = ()) -> dict[str, np.ndarray | np.float64]:
         """Means under the names that users know; NaN where no episode ended. With several seeds each is `[S]`. With
         several `tasks` the return is the main task's, and the return of each task has a name of its own. Where the
-        environments report returns, they are shown, and the learned return beside them."""
+        environments report returns, the row has these, and the learned return under its own name."""
         episodes = np.maximum(self.episodes, 1)
         metrics = self.metrics if np.any(self.updates) else {}  # replay: learning may not have started
         nan_if_none = np.where(np.asarray(self.episodes) > 0, 0.0, np.nan)
